@@ -1,0 +1,209 @@
+//! The body of `cdc.{t}`: a MessagePack sequence of one table's consecutive changes.
+//!
+//! ```text
+//! ["b", lsn, xid, at]               the changes that follow belong to this transaction
+//! ["i", n, row]                     row: one value a column, in schema order
+//! ["u", n, row, unchanged?, old?]   unchanged: indexes of columns whose value did not travel (nil in row)
+//! ["d", n, old]                     old: one value for each index of the schema's `old`
+//! ["t", n]                          truncate
+//! ```
+
+use crate::{Caps, DecodeError, Lsn, Position, Reader, Value, pack};
+
+/// Writes a body. Rows are written by the caller, who knows the columns, directly into [`ChangeWriter::out`].
+#[derive(Debug, Default)]
+pub struct ChangeWriter {
+    /// The body so far.
+    pub out: Vec<u8>,
+}
+
+impl ChangeWriter {
+    /// `at`: commit time in microseconds since 1970.
+    pub fn transaction(&mut self, lsn: Lsn, xid: u32, at: i64) {
+        pack::array(&mut self.out, 4);
+        pack::str(&mut self.out, "b");
+        pack::uint(&mut self.out, lsn.0);
+        pack::uint(&mut self.out, u64::from(xid));
+        pack::int(&mut self.out, at);
+    }
+
+    /// Then write the row.
+    pub fn insert(&mut self, ordinal: u32) {
+        self.change("i", ordinal, 3);
+    }
+
+    /// Then write the row; then, if `has_unchanged || has_old`, the array of unchanged indexes or nil; then,
+    /// if `has_old`, the old values.
+    pub fn update(&mut self, ordinal: u32, has_unchanged: bool, has_old: bool) {
+        let len = if has_old { 5 } else { 3 + usize::from(has_unchanged) };
+        self.change("u", ordinal, len);
+    }
+
+    /// Then write the old values.
+    pub fn delete(&mut self, ordinal: u32) {
+        self.change("d", ordinal, 3);
+    }
+
+    pub fn truncate(&mut self, ordinal: u32) {
+        self.change("t", ordinal, 2);
+    }
+
+    fn change(&mut self, op: &str, ordinal: u32, len: usize) {
+        pack::array(&mut self.out, len);
+        pack::str(&mut self.out, op);
+        pack::uint(&mut self.out, u64::from(ordinal));
+    }
+}
+
+/// What happened to a row, or to all of them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op<'a> {
+    Insert { row: Vec<Value<'a>> },
+    Update { row: Vec<Value<'a>>, unchanged: Vec<usize>, old: Option<Vec<Value<'a>>> },
+    Delete { old: Vec<Value<'a>> },
+    Truncate,
+}
+
+/// One change with its place and transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change<'a> {
+    pub position: Position,
+    pub xid: u32,
+    /// Commit time in microseconds since 1970.
+    pub at: i64,
+    pub op: Op<'a>,
+}
+
+/// Reads a decompressed body whose rows have `columns` columns.
+pub fn decode_changes<'a>(
+    body: &'a [u8],
+    columns: usize,
+    caps: &Caps,
+) -> Result<Vec<Change<'a>>, DecodeError> {
+    let mut reader = Reader::new(body, caps);
+    let mut changes = Vec::new();
+    let mut transaction = None;
+    while !reader.is_empty() {
+        let len = reader.array()?;
+        let op = reader.str()?;
+        if op == "b" {
+            if len != 4 {
+                return reader.fail("a transaction mark has four values");
+            }
+            transaction = Some((reader.lsn()?, reader.unsigned()?, reader.int()?));
+            continue;
+        }
+        let Some((lsn, xid, at)) = transaction else {
+            return reader.fail("a change stands before the first transaction mark");
+        };
+        let ordinal = reader.unsigned()?;
+        let op = operation(&mut reader, op, len, columns)?;
+        changes.push(Change { position: Position::new(lsn, ordinal), xid, at, op });
+    }
+    Ok(changes)
+}
+
+fn operation<'a>(
+    reader: &mut Reader<'a>,
+    op: &str,
+    len: usize,
+    columns: usize,
+) -> Result<Op<'a>, DecodeError> {
+    match (op, len) {
+        ("i", 3) => Ok(Op::Insert { row: reader.full_row(columns)? }),
+        ("u", 3..=5) => {
+            let row = reader.full_row(columns)?;
+            let unchanged = if len == 3 || reader.nil() { vec![] } else { reader.indexes(columns)? };
+            let old = if len == 5 { Some(reader.row()?) } else { None };
+            Ok(Op::Update { row, unchanged, old })
+        }
+        ("d", 3) => Ok(Op::Delete { old: reader.row()? }),
+        ("t", 2) => Ok(Op::Truncate),
+        _ => reader.fail("an operation that this version does not know"),
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn lsn(&mut self) -> Result<Lsn, DecodeError> {
+        Ok(Lsn(self.int()? as u64))
+    }
+
+    fn unsigned(&mut self) -> Result<u32, DecodeError> {
+        let value = self.int()?;
+        u32::try_from(value).or_else(|_| self.fail("an ordinal or transaction id beyond 32 bits"))
+    }
+
+    fn full_row(&mut self, columns: usize) -> Result<Vec<Value<'a>>, DecodeError> {
+        let row = self.row()?;
+        if row.len() == columns {
+            Ok(row)
+        } else {
+            self.fail("a row does not have as many values as its schema has columns")
+        }
+    }
+
+    fn indexes(&mut self, columns: usize) -> Result<Vec<usize>, DecodeError> {
+        let len = self.array()?;
+        let index = |reader: &mut Self| match usize::try_from(reader.int()?) {
+            Ok(index) if index < columns => Ok(index),
+            _ => reader.fail("an unchanged column that the schema does not have"),
+        };
+        (0..len).map(|_| index(self)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_operation_round_trips() {
+        let mut writer = ChangeWriter::default();
+        let row = |out: &mut Vec<u8>, id: i64| {
+            pack::array(out, 2);
+            pack::int(out, id);
+            pack::nil(out);
+        };
+        writer.transaction(Lsn(0x16_B374_D848), 7, -5);
+        writer.insert(1);
+        row(&mut writer.out, 10);
+        writer.update(2, true, false);
+        row(&mut writer.out, 11);
+        pack::array(&mut writer.out, 1);
+        pack::int(&mut writer.out, 1);
+        writer.transaction(Lsn(0x16_B374_D900), 8, 9);
+        writer.update(1, false, true);
+        row(&mut writer.out, 12);
+        pack::nil(&mut writer.out);
+        pack::array(&mut writer.out, 1);
+        pack::int(&mut writer.out, 11);
+        writer.delete(2);
+        pack::array(&mut writer.out, 1);
+        pack::int(&mut writer.out, 12);
+        writer.truncate(3);
+
+        let changes = decode_changes(&writer.out, 2, &Caps::default()).unwrap();
+        let ops: Vec<_> = changes.iter().map(|c| (c.position.ordinal, c.xid, c.op.clone())).collect();
+        let row = |id| vec![Value::Int(id), Value::Nil];
+        assert_eq!(
+            ops,
+            [
+                (1, 7, Op::Insert { row: row(10) }),
+                (2, 7, Op::Update { row: row(11), unchanged: vec![1], old: None }),
+                (1, 8, Op::Update { row: row(12), unchanged: vec![], old: Some(vec![Value::Int(11)]) }),
+                (2, 8, Op::Delete { old: vec![Value::Int(12)] }),
+                (3, 8, Op::Truncate),
+            ]
+        );
+        assert_eq!(changes[0].position.commit_lsn, Lsn(0x16_B374_D848));
+        assert_eq!(changes[4].at, 9);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_not_panicked(body: Vec<u8>, columns in 0usize..4) {
+            let _ = decode_changes(&body, columns, &Caps::default());
+        }
+    }
+}

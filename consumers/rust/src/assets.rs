@@ -1,0 +1,202 @@
+//! What decodes a message: the schema and dictionary revisions that it names, fetched once and kept.
+//!
+//! A revision is the sequence of the KV bucket's stream. Nothing here depends on what is latest.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use walgate_wire::{
+    Caps, Decompressor, Dictionary, SHA256, Schema, Token, from_msgpack,
+};
+
+use crate::{
+    Error,
+    error::Unreadable,
+    remote::{
+        DICTIONARIES_PREFIX, DICTIONARIES_STREAM, Remote, SCHEMAS_PREFIX, SCHEMAS_STREAM, patiently,
+    },
+};
+
+/// A decompressor takes about 200 KiB beside its dictionary; a replay of old messages meets many.
+const DECOMPRESSORS_MAX: usize = 8;
+const SCHEMAS_MAX: usize = 256;
+/// How long a schema may be invisible after its message: a KV bucket does not promise more at once.
+const SCHEMA_TRIES: u32 = 20;
+const SCHEMA_RETRY: Duration = Duration::from_millis(250);
+
+/// Names a dictionary revision: `users_dict@7`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DictionaryName {
+    pub key: String,
+    pub revision: u64,
+}
+
+impl std::str::FromStr for DictionaryName {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bad = || format!("'{s}' is not a dictionary: expected key@revision");
+        let (key, revision) = s.rsplit_once('@').ok_or_else(bad)?;
+        let revision = revision.parse().map_err(|_| bad())?;
+        Ok(DictionaryName { key: key.to_owned(), revision })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Assets {
+    remote: Remote,
+    caps: Caps,
+    schemas: HashMap<(Token, u64), Arc<Schema>>,
+    plain: Option<Decompressor>,
+    /// The one used last stands last.
+    decompressors: Vec<(DictionaryName, String, Decompressor)>,
+}
+
+impl Assets {
+    pub fn new(remote: Remote, caps: Caps) -> Assets {
+        Assets { remote, caps, schemas: HashMap::new(), plain: None, decompressors: Vec::new() }
+    }
+
+    /// The schema of that revision; none if the bucket does not hold it any more.
+    pub async fn schema(&mut self, token: &Token, revision: u64) -> Result<Option<Arc<Schema>>, Error> {
+        let key = (token.clone(), revision);
+        if let Some(schema) = self.schemas.get(&key) {
+            return Ok(Some(schema.clone()));
+        }
+        for _ in 0..SCHEMA_TRIES {
+            if let Some(schema) = self.fetch_schema(token, revision).await? {
+                let schema = Arc::new(schema);
+                self.remember(schema.clone());
+                return Ok(Some(schema));
+            }
+            tokio::time::sleep(SCHEMA_RETRY).await;
+        }
+        Ok(None)
+    }
+
+    /// A schema that was read elsewhere.
+    pub fn remember(&mut self, schema: Arc<Schema>) {
+        if self.schemas.len() >= SCHEMAS_MAX {
+            self.schemas.clear();
+        }
+        self.schemas.insert((schema.token.clone(), schema.revision), schema);
+    }
+
+    async fn fetch_schema(&self, token: &Token, revision: u64) -> Result<Option<Schema>, Error> {
+        let what = format!("revision {revision} of the schema of {token}");
+        let remote = &self.remote;
+        // Only the server's absence is waited out here; that the revision is missing is an answer.
+        let message = patiently(&what, || async move {
+            remote.message_at(SCHEMAS_STREAM, revision).await.map(Some)
+        });
+        let Some(message) = message.await else { return Ok(None) };
+        let expected = format!("{SCHEMAS_PREFIX}{token}");
+        let read = if message.subject.as_str() == expected {
+            read_schema(&message.payload, token, revision)
+        } else {
+            Err(Unreadable::Other(format!("it was expected to be {what}")))
+        };
+        read.map(Some).map_err(|e| Error::Protocol {
+            subject: message.subject.to_string(),
+            sequence: revision,
+            reason: e.to_string(),
+        })
+    }
+
+    /// Decompresses a frame. A dictionary that is not there is waited for: skipping would lose rows.
+    /// `sha256`: what the dictionary must hash to, if the caller was told.
+    pub async fn decompress(
+        &mut self,
+        frame: &[u8],
+        dictionary: Option<DictionaryName>,
+        sha256: Option<&str>,
+    ) -> Result<Vec<u8>, Unreadable> {
+        let caps = self.caps;
+        let decompressor = match dictionary {
+            None => match &mut self.plain {
+                Some(plain) => plain,
+                empty => empty.insert(Decompressor::new(None)?),
+            },
+            Some(name) => self.decompressor(name, sha256).await?,
+        };
+        Ok(decompressor.decompress(frame, &caps)?)
+    }
+
+    async fn decompressor(
+        &mut self,
+        name: DictionaryName,
+        sha256: Option<&str>,
+    ) -> Result<&mut Decompressor, Unreadable> {
+        let entry = match self.decompressors.iter().position(|(kept, ..)| *kept == name) {
+            Some(at) => self.decompressors.remove(at),
+            None => {
+                if self.decompressors.len() >= DECOMPRESSORS_MAX {
+                    self.decompressors.remove(0);
+                }
+                let dictionary = self.fetch_dictionary(&name).await?;
+                let decompressor = Decompressor::new(Some(&dictionary))?;
+                (name, dictionary.sha256().to_owned(), decompressor)
+            }
+        };
+        if let Some(expected) = sha256.filter(|expected| *expected != entry.1) {
+            let DictionaryName { key, revision } = &entry.0;
+            let reason = format!("dictionary {key}@{revision} hashes to {}, not {expected}", entry.1);
+            return Err(Unreadable::Other(reason));
+        }
+        self.decompressors.push(entry);
+        match self.decompressors.last_mut() {
+            Some((_, _, decompressor)) => Ok(decompressor),
+            None => Err(Unreadable::Other("no decompressor".to_owned())),
+        }
+    }
+
+    async fn fetch_dictionary(&self, name: &DictionaryName) -> Result<Dictionary, Unreadable> {
+        let DictionaryName { key, revision } = name;
+        let what = format!("dictionary {key}@{revision}");
+        let remote = &self.remote;
+        let fetch = || remote.message_at(DICTIONARIES_STREAM, *revision);
+        let message = patiently(&what, fetch).await;
+        if message.subject.as_str() != format!("{DICTIONARIES_PREFIX}{key}") {
+            let reason = format!("revision {revision} is of {}, not of {key}", message.subject);
+            return Err(Unreadable::Other(reason));
+        }
+        let dictionary = Dictionary::new(&message.payload[..])
+            .map_err(|e| Unreadable::Other(format!("{what}: {e}")))?;
+        let stated = message.headers.get(SHA256).map(|value| value.as_str());
+        if let Some(stated) = stated.filter(|stated| *stated != dictionary.sha256()) {
+            let actual = dictionary.sha256();
+            return Err(Unreadable::Other(format!("{what} hashes to {actual}, not {stated}")));
+        }
+        tracing::debug!(key, revision, sha256 = dictionary.sha256(), "fetched a dictionary");
+        Ok(dictionary)
+    }
+}
+
+/// The value of a schema's KV entry.
+pub(crate) fn read_schema(payload: &[u8], token: &Token, revision: u64) -> Result<Schema, Unreadable> {
+    let mut schema: Schema = from_msgpack(payload)?;
+    if schema.token != *token {
+        return Err(Unreadable::Other(format!("the schema is of {}, not of {token}", schema.token)));
+    }
+    let columns = schema.columns.len();
+    if schema.old.iter().any(|&index| index as usize >= columns) {
+        return Err(Unreadable::Other("the schema's old row names columns that it does not have".into()));
+    }
+    if schema.key_indexes().len() != schema.key.len() {
+        return Err(Unreadable::Other("the schema's key names columns that it does not have".into()));
+    }
+    schema.revision = revision;
+    Ok(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dictionary_names() {
+        let name: DictionaryName = "sales=2Eorders_dict@7".parse().unwrap();
+        assert_eq!(name, DictionaryName { key: "sales=2Eorders_dict".into(), revision: 7 });
+        assert!("users_dict".parse::<DictionaryName>().is_err());
+        assert!("users_dict@x".parse::<DictionaryName>().is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! The way in: what to replicate, from where, into what. How it is done is in `engine`.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use walgate_wire::{Caps, TableName, Token};
+
+use crate::{
+    Error, Sink, Status, StreamNames,
+    engine::{Engine, Limits},
+    remote::Remote,
+};
+
+/// Settings that rarely need changing.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub streams: StreamNames,
+    /// What is accepted from outside.
+    pub caps: Caps,
+    /// While more is waiting, transactions of the source are gathered into one local commit for so long.
+    /// Default 50 ms. With nothing waiting each is committed at once.
+    pub commit_delay_max: Duration,
+    /// … or until they take this many bytes decompressed. Default 8 MiB. A single transaction of the source
+    /// is committed as one, however large.
+    pub commit_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            streams: StreamNames::default(),
+            caps: Caps::default(),
+            commit_delay_max: Duration::from_millis(50),
+            commit_bytes_max: 8 << 20,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Nats {
+    Url(String),
+    Client(async_nats::Client),
+}
+
+/// See [`Consumer::builder`].
+#[derive(Debug)]
+pub struct ConsumerBuilder<S> {
+    nats: Option<Nats>,
+    tables: Vec<String>,
+    tokens: Vec<Token>,
+    options: Options,
+    sink: S,
+}
+
+impl<S> ConsumerBuilder<S> {
+    /// `nats://host:4222`, several separated by commas, with user and password if need be.
+    pub fn nats(mut self, url: impl Into<String>) -> Self {
+        self.nats = Some(Nats::Url(url.into()));
+        self
+    }
+
+    /// A connection made elsewhere, with TLS or credentials, say.
+    pub fn client(mut self, client: async_nats::Client) -> Self {
+        self.nats = Some(Nats::Client(client));
+        self
+    }
+
+    /// A table as one writes it: `orders`, `public.users`, `"odd.schema".t`. May be called several times.
+    pub fn table(mut self, name: impl Into<String>) -> Self {
+        self.tables.push(name.into());
+        self
+    }
+
+    /// A table by its token, for those that the gateway gives an alias.
+    pub fn token(mut self, token: Token) -> Self {
+        self.tokens.push(token);
+        self
+    }
+
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Where the rows go.
+    pub fn sink<T: Sink>(self, sink: T) -> ConsumerBuilder<T> {
+        let ConsumerBuilder { nats, tables, tokens, options, .. } = self;
+        ConsumerBuilder { nats, tables, tokens, options, sink }
+    }
+}
+
+impl<S: Sink> ConsumerBuilder<S> {
+    /// Checks the settings and connects. The server may be away: it is waited for.
+    pub async fn build(self) -> Result<Consumer<S>, Error> {
+        let mut tokens = self.tokens;
+        for name in self.tables {
+            let name: TableName = name.parse().map_err(|e| Error::Configuration(format!("{e}")))?;
+            tokens.push(name.token());
+        }
+        tokens.sort();
+        tokens.dedup();
+        if tokens.is_empty() {
+            return Err(Error::Configuration("name at least one table".to_owned()));
+        }
+        let client = match self.nats {
+            Some(Nats::Client(client)) => client,
+            Some(Nats::Url(url)) => connect(&url).await?,
+            None => return Err(Error::Configuration("say where NATS is: nats(url)".to_owned())),
+        };
+        let (status, _) = watch::channel(Status::default());
+        Ok(Consumer { client, tokens, options: self.options, sink: self.sink, status })
+    }
+}
+
+/// A connection to `url` that is kept up for as long as it is used.
+pub async fn connect(url: &str) -> Result<async_nats::Client, Error> {
+    let options = async_nats::ConnectOptions::new()
+        .name("walgate-consumer")
+        .retry_on_initial_connect()
+        .max_reconnects(None);
+    options.connect(url).await.map_err(|e| Error::nats(format!("connecting to {url}"), e))
+}
+
+/// Keeps local copies of tables.
+#[derive(Debug)]
+pub struct Consumer<S = ()> {
+    client: async_nats::Client,
+    tokens: Vec<Token>,
+    options: Options,
+    sink: S,
+    status: watch::Sender<Status>,
+}
+
+impl Consumer {
+    pub fn builder() -> ConsumerBuilder<()> {
+        let (tables, tokens) = (vec![], vec![]);
+        ConsumerBuilder { nats: None, tables, tokens, options: Options::default(), sink: () }
+    }
+}
+
+impl<S: Sink> Consumer<S> {
+    /// What it is doing, for a display.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Loads what is missing, then applies changes, until `shutdown` is done or something fails that
+    /// waiting does not mend: the sink, or a message that cannot be read. What was committed stays.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let limits = Limits {
+            caps: self.options.caps,
+            commit_delay_max: self.options.commit_delay_max,
+            commit_bytes_max: self.options.commit_bytes_max,
+        };
+        let remote = Remote::new(self.client, self.options.streams);
+        let mut engine = Box::new(Engine::open(remote, self.sink, &self.tokens, limits, self.status).await?);
+        let ended = tokio::select! {
+            biased;
+            () = shutdown => Ok(()),
+            ended = engine.run() => ended,
+        };
+        let closed = engine.close().await;
+        ended.and(closed)
+    }
+}

@@ -1,0 +1,210 @@
+//! From messages to bodies: headers read, parts joined, frames decompressed. What a body says is not known.
+
+use std::collections::HashMap;
+
+use async_nats::HeaderMap;
+use walgate_wire::{
+    CONTENT_ENCODING, Caps, DICT, POS, Part, SCHEMA, StreamPosition, ZSTD, PART,
+};
+
+use crate::{
+    Error,
+    assets::{Assets, DictionaryName},
+    error::Unreadable,
+    feed::Delivery,
+};
+
+/// What a message says of its body.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Envelope {
+    pub zstd: bool,
+    pub dictionary: Option<DictionaryName>,
+    pub schema: Option<u64>,
+    pub position: Option<StreamPosition>,
+    pub part: Option<Part>,
+}
+
+impl Envelope {
+    pub fn read(headers: &HeaderMap) -> Result<Envelope, Unreadable> {
+        let zstd = match headers.get(CONTENT_ENCODING).map(|value| value.as_str()) {
+            None => false,
+            Some(ZSTD) => true,
+            Some(other) => return Err(Unreadable::Other(format!("content encoding '{other}'"))),
+        };
+        Ok(Envelope {
+            zstd,
+            dictionary: header(headers, DICT)?,
+            schema: header(headers, SCHEMA)?,
+            position: header(headers, POS)?,
+            part: header(headers, PART)?,
+        })
+    }
+}
+
+fn header<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Result<Option<T>, Unreadable>
+where
+    T::Err: std::fmt::Display,
+{
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let parsed = value.as_str().parse();
+    parsed.map(Some).map_err(|e| Unreadable::Other(format!("header {name}: {e}")))
+}
+
+/// Names the message that could not be read.
+pub(crate) fn unreadable(delivery: &Delivery) -> impl FnOnce(Unreadable) -> Error {
+    let (subject, sequence) = (delivery.subject.clone(), delivery.seq);
+    move |reason| Error::Protocol { subject, sequence, reason: reason.to_string() }
+}
+
+/// Puts bodies together that took several messages. The first part of a subject begins a body, always: a
+/// writer that was interrupted begins again. Subjects may interleave.
+#[derive(Debug)]
+pub(crate) struct Joiner {
+    open: HashMap<String, Joined>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Joined {
+    body: Vec<u8>,
+    /// Parts so far.
+    number: u32,
+    of: u32,
+}
+
+impl Joiner {
+    pub fn new(caps: &Caps) -> Joiner {
+        Joiner { open: HashMap::new(), bytes: 0, bytes_max: caps.body_bytes_max }
+    }
+
+    /// Whether a body of this subject is incomplete.
+    pub fn is_open(&self, subject: &str) -> bool {
+        self.open.contains_key(subject)
+    }
+
+    pub fn clear(&mut self) {
+        self.open.clear();
+        self.bytes = 0;
+    }
+
+    /// The body, if this was its last part.
+    pub fn push(&mut self, delivery: &Delivery, part: Part) -> Result<Option<Vec<u8>>, Unreadable> {
+        if part.number == 1 {
+            self.drop_open(&delivery.subject);
+            let fresh = Joined { of: part.of, ..Joined::default() };
+            self.open.insert(delivery.subject.clone(), fresh);
+        }
+        let Some(joined) = self.open.get_mut(&delivery.subject) else {
+            return Err(Unreadable::Other(format!("part {part} comes without those before it")));
+        };
+        if joined.of == part.of && part.number <= joined.number {
+            return Ok(None);
+        }
+        if joined.number + 1 != part.number || joined.of != part.of {
+            let (number, of) = (joined.number, joined.of);
+            return Err(Unreadable::Other(format!("part {part} follows part {number}/{of}")));
+        }
+        self.bytes += delivery.payload.len();
+        if self.bytes > self.bytes_max {
+            self.clear();
+            return Err(Unreadable::Other("the parts of one body are beyond the cap".to_owned()));
+        }
+        joined.body.extend_from_slice(&delivery.payload);
+        joined.number = part.number;
+        if !part.is_last() {
+            return Ok(None);
+        }
+        let body = self.open.remove(&delivery.subject).map(|joined| joined.body);
+        self.bytes -= body.as_ref().map_or(0, Vec::len);
+        Ok(body)
+    }
+
+    fn drop_open(&mut self, subject: &str) {
+        if let Some(joined) = self.open.remove(subject) {
+            self.bytes -= joined.body.len();
+        }
+    }
+}
+
+/// The decompressed body that this message completes, if it does.
+pub(crate) async fn body(
+    delivery: &Delivery,
+    envelope: Envelope,
+    joiner: &mut Joiner,
+    assets: &mut Assets,
+    sha256: Option<&str>,
+) -> Result<Option<Vec<u8>>, Unreadable> {
+    let joined = match envelope.part {
+        None => None,
+        Some(part) => match joiner.push(delivery, part)? {
+            None => return Ok(None),
+            joined => joined,
+        },
+    };
+    if !envelope.zstd {
+        return Ok(Some(joined.unwrap_or_else(|| delivery.payload.to_vec())));
+    }
+    let frame = joined.as_deref().unwrap_or(&delivery.payload);
+    assets.decompress(frame, envelope.dictionary, sha256).await.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(subject: &str, payload: &'static [u8]) -> Delivery {
+        Delivery {
+            seq: 1,
+            subject: subject.into(),
+            headers: HeaderMap::new(),
+            payload: payload.into(),
+            pending: 0,
+        }
+    }
+
+    #[test]
+    fn parts_of_several_subjects_interleave() {
+        let mut joiner = Joiner::new(&Caps::default());
+        let part = |number, of| Part { number, of };
+        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 2)).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("b", b"x"), part(1, 3)).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 2)).unwrap().unwrap(), b"12");
+        assert_eq!(joiner.push(&delivery("b", b"y"), part(2, 3)).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("b", b"z"), part(3, 3)).unwrap().unwrap(), b"xyz");
+        assert_eq!(joiner.bytes, 0);
+    }
+
+    #[test]
+    fn parts_out_of_line_are_refused_and_a_repeated_body_begins_again() {
+        let mut joiner = Joiner::new(&Caps { body_bytes_max: 3, ..Caps::default() });
+        let part = |number, of| Part { number, of };
+        assert!(joiner.push(&delivery("a", b"1"), part(2, 2)).is_err());
+        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 3)).unwrap(), None);
+        assert!(joiner.push(&delivery("a", b"3"), part(3, 3)).is_err());
+        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 2)).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 2)).unwrap().unwrap(), b"12");
+        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 3)).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 3)).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 3)).unwrap(), None, "sent twice");
+        assert_eq!(joiner.push(&delivery("a", b"3"), part(3, 3)).unwrap().unwrap(), b"123");
+        assert_eq!(joiner.push(&delivery("a", b"12"), part(1, 2)).unwrap(), None);
+        assert!(joiner.push(&delivery("a", b"34"), part(2, 2)).is_err(), "beyond the cap");
+    }
+
+    #[test]
+    fn envelopes() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(Envelope::read(&headers).unwrap(), Envelope::default());
+        headers.insert(CONTENT_ENCODING, ZSTD);
+        headers.insert(DICT, "users_dict@7");
+        headers.insert(SCHEMA, "3");
+        headers.insert(POS, "0000000a/16B374D848/5");
+        headers.insert(PART, "2/5");
+        let envelope = Envelope::read(&headers).unwrap();
+        assert_eq!((envelope.zstd, envelope.schema), (true, Some(3)));
+        assert_eq!(envelope.position.unwrap().to_string(), "0000000a/16B374D848/5");
+        headers.insert(CONTENT_ENCODING, "gzip");
+        assert!(Envelope::read(&headers).is_err());
+    }
+}

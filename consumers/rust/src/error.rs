@@ -1,0 +1,77 @@
+//! What can go wrong in a consumer, by kind. It does not decide what is retried: see `run`.
+
+use walgate_wire::{ControlError, DecodeError, FrameError};
+
+/// A sink's own trouble: a full disk, a type that the target does not accept.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {reason}")]
+pub struct SinkError {
+    what: String,
+    reason: String,
+}
+
+impl SinkError {
+    /// `what` was being done, and names the table or file.
+    pub fn new(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        SinkError { what: what.into(), reason: reason.to_string() }
+    }
+}
+
+/// See [`Error::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The builder was given something that cannot work.
+    Configuration,
+    /// NATS does not answer, or refuses.
+    Nats,
+    /// A message is not what the protocol says, or of a later protocol.
+    Protocol,
+    /// The local copy cannot be written.
+    Sink,
+    /// The gateway cannot make a snapshot.
+    Snapshot,
+}
+
+/// Why a consumer ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Configuration(String),
+    #[error("NATS: {what}: {reason}")]
+    Nats { what: String, reason: String },
+    #[error("message {sequence} on {subject} cannot be read: {reason}")]
+    Protocol { subject: String, sequence: u64, reason: String },
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("snapshot of {table}: {message} ({code})")]
+    Snapshot { table: String, code: String, message: String, retry_after_s: Option<u64> },
+}
+
+impl Error {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Configuration(_) => ErrorKind::Configuration,
+            Error::Nats { .. } => ErrorKind::Nats,
+            Error::Protocol { .. } => ErrorKind::Protocol,
+            Error::Sink(_) => ErrorKind::Sink,
+            Error::Snapshot { .. } => ErrorKind::Snapshot,
+        }
+    }
+
+    pub(crate) fn nats(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Error::Nats { what: what.into(), reason: reason.to_string() }
+    }
+}
+
+/// Why one message cannot be read; the place is added by whoever knows it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error(transparent)]
+    Body(#[from] DecodeError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("{0}")]
+    Other(String),
+}

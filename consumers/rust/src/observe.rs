@@ -1,0 +1,221 @@
+//! Looking without keeping: changes as they pass, and a snapshot's progress. For tools.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use futures::Stream;
+use tokio::time::{Duration, Instant, timeout_at};
+use walgate_wire::{Caps, InitError, InitMeta, InitStart, Token, from_msgpack};
+
+use crate::{
+    Changes, Error, Filter, StreamNames,
+    assets::Assets,
+    decode::{self, Envelope, Joiner, unreadable},
+    error::Unreadable,
+    feed::{Delivery, Feed},
+    remote::{Remote, SCHEMAS_PREFIX, SCHEMAS_STREAM},
+    snapshot::{all_subjects, chunk_place, row_count},
+};
+
+/// From where to show changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TailFrom {
+    /// What comes from now on.
+    Now,
+    /// All that the stream holds.
+    First,
+    /// From this stream sequence on.
+    Sequence(u64),
+}
+
+/// Changes of these tables, decoded message by message: [`Changes::decode`] gives them with positions and
+/// values, [`change_json`](crate::change_json) turns each into JSON. Ends with the first error.
+pub async fn tail(
+    client: async_nats::Client,
+    names: StreamNames,
+    tokens: Vec<Token>,
+    from: TailFrom,
+    caps: Caps,
+) -> Result<impl Stream<Item = Result<Changes, Error>>, Error> {
+    let remote = Remote::new(client, names);
+    let next = match from {
+        TailFrom::Sequence(next) => next,
+        TailFrom::First => 1,
+        TailFrom::Now => remote.extent(&remote.names.cdc).await?.last_seq + 1,
+    };
+    let feed = Feed::open(remote.cdc(tokens.iter().map(walgate_wire::subjects::cdc).collect()), next);
+    let (assets, joiner) = (Assets::new(remote, caps), Joiner::new(&caps));
+    let tail = Tail { feed, assets, joiner, caps, tokens };
+    Ok(futures::stream::try_unfold(tail, |mut tail| async move {
+        let changes = tail.next().await?;
+        Ok(Some((changes, tail)))
+    }))
+}
+
+struct Tail {
+    feed: Feed,
+    assets: Assets,
+    joiner: Joiner,
+    caps: Caps,
+    tokens: Vec<Token>,
+}
+
+impl Tail {
+    async fn next(&mut self) -> Result<Changes, Error> {
+        loop {
+            let delivery = self.feed.next().await;
+            let token = self.tokens.iter().find(|t| delivery.subject == walgate_wire::subjects::cdc(t));
+            let Some(token) = token.cloned() else { continue };
+            if let Some(changes) = self.read(&delivery, &token).await? {
+                return Ok(changes);
+            }
+        }
+    }
+
+    async fn read(&mut self, delivery: &Delivery, token: &Token) -> Result<Option<Changes>, Error> {
+        let envelope = Envelope::read(&delivery.headers).map_err(unreadable(delivery))?;
+        // A tail may begin in the middle of a body.
+        if envelope.part.is_some_and(|part| part.number > 1 && !self.joiner.is_open(&delivery.subject)) {
+            return Ok(None);
+        }
+        let revision = envelope.schema.unwrap_or_default();
+        let body = decode::body(delivery, envelope, &mut self.joiner, &mut self.assets, None).await;
+        let Some(body) = body.map_err(unreadable(delivery))? else { return Ok(None) };
+        let Some(schema) = self.assets.schema(token, revision).await? else {
+            let reason = format!("schema revision {revision} is not in KV");
+            return Err(unreadable(delivery)(Unreadable::Other(reason)));
+        };
+        Ok(Some(Changes {
+            local: schema.clone(),
+            schema,
+            body,
+            filter: Filter::default(),
+            caps: self.caps,
+            count: Arc::new(AtomicU64::new(0)),
+        }))
+    }
+}
+
+/// What became of a snapshot that was asked for.
+#[derive(Clone, Debug)]
+pub enum SnapshotProgress {
+    /// The gateway has not begun yet.
+    Requested,
+    Started { snapshot_id: String, estimated_rows: u64, watermark: walgate_wire::Lsn },
+    /// Sums so far; bytes as sent.
+    Chunk { rows: u64, bytes: u64 },
+    Finished(Box<InitMeta>),
+    Failed(InitError),
+}
+
+/// Asks for a snapshot and tells how it goes, until it is finished or failed, or nothing was heard for
+/// `patience`. That somebody else has asked already is fine.
+pub async fn request_snapshot(
+    client: async_nats::Client,
+    names: StreamNames,
+    token: Token,
+    patience: Duration,
+) -> Result<impl Stream<Item = Result<SnapshotProgress, Error>>, Error> {
+    let remote = Remote::new(client, names);
+    if remote.last_of(SCHEMAS_STREAM, &format!("{SCHEMAS_PREFIX}{token}")).await?.is_none() {
+        return Err(Error::Configuration(format!(
+            "no gateway has published a table {token}: is it in the gateway's configuration?"
+        )));
+    }
+    let next = remote.extent(&remote.names.init).await?.last_seq + 1;
+    remote.ask_for_snapshot(&token).await?;
+    let feed = Feed::open(remote.init(all_subjects(&token)), next);
+    let caps = Caps::default();
+    let watch = Watch {
+        feed,
+        assets: Assets::new(remote, caps),
+        joiner: Joiner::new(&caps),
+        caps,
+        patience,
+        token,
+        snapshot_id: None,
+        rows: 0,
+        bytes: 0,
+        queue: VecDeque::from([SnapshotProgress::Requested]),
+        ended: false,
+    };
+    Ok(futures::stream::try_unfold(watch, |mut watch| async move {
+        Ok(watch.next().await?.map(|progress| (progress, watch)))
+    }))
+}
+
+struct Watch {
+    feed: Feed,
+    assets: Assets,
+    joiner: Joiner,
+    caps: Caps,
+    patience: Duration,
+    token: Token,
+    snapshot_id: Option<String>,
+    rows: u64,
+    bytes: u64,
+    queue: VecDeque<SnapshotProgress>,
+    ended: bool,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Result<Option<SnapshotProgress>, Error> {
+        if self.ended {
+            return Ok(None);
+        }
+        let deadline = Instant::now() + self.patience;
+        loop {
+            if let Some(progress) = self.queue.pop_front() {
+                use SnapshotProgress::{Failed, Finished};
+                self.ended = matches!(progress, Finished(_) | Failed(_));
+                return Ok(Some(progress));
+            }
+            let Ok(delivery) = timeout_at(deadline, self.feed.next()).await else {
+                let reason = format!("nothing was heard of it for {} s; is the gateway running?", self.patience.as_secs());
+                return Err(Error::nats(format!("snapshot of {}", self.token), reason));
+            };
+            let progress = self.read(&delivery).await.map_err(unreadable(&delivery))?;
+            self.queue.extend(progress);
+        }
+    }
+
+    async fn read(&mut self, delivery: &Delivery) -> Result<Option<SnapshotProgress>, Unreadable> {
+        match delivery.subject.split('.').nth(1).unwrap_or_default() {
+            "start" => {
+                let start: InitStart = from_msgpack(&delivery.payload)?;
+                (self.rows, self.bytes) = (0, 0);
+                self.snapshot_id = Some(start.snapshot_id.clone());
+                let InitStart { snapshot_id, estimated_rows, lsn: watermark, .. } = start;
+                Ok(Some(SnapshotProgress::Started { snapshot_id, estimated_rows, watermark }))
+            }
+            "snap" => self.chunk(delivery).await,
+            "meta" => {
+                let meta: InitMeta = from_msgpack(&delivery.payload)?;
+                let ours = self.snapshot_id.as_ref() == Some(&meta.start.snapshot_id);
+                Ok(ours.then(|| SnapshotProgress::Finished(Box::new(meta))))
+            }
+            "error" => {
+                let error: InitError = from_msgpack(&delivery.payload)?;
+                let other = error.snapshot_id.is_some() && error.snapshot_id != self.snapshot_id;
+                Ok((!other).then_some(SnapshotProgress::Failed(error)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn chunk(&mut self, delivery: &Delivery) -> Result<Option<SnapshotProgress>, Unreadable> {
+        let id = chunk_place(&delivery.subject).map(|(id, _)| id);
+        if id.is_none() || id != self.snapshot_id.as_deref() {
+            return Ok(None);
+        }
+        self.bytes += delivery.payload.len() as u64;
+        let envelope = Envelope::read(&delivery.headers)?;
+        let body = decode::body(delivery, envelope, &mut self.joiner, &mut self.assets, None).await?;
+        if let Some(body) = body {
+            self.rows += row_count(&body, &self.caps)?;
+        }
+        Ok(Some(SnapshotProgress::Chunk { rows: self.rows, bytes: self.bytes }))
+    }
+}

@@ -1,0 +1,122 @@
+//! A Postgres database as the place for rows.
+//!
+//! Tables keep their schema, name and types. A type that the target does not have, composites and types that
+//! name objects of the source become `text` (composites as JSON); `money` becomes `numeric`. Not null is
+//! enforced for keys only. Local transactions are committed with `synchronous_commit = off`: a crash may take
+//! the last ones, rows and position together; they are read again. One consumer writes to a database at a
+//! time. The connection is not encrypted: use a local socket, the same machine or a tunnel.
+
+use std::sync::Arc;
+
+use tokio_postgres::NoTls;
+use walgate_wire::{Schema, Token};
+
+use crate::{
+    Changes, Mark, Rows, Sink, SinkError, Step, Stored, TableRecord, postgres::session::Session,
+};
+
+mod apply;
+mod ddl;
+mod load;
+mod plan;
+mod session;
+mod text;
+
+/// See the module.
+#[derive(Debug)]
+pub struct PostgresSink {
+    url: String,
+    session: Option<Session>,
+}
+
+/// Turns a driver's error into one that says what was being done and what the server said.
+fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> SinkError {
+    let what = what.into();
+    move |error| match error.as_db_error() {
+        Some(db) => SinkError::new(what, format_args!("{} ({})", db.message(), db.code().code())),
+        None => {
+            let cause = std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();
+            SinkError::new(what, format_args!("{error}{cause}"))
+        }
+    }
+}
+
+impl PostgresSink {
+    /// `url`: `postgres://user:password@host/database` or `host=… dbname=…`.
+    pub fn new(url: impl Into<String>) -> PostgresSink {
+        PostgresSink { url: url.into(), session: None }
+    }
+
+    fn session(&mut self) -> Result<&mut Session, SinkError> {
+        self.session.as_mut().ok_or_else(|| SinkError::new("the Postgres sink", "is closed"))
+    }
+}
+
+impl Sink for PostgresSink {
+    async fn open(&mut self) -> Result<Stored, SinkError> {
+        let connected = tokio_postgres::connect(&self.url, NoTls).await;
+        let (client, connection) = connected.map_err(failed("connecting to the target database"))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(%error, "the connection to the target database broke");
+            }
+        });
+        let session = self.session.insert(Session::new(client));
+        session.prepare_database().await?;
+        session.stored().await
+    }
+
+    async fn save(&mut self, records: Vec<TableRecord>) -> Result<(), SinkError> {
+        let session = self.session()?;
+        session.begin().await?;
+        session.write_records(&records).await?;
+        session.end().await
+    }
+
+    async fn forget(&mut self, token: Token) -> Result<(), SinkError> {
+        self.session()?.forget(&token).await
+    }
+
+    async fn begin_load(&mut self, schema: Arc<Schema>) -> Result<(), SinkError> {
+        self.session()?.begin_load(&schema).await
+    }
+
+    async fn load(&mut self, rows: Rows) -> Result<(), SinkError> {
+        self.session()?.load(&rows).await
+    }
+
+    async fn finish_load(
+        &mut self,
+        schema: Arc<Schema>,
+        records: Vec<TableRecord>,
+        mark: Mark,
+    ) -> Result<(), SinkError> {
+        self.session()?.finish_load(&schema, &records, mark).await
+    }
+
+    async fn migrate(&mut self, record: TableRecord, steps: Vec<Step>) -> Result<(), SinkError> {
+        self.session()?.migrate(&record, &steps).await
+    }
+
+    async fn apply(&mut self, changes: Changes) -> Result<(), SinkError> {
+        self.session()?.apply(&changes).await
+    }
+
+    async fn commit(&mut self, mark: Mark) -> Result<(), SinkError> {
+        let session = self.session()?;
+        session.begin().await?;
+        session.end_at(mark).await
+    }
+
+    async fn rollback(&mut self) -> Result<(), SinkError> {
+        match &mut self.session {
+            Some(session) => session.rollback().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn close(&mut self) -> Result<(), SinkError> {
+        self.session = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! What tables are called in the target and which types their columns get there.
+
+use std::fmt;
+
+use tokio_postgres::Client;
+use walgate_wire::{Column, Schema, TableName};
+
+use super::{failed, text::Form};
+use crate::{Kind, SinkError};
+
+/// Where a snapshot is gathered until it is whole, in the schema of its table.
+pub(super) const LOADING: &str = "_walgate_loading";
+
+/// As an SQL identifier.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table in the target, written as SQL needs it.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub schema: String,
+    pub name: String,
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+}
+
+pub(super) fn table(schema: &Schema) -> Result<Table, SinkError> {
+    let name: TableName =
+        schema.table.parse().map_err(|e| SinkError::new(format!("table {}", schema.table), e))?;
+    Ok(Table { schema: name.schema, name: name.table })
+}
+
+/// The type that a column like this gets in the target.
+pub(super) async fn target_type(client: &Client, column: &Column) -> Result<String, SinkError> {
+    let wanted = &column.type_name;
+    match wanted.as_str() {
+        "money" => return Ok("numeric".to_owned()),
+        "money[]" => return Ok("numeric[]".to_owned()),
+        _ => {}
+    }
+    let select = "
+        SELECT t.typtype::text, t.typname::text, e.typtype::text, e.typname::text
+        FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+        WHERE t.oid = to_regtype($1::text::cstring)";
+    let row = client.query_opt(select, &[wanted]).await.map_err(failed(format!("type {wanted}")))?;
+    let Some(row) = row else { return Ok("text".to_owned()) };
+    let element: Option<String> = row.get(2);
+    let usable = match element {
+        Some(kind) => {
+            let name: String = row.get(3);
+            // In arrays these would need one more layer of quoting than is done here.
+            is_usable(&kind, &name) && !matches!(name.as_str(), "hstore" | "vector")
+        }
+        None => is_usable(row.get(0), row.get(1)),
+    };
+    Ok(if usable { wanted.clone() } else { "text".to_owned() })
+}
+
+/// Base types, enums, ranges, multiranges and domains; not composites, nor what names objects by number.
+fn is_usable(typtype: &str, name: &str) -> bool {
+    let names_objects = name.starts_with("reg") || matches!(name, "aclitem" | "int2vector" | "oidvector");
+    matches!(typtype, "b" | "e" | "r" | "m" | "d") && !names_objects
+}
+
+/// A column of a table as it is in the target.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct TargetColumn {
+    pub name: String,
+    pub type_name: String,
+    pub form: Form,
+    /// OID of the type, of a domain's base type for a domain.
+    oid: u32,
+}
+
+impl TargetColumn {
+    /// How to read values of `column`; the target may know more of a domain than the wire says.
+    pub fn kind(&self, column: &Column) -> Kind {
+        match Kind::of(column) {
+            Kind::Other => Kind::of(&Column { oid: self.oid, ..column.clone() }),
+            known => known,
+        }
+    }
+}
+
+/// None if there is no such table.
+pub(super) async fn target_columns(
+    client: &Client,
+    table: &Table,
+) -> Result<Option<Vec<TargetColumn>>, SinkError> {
+    let select = "
+        SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typcategory::text,
+               t.typname::text, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+        JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
+        ORDER BY a.attnum";
+    let rows = client.query(select, &[&table.schema, &table.name]).await;
+    let rows = rows.map_err(failed(format!("columns of {table}")))?;
+    let column = |row: &tokio_postgres::Row| TargetColumn {
+        name: row.get(0),
+        type_name: row.get(1),
+        form: Form::of(row.get(2), row.get(3)),
+        oid: row.get(4),
+    };
+    let columns: Vec<TargetColumn> = rows.iter().map(column).collect();
+    Ok((!columns.is_empty()).then_some(columns))
+}

@@ -1,0 +1,138 @@
+//! The statements by which changes of one shape are applied to a target table of the same or a later shape.
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, Statement};
+use walgate_wire::Schema;
+
+use super::{
+    ddl::{self, Table, quoted, target_columns},
+    text::Form,
+};
+use crate::{Changes, Kind, SinkError, same_column};
+
+/// A column that the message and the target both have.
+pub(super) struct Target {
+    /// Index in the rows of the message.
+    pub index: usize,
+    pub form: Form,
+    pub kind: Kind,
+    /// Quoted.
+    name: String,
+    type_name: String,
+}
+
+pub(super) struct Plan {
+    revisions: (u64, u64),
+    pub table: Table,
+    pub targets: Vec<Target>,
+    /// Indexes into `targets` of the key; empty for a table without one.
+    pub key: Vec<usize>,
+    /// What finds a row, the key's columns or without a key all that an old row carries: where in an old row
+    /// they stand, if they do, and their indexes into `targets`.
+    pub old: Vec<(Option<usize>, usize)>,
+    pub statements: HashMap<String, Statement>,
+}
+
+impl Plan {
+    pub async fn new(client: &Client, schema: &Schema, local: &Schema) -> Result<Plan, SinkError> {
+        let what = format!("changes of {} in schema revision {}", schema.table, schema.revision);
+        let table = ddl::table(local)?;
+        let columns = target_columns(client, &table).await?;
+        let columns = columns.ok_or_else(|| SinkError::new(&what, format!("there is no table {table}")))?;
+        let mut targets = Vec::new();
+        for (index, column) in schema.columns.iter().enumerate() {
+            let Some(twin) = local.columns.iter().find(|twin| same_column(column, twin)) else { continue };
+            let Some(target) = columns.iter().find(|target| target.name == twin.name) else {
+                return Err(SinkError::new(what, format!("{table} has no column {}", twin.name)));
+            };
+            targets.push(Target {
+                index,
+                form: target.form,
+                kind: target.kind(column),
+                name: quoted(&target.name),
+                type_name: target.type_name.clone(),
+            });
+        }
+        let find = |index: usize| targets.iter().position(|target: &Target| target.index == index);
+        let key: Option<Vec<usize>> = schema.key_indexes().into_iter().map(find).collect();
+        let key = key.ok_or_else(|| SinkError::new(&what, "the target table does not have their key"))?;
+        let place = |at: usize| schema.old.iter().position(|&old| old as usize == targets[at].index);
+        let old = if key.is_empty() {
+            let known = |(place, &index): (usize, &u32)| Some((Some(place), find(index as usize)?));
+            schema.old.iter().enumerate().filter_map(known).collect()
+        } else {
+            key.iter().map(|&at| (place(at), at)).collect()
+        };
+        let revisions = (schema.revision, local.revision);
+        Ok(Plan { revisions, table, targets, key, old, statements: HashMap::new() })
+    }
+
+    pub fn fits(&self, changes: &Changes) -> bool {
+        self.revisions == (changes.schema.revision, changes.local.revision)
+    }
+
+    /// Parameters: a value for each target.
+    pub fn upsert_sql(&self) -> String {
+        if self.targets.is_empty() {
+            return format!("INSERT INTO {} DEFAULT VALUES", self.table);
+        }
+        let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
+        let values: Vec<String> =
+            self.targets.iter().enumerate().map(|(at, target)| parameter(at + 1, target)).collect();
+        let (names, values) = (names.join(", "), values.join(", "));
+        let insert = format!("INSERT INTO {} ({names}) VALUES ({values})", self.table);
+        if self.key.is_empty() {
+            return insert;
+        }
+        let key: Vec<&str> = self.key.iter().map(|&at| self.targets[at].name.as_str()).collect();
+        let others = self.targets.iter().enumerate().filter(|(at, _)| !self.key.contains(at));
+        let set: Vec<String> = others.map(|(_, t)| format!("{0} = EXCLUDED.{0}", t.name)).collect();
+        let key = key.join(", ");
+        if set.is_empty() {
+            format!("{insert} ON CONFLICT ({key}) DO NOTHING")
+        } else {
+            format!("{insert} ON CONFLICT ({key}) DO UPDATE SET {}", set.join(", "))
+        }
+    }
+
+    /// Parameters as in `old`.
+    pub fn delete_sql(&self) -> String {
+        format!("DELETE FROM {} WHERE {}", self.table, self.found_by_old(0))
+    }
+
+    /// Changes the columns that are not in `unchanged`; parameters: their values, then as in `old`.
+    /// None if nothing would change.
+    pub fn update_sql(&self, unchanged: &[usize]) -> Option<String> {
+        let changed: Vec<&Target> = self.changed(unchanged).collect();
+        let set: Vec<String> =
+            changed.iter().enumerate().map(|(at, t)| format!("{} = {}", t.name, parameter(at + 1, t))).collect();
+        let found = self.found_by_old(changed.len());
+        (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE {found}", self.table, set.join(", ")))
+    }
+
+    pub fn changed<'a>(&'a self, unchanged: &'a [usize]) -> impl Iterator<Item = &'a Target> {
+        self.targets.iter().filter(|target| !unchanged.contains(&target.index))
+    }
+
+    /// The condition for one row; its parameters come after `before` others. Without a key the whole row
+    /// decides, compared as text because not every type can be compared; of equal rows one is as good as the
+    /// other.
+    fn found_by_old(&self, before: usize) -> String {
+        let columns = self.old.iter().enumerate().map(|(i, &(_, at))| (before + i + 1, &self.targets[at]));
+        if !self.key.is_empty() {
+            let each: Vec<String> = columns.map(|(n, t)| format!("{} = {}", t.name, parameter(n, t))).collect();
+            return each.join(" AND ");
+        }
+        let same = |(n, t): (usize, &Target)| {
+            format!("{}::text IS NOT DISTINCT FROM ({})::text", t.name, parameter(n, t))
+        };
+        let each: Vec<String> = columns.map(same).collect();
+        let condition = if each.is_empty() { "true".to_owned() } else { each.join(" AND ") };
+        format!("ctid = (SELECT ctid FROM {} WHERE {condition} LIMIT 1)", self.table)
+    }
+}
+
+fn parameter(number: usize, target: &Target) -> String {
+    format!("${number}::text::{}", target.type_name)
+}

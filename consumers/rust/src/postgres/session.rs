@@ -1,0 +1,195 @@
+//! The connection: what is remembered in the database, and its transactions.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio_postgres::Client;
+use walgate_wire::{Epoch, Lsn, Position, Token};
+
+use super::{ddl, failed, load::Loading, plan::Plan};
+use crate::{Mark, SinkError, Step, Stored, TableRecord};
+
+const SETTINGS: &str = "
+    SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex';
+    SET synchronous_commit = off; SET client_min_messages = warning; SET lock_timeout = 0;
+    SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+";
+
+const STATE_TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS public._walgate_tables (
+        token text PRIMARY KEY, name text NOT NULL, record text NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS public._walgate_position (
+        id int PRIMARY KEY CHECK (id = 1), epoch int8 NOT NULL, lsn text NOT NULL,
+        ordinal int8 NOT NULL, seq int8 NOT NULL, verified_seq int8 NOT NULL,
+        stream_created int8 NOT NULL, at int8 NOT NULL
+    );
+";
+
+/// Any number will do, as long as every consumer takes the same.
+const ADVISORY_LOCK: i64 = 0x57_616c_6761_7465;
+/// The server may take a while to notice that a consumer was killed.
+const LOCK_TRIES: u32 = 30;
+const LOCK_RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Session {
+    pub(super) client: Client,
+    in_transaction: bool,
+    pub(super) plans: HashMap<Token, Plan>,
+    pub(super) loading: Option<Loading>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Session")
+    }
+}
+
+impl Session {
+    pub fn new(client: Client) -> Session {
+        Session { client, in_transaction: false, plans: HashMap::new(), loading: None }
+    }
+
+    pub async fn prepare_database(&mut self) -> Result<(), SinkError> {
+        self.execute(SETTINGS).await?;
+        self.take_lock().await?;
+        self.execute(STATE_TABLES).await?;
+        self.drop_loading().await
+    }
+
+    async fn take_lock(&self) -> Result<(), SinkError> {
+        for _ in 0..LOCK_TRIES {
+            let row = self.client.query_one("SELECT pg_try_advisory_lock($1)", &[&ADVISORY_LOCK]).await;
+            if row.map_err(failed("locking the target database"))?.get::<_, bool>(0) {
+                return Ok(());
+            }
+            tracing::info!("waiting: another consumer is writing to this database");
+            tokio::time::sleep(LOCK_RETRY).await;
+        }
+        let reason = "another consumer is writing to it; stop it or choose another database";
+        Err(SinkError::new("the target database", reason))
+    }
+
+    pub async fn drop_loading(&mut self) -> Result<(), SinkError> {
+        self.loading = None;
+        let select = "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                      WHERE c.relname = $1 AND c.relkind = 'r'";
+        let rows = self.client.query(select, &[&ddl::LOADING]).await;
+        for row in rows.map_err(failed("looking for unfinished loads"))? {
+            let schema: String = row.get(0);
+            self.execute(&format!("DROP TABLE {}.{}", ddl::quoted(&schema), ddl::LOADING)).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn stored(&self) -> Result<Stored, SinkError> {
+        let what = "reading _walgate_tables";
+        let rows = self.client.query("SELECT record FROM public._walgate_tables ORDER BY token", &[]).await;
+        let mut tables = Vec::new();
+        for row in rows.map_err(failed(what))? {
+            let record: String = row.get(0);
+            tables.push(serde_json::from_str(&record).map_err(|e| SinkError::new(what, e))?);
+        }
+        let select = "SELECT epoch, lsn, ordinal, seq, verified_seq, stream_created, at
+                      FROM public._walgate_position";
+        let row = self.client.query_opt(select, &[]).await.map_err(failed("reading _walgate_position"))?;
+        let mark = row.map(|row| read_mark(&row)).transpose()?;
+        Ok(Stored { mark, tables })
+    }
+
+    pub async fn forget(&mut self, token: &Token) -> Result<(), SinkError> {
+        let delete = "DELETE FROM public._walgate_tables WHERE token = $1";
+        let deleted = self.client.execute(delete, &[&token.as_str()]).await;
+        deleted.map(drop).map_err(failed("writing _walgate_tables"))
+    }
+
+    /// Opens the local transaction if none is.
+    pub async fn begin(&mut self) -> Result<(), SinkError> {
+        if !self.in_transaction {
+            self.execute("BEGIN").await?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Commits without a position.
+    pub async fn end(&mut self) -> Result<(), SinkError> {
+        self.execute("COMMIT").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    /// Commits with a position, in one round trip.
+    pub async fn end_at(&mut self, mark: Mark) -> Result<(), SinkError> {
+        let Mark { epoch, position, seq, verified_seq, stream_created, at } = mark;
+        let Position { commit_lsn, ordinal } = position;
+        let sql = format!(
+            "INSERT INTO public._walgate_position
+             VALUES (1, {}, '{commit_lsn}', {ordinal}, {seq}, {verified_seq}, {stream_created}, {at})
+             ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, lsn = excluded.lsn,
+             ordinal = excluded.ordinal, seq = excluded.seq, verified_seq = excluded.verified_seq,
+             stream_created = excluded.stream_created, at = excluded.at;
+             COMMIT",
+            epoch.0
+        );
+        self.execute(&sql).await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    pub async fn rollback(&mut self) -> Result<(), SinkError> {
+        self.plans.clear();
+        self.in_transaction = false;
+        // Without a transaction this is a warning that nobody sees.
+        self.execute("ROLLBACK").await
+    }
+
+    pub async fn write_records(&self, records: &[TableRecord]) -> Result<(), SinkError> {
+        let upsert = "INSERT INTO public._walgate_tables VALUES ($1, $2, $3)
+                      ON CONFLICT (token) DO UPDATE SET name = excluded.name, record = excluded.record";
+        for record in records {
+            let what = format!("record of {}", record.token);
+            let json = serde_json::to_string(record).map_err(|e| SinkError::new(&what, e))?;
+            let written = self.client.execute(upsert, &[&record.token.as_str(), &record.schema.table, &json]);
+            written.await.map_err(failed(what))?;
+        }
+        Ok(())
+    }
+
+    pub async fn migrate(&mut self, record: &TableRecord, steps: &[Step]) -> Result<(), SinkError> {
+        self.begin().await?;
+        self.plans.remove(&record.token);
+        let table = ddl::table(&record.schema)?.to_string();
+        for step in steps {
+            let action = match step {
+                Step::Drop { name } => format!("DROP COLUMN IF EXISTS {}", ddl::quoted(name)),
+                Step::Rename { from, to } => {
+                    format!("RENAME COLUMN {} TO {}", ddl::quoted(from), ddl::quoted(to))
+                }
+                Step::Add(column) => {
+                    let type_name = ddl::target_type(&self.client, column).await?;
+                    format!("ADD COLUMN {} {type_name}", ddl::quoted(&column.name))
+                }
+            };
+            self.execute(&format!("ALTER TABLE {table} {action}")).await?;
+        }
+        self.write_records(std::slice::from_ref(record)).await
+    }
+
+    pub async fn execute(&self, sql: &str) -> Result<(), SinkError> {
+        self.client.batch_execute(sql).await.map_err(failed(sql))
+    }
+}
+
+fn read_mark(row: &tokio_postgres::Row) -> Result<Mark, SinkError> {
+    let wrong = |e: &dyn std::fmt::Display| SinkError::new("reading _walgate_position", e);
+    let lsn: Lsn = row.get::<_, String>(1).parse().map_err(|e| wrong(&e))?;
+    let ordinal = u32::try_from(row.get::<_, i64>(2)).map_err(|e| wrong(&e))?;
+    Ok(Mark {
+        epoch: Epoch(u32::try_from(row.get::<_, i64>(0)).map_err(|e| wrong(&e))?),
+        position: Position::new(lsn, ordinal),
+        seq: row.get::<_, i64>(3) as u64,
+        verified_seq: row.get::<_, i64>(4) as u64,
+        stream_created: row.get(5),
+        at: row.get(6),
+    })
+}

@@ -1,0 +1,118 @@
+//! Rows by column name and Rust type, for those who write their own sink.
+
+use walgate_wire::{Column, Schema, Value};
+
+use crate::{Kind, text};
+
+/// A row and what its columns are called.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    columns: &'a [Column],
+    values: &'a [Value<'a>],
+}
+
+/// A column that is not there, or holds something else than was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column {column}: {reason}")]
+pub struct RowError {
+    column: String,
+    reason: String,
+}
+
+impl<'a> Row<'a> {
+    /// `values`: one for each column of the schema, as in an insert.
+    pub fn new(schema: &'a Schema, values: &'a [Value<'a>]) -> Row<'a> {
+        Row { columns: &schema.columns, values }
+    }
+
+    /// `let email: Option<&str> = row.get("email")?;`
+    pub fn get<T: FromValue<'a>>(&self, name: &str) -> Result<T, RowError> {
+        let error = |reason: String| RowError { column: name.to_owned(), reason };
+        let place = self.columns.iter().zip(self.values).find(|(column, _)| column.name == name);
+        let (column, value) = place.ok_or_else(|| error("there is no such column".to_owned()))?;
+        T::from_value(column, value)
+            .ok_or_else(|| error(format!("of type {}, holds {value:?}", column.type_name)))
+    }
+
+    pub fn columns(&self) -> &'a [Column] {
+        self.columns
+    }
+
+    pub fn values(&self) -> &'a [Value<'a>] {
+        self.values
+    }
+}
+
+/// A type that a value can be read as.
+pub trait FromValue<'a>: Sized {
+    /// None if the value is of another type.
+    fn from_value(column: &Column, value: &'a Value<'a>) -> Option<Self>;
+}
+
+impl<'a> FromValue<'a> for &'a Value<'a> {
+    fn from_value(_: &Column, value: &'a Value<'a>) -> Option<Self> {
+        Some(value)
+    }
+}
+
+impl<'a> FromValue<'a> for bool {
+    fn from_value(_: &Column, value: &'a Value<'a>) -> Option<Self> {
+        if let Value::Bool(b) = value { Some(*b) } else { None }
+    }
+}
+
+/// For times, dates and times of day: as the protocol counts them, from 1970 or midnight.
+impl<'a> FromValue<'a> for i64 {
+    fn from_value(_: &Column, value: &'a Value<'a>) -> Option<Self> {
+        if let Value::Int(i) = value { Some(*i) } else { None }
+    }
+}
+
+impl<'a> FromValue<'a> for i32 {
+    fn from_value(column: &Column, value: &'a Value<'a>) -> Option<Self> {
+        i32::try_from(i64::from_value(column, value)?).ok()
+    }
+}
+
+impl<'a> FromValue<'a> for f64 {
+    fn from_value(_: &Column, value: &'a Value<'a>) -> Option<Self> {
+        match value {
+            Value::F64(f) => Some(*f),
+            Value::F32(f) => Some(f64::from(*f)),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> FromValue<'a> for &'a str {
+    fn from_value(_: &Column, value: &'a Value<'a>) -> Option<Self> {
+        if let Value::Str(s) = value { Some(s) } else { None }
+    }
+}
+
+/// Also dates, times and UUIDs, as Postgres prints them.
+impl<'a> FromValue<'a> for String {
+    fn from_value(column: &Column, value: &'a Value<'a>) -> Option<Self> {
+        Some(match (Kind::of(column), value) {
+            (_, Value::Str(s)) => (*s).to_owned(),
+            (Kind::Timestamptz, Value::Int(i)) => text::timestamptz(*i),
+            (Kind::Timestamp, Value::Int(i)) => text::timestamp(*i),
+            (Kind::Date, Value::Int(i)) => text::date(*i),
+            (Kind::Time, Value::Int(i)) => text::time(*i),
+            (Kind::Uuid, Value::Bin(b)) => return text::uuid(b),
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> FromValue<'a> for &'a [u8] {
+    fn from_value(_: &Column, value: &'a Value<'a>) -> Option<Self> {
+        if let Value::Bin(b) = value { Some(b) } else { None }
+    }
+}
+
+impl<'a, T: FromValue<'a>> FromValue<'a> for Option<T> {
+    fn from_value(column: &Column, value: &'a Value<'a>) -> Option<Self> {
+        if value.is_nil() { Some(None) } else { T::from_value(column, value).map(Some) }
+    }
+}

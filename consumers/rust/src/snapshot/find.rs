@@ -1,0 +1,71 @@
+//! Whether a snapshot that is good enough is in the stream already, complete or under way.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use walgate_wire::{InitError, InitMeta, InitStart, from_msgpack, subjects};
+
+use super::Wish;
+use crate::{Error, feed::micros, remote::Remote, state::StreamExtent};
+
+/// A snapshot without an end whose last message is older has been given up. Clocks differ: that costs a
+/// snapshot too many or a minute of waiting, no more.
+const UNDER_WAY: Duration = Duration::from_secs(30);
+
+/// Returns the sequence of `INIT` to read from. If nothing there will do, asks for a new snapshot.
+pub(crate) async fn ask_unless_there(
+    remote: &Remote,
+    wish: &Wish,
+    cdc: StreamExtent,
+) -> Result<u64, Error> {
+    // Noted before looking and asking: whatever begins from now on is behind it.
+    let next = remote.extent(&remote.names.init).await?.last_seq + 1;
+    let table = wish.token.as_str();
+    match find(remote, wish, cdc).await? {
+        Some(found) => {
+            tracing::debug!(table, from = found, "a snapshot is there already");
+            Ok(found)
+        }
+        None => {
+            tracing::info!(table, "asking for a snapshot");
+            remote.ask_for_snapshot(&wish.token).await?;
+            Ok(next)
+        }
+    }
+}
+
+async fn find(remote: &Remote, wish: &Wish, cdc: StreamExtent) -> Result<Option<u64>, Error> {
+    let init = &remote.names.init;
+    let token = &wish.token;
+    let Some(message) = remote.last_of(init, &subjects::init_start(token)).await? else { return Ok(None) };
+    let Ok(start) = from_msgpack::<InitStart>(&message.payload) else { return Ok(None) };
+    if !good_enough(&start, wish, cdc) {
+        return Ok(None);
+    }
+    let (found, id) = (message.sequence, &start.snapshot_id);
+    if let Some(message) = remote.last_of(init, &subjects::init_meta(token)).await? {
+        let meta = from_msgpack::<InitMeta>(&message.payload);
+        if meta.is_ok_and(|meta| meta.start.snapshot_id == *id) {
+            return Ok(Some(found));
+        }
+    }
+    if let Some(message) = remote.last_of(init, &subjects::init_error(token)).await? {
+        let error = from_msgpack::<InitError>(&message.payload);
+        if error.is_ok_and(|error| error.snapshot_id.as_ref() == Some(id)) {
+            return Ok(None);
+        }
+    }
+    let chunk = remote.last_of(init, &subjects::init_snap_of(token, id)).await?;
+    let heard_at = micros(chunk.map_or(message.time, |chunk| chunk.time).unix_timestamp_nanos());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let silent = now.saturating_sub(Duration::from_micros(heard_at.unsigned_abs()));
+    Ok((silent < UNDER_WAY).then_some(found))
+}
+
+/// Whether its watermark will do and the stream still holds all changes behind it.
+fn good_enough(start: &InitStart, wish: &Wish, cdc: StreamExtent) -> bool {
+    wish.epoch.is_none_or(|epoch| start.epoch == epoch)
+        && start.lsn >= wish.watermark
+        && wish.avoid.as_ref() != Some(&start.snapshot_id)
+        && cdc.first_seq <= start.cdc_sequence + 1
+        && start.cdc_sequence <= cdc.last_seq
+}

@@ -1,0 +1,390 @@
+//! Where each table stands and what follows from it: pure, no runtime, no broker, no database.
+//!
+//! There is one common position for all tables, moved by progress messages, and for each table what it has
+//! beyond that: a table loaded later, or a common position that was moved back for another table's sake.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use walgate_wire::{
+    Epoch, InitStart, Lsn, Position, Schema, StreamPosition, TableState, Token, XidWindow,
+};
+
+mod filter;
+mod migration;
+
+pub use filter::{Filter, SnapshotWindow};
+pub use migration::{Migration, Step, migration, same_column};
+
+/// How far the stream was read, for all tables together. Stored with the rows, in their transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub epoch: Epoch,
+    /// Everything up to here was applied.
+    pub position: Position,
+    /// Stream sequence of the message that said so.
+    pub seq: u64,
+    /// Up to here it is known that the stream had lost nothing before it was read.
+    pub verified_seq: u64,
+    /// When the stream was created, in microseconds since 1970: tells it from a later one of its name.
+    pub stream_created: i64,
+    /// Commit time of the last transaction, or of the heartbeat; microseconds since 1970.
+    pub at: i64,
+}
+
+/// What a sink keeps of a table beside its rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRecord {
+    pub token: Token,
+    /// The shape that the local table has.
+    pub schema: Schema,
+    pub epoch: Epoch,
+    /// The watermark that the copy reaches: a `reseed` above it means loading again.
+    pub seeded: Lsn,
+    /// Stream sequence that was applied already, if beyond the common one.
+    pub seq: u64,
+    /// Position that was applied already, if beyond the common one.
+    pub position: Position,
+    pub window: Option<SnapshotWindow>,
+    /// The copy must be loaded again, and why; its rows stay visible until then.
+    pub reload: Option<String>,
+}
+
+/// Everything that a sink remembers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stored {
+    pub mark: Option<Mark>,
+    pub tables: Vec<TableRecord>,
+}
+
+/// What to do with a message of changes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Applied already, or of another table or epoch.
+    Skip,
+    /// Apply the changes that the filter keeps.
+    Apply(Filter),
+    /// Load the table again.
+    Reload(String),
+}
+
+/// The CDC stream as the server describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamExtent {
+    pub first_seq: u64,
+    pub last_seq: u64,
+    pub created: i64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    record: Option<TableRecord>,
+    /// The schema in KV; none until the gateway has published it.
+    latest: Option<Schema>,
+    /// The last state of KV was not told to anybody yet.
+    news: bool,
+    /// Copies below this are void, and the KV revision that said so.
+    reseed: Option<(u64, Lsn)>,
+}
+
+impl Table {
+    fn live(&self) -> Option<&TableRecord> {
+        self.record.as_ref().filter(|record| record.reload.is_none())
+    }
+}
+
+/// All tables of a consumer.
+#[derive(Debug, Default)]
+pub struct Tables {
+    tables: BTreeMap<Token, Table>,
+    mark: Option<Mark>,
+    /// KV revision at which the current epoch began: older `reseed` entries speak of other positions.
+    epoch_since: u64,
+}
+
+impl Tables {
+    /// Also returns what is stored of tables that are not wanted any more: it has to be forgotten, for the
+    /// common position moves on without them.
+    pub fn new(wanted: &[Token], stored: Stored) -> (Tables, Vec<Token>) {
+        let mut tables: BTreeMap<_, _> =
+            wanted.iter().map(|token| (token.clone(), Table::default())).collect();
+        let mut forgotten = Vec::new();
+        for record in stored.tables {
+            match tables.get_mut(&record.token) {
+                Some(table) => table.record = Some(record),
+                None => forgotten.push(record.token),
+            }
+        }
+        (Tables { tables, mark: stored.mark, epoch_since: 0 }, forgotten)
+    }
+
+    pub fn tokens(&self) -> impl Iterator<Item = &Token> {
+        self.tables.keys()
+    }
+
+    pub fn record(&self, token: &Token) -> Option<&TableRecord> {
+        self.tables.get(token)?.record.as_ref()
+    }
+
+    /// The schema in KV as last seen.
+    pub fn latest(&self, token: &Token) -> Option<&Schema> {
+        self.tables.get(token)?.latest.as_ref()
+    }
+
+    pub fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    /// Entries in KV from before this revision speak of other positions.
+    pub fn epoch_begins(&mut self, kv_revision: u64) {
+        self.epoch_since = kv_revision;
+        for table in self.tables.values_mut() {
+            table.reseed = table.reseed.filter(|(revision, _)| *revision > kv_revision);
+        }
+    }
+
+    /// A schema from KV. Returns whether it voids the table's copy.
+    pub fn on_schema(&mut self, schema: Schema) -> bool {
+        let voids = self.reseeds(&schema);
+        let since = self.epoch_since;
+        let Some(table) = self.tables.get_mut(&schema.token) else { return false };
+        if schema.state == TableState::Reseed && schema.revision > since {
+            let lsn = table.reseed.map_or(Lsn(0), |(_, lsn)| lsn).max(schema.lsn);
+            table.reseed = Some((schema.revision, lsn));
+        }
+        let before = table.latest.as_ref().map(|s| (s.state, &s.reason));
+        table.news |= before != Some((schema.state, &schema.reason));
+        table.latest = Some(schema);
+        voids
+    }
+
+    /// Schemas whose state or reason differs from when this was last asked.
+    pub fn news(&mut self) -> Vec<&Schema> {
+        let told = |table: &mut Table| std::mem::take(&mut table.news);
+        let news = self.tables.values_mut().filter_map(|table| told(table).then_some(&*table));
+        news.filter_map(|table| table.latest.as_ref()).collect()
+    }
+
+    /// Whether this schema says that the copy must be loaded again.
+    pub fn reseeds(&self, schema: &Schema) -> bool {
+        let newer = |record: &TableRecord| schema.lsn > record.seeded;
+        schema.state == TableState::Reseed
+            && schema.revision > self.epoch_since
+            && self.tables.get(&schema.token).and_then(Table::live).is_some_and(newer)
+    }
+
+    /// The lowest watermark at which a copy of the table is good.
+    pub fn watermark_min(&self, token: &Token) -> Lsn {
+        let reseed = self.tables.get(token).and_then(|table| table.reseed);
+        reseed.map_or(Lsn(0), |(_, lsn)| lsn)
+    }
+
+    /// Tables whose copy is of an epoch before this one, and why that matters.
+    pub fn outdated(&self, epoch: Epoch) -> Vec<(Token, String)> {
+        let live = self.tables.iter().filter_map(|(token, table)| Some((token, table.live()?)));
+        let outdated = live.filter(|(_, record)| record.epoch < epoch);
+        outdated.map(|(token, record)| (token.clone(), epoch_changed(record.epoch, epoch))).collect()
+    }
+
+    /// Tables to load, with the reason: those never loaded that can be, and those marked.
+    pub fn wanted(&self) -> impl Iterator<Item = (&Token, &str)> {
+        self.tables.iter().filter_map(|(token, table)| {
+            let state = table.latest.as_ref()?.state;
+            let available = matches!(state, TableState::Live | TableState::Reseed);
+            let reason = match &table.record {
+                None => "there is no copy yet",
+                Some(record) => record.reload.as_deref()?,
+            };
+            available.then_some((token, reason))
+        })
+    }
+
+    /// Tables whose changes are applied.
+    pub fn live(&self) -> impl Iterator<Item = &Token> {
+        self.tables.iter().filter(|(_, table)| table.live().is_some()).map(|(token, _)| token)
+    }
+
+    /// The table's copy is not to be relied on any more. Returns the record to store.
+    pub fn mark_reload(&mut self, token: &Token, reason: &str) -> Option<TableRecord> {
+        let record = self.tables.get_mut(token)?.record.as_mut()?;
+        record.reload.get_or_insert_with(|| reason.to_owned());
+        Some(record.clone())
+    }
+
+    fn applied_seq(&self, record: &TableRecord) -> u64 {
+        record.seq.max(self.mark.map_or(0, |mark| mark.seq))
+    }
+
+    fn applied_position(&self, record: &TableRecord) -> Position {
+        match self.mark {
+            Some(mark) if mark.epoch == record.epoch => record.position.max(mark.position),
+            _ => record.position,
+        }
+    }
+
+    /// A message of changes, judged by its headers alone.
+    pub fn judge(&self, token: &Token, seq: u64, last: StreamPosition) -> Verdict {
+        let Some(record) = self.tables.get(token).and_then(Table::live) else { return Verdict::Skip };
+        if seq <= self.applied_seq(record) || last.epoch < record.epoch {
+            return Verdict::Skip;
+        }
+        if last.epoch > record.epoch {
+            return Verdict::Reload(epoch_changed(record.epoch, last.epoch));
+        }
+        let after = self.applied_position(record);
+        if last.position <= after {
+            return Verdict::Skip;
+        }
+        Verdict::Apply(Filter { after, window: record.window.clone() })
+    }
+
+    /// A progress message. Returns the mark to commit, or which tables must be loaded again.
+    pub fn judge_progress(
+        &self,
+        seq: u64,
+        at: i64,
+        place: StreamPosition,
+    ) -> Result<Mark, Vec<(Token, String)>> {
+        let before = self.mark.unwrap_or_default();
+        let outdated = self.outdated(place.epoch);
+        if !outdated.is_empty() {
+            return Err(outdated);
+        }
+        let older = place.epoch < before.epoch
+            || (place.epoch == before.epoch && place.position <= before.position);
+        let mark = if older {
+            before
+        } else {
+            Mark { epoch: place.epoch, position: place.position, at, ..before }
+        };
+        Ok(Mark { seq: seq.max(before.seq), ..mark })
+    }
+
+    /// The mark was committed, or may be as far as memory goes.
+    pub fn advance(&mut self, mark: Mark) {
+        self.mark = Some(mark);
+    }
+
+    /// The stream was looked at and had lost nothing from what was read so far.
+    pub fn verified(&mut self, seq: u64) {
+        if let Some(mark) = &mut self.mark {
+            mark.verified_seq = mark.verified_seq.max(seq);
+        }
+    }
+
+    /// The local table has the shape of `schema` now. Returns the record to store.
+    pub fn migrated(&mut self, schema: &Schema) -> Option<TableRecord> {
+        let record = self.tables.get_mut(&schema.token)?.record.as_mut()?;
+        record.schema = schema.clone();
+        Some(record.clone())
+    }
+
+    /// A migration was rolled back: the table is as this says.
+    pub fn restore(&mut self, record: TableRecord) {
+        if let Some(table) = self.tables.get_mut(&record.token) {
+            table.record = Some(record);
+        }
+    }
+
+    /// A snapshot was received whole: the records to store and the position to continue from.
+    /// `finished_at` is from its meta message, `stream_created` that of the stream it counts in.
+    pub fn loaded(
+        &mut self,
+        start: &InitStart,
+        schema: &Schema,
+        finished_at: i64,
+        stream_created: i64,
+    ) -> (Vec<TableRecord>, Mark) {
+        let watermark = Position::new(start.lsn, 0);
+        let seq = start.cdc_sequence;
+        let void_below = self.watermark_min(&schema.token);
+        let record = TableRecord {
+            token: schema.token.clone(),
+            schema: schema.clone(),
+            epoch: start.epoch,
+            seeded: start.lsn,
+            seq,
+            position: watermark,
+            window: Some(SnapshotWindow::new(start.xid_window.clone(), finished_at)),
+            reload: (start.lsn < void_below)
+                .then(|| format!("rows from before {void_below} became void while they were loaded")),
+        };
+        let mut mark = Mark {
+            epoch: start.epoch,
+            position: watermark,
+            seq,
+            verified_seq: seq,
+            stream_created,
+            at: start.started_at,
+        };
+        let mut changed = Vec::new();
+        let before = self.mark;
+        let others = self.tables.iter_mut().filter(|(token, _)| **token != schema.token);
+        for other in others.filter_map(|(_, table)| table.record.as_mut()) {
+            if other.reload.is_some() {
+                continue;
+            }
+            if other.epoch < start.epoch {
+                other.reload = Some(epoch_changed(other.epoch, start.epoch));
+                changed.push(other.clone());
+            } else if let Some(before) = before {
+                other.seq = other.seq.max(before.seq);
+                if other.epoch == before.epoch {
+                    other.position = other.position.max(before.position);
+                }
+                changed.push(other.clone());
+                // What is common is the lesser of both; each table keeps what it has beyond.
+                mark.at = before.at;
+                mark.seq = before.seq.min(seq);
+                mark.verified_seq = before.verified_seq.min(mark.seq);
+                mark.position = before.position.min(watermark);
+            }
+        }
+        if let Some(table) = self.tables.get_mut(&schema.token) {
+            table.record = Some(record.clone());
+        }
+        changed.push(record);
+        self.mark = Some(mark);
+        (changed, mark)
+    }
+
+    /// The stream sequence to read from, if any table flows.
+    pub fn read_from(&self) -> Option<u64> {
+        let live = self.tables.values().filter_map(Table::live);
+        live.map(|record| self.applied_seq(record) + 1).min()
+    }
+
+    /// Tables whose next message the stream does not hold any more, and why.
+    pub fn gaps(&self, stream: StreamExtent) -> Vec<(Token, String)> {
+        let Some(mark) = self.mark else { return vec![] };
+        let gap = |record: &TableRecord| {
+            let seq = self.applied_seq(record);
+            let verified = mark.verified_seq.max(record.seq);
+            if stream.created != mark.stream_created {
+                Some("the stream was created anew".to_owned())
+            } else if stream.last_seq < seq {
+                Some(format!("the stream ends at {}, before our position {seq}", stream.last_seq))
+            } else if stream.first_seq > verified + 1 {
+                let (from, to) = (verified + 1, stream.first_seq - 1);
+                Some(format!("the stream dropped messages {from} to {to} before they were read"))
+            } else {
+                None
+            }
+        };
+        let live = self.tables.iter().filter_map(|(token, table)| Some((token, table.live()?)));
+        live.filter_map(|(token, record)| Some((token.clone(), gap(record)?))).collect()
+    }
+}
+
+fn epoch_changed(from: Epoch, to: Epoch) -> String {
+    format!("the source began epoch {to} (the copy is of {from}): its slot or stream was recreated")
+}
+
+/// Whether a window's `XidWindow` is empty, as a view's is.
+pub(crate) fn is_open(window: &XidWindow) -> bool {
+    window.xmax != 0
+}
+
+#[cfg(test)]
+#[path = "state/tests.rs"]
+mod tests;

@@ -1,0 +1,34 @@
+//! The live dictionaries, swapped whole between batches.
+//!
+//! A dictionary becomes live here only after its revision is stored in KV. Files and folders are not known.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use walgate_wire::Token;
+
+use crate::kv::StoredDictionary;
+
+/// Which dictionary each table uses at this moment. Cheap to clone and to read.
+#[derive(Clone, Debug, Default)]
+pub struct Assets {
+    dictionaries: Arc<ArcSwap<HashMap<Token, Arc<StoredDictionary>>>>,
+}
+
+impl Assets {
+    pub fn dictionary(&self, token: &Token) -> Option<Arc<StoredDictionary>> {
+        self.dictionaries.load().get(token).cloned()
+    }
+
+    /// From the next batch on the table uses `dictionary`, or none.
+    pub fn set_dictionary(&self, token: &Token, dictionary: Option<Arc<StoredDictionary>>) {
+        self.dictionaries.rcu(|live| {
+            let mut live = HashMap::clone(live);
+            match &dictionary {
+                Some(dictionary) => live.insert(token.clone(), Arc::clone(dictionary)),
+                None => live.remove(token),
+            };
+            live
+        });
+    }
+}

@@ -1,0 +1,238 @@
+//! The connection to NATS and the streams and buckets that must be there.
+//!
+//! What is published, and when, is not known here.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client, ConnectOptions,
+    jetstream::{
+        self, ErrorCode,
+        stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+use walgate_wire::{Epoch, POS, PROGRESS_SUBJECT, PART, Part, Position, Progress, StreamPosition, subjects};
+
+use crate::config;
+
+/// Revisions of a KV key that are kept. The clients' limit of 64 is not the server's; every revision that a
+/// retained message names must stay fetchable.
+const KV_REVISIONS_MAX: i64 = 1_000_000;
+/// A retry of a lost acknowledgement comes sooner than this; a bonus beside the expected sequence.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// A failure to reach NATS or to set it up.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error("NATS at {url} cannot be reached: {reason}. Check nats.url, or leave it out for a private server")]
+    Connect { url: String, reason: String },
+    #[error("nats.url '{0}' is not a NATS URL: write nats://host:4222")]
+    Url(String),
+    #[error("{what}: {reason}")]
+    Setup { what: String, reason: String },
+    #[error("NATS {0} is too old: version 2.10 or newer with JetStream is needed")]
+    TooOld(String),
+    #[error("reading {what} failed: {reason}")]
+    Read { what: String, reason: String },
+}
+
+/// Connects and waits until the server answers. Later losses of the connection are mended by the client.
+pub async fn connect(url: &SecretString) -> Result<Client, BrokerError> {
+    let shown = without_secrets(url.expose_secret());
+    let options = ConnectOptions::new()
+        .name("walgate")
+        .connection_timeout(Duration::from_secs(5))
+        .request_timeout(Some(Duration::from_secs(10)))
+        .client_capacity(4096)
+        .subscription_capacity(1 << 17)
+        .reconnect_delay_callback(|attempt| {
+            Duration::from_millis((50u64 << attempt.min(6)).min(2000))
+        });
+    let client = options
+        .connect(url.expose_secret())
+        .await
+        .map_err(|e| BrokerError::Connect { url: shown, reason: e.to_string() })?;
+    if !client.is_server_compatible(2, 10, 0) {
+        return Err(BrokerError::TooOld(client.server_info().version));
+    }
+    Ok(client)
+}
+
+/// The URL as it may be shown.
+fn without_secrets(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut url) => {
+            let _ = url.set_password(None);
+            let _ = url.set_username("");
+            url.to_string()
+        }
+        Err(_) => "(the configured address)".to_owned(),
+    }
+}
+
+/// The streams and buckets of the wire contract.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    pub context: jetstream::Context,
+    pub cdc: Stream,
+    pub init: Stream,
+    pub requests: Stream,
+    pub schemas: Stream,
+    pub dictionaries: Stream,
+}
+
+impl Streams {
+    /// Creates what is missing; changes limits that differ from the configuration.
+    pub async fn ensure(client: &Client, config: &config::Nats) -> Result<Streams, BrokerError> {
+        let context = jetstream::ContextBuilder::new()
+            .timeout(Duration::from_secs(10))
+            .build(client.clone());
+        let limits = |stream: &config::Stream, subject: &str| StreamConfig {
+            name: stream.name.clone(),
+            subjects: vec![subject.to_owned()],
+            max_bytes: stream.max_bytes.map_or(-1, |b| i64::try_from(b).unwrap_or(i64::MAX)),
+            max_age: stream.max_age.unwrap_or_default(),
+            num_replicas: config.replicas,
+            // A full stream is back-pressure: nothing that a consumer has not read is thrown away.
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            allow_direct: true,
+            duplicate_window: DUPLICATE_WINDOW,
+            ..StreamConfig::default()
+        };
+        let requests = StreamConfig {
+            name: config.requests.clone(),
+            subjects: vec![subjects::REQUESTS_ALL.to_owned()],
+            retention: RetentionPolicy::WorkQueue,
+            max_messages_per_subject: 1,
+            discard: DiscardPolicy::New,
+            discard_new_per_subject: true,
+            max_messages: 10_000,
+            max_message_size: 4096,
+            max_age: Duration::from_secs(3600),
+            num_replicas: config.replicas,
+            ..StreamConfig::default()
+        };
+        Ok(Streams {
+            cdc: ensure(&context, limits(&config.cdc, subjects::CDC_ALL)).await?,
+            init: ensure(&context, limits(&config.init, subjects::INIT_ALL)).await?,
+            requests: ensure(&context, requests).await?,
+            schemas: ensure(&context, bucket("schemas", config.replicas)).await?,
+            dictionaries: ensure(&context, bucket("dictionaries", config.replicas)).await?,
+            context,
+        })
+    }
+}
+
+/// What `nats kv add` makes, but for the number of revisions kept.
+fn bucket(name: &str, replicas: usize) -> StreamConfig {
+    StreamConfig {
+        name: format!("KV_{name}"),
+        subjects: vec![format!("$KV.{name}.>")],
+        max_messages_per_subject: KV_REVISIONS_MAX,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        duplicate_window: DUPLICATE_WINDOW,
+        ..StreamConfig::default()
+    }
+}
+
+async fn ensure(context: &jetstream::Context, config: StreamConfig) -> Result<Stream, BrokerError> {
+    let name = config.name.clone();
+    let setup = |reason: String| BrokerError::Setup { what: format!("stream {name}"), reason };
+    match context.get_stream(&name).await {
+        Ok(stream) => {
+            let found = &stream.cached_info().config;
+            let wanted_age = config.max_age;
+            if found.max_bytes == config.max_bytes && found.max_age == wanted_age {
+                return Ok(stream);
+            }
+            let changed = StreamConfig {
+                max_bytes: config.max_bytes,
+                max_age: wanted_age,
+                duplicate_window: found.duplicate_window,
+                ..found.clone()
+            };
+            context.update_stream(changed).await.map_err(|e| setup(format!("its limits cannot be changed: {e}")))?;
+            context.get_stream(&name).await.map_err(|e| setup(e.to_string()))
+        }
+        Err(error) if is_not_found(&error) => {
+            let mut config = config;
+            if !config.max_age.is_zero() {
+                config.duplicate_window = config.duplicate_window.min(config.max_age);
+            }
+            context.create_stream(config).await.map_err(|e| setup(format!("cannot be created: {e}")))
+        }
+        Err(error) => Err(setup(error.to_string())),
+    }
+}
+
+fn is_not_found(error: &jetstream::context::GetStreamError) -> bool {
+    use jetstream::context::GetStreamErrorKind::JetStream;
+    matches!(error.kind(), JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// What the CDC stream says about where the gateway stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    pub last_sequence: u64,
+    /// Of the last message that is still there; an incomplete multi-part body does not count.
+    pub position: Option<StreamPosition>,
+    /// The last progress message that is still there: the slot was never confirmed beyond its `end_lsn`.
+    pub progress: Option<(Epoch, Progress)>,
+}
+
+/// Reads the tail of the CDC stream.
+pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
+    let info = cdc.get_info().await.map_err(|e| read_error("the CDC stream", e))?;
+    let last_sequence = info.state.last_sequence;
+    let mut tail = Tail { last_sequence, position: None, progress: None };
+    if info.state.messages == 0 {
+        return Ok(tail);
+    }
+    match cdc.get_last_raw_message_by_subject(PROGRESS_SUBJECT).await {
+        Ok(message) => {
+            let progress = walgate_wire::from_msgpack(&message.payload).map_err(|e| read_error("the last progress", e))?;
+            tail.progress = Some((position_of(&message.headers)?.epoch, progress));
+        }
+        Err(e) if e.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => {}
+        Err(e) => return Err(read_error("the last progress", e)),
+    }
+    let last = cdc.get_raw_message(last_sequence).await;
+    let message = last.map_err(|e| read_error("the last message of the CDC stream", e))?;
+    let mut position = position_of(&message.headers)?;
+    let part = message.headers.get(PART).map(|p| p.as_str().parse::<Part>());
+    if let Some(part) = part.transpose().map_err(|e| read_error("the last message", e))?
+        && !part.is_last()
+    {
+        position.position = before_body_of(cdc, last_sequence, part).await?;
+    }
+    tail.position = Some(position);
+    Ok(tail)
+}
+
+/// The position before a body of which only some parts arrived: that of the message before its first part.
+async fn before_body_of(cdc: &Stream, last_sequence: u64, part: Part) -> Result<Position, BrokerError> {
+    let before = last_sequence.saturating_sub(u64::from(part.number));
+    match cdc.get_raw_message(before).await {
+        Ok(message) => Ok(position_of(&message.headers)?.position),
+        // Nothing before it is left: everything from the slot's position on is sent again.
+        Err(_) => Ok(Position::default()),
+    }
+}
+
+fn position_of(headers: &async_nats::HeaderMap) -> Result<StreamPosition, BrokerError> {
+    let header = headers.get(POS).ok_or_else(|| {
+        read_error("the CDC stream", "a message has no Wg-Pos: something else writes to cdc.>; forbid it, the gateway must be the only writer")
+    })?;
+    header.as_str().parse().map_err(|e| read_error("the CDC stream", e))
+}
+
+fn read_error(what: &str, reason: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Read { what: what.to_owned(), reason: reason.to_string() }
+}

@@ -1,0 +1,254 @@
+//! The changes session: from the slot to the CDC stream, from connecting to the first doubt.
+//!
+//! One session is one replication connection and one chain of publishes. It ends with an error or when asked
+//! to stop; `run` then begins the next one, which finds out afresh where the stream ends. What a row looks like
+//! inside is not known here.
+
+use std::{collections::HashMap, time::{Duration, Instant, SystemTime, UNIX_EPOCH}};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use tokio::sync::watch;
+use walgate_wire::{
+    Epoch, Lsn, MSG_ID, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, TableState,
+    subjects, to_msgpack,
+};
+
+use crate::{
+    batch::RowBatch,
+    gateway::Gateway,
+    pack::{Rendered, TablePacker},
+    policy::{Action, SessionError, action},
+    publish::{Chain, Outgoing},
+    schemas,
+    source::{
+        catalog::{Catalog, TableVersion},
+        render::Renderer,
+        stream::{ChangeStream, Event, RelationChange},
+    },
+    transform::Transform,
+};
+
+/// An idle slot is moved forward this often, if there was WAL.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long a stopping session waits for the acknowledgement of what it has sent.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// While batches follow each other, progress is stated at least this often, and before every large batch.
+const STATE_WITHIN: Duration = Duration::from_millis(5);
+const LARGE_BATCH_BYTES: usize = 32 << 10;
+
+/// A commit that no progress message has stated yet.
+#[derive(Clone, Copy, Debug)]
+struct Commit {
+    position: Position,
+    end_lsn: Lsn,
+    at: i64,
+}
+
+/// The state of one session.
+pub struct Session {
+    gateway: Gateway,
+    epoch: Epoch,
+    stream: ChangeStream,
+    chain: Chain,
+    catalog: Catalog,
+    renderer: Renderer,
+    packers: HashMap<u32, TablePacker>,
+    transform: Transform,
+    rendered: Rendered,
+    unstated: Option<Commit>,
+    /// `end_lsn` of the last progress message, and when it was sent.
+    stated: (Lsn, Instant),
+}
+
+impl Session {
+    /// `resumed`: everything before this is in the stream.
+    pub fn new(
+        gateway: Gateway,
+        epoch: Epoch,
+        stream: ChangeStream,
+        chain: Chain,
+        catalog: Catalog,
+        renderer: Renderer,
+        resumed: Lsn,
+    ) -> Session {
+        Session {
+            transform: Transform::new(&gateway.config.compression),
+            gateway,
+            epoch,
+            stream,
+            chain,
+            catalog,
+            renderer,
+            packers: HashMap::new(),
+            rendered: Rendered::default(),
+            unstated: None,
+            stated: (resumed, Instant::now()),
+        }
+    }
+
+    /// Runs until an error, or until `stop` is true; then what was sent is acknowledged first.
+    pub async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), SessionError> {
+        loop {
+            let event = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return self.drain().await,
+                broken = self.chain.broken() => return Err(broken.into()),
+                event = self.stream.next() => event?,
+            };
+            match event {
+                Event::Rows(batch) => {
+                    self.rows(&batch).await?;
+                    self.stream.recycle(batch);
+                }
+                Event::Commit { position, end_lsn, at_micros } => {
+                    self.gateway.status.set_received_lsn(end_lsn.0);
+                    self.unstated = Some(Commit { position, end_lsn, at: at_micros });
+                }
+                Event::Relation(change) => self.relation(change).await?,
+                Event::KeepAlive { wal_end, reply_requested } => {
+                    self.state_progress().await?;
+                    self.keepalive(wal_end, reply_requested).await?;
+                }
+                Event::Idle => self.state_progress().await?,
+            }
+        }
+    }
+
+    /// Last stream sequence up to which everything was acknowledged in this session.
+    pub fn acknowledged_sequence(&self) -> u64 {
+        self.chain.acknowledged_sequence()
+    }
+
+    async fn drain(&mut self) -> Result<(), SessionError> {
+        self.state_progress().await?;
+        let deadline = Instant::now() + DRAIN;
+        while self.chain.in_flight() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Publishes a batch as one message; a table whose rows cannot be carried is suspended.
+    async fn rows(&mut self, batch: &RowBatch) -> Result<(), SessionError> {
+        // Positions in the stream only grow: a commit that is not stated before these rows is not stated at
+        // all, the next one speaks for it. Where batches are small that saves a message for each of them.
+        if batch.raw_bytes() >= LARGE_BATCH_BYTES || self.stated.1.elapsed() >= STATE_WITHIN {
+            self.state_progress().await?;
+        } else {
+            self.unstated = None;
+        }
+        let token = &batch.table.token;
+        if self.gateway.is_quarantined(token) {
+            return Ok(());
+        }
+        match self.pack(batch).await {
+            Ok(message) => Ok(self.chain.publish(message).await?),
+            Err(error) if action(&error) == Action::Quarantine => self.quarantine(batch, &error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn pack(&mut self, batch: &RowBatch) -> Result<Outgoing, SessionError> {
+        let table = &batch.table;
+        let packer = self.packers.entry(table.relid).or_insert_with(|| TablePacker::new(table));
+        if packer.renders() {
+            self.rendered.clear();
+            packer.collect(batch, &mut self.rendered).map_err(crate::transform::TransformError::from)?;
+            self.renderer.render(&table.name.to_string(), &mut self.rendered).await?;
+        }
+        let dictionary = self.gateway.assets.dictionary(&table.token);
+        let packed = self.transform.changes(packer, batch, &mut self.rendered, dictionary)?;
+        let mut headers = self.headers(batch.last_position().unwrap_or_default());
+        packed.describe(&mut headers);
+        headers.insert(SCHEMA, table.schema.revision.to_string());
+        let status = self.gateway.status.table(&table.token);
+        status.add_changes(batch.changes.len() as u64, packed.raw_bytes as u64, packed.body.len() as u64);
+        Ok(Outgoing { subject: subjects::cdc(&table.token), headers, body: packed.body, confirms: None })
+    }
+
+    fn headers(&self, position: Position) -> HeaderMap {
+        let position = StreamPosition { epoch: self.epoch, position }.to_string();
+        let mut headers = HeaderMap::new();
+        headers.insert(MSG_ID, position.as_str());
+        headers.insert(POS, position);
+        headers
+    }
+
+    async fn quarantine(&mut self, batch: &RowBatch, error: &SessionError) -> Result<(), SessionError> {
+        let token = &batch.table.token;
+        tracing::error!(table = %token, %error, "table suspended: a row cannot be carried; the other tables go on");
+        schemas::suspend(&self.gateway.schemas, token, &error.to_string()).await?;
+        self.gateway.quarantine(token);
+        self.stream.set_table(batch.table.relid, None);
+        Ok(())
+    }
+
+    /// States the last commit, if it is not stated yet.
+    async fn state_progress(&mut self) -> Result<(), SessionError> {
+        let Some(commit) = self.unstated.take() else { return Ok(()) };
+        self.gateway.status.set_lag_micros(now_micros() - commit.at);
+        self.progress(commit).await
+    }
+
+    async fn keepalive(&mut self, wal_end: Lsn, reply_requested: bool) -> Result<(), SessionError> {
+        let (stated, at) = self.stated;
+        let due = reply_requested || at.elapsed() >= HEARTBEAT;
+        if self.unstated.is_some() || wal_end <= stated || !due {
+            return Ok(());
+        }
+        self.gateway.status.set_received_lsn(wal_end.0);
+        let position = Position::new(wal_end, 0);
+        self.progress(Commit { position, end_lsn: wal_end, at: now_micros() }).await
+    }
+
+    async fn progress(&mut self, commit: Commit) -> Result<(), SessionError> {
+        let Commit { position, end_lsn, at } = commit;
+        self.stated = (end_lsn, Instant::now());
+        let message = progress_message(self.headers(position), position, end_lsn, at)?;
+        Ok(self.chain.publish(message).await?)
+    }
+
+    /// A table's shape is announced: from here on its rows are read by it.
+    async fn relation(&mut self, change: RelationChange) -> Result<(), SessionError> {
+        let RelationChange { relation, lsn } = change;
+        let name = relation.table_name();
+        let table = self.gateway.table(&name).filter(|table| !self.gateway.is_quarantined(&table.token));
+        self.packers.remove(&relation.relid);
+        let Some(table) = table else {
+            self.stream.set_table(relation.relid, None);
+            return Ok(());
+        };
+        let token = table.token.clone();
+        let previous = self.gateway.schemas.latest(&token).await?;
+        let (version, info) = self.catalog.announced(&relation, token, previous.as_ref(), lsn).await?;
+        let has_default = |attnum| info.as_ref().is_none_or(|info| info.fills(attnum));
+        let schema = schemas::register(&self.gateway.schemas, version.schema, lsn, has_default).await?;
+        if schema.state == TableState::Suspended {
+            self.stream.set_table(relation.relid, None);
+            return Ok(());
+        }
+        let version = TableVersion { schema, ..version };
+        self.stream.set_table(relation.relid, Some(version.into()));
+        Ok(())
+    }
+}
+
+/// The message that states a position.
+pub fn progress_message(
+    headers: HeaderMap,
+    position: Position,
+    end_lsn: Lsn,
+    at: i64,
+) -> Result<Outgoing, SessionError> {
+    let progress = Progress { lsn: position.commit_lsn, n: position.ordinal, end_lsn, at };
+    let body = to_msgpack(&progress).map_err(|e| SessionError::Task(e.to_string()))?;
+    let subject = PROGRESS_SUBJECT.to_owned();
+    Ok(Outgoing { subject, headers, body: Bytes::from(body), confirms: Some(end_lsn) })
+}
+
+/// Microseconds since 1970.
+pub fn now_micros() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}

@@ -1,0 +1,84 @@
+//! The command line: what can be asked of `walgate`, and which exit code answers.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+
+/// Exit codes, beside clap's own 2 for a wrong command line.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or stopped as asked
+  1  the command ran and the answer is no (verify found differences, a snapshot failed)
+  2  configuration or command line refused; nothing was changed
+  3  a server that is needed cannot be used (rights, version, settings)
+  4  stopped by an error while running";
+
+/// A gate in front of Postgres' write-ahead log: snapshots and changes of chosen tables, over NATS.
+#[derive(Debug, Parser)]
+#[command(name = "walgate", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway: Postgres in, NATS out
+    Run(RunArgs),
+    /// Keep a local SQLite or Postgres copy of tables
+    Replicate(commands::replicate::Args),
+    /// Print changes as JSON lines
+    Tail(commands::tail::Args),
+    /// Ask for a snapshot and watch it
+    Snapshot(commands::snapshot::Args),
+    /// Compare a copy with its source, table by table
+    Verify(commands::verify::Args),
+    /// Train zstd dictionaries on a table's rows
+    Train(commands::train::Args),
+    /// See all of it at work: private servers, a small shop, a replica
+    Demo(commands::demo::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Configuration file [default: walgate.toml if there is one]
+    #[arg(short, long, env = "WALGATE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Runs what was asked for.
+pub async fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(args) => return run_gateway(args).await,
+        Command::Replicate(args) => commands::replicate::run(args).await,
+        Command::Tail(args) => commands::tail::run(args).await,
+        Command::Snapshot(args) => commands::snapshot::run(args).await,
+        Command::Verify(args) => commands::verify::run(args).await,
+        Command::Train(args) => commands::train::run(args).await,
+        Command::Demo(args) => commands::demo::run(args).await,
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("walgate: {error:#}");
+        ExitCode::from(4)
+    })
+}
+
+async fn run_gateway(args: RunArgs) -> ExitCode {
+    let config = match crate::config::Config::load(args.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("walgate: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let stopped = crate::run::run(config, crate::status::Status::default(), crate::run::stop_signal()).await;
+    match stopped {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("walgate: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The dictionaries that ship with the demo: how they get into the folder that the gateway watches.
+//!
+//! They lie in `dictionaries/` of the source tree, trained by `walgate train` on this shop.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+const SHIPPED: [(&str, &[u8]); 3] = [
+    ("users", include_bytes!("../../../../dictionaries/users.zstd.dict")),
+    ("products", include_bytes!("../../../../dictionaries/products.zstd.dict")),
+    ("orders", include_bytes!("../../../../dictionaries/orders.zstd.dict")),
+];
+
+/// Puts one file a table into `folder`, each whole or not at all.
+pub fn drop_into(folder: &Path) -> Result<()> {
+    for (table, dictionary) in SHIPPED {
+        ensure!(!dictionary.is_empty(), "no dictionary for {table} was built into this program");
+        let path = folder.join(format!("{table}.zstd.dict"));
+        write_whole(&path, dictionary).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A reader of `path` sees the old file or the new one, never a part.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = PathBuf::from(path).into_os_string();
+    unfinished.push(".tmp");
+    fs::write(&unfinished, bytes)?;
+    fs::rename(&unfinished, path)
+}

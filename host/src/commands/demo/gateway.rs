@@ -1,0 +1,72 @@
+//! The gateway inside the demo: the same as `walgate run`, with a configuration made here.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use tokio::sync::watch;
+use walgate_wire::TableName;
+
+use super::{shop, site::Site};
+use crate::{
+    config::{Compression, Config, Http, Nats, Postgres, Snapshot, Stream, Table, UseDictionary},
+    status::Status,
+};
+
+const NAME: &str = "walgate_demo";
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+pub fn config(site: &Site) -> Config {
+    let stream = |name: &str| Stream { name: name.to_owned(), max_bytes: None, max_age: None };
+    let table = |table: &str| {
+        let name = TableName::new("public", table);
+        Table { token: name.token(), name }
+    };
+    Config {
+        postgres: Postgres {
+            url: site.postgres_url().into(),
+            slot: NAME.to_owned(),
+            publication: NAME.to_owned(),
+        },
+        nats: Nats {
+            url: Some(site.nats.url().into()),
+            replicas: 1,
+            cdc: stream("CDC"),
+            init: stream("INIT"),
+            requests: "REQUESTS".to_owned(),
+        },
+        compression: Compression {
+            enabled: true,
+            level: 1,
+            use_dictionary: UseDictionary::Always,
+            dictionaries: site.dictionaries(),
+        },
+        snapshot: Snapshot { workers: 2, chunk_bytes: 3 << 20, max_concurrent: 1 },
+        http: Http { listen: site.http },
+        data_dir: site.dictionaries(),
+        tables: shop::TABLES.map(table).into(),
+    }
+}
+
+/// Runs until `stop` becomes true.
+pub async fn run(config: Config, status: Status, mut stop: watch::Receiver<bool>) -> Result<()> {
+    let stopped = async move {
+        let _ = stop.wait_for(|&stop| stop).await;
+    };
+    // On a thread of its own: its future does not move between threads.
+    let runtime = tokio::runtime::Handle::current();
+    let running = move || runtime.block_on(crate::run::run(config, status, stopped));
+    Ok(tokio::task::spawn_blocking(running).await??)
+}
+
+/// Waits until changes flow.
+pub async fn ready(status: &Status) -> Result<()> {
+    let begun = Instant::now();
+    while !status.is_streaming() {
+        if begun.elapsed() > READY_WITHIN {
+            let problem = status.problem().unwrap_or_else(|| "no reason was given".to_owned());
+            bail!("the gateway is not ready after {} s: {problem}", READY_WITHIN.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}

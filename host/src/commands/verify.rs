@@ -1,0 +1,144 @@
+//! `walgate verify`: compares a copy with its source, table by table, and names what differs.
+//!
+//! Both sides are streamed, never held: what differs is narrowed down by sums of hashes (`compare`). A row of
+//! the source goes through the gateway's own packing and the consumer's own conversion before it is compared,
+//! so equal means: what a consumer should have stored is what is there.
+
+mod compare;
+mod postgres;
+mod report;
+mod sqlite;
+mod tables;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use walgate_wire::Schema;
+
+use self::{
+    compare::{Key, Look, Sums},
+    postgres::{Form, PostgresSide},
+    sqlite::SqliteSide,
+};
+use super::target::Target;
+use crate::config::Postgres;
+
+pub use report::{Comparison, print};
+
+/// Differences that are named for each table.
+const NAMED_MAX: usize = 20;
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+
+/// Compare a copy with its source, table by table.
+///
+/// Counts rows and compares hashes; where they differ, names up to 20 rows and the columns that differ. Exit
+/// code 1 on any difference. While the source is written to, the copy is a moment behind and that shows as
+/// differences: stop the writer, or give the copy time with --wait.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The source, postgres://user@host/database
+    #[arg(long, value_name = "URL", env = "WALGATE_POSTGRES_URL", hide_env_values = true)]
+    source: String,
+    /// Publication of the gateway; its column lists and row filters decide what should have arrived
+    #[arg(long, value_name = "NAME", env = "WALGATE_POSTGRES_PUBLICATION", default_value = "walgate")]
+    publication: String,
+    /// The copy: sqlite:edge.db or postgres://user@host/database
+    #[arg(long, value_name = "TARGET")]
+    replica: Target,
+    /// A table to compare; may be repeated [default: every table that the copy keeps]
+    #[arg(long = "table", value_name = "TABLE")]
+    tables: Vec<String>,
+    /// Compare again until everything is equal, for at most so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u64,
+}
+
+/// What is to be compared with what.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub source: Postgres,
+    pub replica: Target,
+    /// None: every table that the copy keeps.
+    pub tables: Vec<String>,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let wait = Duration::from_secs(args.wait);
+    let source = Postgres { url: args.source.into(), slot: String::new(), publication: args.publication };
+    let question = Question { source, replica: args.replica, tables: args.tables };
+    loop {
+        let comparisons = compare(&question).await?;
+        let equal = comparisons.iter().all(Comparison::is_equal);
+        if equal || begun.elapsed() + RETRY_EVERY >= wait {
+            print(&comparisons);
+            return Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        tokio::time::sleep(RETRY_EVERY).await;
+    }
+}
+
+/// Compares one table after the other.
+pub async fn compare(question: &Question) -> Result<Vec<Comparison>> {
+    let kept = tables::kept(&question.replica).await?;
+    let wanted = tables::wanted(&kept, &question.tables)?;
+    ensure!(!wanted.is_empty(), "the replica keeps no tables yet: has `walgate replicate` loaded any?");
+    let mut comparisons = Vec::with_capacity(wanted.len());
+    for schema in wanted {
+        let comparison = compare_table(question, &schema).await;
+        comparisons.push(comparison.with_context(|| format!("comparing {}", schema.table))?);
+    }
+    Ok(comparisons)
+}
+
+async fn compare_table(question: &Question, schema: &Schema) -> Result<Comparison> {
+    let begun = Instant::now();
+    let form = match question.replica {
+        Target::Sqlite(_) => Form::Sqlite,
+        Target::Postgres(_) => Form::Wire,
+    };
+    let mut source = PostgresSide::open(&question.source, schema, form).await?;
+    let mut replica = Replica::open(&question.replica, schema).await?;
+    let key = Key::new(schema.key_indexes());
+    let expected = source.scan(Sums::new(key.clone())).await?;
+    let found = replica.scan(Sums::new(key)).await?;
+    let mut comparison = Comparison::new(schema, expected.rows(), found.rows());
+    if !expected.differing(&found).is_empty() {
+        let suspects = source.scan(expected.suspects(&found)).await?;
+        let suspects = replica.scan(suspects.now_replica()).await?;
+        let named = source.scan(suspects.culprits(NAMED_MAX)).await?;
+        let named = replica.scan(named.now_replica()).await?;
+        comparison.differ(named.differences(), schema);
+    }
+    comparison.took = begun.elapsed();
+    Ok(comparison)
+}
+
+/// The side that is judged.
+enum Replica {
+    Sqlite(SqliteSide),
+    Postgres(Box<PostgresSide>),
+}
+
+impl Replica {
+    async fn open(target: &Target, schema: &Schema) -> Result<Replica> {
+        Ok(match target {
+            Target::Sqlite(path) => Replica::Sqlite(SqliteSide::open(path, schema)?),
+            Target::Postgres(url) => {
+                let postgres =
+                    Postgres { url: url.clone().into(), slot: String::new(), publication: String::new() };
+                Replica::Postgres(Box::new(PostgresSide::open(&postgres, schema, Form::Wire).await?))
+            }
+        })
+    }
+
+    async fn scan<L: Look>(&mut self, look: L) -> Result<L> {
+        match self {
+            Replica::Sqlite(side) => side.scan(look).await,
+            Replica::Postgres(side) => side.scan(look).await,
+        }
+    }
+}

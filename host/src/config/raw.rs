@@ -1,0 +1,265 @@
+//! The configuration as it is written, and the checks that turn it into a [`Config`].
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use walgate_wire::{TableName, Token};
+
+use super::{
+    Compression, Config, ConfigError, Http, Nats, Postgres, Snapshot, Stream, Table, UseDictionary,
+};
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+/// `walgate.toml`. Keys that are not here are refused.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    pub data_dir: PathBuf,
+    pub postgres: RawPostgres,
+    pub nats: RawNats,
+    pub compression: RawCompression,
+    pub snapshot: RawSnapshot,
+    pub http: RawHttp,
+    pub tables: Vec<RawTable>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPostgres {
+    pub url: String,
+    pub slot: String,
+    pub publication: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawNats {
+    pub url: Option<String>,
+    pub replicas: usize,
+    pub cdc_stream: String,
+    pub cdc_max_bytes: u64,
+    pub cdc_max_age_seconds: u64,
+    pub init_stream: String,
+    pub init_max_bytes: u64,
+    pub init_max_age_seconds: u64,
+    pub requests_stream: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawCompression {
+    pub enabled: bool,
+    pub level: i32,
+    #[serde(rename = "use")]
+    pub use_dictionary: UseDictionary,
+    pub dictionaries: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSnapshot {
+    pub workers: usize,
+    pub chunk_bytes: usize,
+    pub max_concurrent: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawHttp {
+    pub listen: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTable {
+    pub name: String,
+    #[serde(default)]
+    pub alias: Option<String>,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Raw {
+            data_dir: "walgate-data".into(),
+            postgres: RawPostgres::default(),
+            nats: RawNats::default(),
+            compression: RawCompression::default(),
+            snapshot: RawSnapshot::default(),
+            http: RawHttp::default(),
+            tables: vec![],
+        }
+    }
+}
+
+impl Default for RawPostgres {
+    fn default() -> Self {
+        RawPostgres { url: String::new(), slot: "walgate".into(), publication: "walgate".into() }
+    }
+}
+
+impl Default for RawNats {
+    fn default() -> Self {
+        RawNats {
+            url: None,
+            replicas: 1,
+            cdc_stream: "CDC".into(),
+            cdc_max_bytes: 0,
+            cdc_max_age_seconds: 7 * DAY_SECONDS,
+            init_stream: "INIT".into(),
+            init_max_bytes: 0,
+            init_max_age_seconds: DAY_SECONDS,
+            requests_stream: "REQUESTS".into(),
+        }
+    }
+}
+
+impl Default for RawCompression {
+    fn default() -> Self {
+        RawCompression {
+            enabled: true,
+            level: 1,
+            use_dictionary: UseDictionary::Always,
+            dictionaries: "dictionaries".into(),
+        }
+    }
+}
+
+impl Default for RawSnapshot {
+    fn default() -> Self {
+        RawSnapshot { workers: 2, chunk_bytes: 3 << 20, max_concurrent: 1 }
+    }
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        RawHttp { listen: "127.0.0.1:8088".into() }
+    }
+}
+
+fn invalid<T>(key: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid { key, problem: problem.into() })
+}
+
+impl Raw {
+    pub(super) fn validate(self) -> Result<Config, ConfigError> {
+        Ok(Config {
+            postgres: self.postgres.validate()?,
+            nats: self.nats.validate()?,
+            compression: self.compression.validate()?,
+            snapshot: self.snapshot.validate()?,
+            http: self.http.validate()?,
+            data_dir: self.data_dir,
+            tables: tables(self.tables)?,
+        })
+    }
+}
+
+impl RawPostgres {
+    fn validate(self) -> Result<Postgres, ConfigError> {
+        if self.url.is_empty() {
+            return invalid("postgres.url", "is missing: set it in the file, or WALGATE_POSTGRES_URL, or WALGATE_POSTGRES_URL_FILE");
+        }
+        if !self.slot.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            || !(1..=63).contains(&self.slot.len())
+        {
+            return invalid("postgres.slot", "a slot's name has 1 to 63 of a-z, 0-9 and _");
+        }
+        if !(1..=63).contains(&self.publication.len()) {
+            return invalid("postgres.publication", "a publication's name has 1 to 63 bytes");
+        }
+        Ok(Postgres { url: self.url.into(), slot: self.slot, publication: self.publication })
+    }
+}
+
+impl RawNats {
+    fn validate(self) -> Result<Nats, ConfigError> {
+        if !(1..=5).contains(&self.replicas) {
+            return invalid("nats.replicas", "must be 1 to 5");
+        }
+        for (key, name) in [
+            ("nats.cdc_stream", &self.cdc_stream),
+            ("nats.init_stream", &self.init_stream),
+            ("nats.requests_stream", &self.requests_stream),
+        ] {
+            if name.is_empty() || name.contains(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')) {
+                return invalid(key, format!("'{name}' is no stream name: use letters, digits, _ and -"));
+            }
+        }
+        let stream = |name, max_bytes, max_age_seconds| Stream {
+            name,
+            max_bytes: Some(max_bytes).filter(|&b| b > 0),
+            max_age: Some(max_age_seconds).filter(|&s| s > 0).map(Duration::from_secs),
+        };
+        Ok(Nats {
+            url: self.url.map(Into::into),
+            replicas: self.replicas,
+            cdc: stream(self.cdc_stream, self.cdc_max_bytes, self.cdc_max_age_seconds),
+            init: stream(self.init_stream, self.init_max_bytes, self.init_max_age_seconds),
+            requests: self.requests_stream,
+        })
+    }
+}
+
+impl RawCompression {
+    fn validate(self) -> Result<Compression, ConfigError> {
+        if !(1..=19).contains(&self.level) {
+            return invalid("compression.level", format!("is {}, must be 1 to 19; 1 to 3 are meant for live data", self.level));
+        }
+        Ok(Compression {
+            enabled: self.enabled,
+            level: self.level,
+            use_dictionary: self.use_dictionary,
+            dictionaries: self.dictionaries,
+        })
+    }
+}
+
+impl RawSnapshot {
+    fn validate(self) -> Result<Snapshot, ConfigError> {
+        let RawSnapshot { workers, chunk_bytes, max_concurrent } = self;
+        if !(1..=32).contains(&workers) {
+            return invalid("snapshot.workers", format!("is {workers}, must be 1 to 32"));
+        }
+        if !((64 << 10)..=(16 << 20)).contains(&chunk_bytes) {
+            return invalid("snapshot.chunk_bytes", format!("is {chunk_bytes}, must be 64 KiB to 16 MiB"));
+        }
+        if !(1..=16).contains(&max_concurrent) {
+            return invalid("snapshot.max_concurrent", format!("is {max_concurrent}, must be 1 to 16"));
+        }
+        Ok(Snapshot { workers, chunk_bytes, max_concurrent })
+    }
+}
+
+impl RawHttp {
+    fn validate(self) -> Result<Http, ConfigError> {
+        match self.listen.parse::<SocketAddr>() {
+            Ok(listen) => Ok(Http { listen }),
+            Err(_) => invalid("http.listen", format!("'{}' is no address: write 127.0.0.1:8088", self.listen)),
+        }
+    }
+}
+
+fn tables(raw: Vec<RawTable>) -> Result<Vec<Table>, ConfigError> {
+    if raw.is_empty() {
+        return invalid("tables", "there is none: add [[tables]] with name = \"public.users\"");
+    }
+    let mut tables: Vec<Table> = Vec::with_capacity(raw.len());
+    for RawTable { name, alias } in raw {
+        let name: TableName = name
+            .parse()
+            .or_else(|e: walgate_wire::InvalidName| invalid("tables.name", e.to_string()))?;
+        let token = match alias {
+            Some(alias) if alias.is_empty() => {
+                return invalid("tables.alias", format!("of {name} is empty: leave it out or name it"));
+            }
+            Some(alias) => Token::of_alias(&alias),
+            None => name.token(),
+        };
+        if tables.iter().any(|t| t.name == name || t.token == token) {
+            return invalid("tables", format!("{name} stands there twice, or its token {token} is taken by another's alias"));
+        }
+        tables.push(Table { name, token });
+    }
+    Ok(tables)
+}

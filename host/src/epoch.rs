@@ -1,0 +1,178 @@
+//! Whether the slot, the database and the stream are still those of the last time, and where to go on.
+//!
+//! Pure: it is told what both sides say and decides. It never guesses in favour of going on: where the stream
+//! may have lost something, a new epoch begins and every copy has to be loaded again.
+
+use walgate_wire::{Epoch, EpochRecord, Lsn, Position};
+
+use crate::broker::Tail;
+
+/// What Postgres says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotFacts {
+    pub system_id: String,
+    pub timeline: u32,
+    pub database: String,
+    pub slot: String,
+    /// The slot was created just now.
+    pub created: bool,
+    pub confirmed: Lsn,
+}
+
+/// How to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Continue after `resume`.
+    Continue { epoch: Epoch, resume: Position },
+    /// Begin anew. `reseed`: why copies that exist cannot be trusted; none on the very first start.
+    Begin { record: EpochRecord, resume: Position, reseed: Option<String> },
+}
+
+/// `acknowledged_sequence`: the last stream sequence whose acknowledgement this process has seen.
+pub fn decide(
+    record: Option<&EpochRecord>,
+    slot: &SlotFacts,
+    tail: &Tail,
+    acknowledged_sequence: u64,
+    now_unix_seconds: u32,
+) -> Decision {
+    let reason = match record {
+        None if tail.last_sequence == 0 => Some(None),
+        None => Some(Some("the record of the current epoch is gone from KV bucket schemas".to_owned())),
+        Some(record) => broken(record, slot, tail, acknowledged_sequence).map(Some),
+    };
+    let Some(reseed) = reason else {
+        let epoch = record.map(|r| r.epoch).unwrap_or_default();
+        let resume = match tail.position {
+            Some(last) => last.position,
+            // Everything has expired: what was confirmed is all there was.
+            None => Position::new(slot.confirmed, 0),
+        };
+        return Decision::Continue { epoch, resume };
+    };
+    // Epochs must differ even when two begin within a second.
+    let last = [record.map(|r| r.epoch), tail.position.map(|p| p.epoch)].into_iter().flatten().max();
+    let epoch = last.map_or(now_unix_seconds, |last| now_unix_seconds.max(last.0.saturating_add(1)));
+    let record = EpochRecord {
+        epoch: Epoch(epoch),
+        system_id: slot.system_id.clone(),
+        timeline: slot.timeline,
+        slot: slot.slot.clone(),
+        database: slot.database.clone(),
+        slot_start: slot.confirmed,
+    };
+    Decision::Begin { record, resume: Position::new(slot.confirmed, 0), reseed }
+}
+
+/// Why the epoch of `record` cannot go on, if it cannot.
+fn broken(record: &EpochRecord, slot: &SlotFacts, tail: &Tail, acknowledged_sequence: u64) -> Option<String> {
+    if record.system_id != slot.system_id || record.database != slot.database {
+        return Some(format!(
+            "this is another database: {} of system {} instead of {} of system {}",
+            slot.database, slot.system_id, record.database, record.system_id
+        ));
+    }
+    if record.timeline != slot.timeline {
+        return Some(format!("the timeline changed from {} to {}: a failover or a restore", record.timeline, slot.timeline));
+    }
+    if record.slot != slot.slot || slot.created {
+        return Some(format!("replication slot {} is new: changes since slot {} ended may be missing", slot.slot, record.slot));
+    }
+    if tail.last_sequence < acknowledged_sequence {
+        return Some(format!(
+            "the CDC stream ends at {} although {acknowledged_sequence} was acknowledged: stored messages were lost",
+            tail.last_sequence
+        ));
+    }
+    if tail.last_sequence == 0 {
+        return Some("the CDC stream is new: what was stored before is gone".to_owned());
+    }
+    if let Some(last) = tail.position
+        && last.epoch != record.epoch
+    {
+        return Some(format!("the CDC stream is of epoch {}, not of {}", last.epoch, record.epoch));
+    }
+    let stored = tail.progress.as_ref().map(|(_, progress)| progress.end_lsn)?;
+    (stored < slot.confirmed).then(|| {
+        format!("the slot is confirmed to {}, but the CDC stream ends at {stored}: acknowledged messages were lost", slot.confirmed)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walgate_wire::{Progress, StreamPosition};
+
+    fn slot() -> SlotFacts {
+        SlotFacts {
+            system_id: "7".into(),
+            timeline: 1,
+            database: "shop".into(),
+            slot: "walgate".into(),
+            created: false,
+            confirmed: Lsn(100),
+        }
+    }
+
+    fn record() -> EpochRecord {
+        EpochRecord {
+            epoch: Epoch(5),
+            system_id: "7".into(),
+            timeline: 1,
+            slot: "walgate".into(),
+            database: "shop".into(),
+            slot_start: Lsn(1),
+        }
+    }
+
+    fn tail(end_lsn: u64) -> Tail {
+        let position = Position::new(Lsn(90), 4);
+        let progress = Progress { lsn: Lsn(90), n: 4, end_lsn: Lsn(end_lsn), at: 0 };
+        Tail {
+            last_sequence: 9,
+            position: Some(StreamPosition { epoch: Epoch(5), position }),
+            progress: Some((Epoch(5), progress)),
+        }
+    }
+
+    fn reseeds(decision: Decision) -> bool {
+        matches!(decision, Decision::Begin { reseed: Some(_), record, .. } if record.epoch > Epoch(5))
+    }
+
+    #[test]
+    fn it_goes_on_where_the_stream_ends() {
+        let expected = Decision::Continue { epoch: Epoch(5), resume: Position::new(Lsn(90), 4) };
+        assert_eq!(decide(Some(&record()), &slot(), &tail(100), 9, 1000), expected);
+        assert_eq!(decide(Some(&record()), &slot(), &tail(120), 9, 1000), expected);
+    }
+
+    #[test]
+    fn the_first_start_reseeds_nobody() {
+        let empty = Tail { last_sequence: 0, position: None, progress: None };
+        let decision = decide(None, &SlotFacts { created: true, ..slot() }, &empty, 0, 1000);
+        assert!(matches!(decision, Decision::Begin { reseed: None, .. }));
+    }
+
+    #[test]
+    fn an_expired_stream_goes_on_from_the_slot() {
+        let expired = Tail { last_sequence: 9, position: None, progress: None };
+        let expected = Decision::Continue { epoch: Epoch(5), resume: Position::new(Lsn(100), 0) };
+        assert_eq!(decide(Some(&record()), &slot(), &expired, 9, 1000), expected);
+    }
+
+    #[test]
+    fn whatever_may_have_lost_something_reseeds() {
+        let (record, good) = (record(), tail(100));
+        let by_slot = |slot: SlotFacts| decide(Some(&record), &slot, &good, 9, 1000);
+        assert!(reseeds(by_slot(SlotFacts { system_id: "8".into(), ..slot() })));
+        assert!(reseeds(by_slot(SlotFacts { timeline: 2, ..slot() })));
+        assert!(reseeds(by_slot(SlotFacts { created: true, ..slot() })));
+        assert!(reseeds(by_slot(SlotFacts { confirmed: Lsn(101), ..slot() })));
+        assert!(reseeds(decide(Some(&record), &slot(), &good, 10, 1000)));
+        assert!(reseeds(decide(None, &slot(), &good, 9, 1000)));
+        let other = Tail { position: Some(StreamPosition { epoch: Epoch(4), position: Position::default() }), ..good };
+        assert!(reseeds(decide(Some(&record), &slot(), &other, 9, 1000)));
+        let empty = Tail { last_sequence: 0, position: None, progress: None };
+        assert!(reseeds(decide(Some(&record), &slot(), &empty, 0, 3)));
+    }
+}

@@ -1,0 +1,74 @@
+//! What every part of the running gateway shares: configuration, connections, live assets, counters.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use walgate_wire::{TableName, Token};
+
+use crate::{
+    assets::Assets,
+    broker::Streams,
+    config::{Config, Table},
+    kv::Schemas,
+    status::Status,
+};
+
+/// Made once by `run`; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gateway(Arc<Shared>);
+
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Config,
+    pub client: async_nats::Client,
+    pub streams: Streams,
+    pub schemas: Schemas,
+    pub assets: Assets,
+    pub status: Status,
+    /// Of Postgres, as `server_version_num`.
+    pub server_version: i32,
+    quarantined: Mutex<HashSet<Token>>,
+}
+
+impl std::ops::Deref for Gateway {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Gateway {
+    pub fn new(
+        config: Config,
+        client: async_nats::Client,
+        streams: Streams,
+        assets: Assets,
+        status: Status,
+        server_version: i32,
+    ) -> Self {
+        let schemas = Schemas::new(&streams);
+        let quarantined = Mutex::default();
+        Gateway(Arc::new(Shared { config, client, streams, schemas, assets, status, server_version, quarantined }))
+    }
+
+    /// The configured table of this name.
+    pub fn table(&self, name: &TableName) -> Option<&Table> {
+        self.config.tables.iter().find(|table| table.name == *name)
+    }
+
+    pub fn table_by_token(&self, token: &Token) -> Option<&Table> {
+        self.config.tables.iter().find(|table| table.token == *token)
+    }
+
+    /// From now until the process is restarted the table does not flow.
+    pub fn quarantine(&self, token: &Token) {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone());
+    }
+
+    pub fn is_quarantined(&self, token: &Token) -> bool {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).contains(token)
+    }
+}

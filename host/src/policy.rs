@@ -1,0 +1,63 @@
+//! What to do about an error: one exhaustive function, from every error of the data path to one of three.
+
+use walgate_wire::Token;
+
+use crate::{
+    broker::BrokerError,
+    kv::KvError,
+    publish::{Broken, PublishFailed},
+    source::{ErrorKind, SourceError},
+    transform::TransformError,
+};
+
+/// Anything that ends a session of the data path.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    #[error(transparent)]
+    Publish(#[from] Broken),
+    #[error(transparent)]
+    PublishFailed(#[from] PublishFailed),
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+    #[error("{table}: {source}")]
+    Table { table: Token, source: Box<SessionError> },
+    #[error("a background task of the session ended: {0}")]
+    Task(String),
+}
+
+/// The three things that can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect again after a while; the state of both sides is read afresh.
+    Retry,
+    /// Suspend one table; the others go on.
+    Quarantine,
+    /// Stop the process: only an operator can help.
+    Halt,
+}
+
+pub fn action(error: &SessionError) -> Action {
+    match error {
+        SessionError::Source(error) => match error.kind() {
+            ErrorKind::Retry => Action::Retry,
+            ErrorKind::TableOnly => Action::Quarantine,
+            ErrorKind::Fatal => Action::Halt,
+        },
+        SessionError::Broker(BrokerError::Url(_) | BrokerError::TooOld(_)) => Action::Halt,
+        SessionError::Broker(
+            BrokerError::Connect { .. } | BrokerError::Setup { .. } | BrokerError::Read { .. },
+        ) => Action::Retry,
+        SessionError::Kv(_) | SessionError::Publish(_) | SessionError::PublishFailed(_) => Action::Retry,
+        SessionError::Transform(TransformError::Row(_) | TransformError::Compress { .. }) => {
+            Action::Quarantine
+        }
+        SessionError::Table { source, .. } => action(source),
+        SessionError::Task(_) => Action::Retry,
+    }
+}

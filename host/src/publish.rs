@@ -1,0 +1,304 @@
+//! Publishing to JetStream: the chain of changes, and the chunks of snapshots. The only publisher.
+//!
+//! Every change message states the stream sequence that it follows, so that the stream refuses a duplicate, a
+//! reordered retry or a second gateway. At the first doubt the chain breaks and stays broken: its owner reads
+//! the stream's tail and opens a new one. What is inside a body is not known here.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_nats::{Client, HeaderMap, jetstream};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::Deserialize;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+use walgate_wire::{EXPECTED_LAST_SEQUENCE, Lsn, PART, Part};
+
+use crate::ledger::{Durable, Ledger};
+
+/// Bodies and headers that may be in flight to the stream.
+const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+/// Messages that may be in flight to the stream.
+const IN_FLIGHT_MESSAGES_MAX: usize = 2048;
+/// What a message costs in flight beside its body: headers, subject, bookkeeping.
+const MESSAGE_OVERHEAD_BYTES: usize = 512;
+/// After this long without any acknowledgement the chain is in doubt.
+const ACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Room for subject and headers below the server's `max_payload`, which counts headers.
+const HEADER_ROOM_BYTES: usize = 1024;
+
+/// One message to be published; a body larger than a message is sent in parts.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub subject: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// The LSN that may be confirmed once this message is stored.
+    pub confirms: Option<Lsn>,
+}
+
+/// Why a chain ended. The stream holds a prefix of what was sent; its tail tells which.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Broken {
+    #[error("another gateway wrote to the stream, or an acknowledgement was lost: {0}")]
+    Refused(String),
+    #[error("the stream is full: {0}; consumers have to read on, or nats.cdc_max_bytes has to grow")]
+    Full(String),
+    #[error("the stream did not acknowledge anything for {} s", ACK_TIMEOUT.as_secs())]
+    Silent,
+    #[error("the connection to NATS is closed")]
+    Closed,
+}
+
+/// One run of consecutive publishes to the CDC stream.
+#[derive(Debug)]
+pub struct Chain {
+    client: Client,
+    inbox: String,
+    shared: Arc<Shared>,
+    broken: watch::Receiver<Option<Broken>>,
+    durable: watch::Receiver<Durable>,
+    acks: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ledger: Mutex<Ledger>,
+    /// One permit a KiB, so that the window is a number of bytes.
+    window_kib: Semaphore,
+    window_messages: Semaphore,
+}
+
+impl Shared {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        self.acks.abort();
+    }
+}
+
+impl Chain {
+    /// Continues the stream after `last_sequence`.
+    pub async fn open(client: &Client, last_sequence: u64) -> Result<Chain, Broken> {
+        let inbox = client.new_inbox();
+        let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(|_| Broken::Closed)?;
+        let shared = Arc::new(Shared {
+            ledger: Mutex::new(Ledger::new(last_sequence)),
+            window_kib: Semaphore::new(IN_FLIGHT_BYTES_MAX >> 10),
+            window_messages: Semaphore::new(IN_FLIGHT_MESSAGES_MAX),
+        });
+        let (durable_sender, durable) = watch::channel(Durable::default());
+        let (broken_sender, broken) = watch::channel(None);
+        let reader = AckReader { shared: Arc::clone(&shared), durable: durable_sender };
+        let acks = tokio::spawn(async move {
+            let reason = reader.run(subscriber).await;
+            reader.shared.window_kib.close();
+            reader.shared.window_messages.close();
+            let _ = broken_sender.send(Some(reason));
+        });
+        Ok(Chain { client: client.clone(), inbox, shared, broken, durable, acks })
+    }
+
+    /// What may be confirmed to Postgres, as acknowledgements arrive.
+    pub fn durable(&self) -> watch::Receiver<Durable> {
+        self.durable.clone()
+    }
+
+    /// Why the chain broke; waits until it does.
+    pub async fn broken(&mut self) -> Broken {
+        match self.broken.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(Broken::Closed),
+            Err(_) => Broken::Closed,
+        }
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.shared.ledger().in_flight()
+    }
+
+    /// Last sequence up to which everything is stored.
+    pub fn acknowledged_sequence(&self) -> u64 {
+        self.shared.ledger().acknowledged_sequence()
+    }
+
+    /// Sends the next message; waits while too much is in flight. Success says nothing about storage.
+    pub async fn publish(&mut self, message: Outgoing) -> Result<(), Broken> {
+        let max_bytes = self.client.max_payload().saturating_sub(HEADER_ROOM_BYTES).max(1024);
+        if message.body.len() <= max_bytes {
+            let Outgoing { subject, headers, body, confirms } = message;
+            return self.send(subject, headers, body, confirms).await;
+        }
+        for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
+            let mut headers = message.headers.clone();
+            let is_last = part.is_none_or(Part::is_last);
+            if let Some(part) = part {
+                headers.insert(PART, part.to_string());
+            }
+            let piece = message.body.slice_ref(piece);
+            let confirms = message.confirms.filter(|_| is_last);
+            self.send(message.subject.clone(), headers, piece, confirms).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        subject: String,
+        mut headers: HeaderMap,
+        body: Bytes,
+        confirms: Option<Lsn>,
+    ) -> Result<(), Broken> {
+        let kib = window_kib(body.len());
+        if self.take_room(kib).await.is_err() {
+            return Err(self.broken().await);
+        }
+        let sequence = self.shared.ledger().sent((kib as usize) << 10, confirms);
+        headers.insert(EXPECTED_LAST_SEQUENCE, (sequence - 1).to_string());
+        let reply = format!("{}.{sequence}", self.inbox);
+        let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, body).await;
+        sent.map_err(|_| Broken::Closed)
+    }
+
+    async fn take_room(&self, kib: u32) -> Result<(), tokio::sync::AcquireError> {
+        self.shared.window_messages.acquire().await?.forget();
+        self.shared.window_kib.acquire_many(kib).await?.forget();
+        Ok(())
+    }
+}
+
+/// What a body takes of the window; the largest takes all of it.
+fn window_kib(body_bytes: usize) -> u32 {
+    let bytes = (body_bytes + MESSAGE_OVERHEAD_BYTES).min(IN_FLIGHT_BYTES_MAX);
+    bytes.div_ceil(1024) as u32
+}
+
+struct AckReader {
+    shared: Arc<Shared>,
+    durable: watch::Sender<Durable>,
+}
+
+/// The body of an acknowledgement.
+#[derive(Deserialize)]
+struct Ack {
+    #[serde(default)]
+    seq: u64,
+    error: Option<AckError>,
+}
+
+#[derive(Deserialize)]
+struct AckError {
+    err_code: u64,
+    description: String,
+}
+
+impl AckReader {
+    async fn run(&self, mut acks: async_nats::Subscriber) -> Broken {
+        let mut last_heard = Instant::now();
+        loop {
+            match tokio::time::timeout(Duration::from_secs(1), acks.next()).await {
+                Ok(None) => return Broken::Closed,
+                Ok(Some(message)) => {
+                    last_heard = Instant::now();
+                    if let Err(broken) = self.acknowledged(&message) {
+                        return broken;
+                    }
+                }
+                Err(_) if self.shared.ledger().in_flight() == 0 => last_heard = Instant::now(),
+                Err(_) if last_heard.elapsed() > ACK_TIMEOUT => return Broken::Silent,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn acknowledged(&self, message: &async_nats::Message) -> Result<(), Broken> {
+        let refused = |what: String| Broken::Refused(what);
+        if let Some(status) = message.status {
+            return Err(refused(format!("the server answered {status}: no stream takes cdc.>")));
+        }
+        let ack: Ack = serde_json::from_slice(&message.payload)
+            .map_err(|e| refused(format!("an acknowledgement is not understood: {e}")))?;
+        if let Some(error) = ack.error {
+            return Err(match error.err_code {
+                // "maximum bytes exceeded", "insufficient storage"
+                10047 | 10077 | 10023 => Broken::Full(error.description),
+                _ => refused(error.description),
+            });
+        }
+        let expected = message.subject.rsplit('.').next().and_then(|s| s.parse().ok());
+        if expected != Some(ack.seq) {
+            return Err(refused(format!("a message was stored as {} instead of {expected:?}", ack.seq)));
+        }
+        let released = self.shared.ledger().acknowledged(ack.seq).map_err(|e| refused(e.to_string()))?;
+        if released.messages > 0 {
+            self.shared.window_messages.add_permits(released.messages);
+            self.shared.window_kib.add_permits(released.bytes >> 10);
+        }
+        if let Some(durable) = released.durable {
+            let _ = self.durable.send(durable);
+        }
+        Ok(())
+    }
+}
+
+/// Publishes messages whose order among each other does not matter (snapshots), each acknowledged and, where
+/// the acknowledgement was lost, sent again under the same message id.
+pub async fn publish_acknowledged(
+    context: &jetstream::Context,
+    message: Outgoing,
+) -> Result<u64, PublishFailed> {
+    let max_bytes = context.client().max_payload().saturating_sub(HEADER_ROOM_BYTES).max(1024);
+    let mut last = 0;
+    for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
+        let mut headers = message.headers.clone();
+        if let Some(part) = part {
+            headers.insert(PART, part.to_string());
+            if let Some(id) = message.headers.get(walgate_wire::MSG_ID) {
+                headers.insert(walgate_wire::MSG_ID, format!("{id}/{}", part.number));
+            }
+        }
+        last = publish_retrying(context, &message.subject, headers, message.body.slice_ref(piece)).await?;
+    }
+    Ok(last)
+}
+
+/// A message that the stream did not take in spite of retries.
+#[derive(Debug, thiserror::Error)]
+#[error("publishing to {subject} failed: {reason}")]
+pub struct PublishFailed {
+    pub subject: String,
+    pub reason: String,
+}
+
+async fn publish_retrying(
+    context: &jetstream::Context,
+    subject: &str,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<u64, PublishFailed> {
+    use backon::{ExponentialBuilder, Retryable};
+    let attempt = || async {
+        let ack = context.publish_with_headers(subject.to_owned(), headers.clone(), body.clone()).await?;
+        Ok::<u64, jetstream::context::PublishError>(ack.await?.sequence)
+    };
+    let policy = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_max_times(12)
+        .with_jitter();
+    attempt
+        .retry(policy)
+        .notify(|error: &jetstream::context::PublishError, after: Duration| {
+            tracing::warn!(subject, %error, retry_in_ms = after.as_millis() as u64, "publishing again");
+        })
+        .await
+        .map_err(|e| PublishFailed { subject: subject.to_owned(), reason: e.to_string() })
+}

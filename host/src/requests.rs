@@ -1,0 +1,185 @@
+//! Snapshot requests: who may ask for what, one snapshot at a time for each table.
+//!
+//! The stream `REQUESTS` holds at most one request a table, and a request stays there until its snapshot has
+//! ended: a stampede becomes one snapshot. What a snapshot consists of is not known here.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{
+    self, AckKind,
+    consumer::{AckPolicy, PullConsumer, pull},
+};
+use futures::StreamExt;
+use tokio::{sync::{Semaphore, watch}, task::JoinSet};
+use walgate_wire::{Epoch, InitError, Token, subjects, to_msgpack};
+
+use crate::{
+    config::Table,
+    gateway::Gateway,
+    policy::SessionError,
+    publish::{Outgoing, publish_acknowledged},
+    snapshots,
+};
+
+/// A request that is not extended for this long is delivered again: the gateway that had it is gone.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
+/// What a consumer is told to wait after a snapshot that failed for a passing reason.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// Serves requests while this gateway holds the slot; ends never, drop it to stop.
+pub async fn serve(gateway: Gateway, active: watch::Receiver<Option<Epoch>>) {
+    let concurrent = Arc::new(Semaphore::new(gateway.config.snapshot.max_concurrent));
+    let mut running = JoinSet::new();
+    loop {
+        let mut now_active = active.clone();
+        if now_active.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        if let Err(error) = listen(&gateway, &active, &concurrent, &mut running).await {
+            tracing::warn!(%error, "listening for snapshot requests failed, trying again");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn listen(
+    gateway: &Gateway,
+    active: &watch::Receiver<Option<Epoch>>,
+    concurrent: &Arc<Semaphore>,
+    running: &mut JoinSet<()>,
+) -> Result<(), async_nats::Error> {
+    let config = pull::Config {
+        durable_name: Some("walgate".to_owned()),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: 10_000,
+        ..pull::Config::default()
+    };
+    let consumer: PullConsumer = gateway.streams.requests.get_or_create_consumer("walgate", config).await?;
+    let mut messages = consumer.messages().await?;
+    let mut lost = active.clone();
+    loop {
+        let message = tokio::select! {
+            biased;
+            _ = lost.wait_for(Option::is_none) => return Ok(()),
+            Some(_) = running.join_next() => continue,
+            message = messages.next() => message,
+        };
+        let Some(message) = message else { return Ok(()) };
+        let message = message?;
+        let token = message.subject.strip_prefix(subjects::REQUEST_PREFIX).map(Token::parse);
+        let table = match &token {
+            Some(Ok(token)) => gateway.table_by_token(token),
+            _ => None,
+        };
+        match (table, token) {
+            (Some(table), _) => {
+                let job = Job { gateway: gateway.clone(), table: table.clone(), active: active.clone() };
+                let permit = Arc::clone(concurrent).acquire_owned();
+                running.spawn(async move {
+                    extending(&message, async {
+                        let _permit = permit.await;
+                        job.run().await;
+                    })
+                    .await;
+                    if let Err(error) = message.double_ack().await {
+                        tracing::warn!(%error, "a snapshot request could not be taken off its stream");
+                    }
+                });
+            }
+            (None, Some(Ok(token))) => {
+                unknown(gateway, &token).await;
+                let _ = message.ack_with(AckKind::Term).await;
+            }
+            (None, _) => {
+                tracing::debug!("a snapshot request with a malformed table name was dropped");
+                let _ = message.ack_with(AckKind::Term).await;
+            }
+        }
+    }
+}
+
+/// Keeps the request from being delivered again while `work` goes on.
+async fn extending(message: &jetstream::Message, work: impl Future<Output = ()>) {
+    tokio::pin!(work);
+    let mut tick = tokio::time::interval(EXTEND_EVERY);
+    loop {
+        tokio::select! {
+            () = &mut work => return,
+            _ = tick.tick() => {
+                let _ = message.ack_with(AckKind::Progress).await;
+            }
+        }
+    }
+}
+
+async fn unknown(gateway: &Gateway, token: &Token) {
+    tracing::info!(table = %token, "snapshot refused: the table is not configured");
+    let message = format!(
+        "table {token} is not offered by this gateway; its operator can add it under [[tables]]"
+    );
+    refuse(gateway, token, InitError {
+        table: token.to_string(),
+        snapshot_id: None,
+        code: "unknown_table".to_owned(),
+        message,
+        retry_after: None,
+    })
+    .await;
+}
+
+/// Tells consumers that a snapshot failed or will not be made.
+async fn refuse(gateway: &Gateway, token: &Token, error: InitError) {
+    let body = match to_msgpack(&error) {
+        Ok(body) => body.into(),
+        Err(error) => return tracing::error!(%error, "an init.error cannot be written"),
+    };
+    let message = Outgoing {
+        subject: subjects::init_error(token),
+        headers: async_nats::HeaderMap::new(),
+        body,
+        confirms: None,
+    };
+    if let Err(error) = publish_acknowledged(&gateway.streams.context, message).await {
+        tracing::warn!(%error, "consumers could not be told that a snapshot failed");
+    }
+}
+
+struct Job {
+    gateway: Gateway,
+    table: Table,
+    active: watch::Receiver<Option<Epoch>>,
+}
+
+impl Job {
+    async fn run(&self) {
+        let token = &self.table.token;
+        let snapshot_id = snapshots::new_id();
+        let result = snapshots::take(&self.gateway, &self.table, &snapshot_id, self.active.clone()).await;
+        let Err(error) = result else { return };
+        tracing::error!(table = %token, snapshot_id, %error, "snapshot failed");
+        let retry_after = matches!(crate::policy::action(&error), crate::policy::Action::Retry)
+            .then_some(RETRY_AFTER_SECONDS);
+        refuse(&self.gateway, token, InitError {
+            table: self.table.name.to_string(),
+            snapshot_id: Some(snapshot_id),
+            code: code(&error).to_owned(),
+            message: error.to_string(),
+            retry_after,
+        })
+        .await;
+    }
+}
+
+fn code(error: &SessionError) -> &'static str {
+    match error {
+        SessionError::Source(_) => "source_failed",
+        SessionError::Transform(_) => "row_not_carried",
+        SessionError::Table { .. } => "table_suspended",
+        SessionError::Broker(_) | SessionError::Kv(_) | SessionError::Publish(_) | SessionError::PublishFailed(_) => {
+            "stream_failed"
+        }
+        SessionError::Task(_) => "interrupted",
+    }
+}

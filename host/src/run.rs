@@ -1,0 +1,253 @@
+//! The running gateway: the only place that wires stages and tasks together.
+//!
+//! First everything is checked, then what is missing is created, then sessions follow one another until the
+//! process is asked to stop. What happens inside a session is `changes`' business.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_postgres::Client;
+use walgate_servers::{NatsOptions, PrivateNats};
+use walgate_wire::{Epoch, Lsn, TableName};
+
+use crate::{
+    assets::Assets,
+    broker::{self, BrokerError, Streams},
+    config::{Config, Postgres},
+    gateway::Gateway,
+    http,
+    kv::{Dictionaries, KvError},
+    policy::{Action, SessionError, action},
+    requests, schemas,
+    session::{self, Connection},
+    source::{
+        SourceError,
+        catalog::{self, Catalog},
+        slot::{self, Preflight, Wanted},
+    },
+    status::Status,
+    watch::DictionaryFolder,
+};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A session that lasted this long was healthy: the next failure begins with the shortest pause.
+const HEALTHY: Duration = Duration::from_secs(30);
+/// What the feedback task needs for its last word.
+const LAST_STATUS: Duration = Duration::from_millis(100);
+
+/// Why the gateway ended, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("http.listen {address}: {source}; choose another address")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    #[error("the private NATS server: {0}. Or set nats.url to a server that runs")]
+    PrivateNats(String),
+    #[error(transparent)]
+    Session(SessionError),
+}
+
+impl RunError {
+    /// As documented in `walgate --help`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Listen { .. } => 2,
+            RunError::Source(_) | RunError::Broker(_) | RunError::Kv(_) | RunError::PrivateNats(_) => 3,
+            RunError::Session(_) => 4,
+        }
+    }
+}
+
+/// Completes on SIGTERM or SIGINT.
+pub async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("asked to stop");
+}
+
+/// Runs the gateway until `stop` completes or only an operator can help.
+pub async fn run(
+    config: Config,
+    status: Status,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), RunError> {
+    let address = config.http.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let postgres = catalog::open(&config.postgres).await?;
+    let preflight = preflight(&postgres, &config).await?;
+    let private = start_private_nats(&config).await?;
+    let url = private.as_ref().map_or_else(|| config.nats.url.clone(), |private| Some(private.url.clone()));
+    let client = broker::connect(&url.unwrap_or_default()).await?;
+    let streams = Streams::ensure(&client, &config.nats).await?;
+    slot::ensure_publication(&postgres, &preflight).await?;
+    drop(postgres);
+
+    let assets = Assets::default();
+    let gateway = Gateway::new(config, client, streams, assets, status.clone(), preflight.server_version);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(http::serve(listener, status));
+    let mut folder = dictionary_folder(&gateway);
+    folder.load().await;
+    tasks.spawn(folder.follow());
+    let (stop_sender, stopped) = watch::channel(false);
+    tasks.spawn(async move {
+        stop.await;
+        let _ = stop_sender.send(true);
+        std::future::pending().await
+    });
+    let (active_sender, active) = watch::channel(None);
+    tasks.spawn(requests::serve(gateway.clone(), active));
+    publish_schemas(&gateway).await?;
+    sessions(&gateway, &active_sender, stopped).await
+}
+
+/// Everything that Postgres has to allow is checked before anything is changed.
+async fn preflight(postgres: &Client, config: &Config) -> Result<Preflight, SourceError> {
+    let tables: Vec<TableName> = config.tables.iter().map(|table| table.name.clone()).collect();
+    let Postgres { slot, publication, .. } = &config.postgres;
+    let found = slot::preflight(postgres, Wanted { slot, publication, tables: &tables }).await?;
+    found.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(found)
+}
+
+struct Private {
+    url: secrecy::SecretString,
+    /// Stops the server when the gateway ends.
+    _server: PrivateNats,
+}
+
+/// Without `nats.url` the gateway brings its own server, whose data lies in `data_dir`.
+async fn start_private_nats(config: &Config) -> Result<Option<Private>, RunError> {
+    if config.nats.url.is_some() {
+        return Ok(None);
+    }
+    let store_dir = config.data_dir.join("nats");
+    let started = tokio::task::spawn_blocking(move || start_nats(&store_dir)).await;
+    let server = started
+        .map_err(|e| RunError::PrivateNats(e.to_string()))?
+        .map_err(|e| RunError::PrivateNats(e.to_string()))?;
+    tracing::info!(url = server.url(), "private NATS server");
+    Ok(Some(Private { url: server.url().into(), _server: server }))
+}
+
+fn start_nats(store_dir: &Path) -> walgate_servers::Result<PrivateNats> {
+    let explicit = crate::config::nats_server_program();
+    let found = walgate_servers::find_nats(explicit.as_deref())?;
+    let options = NatsOptions { store_dir: Some(store_dir.to_owned()), ..NatsOptions::default() };
+    PrivateNats::start(&found.bin, options)
+}
+
+fn dictionary_folder(gateway: &Gateway) -> DictionaryFolder {
+    let tokens = gateway.config.tables.iter().map(|table| table.token.clone()).collect();
+    DictionaryFolder::new(
+        gateway.config.compression.dictionaries.clone(),
+        tokens,
+        Dictionaries::new(&gateway.streams),
+        gateway.assets.clone(),
+        gateway.status.clone(),
+    )
+}
+
+/// Every configured table has a schema before anyone asks; what an earlier process suspended flows again.
+async fn publish_schemas(gateway: &Gateway) -> Result<(), RunError> {
+    let mut catalog = Catalog::connect(&gateway.config.postgres).await?;
+    for table in &gateway.config.tables {
+        if gateway.schemas.latest(&table.token).await?.is_none() {
+            let (version, _) = catalog.current(&table.name, table.token.clone(), Lsn(0)).await?;
+            schemas::register(&gateway.schemas, version.schema, Lsn(0), |_| false).await?;
+        }
+        schemas::resume_suspended(&gateway.schemas, &table.token, catalog.insert_lsn().await?).await?;
+    }
+    Ok(())
+}
+
+/// One session after the other.
+async fn sessions(
+    gateway: &Gateway,
+    active: &watch::Sender<Option<Epoch>>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let acknowledged = AtomicU64::new(0);
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let began = std::time::Instant::now();
+        let ended = one_session(gateway, active, &mut stop, &acknowledged).await;
+        gateway.status.set_streaming(false);
+        let _ = active.send(None);
+        let Err(error) = ended else { return Ok(()) };
+        gateway.status.set_problem(Some(error.to_string()));
+        if action(&error) == Action::Halt {
+            return Err(RunError::Session(error));
+        }
+        if began.elapsed() > HEALTHY {
+            backoff = BACKOFF_MIN;
+        }
+        let pause = backoff.mul_f64(0.5 + rand::random::<f64>());
+        tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not streaming");
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn one_session(
+    gateway: &Gateway,
+    active: &watch::Sender<Option<Epoch>>,
+    stop: &mut watch::Receiver<bool>,
+    acknowledged: &AtomicU64,
+) -> Result<(), SessionError> {
+    let opened = tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        opened = session::open(gateway, acknowledged.load(Relaxed), unix_seconds()) => opened?,
+    };
+    let Connection { epoch, mut session, feedback } = opened;
+    let _ = active.send(Some(epoch));
+    gateway.status.set_streaming(true);
+    tracing::info!(%epoch, slot = gateway.config.postgres.slot, "streaming");
+    let feedback = tokio::spawn(feedback.run(gateway.status.clone()));
+    let _abort = AbortOnDrop(feedback.abort_handle());
+    let ended = tokio::select! {
+        ended = session.run(stop.clone()) => ended,
+        ended = feedback => match ended {
+            Ok(error) => Err(error.into()),
+            Err(error) => Err(SessionError::Task(error.to_string())),
+        },
+    };
+    acknowledged.fetch_max(session.acknowledged_sequence(), Relaxed);
+    if ended.is_ok() {
+        // Postgres is still told what the last acknowledgements made durable.
+        tokio::time::sleep(LAST_STATUS).await;
+    }
+    ended
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn unix_seconds() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32)
+}

@@ -1,0 +1,145 @@
+//! Opening a session: hold the slot, find where the stream ends, decide whether it can go on from there.
+//!
+//! The slot is held before the stream's tail is read, so that nobody else can add to it meanwhile; a gateway
+//! that was paused and still writes is refused by the stream. What flows afterwards is `changes`' business.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use tokio::{sync::watch, time::MissedTickBehavior};
+use walgate_wire::{Epoch, EpochRecord, Lsn, MSG_ID, POS, Position, StreamPosition};
+
+use crate::{
+    broker,
+    changes::{Session, now_micros, progress_message},
+    epoch::{Decision, SlotFacts, decide},
+    gateway::Gateway,
+    ledger::Durable,
+    policy::SessionError,
+    publish::Chain,
+    schemas,
+    source::{
+        SourceError,
+        catalog::{self, Catalog},
+        client::{Feedback, ReplicationClient, Timing},
+        render::Renderer,
+        slot,
+        stream::{ChangeStream, Gathering},
+    },
+    status::Status,
+};
+
+/// Postgres is told what is durable at least this often; the answer shows that it lives.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// And at most this often.
+const STATUS_PAUSE: Duration = Duration::from_millis(20);
+
+/// A session that is ready to run.
+pub struct Connection {
+    pub epoch: Epoch,
+    pub session: Session,
+    pub feedback: FeedbackLoop,
+}
+
+/// `acknowledged`: last stream sequence whose acknowledgement this process has seen.
+pub async fn open(gateway: &Gateway, acknowledged: u64, now: u32) -> Result<Connection, SessionError> {
+    let config = &gateway.config.postgres;
+    let url = catalog::parse_url(config)?;
+    let catalog = Catalog::connect(config).await?;
+    let blocked = |by: &str| tracing::warn!(slot = config.slot, "creating the slot waits: {by}");
+    let ensured =
+        slot::ensure_slot(&url, catalog.client(), &config.slot, gateway.server_version, blocked).await?;
+    let mut client = ReplicationClient::connect(&url, Timing::default()).await?;
+    let system = client.identify_system().await?;
+    // Zero stands for the slot's own position.
+    let (reader, feedback) = client.start_replication(&config.slot, &config.publication, Lsn(0)).await?;
+    // Another gateway may have moved it before this one got hold of it.
+    let confirmed = match slot::slot_state(catalog.client(), &config.slot).await? {
+        Some(state) => state.confirmed_flush,
+        None => return Err(SourceError::Closed.into()),
+    };
+    let facts = SlotFacts {
+        system_id: system.system_id,
+        timeline: system.timeline,
+        database: system.database,
+        slot: config.slot.clone(),
+        created: ensured.created,
+        confirmed,
+    };
+    let record = gateway.schemas.epoch().await?;
+    let tail = broker::read_tail(&gateway.streams.cdc).await?;
+    let decision = decide(record.as_ref(), &facts, &tail, acknowledged, now);
+    let mut chain = Chain::open(&gateway.client, tail.last_sequence).await?;
+    let (epoch, resume) = match decision {
+        Decision::Continue { epoch, resume } => (epoch, resume),
+        Decision::Begin { record, resume, reseed } => {
+            begin_epoch(gateway, &mut chain, &record, resume, reseed).await?;
+            (record.epoch, resume)
+        }
+    };
+    tracing::debug!(%resume, %confirmed, last_sequence = tail.last_sequence, "resuming");
+    let renderer = Renderer::new(catalog::open(config).await?);
+    let stream = ChangeStream::new(reader, resume, Gathering::default());
+    let feedback = FeedbackLoop { feedback, durable: chain.durable(), confirmed };
+    let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, renderer, confirmed);
+    Ok(Connection { epoch, session, feedback })
+}
+
+/// Copies are distrusted first, then the record is stored, then the first message of the stream says where it
+/// begins: dying in between loads copies again that need not be, never the other way round.
+async fn begin_epoch(
+    gateway: &Gateway,
+    chain: &mut Chain,
+    record: &EpochRecord,
+    resume: Position,
+    reseed: Option<String>,
+) -> Result<(), SessionError> {
+    if let Some(reason) = &reseed {
+        tracing::error!(epoch = %record.epoch, reason, "a new epoch begins: every copy has to be loaded again");
+        for table in &gateway.config.tables {
+            schemas::reseed(&gateway.schemas, &table.token, record.slot_start, reason).await?;
+        }
+    }
+    gateway.schemas.put_epoch(record).await?;
+    let position = StreamPosition { epoch: record.epoch, position: resume }.to_string();
+    let mut headers = HeaderMap::new();
+    headers.insert(MSG_ID, position.as_str());
+    headers.insert(POS, position);
+    let message = progress_message(headers, resume, resume.commit_lsn, now_micros())?;
+    Ok(chain.publish(message).await?)
+}
+
+/// Tells Postgres what is durable. It runs beside the session, so that a session which waits for the stream
+/// does not let the connection die.
+pub struct FeedbackLoop {
+    feedback: Feedback,
+    durable: watch::Receiver<Durable>,
+    confirmed: Lsn,
+}
+
+impl FeedbackLoop {
+    /// Ends with the error that ended the connection.
+    pub async fn run(mut self, status: Status) -> SourceError {
+        let mut tick = tokio::time::interval(STATUS_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut chain_lives = true;
+        loop {
+            let ask_reply = tokio::select! {
+                biased;
+                changed = self.durable.changed(), if chain_lives => {
+                    chain_lives = changed.is_ok();
+                    false
+                }
+                _ = tick.tick() => true,
+            };
+            let Durable(durable) = *self.durable.borrow_and_update();
+            // The slot never moves back.
+            self.confirmed = self.confirmed.max(durable);
+            if let Err(error) = self.feedback.send(self.confirmed, ask_reply).await {
+                return error;
+            }
+            status.set_confirmed_lsn(self.confirmed.0);
+            tokio::time::sleep(STATUS_PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! One snapshot of one table: `init.start`, its chunks, `init.meta`.
+//!
+//! The order of the first steps is what makes the hand-over lossless: the CDC stream's last sequence is noted,
+//! then the watermark is taken, then everything older has to end, then the snapshot is opened. Which tables may
+//! be asked for, and by whom, is not known here.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::HeaderMap;
+use tokio::{sync::watch, task::JoinSet};
+use walgate_wire::{
+    ChunkDigest, Epoch, InitMeta, InitStart, Lsn, MSG_ID, SCHEMA, TableState, Token, subjects, to_msgpack,
+};
+
+use crate::{
+    changes::now_micros,
+    config::Table,
+    gateway::Gateway,
+    kv::StoredDictionary,
+    policy::SessionError,
+    publish::{Outgoing, publish_acknowledged},
+    schemas,
+    source::{
+        catalog::{self, Catalog, TableInfo, TableVersion},
+        snapshot::{self, Piece, SnapshotReader},
+        watermark::ExportedSnapshot,
+    },
+};
+
+mod worker;
+
+use worker::Worker;
+
+const PROTOCOL_VERSION: u32 = 1;
+/// How long a finished snapshot waits for the gateway to hold the slot again.
+const ACTIVE_AGAIN: Duration = Duration::from_secs(60);
+
+/// Time-ordered and unique: milliseconds since 1970 and a random part, in hex.
+pub fn new_id() -> String {
+    format!("{:011x}{:04x}", now_micros() / 1000, rand::random::<u16>())
+}
+
+/// What all workers of a snapshot share.
+struct Plan {
+    gateway: Gateway,
+    token: Token,
+    snapshot_id: String,
+    table: Arc<TableVersion>,
+    row_filter: Option<String>,
+    /// Name of the exported snapshot.
+    exported: String,
+    dictionary: Option<Arc<StoredDictionary>>,
+    pieces: Mutex<VecDeque<Piece>>,
+    totals: Mutex<Totals>,
+}
+
+#[derive(Default)]
+struct Totals {
+    chunks: u64,
+    rows: u64,
+    raw_bytes: u64,
+    bytes: u64,
+    digest: ChunkDigest,
+}
+
+impl Plan {
+    fn next_piece(&self) -> Option<Piece> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes and publishes a snapshot; `active` says under which epoch the gateway holds the slot.
+pub async fn take(
+    gateway: &Gateway,
+    table: &Table,
+    snapshot_id: &str,
+    active: watch::Receiver<Option<Epoch>>,
+) -> Result<(), SessionError> {
+    let token = &table.token;
+    let interrupted = || SessionError::Task("the gateway does not hold the slot".to_owned());
+    let epoch = (*active.borrow()).ok_or_else(interrupted)?;
+    tracing::info!(table = %token, snapshot_id, "snapshot begins");
+    let cdc_sequence = last_sequence(gateway).await?;
+    let postgres = &gateway.config.postgres;
+    let mut catalog = Catalog::connect(postgres).await?;
+    let found = catalog.current(&table.name, token.clone(), Lsn(0)).await?;
+    let waiting = |waiting: &crate::source::watermark::Waiting| {
+        tracing::warn!(table = %token, snapshot_id, "{waiting}");
+    };
+    let client = catalog::open(postgres).await?;
+    let exported = ExportedSnapshot::take(client, &found.0, waiting).await?;
+    let plan = plan(gateway, found, &exported, snapshot_id, &catalog).await?;
+    let estimated_rows = snapshot::estimated_rows(catalog.client(), &plan.table).await?;
+    let start = start_message(&plan, &exported, epoch, cdc_sequence, estimated_rows);
+    let started = publish(gateway, subjects::init_start(token), &start, snapshot_id).await?;
+
+    run_workers(&Arc::new(plan), start, active, started, exported).await
+}
+
+async fn last_sequence(gateway: &Gateway) -> Result<u64, SessionError> {
+    let info = gateway.streams.cdc.get_info().await.map_err(|e| {
+        SessionError::Broker(crate::broker::BrokerError::Read {
+            what: "the CDC stream".to_owned(),
+            reason: e.to_string(),
+        })
+    })?;
+    Ok(info.state.last_sequence)
+}
+
+async fn plan(
+    gateway: &Gateway,
+    (table, info): (TableVersion, TableInfo),
+    exported: &ExportedSnapshot,
+    snapshot_id: &str,
+    catalog: &Catalog,
+) -> Result<Plan, SessionError> {
+    let has_default = |attnum| info.fills(attnum);
+    let schema =
+        schemas::register(&gateway.schemas, table.schema.clone(), exported.watermark, has_default).await?;
+    if schema.state == TableState::Suspended {
+        let reason = schema.reason.unwrap_or_default();
+        let source = Box::new(SessionError::Task(format!("suspended: {reason}")));
+        return Err(SessionError::Table { table: table.token, source });
+    }
+    let table = TableVersion { schema, ..table };
+    let relations = snapshot::relations(catalog.client(), &table).await?;
+    let pieces = snapshot::plan(&relations, gateway.config.snapshot.workers);
+    Ok(Plan {
+        gateway: gateway.clone(),
+        token: table.token.clone(),
+        snapshot_id: snapshot_id.to_owned(),
+        dictionary: gateway.assets.dictionary(&table.token).filter(|_| gateway.config.compression.enabled),
+        table: Arc::new(table),
+        row_filter: info.row_filter,
+        exported: exported.name.clone(),
+        pieces: Mutex::new(pieces.into()),
+        totals: Mutex::default(),
+    })
+}
+
+fn start_message(
+    plan: &Plan,
+    exported: &ExportedSnapshot,
+    epoch: Epoch,
+    cdc_sequence: u64,
+    estimated_rows: u64,
+) -> InitStart {
+    let schema = &plan.table.schema;
+    let dictionary = plan.dictionary.as_deref();
+    InitStart {
+        v: PROTOCOL_VERSION,
+        table: schema.table.clone(),
+        snapshot_id: plan.snapshot_id.clone(),
+        lsn: exported.watermark,
+        epoch,
+        compression_enabled: plan.gateway.config.compression.enabled,
+        dictionary_id: dictionary.map(|d| d.key.clone()),
+        dictionary_revision: dictionary.map(|d| d.revision),
+        dictionary_sha256: dictionary.map(|d| d.dictionary.sha256().to_owned()),
+        schema_revision: schema.revision,
+        columns: schema.columns.clone(),
+        key: schema.key.clone(),
+        identity: schema.identity,
+        guest: schema.guest.clone(),
+        xid_window: exported.window.clone(),
+        cdc_sequence,
+        estimated_rows,
+        started_at: now_micros(),
+    }
+}
+
+/// Returns the stream sequence of the message.
+async fn publish<T: serde::Serialize>(
+    gateway: &Gateway,
+    subject: String,
+    message: &T,
+    id: &str,
+) -> Result<u64, SessionError> {
+    let body = to_msgpack(message).map_err(|e| SessionError::Task(e.to_string()))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(MSG_ID, format!("{subject}/{id}"));
+    let message = Outgoing { subject, headers, body: body.into(), confirms: None };
+    Ok(publish_acknowledged(&gateway.streams.context, message).await?)
+}
+
+async fn run_workers(
+    plan: &Arc<Plan>,
+    start: InitStart,
+    mut active: watch::Receiver<Option<Epoch>>,
+    started: u64,
+    exported: ExportedSnapshot,
+) -> Result<(), SessionError> {
+    let pieces = plan.pieces.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let workers = plan.gateway.config.snapshot.workers.min(pieces).max(1);
+    let mut running = JoinSet::new();
+    for _ in 0..workers {
+        let plan = Arc::clone(plan);
+        running.spawn(async move { Worker::new(plan).run().await });
+    }
+    while let Some(ended) = running.join_next().await {
+        // Dropping the set stops the other workers.
+        ended.map_err(|e| SessionError::Task(format!("a snapshot worker ended: {e}")))??;
+    }
+    exported.finish().await?;
+    let gateway = &plan.gateway;
+    let again = tokio::time::timeout(ACTIVE_AGAIN, active.wait_for(Option::is_some)).await;
+    let epoch = again.ok().and_then(|active| *active.ok()?);
+    if epoch != Some(start.epoch) {
+        let reason = "the gateway began a new epoch meanwhile, the snapshot does not fit the stream any more";
+        return Err(SessionError::Task(reason.to_owned()));
+    }
+    let meta = meta_message(plan, start);
+    publish(gateway, subjects::init_meta(&plan.token), &meta, &plan.snapshot_id).await?;
+    tracing::info!(table = %plan.token, snapshot_id = plan.snapshot_id, rows = meta.row_count,
+        chunks = meta.batch_count, raw_bytes = meta.raw_bytes, bytes = meta.bytes, "snapshot complete");
+    purge_before(gateway, &plan.token, started).await;
+    Ok(())
+}
+
+fn meta_message(plan: &Plan, start: InitStart) -> InitMeta {
+    let totals = plan.totals();
+    InitMeta {
+        start,
+        batch_count: totals.chunks,
+        row_count: totals.rows,
+        raw_bytes: totals.raw_bytes,
+        bytes: totals.bytes,
+        sha256: totals.digest.finish(),
+        finished_at: now_micros(),
+    }
+}
+
+/// Superseded snapshots only take room.
+async fn purge_before(gateway: &Gateway, token: &Token, started: u64) {
+    let superseded = [
+        subjects::init_snap_all(token),
+        subjects::init_start(token),
+        subjects::init_meta(token),
+        subjects::init_error(token),
+    ];
+    for subject in superseded {
+        if let Err(error) = gateway.streams.init.purge().filter(&subject).sequence(started).await {
+            tracing::warn!(subject, %error, "superseded snapshots were not purged");
+        }
+    }
+}
+
+impl Plan {
+    /// Headers and subject of chunk `number`.
+    fn chunk_message(&self, number: u64) -> (String, HeaderMap) {
+        let mut headers = HeaderMap::new();
+        headers.insert(MSG_ID, format!("{}/{number}", self.snapshot_id));
+        headers.insert(SCHEMA, self.table.schema.revision.to_string());
+        (subjects::init_snap(&self.token, &self.snapshot_id, number), headers)
+    }
+
+    async fn reader(&self) -> Result<SnapshotReader, SessionError> {
+        let client = catalog::open(&self.gateway.config.postgres).await?;
+        Ok(SnapshotReader::open(client, &self.exported).await?)
+    }
+}

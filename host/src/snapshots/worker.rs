@@ -1,0 +1,144 @@
+//! One of the connections that copy a table: pieces → batches → chunks → stream.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use walgate_wire::{ChunkDigest, ChunkWriter};
+
+use super::Plan;
+use crate::{
+    batch::RowBatch,
+    pack::{Rendered, TablePacker},
+    policy::SessionError,
+    publish::{Outgoing, PublishFailed, publish_acknowledged},
+    source::{catalog, render::Renderer},
+    transform::{Packed, Transform, TransformError},
+};
+
+/// Raw rows that are packed at a time.
+const BATCH_BYTES: usize = 256 << 10;
+/// A frame of about this size fits one message of a server's usual 1 MiB with its headers.
+const FRAME_BYTES: usize = 850 << 10;
+/// What a chunk holds before it is known how well the rows compress.
+const FIRST_CHUNK_BYTES: usize = 1 << 20;
+/// Chunks of one worker whose acknowledgement is awaited while the next is made.
+const CHUNKS_IN_FLIGHT_MAX: usize = 2;
+
+pub(super) struct Worker {
+    plan: Arc<Plan>,
+    packer: TablePacker,
+    writer: ChunkWriter,
+    transform: Transform,
+    rendered: Rendered,
+    renderer: Option<Renderer>,
+    raw: Vec<u8>,
+    chunk_bytes: usize,
+    in_flight: JoinSet<Result<u64, PublishFailed>>,
+}
+
+impl Worker {
+    pub(super) fn new(plan: Arc<Plan>) -> Worker {
+        let packer = TablePacker::new(&plan.table);
+        let config = &plan.gateway.config;
+        Worker {
+            writer: packer.chunk_writer(),
+            transform: Transform::new(&config.compression),
+            chunk_bytes: FIRST_CHUNK_BYTES.min(config.snapshot.chunk_bytes),
+            packer,
+            plan,
+            rendered: Rendered::default(),
+            renderer: None,
+            raw: Vec::new(),
+            in_flight: JoinSet::new(),
+        }
+    }
+
+    /// Copies pieces until there are no more.
+    pub(super) async fn run(mut self) -> Result<(), SessionError> {
+        let mut reader = self.plan.reader().await?;
+        let plan = Arc::clone(&self.plan);
+        let mut batch = RowBatch::new(Arc::clone(&plan.table));
+        while let Some(piece) = plan.next_piece() {
+            let mut rows = reader.copy(&plan.table, &piece, plan.row_filter.as_deref()).await?;
+            let mut more = true;
+            while more {
+                batch.clear(Arc::clone(&plan.table));
+                more = rows.fill(&mut batch, BATCH_BYTES).await?;
+                self.pack(&batch).await?;
+            }
+        }
+        if self.writer.rows() > 0 {
+            self.chunk().await?;
+        }
+        while let Some(published) = self.in_flight.join_next().await {
+            acknowledged(published)?;
+        }
+        Ok(())
+    }
+
+    async fn pack(&mut self, batch: &RowBatch) -> Result<(), SessionError> {
+        if self.packer.renders() {
+            self.rendered.clear();
+            self.packer.collect(batch, &mut self.rendered).map_err(TransformError::from)?;
+            let renderer = match self.renderer.take() {
+                Some(renderer) => renderer,
+                None => Renderer::new(catalog::open(&self.plan.gateway.config.postgres).await?),
+            };
+            let renderer = self.renderer.insert(renderer);
+            renderer.render(&self.plan.table.name.to_string(), &mut self.rendered).await?;
+        }
+        let rows = 0..batch.len();
+        let packed = self.packer.pack_rows(batch, rows, &mut self.writer, &mut self.rendered);
+        packed.map_err(TransformError::from)?;
+        if self.writer.raw_bytes() >= self.chunk_bytes { self.chunk().await } else { Ok(()) }
+    }
+
+    /// Ends the chunk that is being gathered and sends it.
+    async fn chunk(&mut self) -> Result<(), SessionError> {
+        let rows = self.writer.rows() as u64;
+        let dictionary = self.plan.dictionary.clone();
+        let token = &self.plan.token;
+        let packed = self.transform.chunk(token, &mut self.writer, &mut self.raw, dictionary)?;
+        self.chunk_bytes = next_chunk_bytes(&packed, self.plan.gateway.config.snapshot.chunk_bytes);
+        let number = self.count(rows, &packed);
+        let (subject, mut headers) = self.plan.chunk_message(number);
+        packed.describe(&mut headers);
+        let message = Outgoing { subject, headers, body: packed.body, confirms: None };
+        if self.in_flight.len() >= CHUNKS_IN_FLIGHT_MAX
+            && let Some(published) = self.in_flight.join_next().await
+        {
+            acknowledged(published)?;
+        }
+        let context = self.plan.gateway.streams.context.clone();
+        self.in_flight.spawn(async move { publish_acknowledged(&context, message).await });
+        Ok(())
+    }
+
+    /// Adds the chunk to the totals and gives it its number.
+    fn count(&self, rows: u64, packed: &Packed) -> u64 {
+        let digest = ChunkDigest::of(&self.raw);
+        let (raw_bytes, bytes) = (packed.raw_bytes as u64, packed.body.len() as u64);
+        self.plan.gateway.status.table(&self.plan.token).add_snapshot_rows(rows, raw_bytes, bytes);
+        let mut totals = self.plan.totals();
+        let number = totals.chunks;
+        totals.chunks += 1;
+        totals.rows += rows;
+        totals.raw_bytes += raw_bytes;
+        totals.bytes += bytes;
+        totals.digest.add(number, digest);
+        number
+    }
+}
+
+/// As large as the last chunk's compression lets fit one message, within what is configured.
+fn next_chunk_bytes(packed: &Packed, configured: usize) -> usize {
+    let fitting = packed.raw_bytes.saturating_mul(FRAME_BYTES) / packed.body.len().max(1);
+    fitting.clamp(64 << 10, configured)
+}
+
+fn acknowledged(
+    published: Result<Result<u64, PublishFailed>, tokio::task::JoinError>,
+) -> Result<(), SessionError> {
+    published.map_err(|e| SessionError::Task(format!("a chunk was not published: {e}")))??;
+    Ok(())
+}

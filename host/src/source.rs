@@ -1,0 +1,136 @@
+//! Everything that comes from Postgres: the change stream, the catalog, the slot.
+//!
+//! The only module that speaks to Postgres. It does not know NATS, consumers, or what becomes of a row batch.
+
+pub mod catalog;
+pub mod client;
+pub mod decode;
+pub mod render;
+pub mod slot;
+pub mod snapshot;
+pub mod stream;
+#[cfg(test)]
+pub(crate) mod test_support;
+pub mod watermark;
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+use walgate_wire::Lsn;
+
+use crate::batch::BatchError;
+
+/// What to do about an error, for `policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Connection lost, server starting or stopping, slot in use: connect again after a while.
+    Retry,
+    /// Configuration, rights, a lost slot: an operator has to act; nothing that we do helps.
+    Fatal,
+    /// One table cannot go on, the others can.
+    TableOnly,
+}
+
+/// A failure at the Postgres side. Messages say what to do where there is something to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(
+        "Postgres at {target} cannot be reached: {source}; check [postgres] url and that the server is up"
+    )]
+    Connect { target: String, source: std::io::Error },
+    #[error("the connection to Postgres was lost: {0}")]
+    Lost(#[source] std::io::Error),
+    #[error("Postgres closed the connection")]
+    Closed,
+    #[error(
+        "Postgres has been silent for {} s although keepalives are due every {} s; last message: {last}",
+        silent.as_secs(), due.as_secs()
+    )]
+    Silent { silent: Duration, due: Duration, last: String },
+    #[error(
+        "replication slot \"{slot}\" is in use by another process (pid {pid}): waiting as standby"
+    )]
+    SlotActive { slot: String, pid: String },
+    #[error("Postgres refused to {what}: {message} (SQLSTATE {code}){}", remedy_after(hint))]
+    Server { what: String, message: String, code: String, hint: String },
+    #[error("could not {what}: {}", sql_message(source))]
+    Sql { what: &'static str, source: tokio_postgres::Error },
+    #[error("Postgres sent what its protocol does not allow: {0}")]
+    Protocol(String),
+    #[error(transparent)]
+    Malformed(#[from] decode::Malformed),
+    #[error("{0}")]
+    Config(String),
+    /// All that was found wrong before anything was changed, with remedies.
+    #[error("{}", .0.join("\n"))]
+    Preflight(Vec<String>),
+    #[error(
+        "replication slot \"{slot}\" has lost its place ({reason}): changes after {confirmed} are gone. \
+         Every copy has to be loaded again: drop the slot (SELECT pg_drop_replication_slot('{slot}')) and start the gateway"
+    )]
+    SlotLost { slot: String, reason: String, confirmed: Lsn },
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error("{table}: {what}")]
+    Table { table: String, what: String },
+}
+
+/// tokio-postgres prints "db error" and leaves the server's words to the source.
+fn sql_message(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        (None, Some(cause)) => format!("{error}: {cause}"),
+        (None, None) => error.to_string(),
+    }
+}
+
+fn remedy_after(hint: &str) -> String {
+    if hint.is_empty() { String::new() } else { format!("; {hint}") }
+}
+
+impl SourceError {
+    /// For `map_err` on a query; `what` completes "could not …".
+    pub fn query(what: &'static str) -> impl Fn(tokio_postgres::Error) -> SourceError {
+        move |source| SourceError::Sql { what, source }
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            SourceError::Connect { .. }
+            | SourceError::Lost(_)
+            | SourceError::Closed
+            | SourceError::Silent { .. }
+            | SourceError::SlotActive { .. } => ErrorKind::Retry,
+            SourceError::Server { code, .. } => kind_of_sqlstate(code),
+            SourceError::Sql { source, .. } => match source.code() {
+                Some(code) => kind_of_sqlstate(code.code()),
+                None => ErrorKind::Retry,
+            },
+            SourceError::Batch(_) | SourceError::Table { .. } => ErrorKind::TableOnly,
+            SourceError::Protocol(_)
+            | SourceError::Malformed(_)
+            | SourceError::Config(_)
+            | SourceError::Preflight(_)
+            | SourceError::SlotLost { .. } => ErrorKind::Fatal,
+        }
+    }
+
+    /// The table that a [`ErrorKind::TableOnly`] error is about, as one writes it.
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            SourceError::Table { table, .. } => Some(table),
+            SourceError::Batch(error) => Some(error.table()),
+            _ => None,
+        }
+    }
+}
+
+/// Server states that pass: connection exceptions (08), too many connections or no memory (53), shutdown and
+/// start-up (57P), I/O (58030), lock and serialization trouble (40, 55006, 55P03).
+fn kind_of_sqlstate(code: &str) -> ErrorKind {
+    let passes = ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
+        || [SqlState::OBJECT_IN_USE, SqlState::LOCK_NOT_AVAILABLE, SqlState::IO_ERROR]
+            .iter()
+            .any(|state| state.code() == code);
+    if passes { ErrorKind::Retry } else { ErrorKind::Fatal }
+}

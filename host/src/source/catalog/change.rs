@@ -1,0 +1,163 @@
+//! Whether consumers' copies survive a change of a table's shape.
+//!
+//! Pure. The stream carries rows, never what DDL did to rows that were there: a change that may have altered
+//! them needs a new copy.
+
+use std::collections::HashMap;
+
+use walgate_wire::{Column, Schema};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaChange {
+    /// Describes the same rows.
+    Same,
+    /// Copies stay right once their columns are added, dropped or renamed.
+    Compatible,
+    /// Copies have to be loaded again, and why.
+    NeedsReseed(String),
+}
+
+/// Compares what consumers have with what comes. `has_default(attnum)`: whether rows that were there before may
+/// hold a value in the column: it has (or had, when added) a default, is an identity or generated.
+pub fn schema_change(
+    old: &Schema,
+    new: &Schema,
+    has_default: impl Fn(i16) -> bool,
+) -> SchemaChange {
+    if old.same_shape(new) {
+        return SchemaChange::Same;
+    }
+    let key = |schema: &Schema| -> Vec<i16> {
+        schema.key_indexes().iter().map(|&index| schema.columns[index].attnum).collect()
+    };
+    if key(old) != key(new) {
+        return SchemaChange::NeedsReseed(format!(
+            "the key changed from ({}) to ({})",
+            old.key.join(", "),
+            new.key.join(", ")
+        ));
+    }
+    let before: HashMap<i16, &Column> =
+        old.columns.iter().map(|column| (column.attnum, column)).collect();
+    let last = before.keys().copied().max().unwrap_or(0);
+    let reason = new.columns.iter().find_map(|column| match before.get(&column.attnum) {
+        Some(before) => retyped(before, column),
+        None if old.columns.iter().any(|before| before.name == column.name) => {
+            Some(format!("column {} was dropped and added again", column.name))
+        }
+        None => filled(column, last, &has_default),
+    });
+    reason.map_or(SchemaChange::Compatible, SchemaChange::NeedsReseed)
+}
+
+fn retyped(before: &Column, column: &Column) -> Option<String> {
+    let changed = before.oid != column.oid || before.type_name != column.type_name;
+    changed.then(|| {
+        format!(
+            "column {} changed its type from {} to {}",
+            column.name, before.type_name, column.type_name
+        )
+    })
+}
+
+fn filled(column: &Column, last: i16, has_default: &impl Fn(i16) -> bool) -> Option<String> {
+    let name = &column.name;
+    if (1..=last).contains(&column.attnum) {
+        return Some(format!("column {name} was there before and is published only now"));
+    }
+    if has_default(column.attnum) {
+        return Some(format!("column {name} was added with a default, as identity or generated"));
+    }
+    (!column.nullable).then(|| format!("column {name} was added as NOT NULL"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walgate_wire::{Identity, Lsn, TableName, TableState};
+
+    fn column(attnum: i16, name: &str, type_name: &str) -> Column {
+        let (name, type_name) = (name.to_owned(), type_name.to_owned());
+        Column { name, type_name, oid: 23, attnum, nullable: attnum != 1, key: attnum == 1 }
+    }
+
+    fn schema(columns: Vec<Column>) -> Schema {
+        let key = columns.iter().filter(|c| c.key).map(|c| c.name.clone()).collect();
+        let token = TableName::new("public", "t").token();
+        let (table, state, identity) = ("public.t".into(), TableState::Live, Identity::Default);
+        let (guest, reason) = (None, None);
+        Schema {
+            table,
+            token,
+            revision: 1,
+            state,
+            columns,
+            key,
+            identity,
+            old: vec![0],
+            guest,
+            lsn: Lsn(1),
+            reason,
+        }
+    }
+
+    fn old() -> Vec<Column> {
+        vec![column(1, "id", "integer"), column(2, "a", "integer"), column(4, "b", "integer")]
+    }
+
+    fn change(columns: Vec<Column>, default_of: i16) -> SchemaChange {
+        schema_change(&schema(old()), &schema(columns), |attnum| attnum == default_of)
+    }
+
+    fn reason(columns: Vec<Column>, default_of: i16) -> String {
+        match change(columns, default_of) {
+            SchemaChange::NeedsReseed(reason) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn position_and_revision_are_no_change() {
+        let new = Schema { lsn: Lsn(9), revision: 7, ..schema(old()) };
+        assert_eq!(schema_change(&schema(old()), &new, |_| true), SchemaChange::Same);
+    }
+
+    #[test]
+    fn plain_adds_drops_and_renames_are_compatible() {
+        let added = [old(), vec![column(5, "c", "text")]].concat();
+        assert_eq!(change(added, 0), SchemaChange::Compatible);
+        assert_eq!(change(old()[..2].to_vec(), 0), SchemaChange::Compatible);
+        let mut renamed = old();
+        renamed[1].name = "z".into();
+        renamed[0].name = "key".into();
+        assert_eq!(change(renamed, 0), SchemaChange::Compatible);
+        let mut nullable = old();
+        nullable[2].nullable = false;
+        assert_eq!(change(nullable, 0), SchemaChange::Compatible);
+    }
+
+    #[test]
+    fn what_fills_or_alters_rows_needs_a_new_copy() {
+        let added = |column| [old(), vec![column]].concat();
+        assert!(reason(added(column(5, "c", "text")), 5).contains("default"));
+        let required = Column { nullable: false, ..column(5, "c", "text") };
+        assert!(reason(added(required), 0).contains("NOT NULL"));
+        let published = vec![column(1, "id", "integer"), column(3, "c", "integer")];
+        assert!(reason(published, 0).contains("published only now"));
+        let again =
+            vec![column(1, "id", "integer"), column(2, "a", "integer"), column(5, "b", "integer")];
+        assert!(reason(again, 0).contains("dropped and added again"));
+        let mut retyped = old();
+        retyped[2].type_name = "bigint".into();
+        assert!(reason(retyped, 0).contains("from integer to bigint"));
+    }
+
+    #[test]
+    fn another_key_needs_a_new_copy() {
+        let mut columns = old();
+        columns[0].key = false;
+        columns[1].key = true;
+        assert_eq!(reason(columns, 0), "the key changed from (id) to (a)");
+        assert!(reason(old()[1..].to_vec(), 0).contains("the key changed"));
+    }
+}

@@ -1,0 +1,94 @@
+//! A connection that answers what tables look like: now, or as a Relation message says.
+
+use secrecy::ExposeSecret;
+use tokio_postgres::Client;
+use walgate_wire::{Lsn, Schema, TableName, Token};
+
+use super::{
+    TableInfo, TableVersion, TypeCache, connect, load_table, resolve_relation, version_of_catalog,
+};
+use crate::{
+    config::Postgres,
+    source::{SourceError, decode::Relation},
+};
+
+/// Types are cached for its life.
+pub struct Catalog {
+    client: Client,
+    types: TypeCache,
+    publication: String,
+}
+
+impl Catalog {
+    pub async fn connect(postgres: &Postgres) -> Result<Catalog, SourceError> {
+        let client = open(postgres).await?;
+        Ok(Catalog {
+            client,
+            types: TypeCache::default(),
+            publication: postgres.publication.clone(),
+        })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What a Relation message announces, and what the catalog says of the table now.
+    pub async fn announced(
+        &mut self,
+        relation: &Relation,
+        token: Token,
+        previous: Option<&Schema>,
+        lsn: Lsn,
+    ) -> Result<(TableVersion, Option<TableInfo>), SourceError> {
+        let info = load_table(&self.client, &self.publication, &relation.table_name()).await?;
+        let Catalog { client, types, .. } = self;
+        let version =
+            resolve_relation(client, types, relation, token, info.as_ref(), previous, lsn).await?;
+        Ok((version, info))
+    }
+
+    /// The table as it is now.
+    pub async fn current(
+        &mut self,
+        name: &TableName,
+        token: Token,
+        lsn: Lsn,
+    ) -> Result<(TableVersion, TableInfo), SourceError> {
+        let info = load_table(&self.client, &self.publication, name).await?;
+        let info = info.ok_or_else(|| SourceError::Table {
+            table: name.to_string(),
+            what: "the table does not exist any more; take it out of [[tables]] or create it"
+                .to_owned(),
+        })?;
+        let version = version_of_catalog(&self.client, &mut self.types, &info, token, lsn).await?;
+        Ok((version, info))
+    }
+
+    /// End of the WAL that is being written.
+    pub async fn insert_lsn(&self) -> Result<Lsn, SourceError> {
+        let row = self
+            .client
+            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
+            .await
+            .map_err(SourceError::query("read the WAL position"))?;
+        row.get::<_, &str>(0)
+            .parse()
+            .map_err(|e| SourceError::Protocol(format!("WAL position: {e}")))
+    }
+}
+
+/// Opens a connection to the configured server.
+pub async fn open(postgres: &Postgres) -> Result<Client, SourceError> {
+    connect(&parse_url(postgres)?).await
+}
+
+/// The configured URL; the error does not show it, for it may hold a password.
+pub fn parse_url(postgres: &Postgres) -> Result<tokio_postgres::Config, SourceError> {
+    postgres.url.expose_secret().parse().map_err(|e: tokio_postgres::Error| {
+        let reason = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+        SourceError::Config(format!(
+            "postgres.url cannot be read: {reason}; write postgres://user:password@host:5432/database"
+        ))
+    })
+}

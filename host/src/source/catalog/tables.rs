@@ -1,0 +1,312 @@
+//! Tables as the catalog shows them now, with what the publication says of them.
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, Row};
+use walgate_wire::{Identity, TableName};
+
+use crate::source::SourceError;
+
+/// What a configured relation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelKind {
+    Table,
+    Partitioned,
+    /// No WAL of its own: snapshots only.
+    View,
+    MaterializedView,
+    Foreign,
+    /// Not logged, so snapshots only.
+    Unlogged,
+}
+
+impl RelKind {
+    /// Whether changes can be streamed; if not, snapshots are all there is.
+    pub fn streams(self) -> bool {
+        matches!(self, RelKind::Table | RelKind::Partitioned)
+    }
+}
+
+/// A column as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogColumn {
+    pub name: String,
+    pub attnum: i16,
+    pub oid: u32,
+    pub typmod: i32,
+    /// `format_type` of the two.
+    pub type_name: String,
+    pub nullable: bool,
+    pub generated: bool,
+    /// Default, identity, generated, or a default at the time it was added: rows that were there before may
+    /// hold more than null.
+    pub fills: bool,
+    /// Whether the publication (or, without one, the default) sends it.
+    pub published: bool,
+}
+
+/// A partition that holds rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    pub relid: u32,
+    pub name: TableName,
+    pub identity: Identity,
+    /// Size in 8 kB blocks as of the last analyze, for ctid ranges.
+    pub pages: u32,
+    /// A foreign table has no ctid.
+    pub foreign: bool,
+}
+
+/// A relation as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    pub name: TableName,
+    pub relid: u32,
+    pub kind: RelKind,
+    pub identity: Identity,
+    pub owner: String,
+    /// All columns, by attnum.
+    pub columns: Vec<CatalogColumn>,
+    /// Primary key, attnums in index order; empty if there is none (or it is deferrable).
+    pub primary_key: Vec<i16>,
+    /// Index of REPLICA IDENTITY USING INDEX, likewise.
+    pub identity_index: Vec<i16>,
+    pub in_publication: bool,
+    /// The publication names columns: one that it names later was there before.
+    pub column_list: bool,
+    /// WHERE of the publication: a snapshot has to filter by it, too.
+    pub row_filter: Option<String>,
+    /// As of the last analyze; 0 if never.
+    pub estimated_rows: u64,
+    pub pages: u32,
+    /// Of a partitioned table.
+    pub leaves: Vec<Leaf>,
+    /// Whether our role may read all of it.
+    pub readable: bool,
+    /// Whether row level security hides rows from our role.
+    pub row_security: bool,
+    /// Whether our role may publish it.
+    pub owned: bool,
+}
+
+impl TableInfo {
+    /// The columns that rows carry, in their order.
+    pub fn published(&self) -> impl Iterator<Item = &CatalogColumn> {
+        self.columns.iter().filter(|column| column.published)
+    }
+
+    /// By what rows are located, attnums in key order.
+    pub fn key(&self, identity: Identity) -> &[i16] {
+        match identity {
+            Identity::Index => &self.identity_index,
+            Identity::Default | Identity::Full | Identity::Nothing => &self.primary_key,
+        }
+    }
+
+    /// For [`schema_change`](super::schema_change): whether a column that appears in the stream may hold values in
+    /// rows that were there before.
+    pub fn fills(&self, attnum: i16) -> bool {
+        let column = self.columns.iter().find(|column| column.attnum == attnum);
+        self.column_list || column.is_some_and(|column| column.fills)
+    }
+}
+
+/// The tables of these names that exist, in the order of `names`; absent ones are left out.
+pub async fn load_tables(
+    client: &Client,
+    publication: &str,
+    names: &[TableName],
+) -> Result<Vec<TableInfo>, SourceError> {
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
+    let failed = SourceError::query("read the tables' definitions");
+    let rows =
+        client.query(RELATIONS_SQL, &[&schemas, &tables, &publication]).await.map_err(&failed)?;
+    let mut infos = rows.iter().map(relation).collect::<Result<Vec<_>, _>>()?;
+    let relids: Vec<u32> = infos.iter().map(|(info, _)| info.relid).collect();
+    let index: HashMap<u32, usize> =
+        relids.iter().enumerate().map(|(i, &relid)| (relid, i)).collect();
+
+    for row in client.query(COLUMNS_SQL, &[&relids]).await.map_err(&failed)? {
+        if let Some(&i) = index.get(&row.get(0)) {
+            let (info, published) = &mut infos[i];
+            info.columns.push(column(&row, published.as_deref()));
+        }
+    }
+    for row in client.query(INDEXES_SQL, &[&relids]).await.map_err(&failed)? {
+        let Some(&i) = index.get(&row.get(0)) else { continue };
+        if row.get(1) {
+            infos[i].0.primary_key = row.get(3);
+        }
+        if row.get(2) {
+            infos[i].0.identity_index = row.get(3);
+        }
+    }
+    for row in client.query(LEAVES_SQL, &[&relids]).await.map_err(&failed)? {
+        let Some(&i) = index.get(&row.get(0)) else { continue };
+        infos[i].0.leaves.push(Leaf {
+            relid: row.get(1),
+            name: TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
+            identity: identity(row.get(4)),
+            pages: row.get::<_, i32>(5).max(0) as u32,
+            foreign: row.get(6),
+        });
+    }
+    Ok(infos.into_iter().map(|(info, _)| info).collect())
+}
+
+/// One table, if it exists.
+pub async fn load_table(
+    client: &Client,
+    publication: &str,
+    name: &TableName,
+) -> Result<Option<TableInfo>, SourceError> {
+    Ok(load_tables(client, publication, std::slice::from_ref(name)).await?.pop())
+}
+
+/// With the names of the published columns, if it is published.
+fn relation(row: &Row) -> Result<(TableInfo, Option<Vec<String>>), SourceError> {
+    let name = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+    let kind = match (row.get::<_, i8>(3) as u8, row.get::<_, i8>(4) as u8) {
+        (b'r', b'u') => RelKind::Unlogged,
+        (b'r', _) => RelKind::Table,
+        (b'p', _) => RelKind::Partitioned,
+        (b'v', _) => RelKind::View,
+        (b'm', _) => RelKind::MaterializedView,
+        (b'f', _) => RelKind::Foreign,
+        _ => {
+            return Err(SourceError::Config(format!(
+                "[[tables]] {name} is neither a table nor a view: take it out of the configuration"
+            )));
+        }
+    };
+    let published: Option<Vec<String>> = row.get(8);
+    let info = TableInfo {
+        name,
+        relid: row.get(0),
+        kind,
+        identity: identity(row.get(5)),
+        owner: row.get(7),
+        columns: vec![],
+        primary_key: vec![],
+        identity_index: vec![],
+        in_publication: published.is_some(),
+        column_list: row.get(10),
+        row_filter: row.get(9),
+        estimated_rows: row.get::<_, f64>(6).max(0.0) as u64,
+        pages: row.get::<_, i32>(14).max(0) as u32,
+        leaves: vec![],
+        readable: row.get(11),
+        row_security: row.get(12),
+        owned: row.get(13),
+    };
+    Ok((info, published))
+}
+
+fn column(row: &Row, published: Option<&[String]>) -> CatalogColumn {
+    let name: String = row.get(1);
+    let generated: bool = row.get(7);
+    CatalogColumn {
+        // Stored generated columns are sent from 18 on, by a publication of ours always; 15 lists them all the same.
+        published: (!generated || row.get(9)) && published.is_none_or(|names| names.contains(&name)),
+        name,
+        attnum: row.get(2),
+        oid: row.get(3),
+        typmod: row.get(4),
+        type_name: row.get(5),
+        nullable: row.get(6),
+        generated,
+        fills: row.get(8),
+    }
+}
+
+fn identity(relreplident: i8) -> Identity {
+    match relreplident as u8 {
+        b'i' => Identity::Index,
+        b'f' => Identity::Full,
+        b'n' => Identity::Nothing,
+        _ => Identity::Default,
+    }
+}
+
+const RELATIONS_SQL: &str = "
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.relreplident,
+       CASE WHEN c.relkind = 'p' THEN
+         (SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::float8 FROM pg_catalog.pg_partition_tree(c.oid) t
+          JOIN pg_catalog.pg_class l ON l.oid = t.relid WHERE t.isleaf)
+       ELSE greatest(c.reltuples, 0)::float8 END,
+       pg_catalog.pg_get_userbyid(c.relowner)::text, p.attnames::text[], p.rowfilter,
+       EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication b ON b.oid = r.prpubid
+               WHERE b.pubname = $3 AND r.prrelid = c.oid AND r.prattrs IS NOT NULL),
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND
+         (pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
+           SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           AND (p.attnames IS NULL OR a.attname = ANY(p.attnames))
+           AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))),
+       pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'USAGE'), c.relpages
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nspname, relname, place)
+JOIN pg_catalog.pg_namespace n ON n.nspname = w.nspname
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.relname AND c.relkind NOT IN ('i', 'I', 't')
+LEFT JOIN pg_catalog.pg_publication_tables p
+  ON p.pubname = $3 AND p.schemaname = n.nspname AND p.tablename = c.relname
+ORDER BY w.place";
+
+const COLUMNS_SQL: &str = "
+SELECT a.attrelid, a.attname::text, a.attnum, a.atttypid, a.atttypmod,
+       pg_catalog.format_type(a.atttypid, a.atttypmod),
+       NOT (a.attnotnull OR t.typnotnull), a.attgenerated <> '',
+       a.atthasdef OR a.atthasmissing OR a.attidentity <> '' OR a.attgenerated <> '' OR t.typdefault IS NOT NULL,
+       a.attgenerated = 's' AND pg_catalog.current_setting('server_version_num')::int >= 180000
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum";
+
+const INDEXES_SQL: &str = "
+SELECT indrelid, indisprimary, indisreplident, (indkey::int2[])[0:indnkeyatts - 1]
+FROM pg_catalog.pg_index
+WHERE indrelid = ANY($1) AND indisunique AND indimmediate AND indisvalid AND indpred IS NULL
+  AND (indisprimary OR indisreplident)";
+
+const LEAVES_SQL: &str = "
+SELECT root.relid, c.oid, n.nspname::text, c.relname::text, c.relreplident, c.relpages, c.relkind = 'f'
+FROM unnest($1::oid[]) root(relid)
+CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root.relid) t
+JOIN pg_catalog.pg_class c ON c.oid = t.relid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE t.isleaf AND t.relid <> root.relid
+ORDER BY c.oid";
+
+/// `public.{name}` with a key column `id` and a text column `a`.
+#[cfg(test)]
+pub(in crate::source) fn table_for_test(name: &str) -> TableInfo {
+    let column = |attnum: i16, name: &str, oid: u32, type_name: &str| CatalogColumn {
+        name: name.into(),
+        attnum,
+        oid,
+        typmod: -1,
+        type_name: type_name.into(),
+        nullable: attnum != 1,
+        generated: false,
+        fills: false,
+        published: true,
+    };
+    TableInfo {
+        name: TableName::new("public", name),
+        relid: 16384,
+        kind: RelKind::Table,
+        identity: Identity::Default,
+        owner: "owner".into(),
+        columns: vec![column(1, "id", 23, "integer"), column(2, "a", 25, "text")],
+        primary_key: vec![1],
+        identity_index: vec![],
+        in_publication: false,
+        column_list: false,
+        row_filter: None,
+        estimated_rows: 0,
+        pages: 0,
+        leaves: vec![],
+        readable: true,
+        row_security: false,
+        owned: true,
+    }
+}

@@ -1,0 +1,292 @@
+//! What a type is made of, as far as the packer needs to know: compiled from `pg_type` and `pg_attribute`.
+//!
+//! Compiling is pure; rows of the catalog are fetched by `catalog::types::TypeCache::load`. How a type's
+//! bytes become MessagePack is the packer's business.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio_postgres::Client;
+
+use crate::source::SourceError;
+
+/// Types nested deeper than this are printed by the server.
+const DEPTH_MAX: usize = 32;
+const TEXT_OID: u32 = 25;
+
+/// Built-in types whose binary form the packer reads itself ([`Kind::Base`]).
+pub const NATIVE_OIDS: &[u32] = &[
+    16,   // bool
+    17,   // bytea
+    18,   // "char"
+    19,   // name
+    20,   // int8
+    21,   // int2
+    23,   // int4
+    25,   // text
+    26,   // oid
+    114,  // json
+    142,  // xml
+    700,  // float4
+    701,  // float8
+    1042, // bpchar
+    1043, // varchar
+    1082, // date
+    1083, // time
+    1114, // timestamp
+    1184, // timestamptz
+    1700, // numeric
+    2950, // uuid
+    3802, // jsonb
+];
+
+/// A type, domains resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Type {
+    /// Of the base type where the declared one is a domain; `text` for citext.
+    pub oid: u32,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One of [`NATIVE_OIDS`].
+    Base,
+    /// The label, in binary as in text.
+    Enum,
+    Array(Box<Type>),
+    /// Fields in order, dropped ones left out.
+    Composite {
+        name: String,
+        fields: Vec<(String, Type)>,
+    },
+    Hstore,
+    /// pgvector's `vector`.
+    Vector,
+    /// Anything else: the server has to print it.
+    Rendered,
+}
+
+impl Type {
+    pub fn base(oid: u32) -> Type {
+        Type { oid, kind: Kind::Base }
+    }
+
+    fn rendered(oid: u32) -> Type {
+        Type { oid, kind: Kind::Rendered }
+    }
+}
+
+/// A row of `pg_type`, with the attributes of a composite.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawType {
+    pub name: String,
+    /// `pg_type.typtype`.
+    pub typtype: u8,
+    /// Element type of a true array, else 0.
+    pub element: u32,
+    /// Base type of a domain, else 0.
+    pub base: u32,
+    /// Has a send function.
+    pub sends: bool,
+    /// Extension that it belongs to, or empty.
+    pub extension: String,
+    pub fields: Vec<(String, u32)>,
+}
+
+/// Catalog rows by oid; what is known stays known until [`TypeCache::forget`].
+#[derive(Debug, Default)]
+pub struct TypeCache {
+    raw: HashMap<u32, RawType>,
+}
+
+impl TypeCache {
+    /// Makes `oids` and all that they are made of known. Oids that no longer exist stay unknown.
+    pub async fn load(&mut self, client: &Client, oids: &[u32]) -> Result<(), SourceError> {
+        let mut missing: HashSet<u32> =
+            oids.iter().copied().filter(|&oid| !is_native(oid)).collect();
+        missing.retain(|oid| !self.raw.contains_key(oid));
+        for _ in 0..DEPTH_MAX {
+            if missing.is_empty() {
+                break;
+            }
+            let wanted: Vec<u32> = missing.drain().collect();
+            for row in client
+                .query(TYPES_SQL, &[&wanted])
+                .await
+                .map_err(SourceError::query("read types"))?
+            {
+                let raw = RawType {
+                    name: row.get(1),
+                    typtype: row.get::<_, i8>(2) as u8,
+                    element: row.get(3),
+                    base: row.get(4),
+                    sends: row.get(5),
+                    extension: row.get(6),
+                    fields: row
+                        .get::<_, Vec<String>>(7)
+                        .into_iter()
+                        .zip(row.get::<_, Vec<u32>>(8))
+                        .collect(),
+                };
+                let parts = raw.fields.iter().map(|f| f.1).chain([raw.element, raw.base]);
+                missing.extend(parts.filter(|&oid| oid != 0 && !is_native(oid)));
+                self.raw.insert(row.get(0), raw);
+            }
+            missing.retain(|oid| !self.raw.contains_key(oid));
+        }
+        Ok(())
+    }
+
+    /// Drops all that is known, so that altered composites are read anew.
+    pub fn forget(&mut self) {
+        self.raw.clear();
+    }
+
+    /// Whether the oid is known, or needs not be.
+    pub fn knows(&self, oid: u32) -> bool {
+        is_native(oid) || self.raw.contains_key(&oid)
+    }
+
+    /// The type as the packer sees it; unknown ones are left to the server to print.
+    pub fn compile(&self, oid: u32) -> Type {
+        self.compile_at(oid, 0)
+    }
+
+    fn compile_at(&self, oid: u32, depth: usize) -> Type {
+        if is_native(oid) {
+            return Type::base(oid);
+        }
+        let Some(raw) = self.raw.get(&oid).filter(|_| depth < DEPTH_MAX) else {
+            return Type::rendered(oid);
+        };
+        let kind = match (raw.typtype, raw.extension.as_str(), raw.name.as_str()) {
+            (b'd', ..) => return self.compile_at(raw.base, depth + 1),
+            (_, "citext", "citext") => return Type::base(TEXT_OID),
+            (_, "hstore", "hstore") => Kind::Hstore,
+            (_, "vector", "vector") => Kind::Vector,
+            (b'e', ..) => Kind::Enum,
+            (b'c', ..) => Kind::Composite {
+                name: raw.name.clone(),
+                fields: raw
+                    .fields
+                    .iter()
+                    .map(|(name, oid)| (name.clone(), self.compile_at(*oid, depth + 1)))
+                    .collect(),
+            },
+            _ if raw.element != 0 => Kind::Array(Box::new(self.compile_at(raw.element, depth + 1))),
+            _ => Kind::Rendered,
+        };
+        Type { oid, kind }
+    }
+
+    /// Whether Postgres can send the type in binary. If the type itself cannot, both pgoutput and a cast fall
+    /// back to text; a part that cannot makes the server fail.
+    pub fn binary(&self, oid: u32) -> Binary {
+        if is_native(oid) {
+            return Binary::Yes;
+        }
+        match self.raw.get(&oid) {
+            Some(raw) if !raw.sends => Binary::TextInstead,
+            _ if self.parts_send(oid, 0) => Binary::Yes,
+            _ => Binary::Fails,
+        }
+    }
+
+    fn parts_send(&self, oid: u32, depth: usize) -> bool {
+        let Some(raw) = self.raw.get(&oid).filter(|_| depth < DEPTH_MAX) else { return true };
+        let parts = raw.fields.iter().map(|f| f.1).chain([raw.element, raw.base]);
+        raw.sends && parts.filter(|&oid| oid != 0).all(|oid| self.parts_send(oid, depth + 1))
+    }
+
+    #[cfg(test)]
+    pub(super) fn insert(&mut self, oid: u32, raw: RawType) {
+        self.raw.insert(oid, raw);
+    }
+}
+
+/// How a type travels where binary is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    Yes,
+    /// The type has no send function: it travels as text, and a COPY has to cast it to text.
+    TextInstead,
+    /// The type has one, a part of it has not: Postgres fails when it meets a value.
+    Fails,
+}
+
+fn is_native(oid: u32) -> bool {
+    NATIVE_OIDS.binary_search(&oid).is_ok()
+}
+
+/// `int2vector` and `oidvector` (22, 30) are arrays inside, but print as neither arrays nor lists do.
+const TYPES_SQL: &str = "
+SELECT t.oid, t.typname::text, t.typtype,
+       CASE WHEN t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc AND t.oid NOT IN (22, 30)
+            THEN t.typelem ELSE 0 END,
+       t.typbasetype, t.typsend <> 0,
+       coalesce((SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+                 WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e' LIMIT 1), ''),
+       coalesce(f.names, '{}'), coalesce(f.types, '{}')
+FROM pg_catalog.pg_type t
+LEFT JOIN LATERAL (
+  SELECT array_agg(a.attname::text ORDER BY a.attnum) AS names, array_agg(a.atttypid ORDER BY a.attnum) AS types
+  FROM pg_catalog.pg_attribute a
+  WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+) f ON true
+WHERE t.oid = ANY($1)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(name: &str, typtype: u8) -> RawType {
+        RawType { name: name.into(), typtype, sends: true, ..RawType::default() }
+    }
+
+    #[test]
+    fn native_oids_are_sorted() {
+        assert!(NATIVE_OIDS.is_sorted());
+    }
+
+    #[test]
+    fn types_are_compiled_to_their_leaves() {
+        let mut cache = TypeCache::default();
+        cache.insert(100, RawType { base: 101, ..raw("price", b'd') });
+        cache.insert(101, RawType { base: 1700, ..raw("positive", b'd') });
+        cache.insert(102, RawType { element: 103, ..raw("_line", b'b') });
+        let fields = vec![("price".into(), 100), ("mood".into(), 104), ("box".into(), 603)];
+        cache.insert(103, RawType { fields, ..raw("line", b'c') });
+        cache.insert(104, raw("mood", b'e'));
+        cache.insert(105, RawType { extension: "citext".into(), ..raw("citext", b'b') });
+        cache.insert(106, RawType { extension: "vector".into(), ..raw("vector", b'b') });
+        cache.insert(107, raw("hstore", b'b'));
+        let fields = vec![
+            ("price".to_owned(), Type::base(1700)),
+            ("mood".to_owned(), Type { oid: 104, kind: Kind::Enum }),
+            ("box".to_owned(), Type::rendered(603)),
+        ];
+        let line = Type { oid: 103, kind: Kind::Composite { name: "line".into(), fields } };
+        assert_eq!(cache.compile(102), Type { oid: 102, kind: Kind::Array(Box::new(line)) });
+        assert_eq!(cache.compile(105), Type::base(25));
+        assert_eq!(cache.compile(106).kind, Kind::Vector);
+        assert_eq!(cache.compile(107).kind, Kind::Rendered, "somebody's own type of that name");
+    }
+
+    #[test]
+    fn a_type_that_contains_itself_ends() {
+        let mut cache = TypeCache::default();
+        cache.insert(100, RawType { fields: vec![("self".into(), 100)], ..raw("loop", b'c') });
+        cache.compile(100);
+        assert_eq!(cache.binary(100), Binary::Yes);
+    }
+
+    #[test]
+    fn missing_send_functions_are_noticed() {
+        let mut cache = TypeCache::default();
+        cache.insert(1033, RawType { sends: false, ..raw("aclitem", b'b') });
+        cache.insert(1034, RawType { element: 1033, ..raw("_aclitem", b'b') });
+        assert_eq!(cache.binary(23), Binary::Yes);
+        assert_eq!(cache.binary(1033), Binary::TextInstead);
+        assert_eq!(cache.binary(1034), Binary::Fails);
+    }
+}

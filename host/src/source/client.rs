@@ -1,0 +1,193 @@
+//! A thin replication client: start-up, the few commands of the replication grammar, and the stream itself.
+//!
+//! Spoken over TCP or a unix socket. It frames bytes and does not know what pgoutput writes into them. TLS has
+//! its place in [`socket`], the only file that knows what a connection is made of.
+
+mod auth;
+mod frames;
+mod messages;
+mod socket;
+
+pub use frames::{Feedback, Frame, FrameReader};
+pub use socket::{SESSION_SETTINGS, check_url};
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio_postgres::Config;
+use walgate_wire::Lsn;
+
+use super::SourceError;
+use messages::Messages;
+
+/// The writing half of a connection.
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// How the replication connection behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Sent to the server as this connection's `wal_sender_timeout`, milliseconds.
+    pub wal_sender_timeout_ms: u32,
+    /// Silence after which the connection is given up, milliseconds. Status updates that ask for a reply have
+    /// to be sent several times within it.
+    pub silence_ms_max: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing { wal_sender_timeout_ms: 60_000, silence_ms_max: 30_000 }
+    }
+}
+
+/// Answer to IDENTIFY_SYSTEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemIdentity {
+    pub system_id: String,
+    pub timeline: u32,
+    /// End of the flushed WAL.
+    pub flushed: Lsn,
+    pub database: String,
+}
+
+/// A connection in replication mode that is not streaming yet.
+pub struct ReplicationClient {
+    messages: Messages,
+    writer: Writer,
+    timing: Timing,
+}
+
+/// One row of a simple query's answer, as text.
+type TextRow = Vec<Option<String>>;
+
+impl ReplicationClient {
+    /// Connects with `replication=database` and the session settings that make text output exact.
+    pub async fn connect(config: &Config, timing: Timing) -> Result<Self, SourceError> {
+        check_url(config)?;
+        let (reader, writer) = socket::connect(config).await?;
+        let mut client = ReplicationClient { messages: Messages::new(reader), writer, timing };
+        auth::start_up(&mut client.messages, &mut client.writer, config, timing).await?;
+        Ok(client)
+    }
+
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, SourceError> {
+        let rows = self.query("IDENTIFY_SYSTEM", "identify the system").await?;
+        let field = |index: usize| rows.first()?.get(index)?.as_deref();
+        let identity = || {
+            Some(SystemIdentity {
+                system_id: field(0)?.to_owned(),
+                timeline: field(1)?.parse().ok()?,
+                flushed: field(2)?.parse().ok()?,
+                database: field(3)?.to_owned(),
+            })
+        };
+        identity().ok_or_else(|| {
+            SourceError::Protocol("an answer to IDENTIFY_SYSTEM that is not one".into())
+        })
+    }
+
+    /// Runs one command of the replication grammar or a simple query.
+    pub async fn query(&mut self, sql: &str, what: &str) -> Result<Vec<TextRow>, SourceError> {
+        self.send_query(sql).await?;
+        let mut rows = vec![];
+        let mut error = None;
+        loop {
+            let (tag, body) = self.messages.next().await?;
+            match tag {
+                b'D' => rows.push(messages::data_row(body)?),
+                b'E' => error = Some(messages::server_error(what, body)),
+                b'Z' => return error.map_or(Ok(rows), Err),
+                b'G' | b'H' | b'W' => {
+                    return Err(SourceError::Protocol(format!("'{sql}' began to copy")));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins streaming. `from` below the slot's confirmed position means that position; the caller resumes
+    /// from the slot, never from the current end of WAL.
+    pub async fn start_replication(
+        mut self,
+        slot: &str,
+        publication: &str,
+        from: Lsn,
+    ) -> Result<(FrameReader, Feedback), SourceError> {
+        let sql = format!(
+            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {}, binary 'true', messages 'false')",
+            quote_identifier(slot),
+            quote_literal(&quote_identifier(publication)),
+        );
+        self.send_query(&sql).await?;
+        loop {
+            let (tag, body) = self.messages.next().await?;
+            match tag {
+                b'W' => break,
+                b'E' => {
+                    return Err(slot_error(slot, messages::server_error("start replication", body)));
+                }
+                b'Z' => {
+                    return Err(SourceError::Protocol(
+                        "START_REPLICATION did not start copying".into(),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok((FrameReader::new(self.messages, self.timing), Feedback::new(self.writer)))
+    }
+
+    async fn send_query(&mut self, sql: &str) -> Result<(), SourceError> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out)
+            .map_err(|e| SourceError::Protocol(format!("cannot send '{sql}': {e}")))?;
+        self.writer.write_all(&out).await.map_err(SourceError::Lost)
+    }
+}
+
+/// 55006: another walsender holds the slot. Its message ends in the process id.
+fn slot_error(slot: &str, error: SourceError) -> SourceError {
+    match error {
+        SourceError::Server { code, message, .. } if code == "55006" => SourceError::SlotActive {
+            slot: slot.to_owned(),
+            pid: message.rsplit(' ').next().unwrap_or("unknown").to_owned(),
+        },
+        other => other,
+    }
+}
+
+/// As SQL wants a name.
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// As SQL wants a string, also where `standard_conforming_strings` is off.
+pub fn quote_literal(text: &str) -> String {
+    let escaped = text.replace('\'', "''").replace('\\', "\\\\");
+    if text.contains('\\') { format!("E'{escaped}'") } else { format!("'{escaped}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_strings_are_quoted() {
+        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\'"), "E'a\\\\'''");
+    }
+
+    #[test]
+    fn an_active_slot_is_its_own_error() {
+        let server = |code: &str| SourceError::Server {
+            what: "start replication".into(),
+            message: "replication slot \"s\" is active for PID 4711".into(),
+            code: code.into(),
+            hint: String::new(),
+        };
+        assert!(
+            matches!(slot_error("s", server("55006")), SourceError::SlotActive { pid, .. } if pid == "4711")
+        );
+        assert!(matches!(slot_error("s", server("42704")), SourceError::Server { .. }));
+    }
+}

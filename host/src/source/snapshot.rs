@@ -1,0 +1,217 @@
+//! A table's contents: which relations hold them, how they are cut, and their rows as batches.
+//!
+//! Every worker has a connection of its own that imports the exported snapshot. Chunks, guests and compression
+//! are not known here.
+
+mod plan;
+
+pub use plan::{Piece, Relation, plan};
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::runtime::Handle;
+use tokio_postgres::{Client, CopyOutStream, NoTls};
+use walgate_wire::TableName;
+
+use super::{
+    SourceError,
+    catalog::TableVersion,
+    client::{quote_identifier, quote_literal},
+    watermark::table_error,
+};
+use crate::batch::{Cell, RowBatch};
+
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+/// Stands where a row's field count would.
+const TRAILER: &[u8] = &[0xff, 0xff];
+
+/// As SQL wants it, with its schema.
+pub(super) fn quoted_table(name: &TableName) -> String {
+    format!("{}.{}", quote_identifier(&name.schema), quote_identifier(&name.table))
+}
+
+/// The relations that hold the rows of `table`: its leaf partitions, or itself.
+///
+/// To a role that may not read all of them, a partitioned table is one relation: rights on the whole suffice.
+pub async fn relations(
+    client: &Client,
+    table: &TableVersion,
+) -> Result<Vec<Relation>, SourceError> {
+    // Of a table outside any partition tree, pg_partition_tree knows nothing.
+    let query = "
+SELECT format('%I.%I', n.nspname, c.relname),
+       CASE WHEN c.relkind IN ('r', 'm') AND a.amname = 'heap'
+            THEN pg_relation_size(c.oid) / current_setting('block_size')::int8 END,
+       has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
+WHERE c.relkind <> 'p'
+  AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass) WHERE isleaf))
+ORDER BY c.oid";
+    let rows = client
+        .query(query, &[&table.relid])
+        .await
+        .map_err(SourceError::query("read the partitions of a table"))?;
+    let leaf = |row: &tokio_postgres::Row| Relation {
+        name: row.get(0),
+        blocks: row.get::<_, Option<i64>>(1).map(i64::unsigned_abs),
+    };
+    let leaves: Vec<Relation> = rows.iter().map(leaf).collect();
+    if !leaves.is_empty() && rows.iter().all(|row| row.get(2)) {
+        return Ok(leaves);
+    }
+    Ok(vec![Relation { name: quoted_table(&table.name), blocks: None }])
+}
+
+/// The planner's idea of the number of rows, for progress bars.
+pub async fn estimated_rows(client: &Client, table: &TableVersion) -> Result<u64, SourceError> {
+    let query = "
+SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
+FROM pg_catalog.pg_class c
+WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass) WHERE isleaf)";
+    let row = client
+        .query_one(query, &[&table.relid])
+        .await
+        .map_err(SourceError::query("estimate the number of rows"))?;
+    Ok(row.get::<_, i64>(0).unsigned_abs())
+}
+
+/// A connection that sees the exported snapshot. Dropping it ends its transaction and its copy.
+pub struct SnapshotReader {
+    client: Client,
+}
+
+impl SnapshotReader {
+    /// `snapshot` must still be exported. Row security that would thin out a copy becomes an error.
+    pub async fn open(client: Client, snapshot: &str) -> Result<SnapshotReader, SourceError> {
+        let begin = format!(
+            "SET row_security = off; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            quote_literal(snapshot)
+        );
+        client.batch_execute(&begin).await.map_err(SourceError::query("import the snapshot"))?;
+        Ok(SnapshotReader { client })
+    }
+
+    /// Begins to copy a piece; the rows of one piece are read to their end before the next begins.
+    pub async fn copy(
+        &mut self,
+        table: &TableVersion,
+        piece: &Piece,
+        filter: Option<&str>,
+    ) -> Result<CopiedRows<'_>, SourceError> {
+        let sql = piece.copy_sql(table, filter);
+        let stream = self
+            .client
+            .copy_out(&sql)
+            .await
+            .map_err(|source| table_error(table, "copy the table", source))?;
+        let texts = table.columns.iter().enumerate().filter(|(_, column)| plan::is_text(column));
+        Ok(CopiedRows {
+            reader: self,
+            stream: Box::pin(stream),
+            texts: texts.map(|(index, _)| index).collect(),
+            begun: false,
+            ended: false,
+        })
+    }
+}
+
+/// The rows of one piece.
+pub struct CopiedRows<'a> {
+    reader: &'a mut SnapshotReader,
+    stream: Pin<Box<CopyOutStream>>,
+    /// Columns that were cast to text.
+    texts: Vec<usize>,
+    begun: bool,
+    ended: bool,
+}
+
+impl CopiedRows<'_> {
+    /// Appends rows to `batch` until it holds `bytes_max` or more; a row is never divided. False once there
+    /// are no more rows; the batch may have got some all the same.
+    pub async fn fill(
+        &mut self,
+        batch: &mut RowBatch,
+        bytes_max: usize,
+    ) -> Result<bool, SourceError> {
+        while !self.ended && batch.raw_bytes() < bytes_max {
+            match self.stream.next().await {
+                Some(Ok(message)) => self.push(&message, batch)?,
+                Some(Err(source)) => {
+                    return Err(table_error(&batch.table, "copy the table", source));
+                }
+                None => {
+                    return Err(SourceError::Protocol("a COPY ended without its trailer".into()));
+                }
+            }
+        }
+        Ok(!self.ended)
+    }
+
+    /// The server sends a message a row; the header stands before the first row or the trailer.
+    fn push(&mut self, message: &Bytes, batch: &mut RowBatch) -> Result<(), SourceError> {
+        let mut row = &message[..];
+        if !self.begun {
+            row = skip_header(row)?;
+            self.begun = true;
+        }
+        if row == TRAILER {
+            self.ended = true;
+        } else if !row.is_empty() {
+            let first = batch.cells.len();
+            batch.push_copy_row(row)?;
+            self.texts.iter().for_each(|&index| as_text(&mut batch.cells[first + index]));
+        }
+        Ok(())
+    }
+}
+
+/// A connection whose copy nobody reads any more would still carry it to its end.
+impl Drop for CopiedRows<'_> {
+    fn drop(&mut self) {
+        if let (false, Ok(runtime)) = (self.ended, Handle::try_current()) {
+            let cancel = self.reader.client.cancel_token();
+            runtime.spawn(async move {
+                if let Err(error) = cancel.cancel_query(NoTls).await {
+                    tracing::debug!(%error, "an abandoned COPY could not be cancelled");
+                }
+            });
+        }
+    }
+}
+
+fn as_text(cell: &mut Cell) {
+    if let Cell::Binary { start, len } = *cell {
+        *cell = Cell::Text { start, len };
+    }
+}
+
+/// Signature, flags, length of an extension, extension.
+fn skip_header(message: &[u8]) -> Result<&[u8], SourceError> {
+    let rest = message.strip_prefix(SIGNATURE).and_then(|rest| {
+        let (_flags, rest) = rest.split_first_chunk::<4>()?;
+        let (extension, rest) = rest.split_first_chunk::<4>()?;
+        rest.get(u32::from_be_bytes(*extension) as usize..)
+    });
+    rest.ok_or_else(|| {
+        SourceError::Protocol("a COPY without the header of the binary format".into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_and_what_it_announces_are_skipped() {
+        let header = [SIGNATURE, &[0, 0, 0, 0, 0, 0, 0, 2, b'x', b'y'], b"row"].concat();
+        assert_eq!(skip_header(&header).unwrap(), b"row");
+        assert_eq!(skip_header(&header[..header.len() - 3]).unwrap(), b"");
+        for end in 0..header.len() - 3 {
+            assert!(skip_header(&header[..end]).is_err(), "{end}");
+        }
+    }
+}

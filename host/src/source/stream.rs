@@ -1,0 +1,116 @@
+//! The change stream: replication frames → events in commit order, for the gateway's changes loop.
+//!
+//! I/O only; what frames mean is gathered by [`gather`], which is pure. It does not publish, and it confirms
+//! nothing: the feedback half of the connection is somebody else's.
+
+mod gather;
+
+pub use gather::{Event, Gatherer, RelationChange};
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use walgate_wire::Position;
+
+use super::{
+    SourceError,
+    catalog::TableVersion,
+    client::{Frame, FrameReader},
+    decode::decode,
+};
+
+/// How changes are gathered into batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Gathering {
+    /// Raw tuple bytes at which a batch is cut; one row may exceed it.
+    pub batch_bytes: usize,
+    /// How long the socket has to be empty before that counts as "nothing more to say". Postgres usually says so
+    /// itself, with a keepalive, and then nothing is waited for.
+    pub linger: Duration,
+}
+
+impl Default for Gathering {
+    fn default() -> Self {
+        Gathering { batch_bytes: 256 << 10, linger: Duration::from_millis(2) }
+    }
+}
+
+pub struct ChangeStream {
+    reader: FrameReader,
+    gatherer: Gatherer,
+    linger: Duration,
+    /// Whether [`Event::Idle`] was told since the last frame.
+    idle_told: bool,
+}
+
+impl ChangeStream {
+    /// Changes and commits up to and including `resume` are in the stream already and are skipped.
+    pub fn new(reader: FrameReader, resume: Position, gathering: Gathering) -> Self {
+        ChangeStream {
+            reader,
+            gatherer: Gatherer::new(resume, gathering.batch_bytes),
+            linger: gathering.linger,
+            idle_told: true,
+        }
+    }
+
+    /// The answer to [`Event::Relation`]: how to read the relation's rows, or that they are not wanted.
+    pub fn set_table(&mut self, relid: u32, table: Option<Arc<TableVersion>>) {
+        self.gatherer.set_table(relid, table);
+    }
+
+    /// Gives a batch's buffers back for reuse.
+    pub fn recycle(&mut self, batch: crate::batch::RowBatch) {
+        self.gatherer.recycle(batch);
+    }
+
+    /// When the last bytes arrived from Postgres.
+    pub fn last_received(&self) -> Instant {
+        self.reader.last_received()
+    }
+
+    /// The next event. Safe to cancel: what was gathered stays.
+    pub async fn next(&mut self) -> Result<Event, SourceError> {
+        loop {
+            if let Some(event) = self.gatherer.pop() {
+                return Ok(event);
+            }
+            if !self.take_frame()? && !self.reader.fill_now()? {
+                self.wait().await?;
+            }
+        }
+    }
+
+    /// Gathers one frame that is here already; false if there is none.
+    fn take_frame(&mut self) -> Result<bool, SourceError> {
+        match self.reader.try_next()? {
+            Some(Frame::Data(bytes)) => {
+                self.idle_told = false;
+                self.gatherer.accept(decode(bytes)?)?;
+            }
+            Some(Frame::KeepAlive { wal_end, reply_requested }) => {
+                // A keepalive outside a transaction is Postgres saying that it has nothing more.
+                if self.gatherer.keepalive(wal_end, reply_requested) && !self.idle_told {
+                    self.idle_told = true;
+                    self.gatherer.idle();
+                }
+            }
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn wait(&mut self) -> Result<(), SourceError> {
+        if self.idle_told || self.gatherer.in_transaction() {
+            return self.reader.fill().await;
+        }
+        match timeout(self.linger, self.reader.fill()).await {
+            Ok(filled) => filled,
+            Err(_) => {
+                self.idle_told = true;
+                self.gatherer.idle();
+                Ok(())
+            }
+        }
+    }
+}

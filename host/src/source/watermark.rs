@@ -1,0 +1,276 @@
+//! The hand-over between a snapshot and the change stream (rule 4 of the design).
+//!
+//! The watermark is L, the WAL insert position. Whatever has its commit record below L had its transaction id
+//! before X was assigned, and is visible once every transaction up to X has finished: also one that waits for a
+//! synchronous standby, whose commit record is in the log while no snapshot sees it yet. What is done with the
+//! snapshot is `source::snapshot`'s business; how long to wait is the caller's, who drops the future.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use tokio_postgres::Client;
+use walgate_wire::{Lsn, XidWindow};
+
+use super::{
+    ErrorKind, SourceError,
+    catalog::{ColumnType, TableVersion},
+    snapshot::quoted_table,
+};
+
+const POLL_MIN: Duration = Duration::from_millis(10);
+const POLL_MAX: Duration = Duration::from_millis(500);
+/// How often the caller is told who blocks.
+const REPORT_EVERY: Duration = Duration::from_secs(3);
+
+/// A snapshot that other connections can import while this lives. Dropping it closes its connection.
+pub struct ExportedSnapshot {
+    /// For `SET TRANSACTION SNAPSHOT`.
+    pub name: String,
+    /// Every change with a commit LSN below is in the snapshot.
+    pub watermark: Lsn,
+    /// Which transactions the snapshot sees, exactly.
+    pub window: XidWindow,
+    /// Holds the transaction that exported the snapshot.
+    client: Client,
+}
+
+/// Transactions that have to end before the snapshot can be taken.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub since: Duration,
+    /// One sentence each; empty if the server does not show them.
+    pub blockers: Vec<String>,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the snapshot has waited {} s for older transactions to end: ",
+            self.since.as_secs()
+        )?;
+        if self.blockers.is_empty() {
+            return f.write_str(
+                "which ones is not shown to this role (GRANT pg_read_all_stats shows them)",
+            );
+        }
+        f.write_str(&self.blockers.join("; "))
+    }
+}
+
+impl ExportedSnapshot {
+    /// `client` becomes the exporting connection. The table is locked against ALTER and TRUNCATE (ACCESS SHARE)
+    /// before the snapshot is taken, because neither respects snapshots, and its columns are compared with
+    /// `table`. `on_wait` is called every few seconds while other transactions have to end.
+    ///
+    /// The caller notes the change stream's last sequence before.
+    pub async fn take(
+        client: Client,
+        table: &TableVersion,
+        mut on_wait: impl FnMut(&Waiting),
+    ) -> Result<ExportedSnapshot, SourceError> {
+        let watermark = insert_lsn(&client).await?;
+        let last = current_xid(&client).await?;
+        wait_for_xmin_above(&client, last, &mut on_wait).await?;
+        begin_locked(&client, table).await?;
+        let row = client
+            .query_one("SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[])
+            .await
+            .map_err(SourceError::query("export a snapshot"))?;
+        let window = parse_window(row.get(1))?;
+        if window.xmin <= last {
+            return Err(SourceError::Protocol(format!(
+                "a snapshot's xmin went back from above {last} to {}",
+                window.xmin
+            )));
+        }
+        check_shape(&client, table).await?;
+        Ok(ExportedSnapshot { name: row.get(0), watermark, window, client })
+    }
+
+    /// Ends the transaction. Snapshots that were imported live on.
+    pub async fn finish(self) -> Result<(), SourceError> {
+        self.client
+            .batch_execute("COMMIT")
+            .await
+            .map_err(SourceError::query("end the snapshot"))
+    }
+}
+
+async fn insert_lsn(client: &Client) -> Result<Lsn, SourceError> {
+    let row = client
+        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
+        .await
+        .map_err(SourceError::query("read the WAL position"))?;
+    row.get::<_, &str>(0).parse().map_err(|e| SourceError::Protocol(format!("WAL position: {e}")))
+}
+
+/// The id of a transaction that is rolled back: a commit could itself have to wait.
+async fn current_xid(client: &Client) -> Result<u64, SourceError> {
+    let failed = SourceError::query("take a transaction id");
+    client.batch_execute("BEGIN READ WRITE").await.map_err(&failed)?;
+    let row = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.map_err(&failed)?;
+    client.batch_execute("ROLLBACK").await.map_err(&failed)?;
+    parse_xid(row.get(0))
+}
+
+async fn wait_for_xmin_above(
+    client: &Client,
+    last: u64,
+    on_wait: &mut impl FnMut(&Waiting),
+) -> Result<(), SourceError> {
+    let began = Instant::now();
+    let mut reported = began;
+    let mut pause = POLL_MIN;
+    loop {
+        let row = client
+            .query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[])
+            .await
+            .map_err(SourceError::query("read the oldest running transaction"))?;
+        if parse_xid(row.get(0))? > last {
+            return Ok(());
+        }
+        if reported.elapsed() >= REPORT_EVERY {
+            reported = Instant::now();
+            on_wait(&Waiting { since: began.elapsed(), blockers: blockers(client, last).await? });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(POLL_MAX);
+    }
+}
+
+/// Who has a transaction id up to `last`. Postgres shows 32-bit ids: they are compared by age.
+async fn blockers(client: &Client, last: u64) -> Result<Vec<String>, SourceError> {
+    let query = "
+SELECT format('process %s of user %s in database %s (%s) is %s since %s%s: %s', pid, usename, datname,
+              coalesce(nullif(application_name, ''), backend_type), coalesce(state, 'active'),
+              date_trunc('second', xact_start),
+              CASE wait_event WHEN 'SyncRep' THEN ', its commit waits for a synchronous standby' ELSE '' END,
+              left(regexp_replace(query, '\\s+', ' ', 'g'), 100))
+FROM pg_catalog.pg_stat_activity
+WHERE age(backend_xid) >= age($1::text::xid8::xid)
+UNION ALL
+SELECT format('prepared transaction %L of user %s in database %s waits for COMMIT or ROLLBACK PREPARED since %s',
+              gid, owner, database, date_trunc('second', prepared))
+FROM pg_catalog.pg_prepared_xacts
+WHERE age(transaction) >= age($1::text::xid8::xid)
+LIMIT 20";
+    let rows = client
+        .query(query, &[&last.to_string()])
+        .await
+        .map_err(SourceError::query("read who blocks the snapshot"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The lock comes before the snapshot, which the first query takes.
+async fn begin_locked(client: &Client, table: &TableVersion) -> Result<(), SourceError> {
+    let failed = SourceError::query("begin the snapshot");
+    let row = client
+        .query_opt("SELECT relkind FROM pg_catalog.pg_class WHERE oid = $1", &[&table.relid])
+        .await
+        .map_err(&failed)?;
+    let lock = match row.map(|row| row.get::<_, i8>(0) as u8) {
+        Some(b'r') => format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", quoted_table(&table.name)),
+        Some(b'p') => format!("LOCK TABLE {} IN ACCESS SHARE MODE", quoted_table(&table.name)),
+        // Postgres locks neither foreign tables nor materialized views on demand, and a view has no rows.
+        _ => String::new(),
+    };
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {lock}");
+    client
+        .batch_execute(&begin)
+        .await
+        .map_err(|source| table_error(table, "lock the table", source))
+}
+
+/// What the server refuses because of this table stops this table only.
+pub(super) fn table_error(
+    table: &TableVersion,
+    what: &'static str,
+    source: tokio_postgres::Error,
+) -> SourceError {
+    let error = SourceError::Sql { what, source };
+    match error.kind() {
+        ErrorKind::Fatal => {
+            SourceError::Table { table: table.name.to_string(), what: describe(&error) }
+        }
+        _ => error,
+    }
+}
+
+/// With the server's own words, which `tokio_postgres::Error` keeps as a source.
+fn describe(error: &SourceError) -> String {
+    let SourceError::Sql { what, source } = error else { return error.to_string() };
+    match source.as_db_error() {
+        Some(db) => {
+            let hint = db.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("Postgres refused to {what}: {}{hint}", db.message())
+        }
+        None => error.to_string(),
+    }
+}
+
+async fn check_shape(client: &Client, table: &TableVersion) -> Result<(), SourceError> {
+    let query = "SELECT attnum, attname::text, atttypid FROM pg_catalog.pg_attribute
+        WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
+    let rows = client
+        .query(query, &[&table.relid])
+        .await
+        .map_err(SourceError::query("read the columns of a table"))?;
+    let is = |(named, column): (&walgate_wire::Column, &ColumnType)| {
+        rows.iter().any(|row| {
+            row.get::<_, i16>(0) == named.attnum
+                && row.get::<_, &str>(1) == named.name
+                && row.get::<_, u32>(2) == column.oid
+        })
+    };
+    if table.schema.columns.iter().zip(&table.columns).all(is) {
+        return Ok(());
+    }
+    let what =
+        "its columns were altered while a snapshot began; ask for the snapshot again".to_owned();
+    Err(SourceError::Table { table: table.name.to_string(), what })
+}
+
+/// `xmin:xmax:xip,xip,…` as `pg_snapshot` prints itself.
+fn parse_window(text: &str) -> Result<XidWindow, SourceError> {
+    let mut parts = text.splitn(3, ':');
+    let mut next = || parts.next().unwrap_or_default();
+    let (xmin, xmax, xip) = (parse_xid(next())?, parse_xid(next())?, next());
+    let xip =
+        xip.split(',').filter(|xid| !xid.is_empty()).map(parse_xid).collect::<Result<_, _>>()?;
+    Ok(XidWindow { xmin, xmax, xip })
+}
+
+fn parse_xid(text: &str) -> Result<u64, SourceError> {
+    text.parse().map_err(|_| SourceError::Protocol(format!("\"{text}\" is not a transaction id")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_read() {
+        let window = |xmin, xmax, xip: &[u64]| XidWindow { xmin, xmax, xip: xip.to_vec() };
+        assert_eq!(parse_window("10:20:10,14").unwrap(), window(10, 20, &[10, 14]));
+        assert_eq!(
+            parse_window("4294967299:4294967299:").unwrap(),
+            window(1 << 32 | 3, 1 << 32 | 3, &[])
+        );
+        for bad in ["", "1", "1:", "1:x:", "1:2:3,,x", "a:b:c"] {
+            assert!(parse_window(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wait_names_who_blocks() {
+        let waiting =
+            Waiting { since: Duration::from_secs(7), blockers: vec!["a".into(), "b".into()] };
+        assert_eq!(
+            waiting.to_string(),
+            "the snapshot has waited 7 s for older transactions to end: a; b"
+        );
+    }
+}

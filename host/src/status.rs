@@ -1,0 +1,138 @@
+//! What the gateway counts about itself, for an operator to look at. Plain numbers, no output format.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use walgate_wire::Token;
+
+/// Shared by all tasks; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Status(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    tables: Mutex<BTreeMap<Token, Arc<TableStatus>>>,
+    streaming: AtomicBool,
+    confirmed_lsn: AtomicU64,
+    received_lsn: AtomicU64,
+    lag_micros: AtomicI64,
+    problem: Mutex<Option<String>>,
+}
+
+/// Counters of one table since the start.
+#[derive(Debug, Default)]
+pub struct TableStatus {
+    changes: AtomicU64,
+    snapshot_rows: AtomicU64,
+    raw_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    dictionary_revision: AtomicU64,
+}
+
+/// A table's counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct TableCounts {
+    pub changes: u64,
+    pub snapshot_rows: u64,
+    /// Bodies before compression, bytes.
+    pub raw_bytes: u64,
+    /// Bodies as sent, bytes.
+    pub sent_bytes: u64,
+    /// Zero: none.
+    pub dictionary_revision: u64,
+}
+
+impl Status {
+    pub fn table(&self, token: &Token) -> Arc<TableStatus> {
+        let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(tables.entry(token.clone()).or_default())
+    }
+
+    pub fn counts(&self) -> Vec<(Token, TableCounts)> {
+        let tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.iter().map(|(token, table)| (token.clone(), table.counts())).collect()
+    }
+
+    /// Connected to both sides and holding the slot.
+    pub fn is_streaming(&self) -> bool {
+        self.0.streaming.load(Relaxed)
+    }
+
+    pub fn set_streaming(&self, streaming: bool) {
+        self.0.streaming.store(streaming, Relaxed);
+        if streaming {
+            self.set_problem(None);
+        }
+    }
+
+    /// Why it is not streaming, in words for an operator.
+    pub fn problem(&self) -> Option<String> {
+        self.0.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_problem(&self, problem: Option<String>) {
+        *self.0.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    /// What Postgres was told last.
+    pub fn confirmed_lsn(&self) -> u64 {
+        self.0.confirmed_lsn.load(Relaxed)
+    }
+
+    pub fn set_confirmed_lsn(&self, lsn: u64) {
+        self.0.confirmed_lsn.store(lsn, Relaxed);
+    }
+
+    /// Commit time to publish, microseconds, of the last transaction.
+    pub fn lag_micros(&self) -> i64 {
+        self.0.lag_micros.load(Relaxed)
+    }
+
+    pub fn set_lag_micros(&self, micros: i64) {
+        self.0.lag_micros.store(micros, Relaxed);
+    }
+
+    pub fn received_lsn(&self) -> u64 {
+        self.0.received_lsn.load(Relaxed)
+    }
+
+    pub fn set_received_lsn(&self, lsn: u64) {
+        self.0.received_lsn.store(lsn, Relaxed);
+    }
+}
+
+impl TableStatus {
+    pub fn add_changes(&self, changes: u64, raw_bytes: u64, sent_bytes: u64) {
+        self.changes.fetch_add(changes, Relaxed);
+        self.add_bytes(raw_bytes, sent_bytes);
+    }
+
+    pub fn add_snapshot_rows(&self, rows: u64, raw_bytes: u64, sent_bytes: u64) {
+        self.snapshot_rows.fetch_add(rows, Relaxed);
+        self.add_bytes(raw_bytes, sent_bytes);
+    }
+
+    fn add_bytes(&self, raw_bytes: u64, sent_bytes: u64) {
+        self.raw_bytes.fetch_add(raw_bytes, Relaxed);
+        self.sent_bytes.fetch_add(sent_bytes, Relaxed);
+    }
+
+    pub fn set_dictionary_revision(&self, revision: u64) {
+        self.dictionary_revision.store(revision, Relaxed);
+    }
+
+    pub fn counts(&self) -> TableCounts {
+        TableCounts {
+            changes: self.changes.load(Relaxed),
+            snapshot_rows: self.snapshot_rows.load(Relaxed),
+            raw_bytes: self.raw_bytes.load(Relaxed),
+            sent_bytes: self.sent_bytes.load(Relaxed),
+            dictionary_revision: self.dictionary_revision.load(Relaxed),
+        }
+    }
+}

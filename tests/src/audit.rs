@@ -1,0 +1,195 @@
+//! What the stream has to hold, from Postgres itself: a second slot, read over SQL, tells every commit and every
+//! change in it. Only message kinds and lengths are looked at; our own decoder is not involved.
+
+use std::collections::HashMap;
+
+use walgate_wire::{Lsn, Position, TableName};
+
+use crate::{
+    Database, Site,
+    stream::{self, Entry},
+};
+
+/// A slot that remembers all changes since it was made.
+pub struct Audit {
+    slot: String,
+    start: Lsn,
+}
+
+/// One change as Postgres tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditChange {
+    pub position: Position,
+    pub xid: u32,
+    pub at: i64,
+    pub op: char,
+    pub table: TableName,
+}
+
+/// All changes of the publication since the audit began.
+#[derive(Clone, Debug, Default)]
+pub struct AuditLog {
+    pub changes: Vec<AuditChange>,
+    /// Of the last transaction.
+    pub last_commit: Lsn,
+}
+
+impl Audit {
+    /// To be called when the publication exists: once the gateway is ready.
+    pub async fn begin(database: &Database) -> Audit {
+        let slot = format!("audit_{}", database.name());
+        let start = database
+            .value(&format!(
+                "select lsn from pg_create_logical_replication_slot('{slot}', 'pgoutput')"
+            ))
+            .await;
+        Audit { slot, start: start.parse().expect("an LSN") }
+    }
+
+    pub async fn log(&self, database: &Database) -> AuditLog {
+        let frames = database
+            .rows(&format!(
+                "select encode(substr(data, 1, 160), 'hex') from pg_logical_slot_peek_binary_changes(
+                   '{}', null, null, 'proto_version', '1', 'publication_names', 'walgate')",
+                self.slot
+            ))
+            .await;
+        let mut log = AuditLog::default();
+        let mut reader = FrameReader::default();
+        for frame in frames.iter().filter_map(|row| row[0].as_deref()) {
+            reader.read(&unhex(frame), &mut log);
+        }
+        log
+    }
+
+    /// Waits until the stream holds everything, then: it holds every committed change once, in commit order,
+    /// with no hole. `tables`: what is configured, by name and token.
+    pub async fn assert_stream_is_exact(&self, site: &Site, tables: &[(&str, &str)]) -> Vec<Entry> {
+        let log = self.log(&site.database).await;
+        stream::reaches(&site.broker, log.last_commit).await;
+        let entries = stream::cdc(&site.broker).await;
+        check_order(&entries);
+        let tokens: HashMap<TableName, &str> =
+            tables.iter().map(|(name, token)| (name.parse().expect("a name"), *token)).collect();
+        let expected = log.changes.iter().filter_map(|change| {
+            let token = *tokens.get(&change.table)?;
+            Some((change.position, change.op, change.xid, change.at, token))
+        });
+        let found = stream::changes(&entries)
+            .filter(|change| change.position.commit_lsn >= self.start)
+            .map(|c| (c.position, c.op, c.xid, c.at, c.token.as_str()));
+        let (expected, found): (Vec<_>, Vec<_>) = (expected.collect(), found.collect());
+        if let Some(at) =
+            (0..expected.len().max(found.len())).find(|&i| expected.get(i) != found.get(i))
+        {
+            panic!(
+                "the stream is not what was committed: change {at} is {:?} instead of {:?} ({} changes instead of {})",
+                found.get(at),
+                expected.get(at),
+                found.len(),
+                expected.len(),
+            );
+        }
+        let confirmed = site.confirmed().await;
+        let stated = stream::last_progress(&site.broker).await.expect("progress").end_lsn;
+        assert!(
+            confirmed <= stated,
+            "the slot is confirmed to {confirmed}, the stream only states {stated}"
+        );
+        entries
+    }
+}
+
+/// Positions only grow, one epoch, headers agree with bodies, progress never promises what comes later.
+pub fn check_order(entries: &[Entry]) {
+    let mut before = Position::default();
+    let mut end = Lsn(0);
+    let mut epoch = None;
+    for entry in entries {
+        let header = match entry {
+            Entry::Changes { last, changes, .. } => {
+                for change in changes {
+                    assert!(
+                        change.position > before,
+                        "{} after {before}: {change:?}",
+                        change.position
+                    );
+                    before = change.position;
+                }
+                assert_eq!(last.position, before, "Wg-Pos is the position of the last change");
+                last
+            }
+            Entry::Progress { sequence, header, progress } => {
+                let position = progress.position();
+                assert!(
+                    position >= before,
+                    "progress {sequence} goes back from {before} to {position}"
+                );
+                assert!(progress.end_lsn >= end, "progress {sequence} goes back from {end}");
+                assert_eq!(header.position, position);
+                (before, end) = (position, progress.end_lsn);
+                header
+            }
+        };
+        assert_eq!(
+            *epoch.get_or_insert(header.epoch),
+            header.epoch,
+            "an epoch begins without a cause"
+        );
+    }
+}
+
+/// pgoutput, protocol 1, as far as counting needs it.
+#[derive(Default)]
+struct FrameReader {
+    relations: HashMap<u32, TableName>,
+    commit: Lsn,
+    at: i64,
+    xid: u32,
+    ordinal: u32,
+}
+
+impl FrameReader {
+    fn read(&mut self, frame: &[u8], log: &mut AuditLog) {
+        let u32_at =
+            |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().expect("four bytes"));
+        let u64_at =
+            |at: usize| u64::from_be_bytes(frame[at..at + 8].try_into().expect("eight bytes"));
+        match frame[0] {
+            b'B' => {
+                const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
+                self.commit = Lsn(u64_at(1));
+                self.at = u64_at(9) as i64 + FROM_1970_TO_2000;
+                self.xid = u32_at(17);
+                self.ordinal = 0;
+            }
+            b'C' => log.last_commit = self.commit,
+            b'R' => {
+                let mut names = frame[5..].split(|&byte| byte == 0);
+                let mut name =
+                    || String::from_utf8(names.next().expect("a name").to_vec()).expect("UTF-8");
+                self.relations.insert(u32_at(1), TableName::new(name(), name()));
+            }
+            b'T' => (0..u32_at(1) as usize).for_each(|i| self.push(log, 't', u32_at(6 + 4 * i))),
+            op @ (b'I' | b'U' | b'D') => self.push(log, op.to_ascii_lowercase().into(), u32_at(1)),
+            _ => {}
+        }
+    }
+
+    fn push(&mut self, log: &mut AuditLog, op: char, relation: u32) {
+        self.ordinal += 1;
+        log.changes.push(AuditChange {
+            position: Position::new(self.commit, self.ordinal),
+            xid: self.xid,
+            at: self.at,
+            op,
+            table: self.relations[&relation].clone(),
+        });
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().as_chunks::<2>().0;
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16);
+    digits.iter().map(|pair| byte(pair).expect("hex")).collect()
+}

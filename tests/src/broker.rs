@@ -1,0 +1,43 @@
+//! NATS for tests: a server a test, because subjects are fixed.
+
+use std::path::PathBuf;
+
+use async_nats::{Client, jetstream};
+use walgate_servers::{NatsBin, NatsOptions, PrivateNats, find_nats};
+
+/// A running NATS with JetStream.
+pub struct Broker {
+    pub server: PrivateNats,
+    client: Client,
+}
+
+/// The server to test with.
+pub fn nats_bin() -> NatsBin {
+    let explicit = std::env::var_os("WALGATE_NATS_SERVER").map(PathBuf::from);
+    find_nats(explicit.as_deref()).expect("a nats-server; run `cargo xtask setup`").bin
+}
+
+impl Broker {
+    pub async fn start(options: NatsOptions) -> Broker {
+        let server = PrivateNats::start(&nats_bin(), options).expect("NATS starts");
+        let client = async_nats::ConnectOptions::new()
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(|_| std::time::Duration::from_millis(50))
+            .connect(server.url())
+            .await
+            .expect("an address");
+        Broker { server, client }
+    }
+
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.client.clone())
+    }
+}

@@ -1,0 +1,179 @@
+//! `walgate run` as an operator runs it: a configuration file, environment variables, signals, `/readyz`.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde_json::Value;
+use walgate_servers::free_port;
+
+use crate::{
+    eventually,
+    program::{Program, built},
+};
+
+/// A gateway that is about to be started.
+#[derive(Clone)]
+pub struct GatewayOptions {
+    pub(crate) folder: PathBuf,
+    pub(crate) name: String,
+    pub(crate) postgres: String,
+    pub(crate) slot: String,
+    pub(crate) publication: String,
+    pub(crate) nats: String,
+    pub(crate) tables: Vec<(String, Option<String>)>,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// A gateway that was started.
+pub struct Gateway {
+    program: Program,
+    options: GatewayOptions,
+    port: u16,
+}
+
+/// How a gateway ended that was not meant to go on.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub output: String,
+}
+
+impl GatewayOptions {
+    /// Any key, as the environment sets it: `("COMPRESSION_ENABLED", "false")`.
+    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+        self.env.push((format!("WALGATE_{key}"), value.to_string()));
+        self
+    }
+
+    pub fn alias(mut self, table: &str, alias: &str) -> Self {
+        self.tables.retain(|(name, _)| name != table);
+        self.tables.push((table.to_owned(), Some(alias.to_owned())));
+        self
+    }
+
+    pub fn table(mut self, table: &str) -> Self {
+        self.tables.push((table.to_owned(), None));
+        self
+    }
+
+    pub fn postgres_url(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.postgres);
+        self
+    }
+
+    /// For a second gateway beside the first: its log and its port.
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Starts it and waits until changes flow.
+    pub async fn start(self) -> Gateway {
+        let gateway = self.spawn();
+        gateway.ready().await;
+        gateway
+    }
+
+    pub fn spawn(self) -> Gateway {
+        let port = free_port().expect("a free port");
+        let program = self.program(port);
+        Gateway { program, options: self, port }
+    }
+
+    /// Runs it to its end.
+    pub fn run_to_end(self) -> Ended {
+        let program = self.program(free_port().expect("a free port"));
+        let code = program.ended().code();
+        Ended { code, output: program.log() }
+    }
+
+    fn program(&self, port: u16) -> Program {
+        let config = self.folder.join(format!("{}.toml", self.name));
+        fs::write(&config, self.toml(port)).expect("a configuration file");
+        let args = ["run", "-c", &config.display().to_string()].map(str::to_owned);
+        let mut env = self.env.clone();
+        env.push(("NO_COLOR".into(), "1".into()));
+        Program::spawn(&self.name, &built("walgate"), &args, &env, &self.log())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join(format!("{}.log", self.name))
+    }
+
+    fn toml(&self, port: u16) -> String {
+        // A Rust string literal is a TOML string for every name that is used here.
+        let folder = self.folder.join("dictionaries");
+        let data = self.folder.join(format!("{}-data", self.name));
+        let mut toml = format!(
+            "data_dir = {data:?}\n\
+             [postgres]\nurl = {:?}\nslot = {:?}\npublication = {:?}\n\
+             [nats]\nurl = {:?}\n\
+             [compression]\ndictionaries = {folder:?}\n\
+             [http]\nlisten = \"127.0.0.1:{port}\"\n",
+            self.postgres, self.slot, self.publication, self.nats,
+        );
+        for (name, alias) in &self.tables {
+            toml += &format!("[[tables]]\nname = '{name}'\n");
+            if let Some(alias) = alias {
+                toml += &format!("alias = '{alias}'\n");
+            }
+        }
+        toml
+    }
+}
+
+impl Gateway {
+    /// Waits until it streams; returns what `/readyz` says.
+    pub async fn ready(&self) -> Value {
+        eventually("the gateway is ready", async || match self.readyz() {
+            Ok((200, body)) => Ok(body),
+            Ok((status, body)) => Err(format!("{status} {body}")),
+            Err(reason) => Err(reason),
+        })
+        .await
+    }
+
+    /// Status and body.
+    pub fn readyz(&self) -> Result<(u16, Value), String> {
+        let (status, body) = self.get("/readyz").map_err(|e| e.to_string())?;
+        let body = serde_json::from_str(&body).map_err(|e| format!("{body}: {e}"))?;
+        Ok((status, body))
+    }
+
+    /// Status and body of any page.
+    pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        Ok((status, body.to_owned()))
+    }
+
+    pub fn kill9(self) -> GatewayOptions {
+        self.program.kill9();
+        self.options.clone()
+    }
+
+    /// SIGTERM; it has to end in order.
+    pub fn stop(self) -> GatewayOptions {
+        let status = self.program.terminate();
+        assert!(status.success(), "the gateway ended with {status}");
+        self.options.clone()
+    }
+
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    pub fn log(&self) -> String {
+        self.program.log()
+    }
+}

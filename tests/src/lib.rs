@@ -1,0 +1,64 @@
+//! The harness of the end-to-end tests: real servers, the real programs, and oracles that share no code with
+//! what they judge (but for the wire format, which Python checks).
+//!
+//! A test gets a [`Site`]: a database of its own on a shared Postgres, a broker of its own, a folder. It starts
+//! gateways and replicas there, and everything dies with it.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+pub mod audit;
+pub mod broker;
+pub mod gateway;
+pub mod json;
+pub mod load;
+pub mod oracle;
+pub mod postgres;
+pub mod program;
+pub mod replica;
+pub mod site;
+pub mod snapshot;
+pub mod stream;
+pub mod wait;
+pub mod workload;
+
+pub use audit::Audit;
+pub use broker::Broker;
+pub use gateway::Gateway;
+pub use postgres::{Database, Major, Server, run_on};
+pub use replica::Replica;
+pub use site::Site;
+pub use wait::eventually;
+
+/// Each function becomes two tests, `name::newest` and `name::oldest`: on the newest and on the oldest major
+/// version of Postgres that is here.
+#[macro_export]
+macro_rules! on_each_postgres {
+    ($($(#[$doc:meta])* async fn $name:ident($server:ident) $body:block)*) => { $(
+        $(#[$doc])*
+        mod $name {
+            #[test]
+            fn newest() {
+                $crate::run_on($crate::Major::Newest, super::$name);
+            }
+
+            #[test]
+            fn oldest() {
+                $crate::run_on($crate::Major::Oldest, super::$name);
+            }
+        }
+
+        async fn $name($server: std::sync::Arc<$crate::Server>) $body
+    )* };
+}
+
+/// Each function becomes one test, on the newest Postgres that is here: for what does not depend on it.
+#[macro_export]
+macro_rules! on_newest_postgres {
+    ($($(#[$doc:meta])* async fn $name:ident($server:ident) $body:block)*) => { $(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            async fn test($server: std::sync::Arc<$crate::Server>) $body
+            $crate::run_on($crate::Major::Newest, test);
+        }
+    )* };
+}

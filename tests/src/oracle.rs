@@ -1,0 +1,113 @@
+//! Replica equals source: the same rows, column by column, whatever order they come in.
+//!
+//! Independent of what it judges: both sides are read over SQL, and how a type looks in a copy is written down
+//! here once more ([`canon`]).
+
+mod canon;
+mod copy;
+mod parse;
+mod shape;
+
+use walgate_wire::TableName;
+
+pub use copy::Copy;
+use shape::Shape;
+
+use crate::{Replica, Site, eventually};
+
+/// Rows that differ are named up to here.
+const SHOWN_MAX: usize = 4;
+
+impl Site {
+    /// Waits until the copy is equal to the source.
+    #[track_caller]
+    pub fn same(&self, replica: &Replica, table: &str) -> impl Future<Output = ()> {
+        let what = format!("{table} in {} is equal to the source", replica.target);
+        eventually(&what.clone(), async || self.differences(replica, table).await)
+    }
+
+    /// What is different at this moment.
+    pub async fn differences(&self, replica: &Replica, table: &str) -> Result<(), String> {
+        self.differences_as(replica, table, table).await
+    }
+
+    /// For a table that the copy calls otherwise.
+    pub async fn differences_as(
+        &self,
+        replica: &Replica,
+        table: &str,
+        copied: &str,
+    ) -> Result<(), String> {
+        let name: TableName = table.parse().expect("a table name");
+        let copied: TableName = copied.parse().expect("a table name");
+        let copy = Copy::open(&replica.target).await;
+        let shape = Shape::load(&self.database, &name).await;
+        let columns = copy.columns(&copied).await.ok_or("there is no such table yet")?;
+        shape.check_columns(&columns)?;
+        let expected_count =
+            self.database.value(&format!("select count(*) from {}", quoted(&name))).await;
+        let count = copy.count_of(&copied).await.ok_or("there is no such table any more")?;
+        if count.to_string() != expected_count {
+            return Err(format!("{count} rows instead of {expected_count}"));
+        }
+        let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
+        let found =
+            copy.rows(&copied, &columns, &shape).await.ok_or("there is no such table any more")?;
+        compare(self.source_rows(&name, &names, &shape, &copy).await, found)
+    }
+
+    async fn source_rows(
+        &self,
+        name: &TableName,
+        columns: &[String],
+        shape: &Shape,
+        copy: &Copy,
+    ) -> Vec<String> {
+        let list: Vec<_> = columns.iter().map(|column| quote(column)).collect();
+        let sql = format!("select {} from {}", list.join(", "), quoted(name));
+        let types: Vec<_> = columns.iter().map(|column| shape.ty(column)).collect();
+        let row = |row: Vec<Option<String>>| {
+            let cells = row.iter().zip(&types).map(|(cell, ty)| copy.expected(ty, cell.as_deref()));
+            cells.collect::<Vec<_>>().join(" | ")
+        };
+        self.database.rows(&sql).await.into_iter().map(row).collect()
+    }
+}
+
+/// Both as multisets.
+fn compare(mut expected: Vec<String>, mut found: Vec<String>) -> Result<(), String> {
+    expected.sort();
+    found.sort();
+    if expected == found {
+        return Ok(());
+    }
+    let only = |these: &[String], those: &[String]| {
+        let mut rest = those.iter().peekable();
+        let missing = these.iter().filter(|row| {
+            while rest.peek().is_some_and(|other| other < row) {
+                rest.next();
+            }
+            rest.next_if(|other| other == row).is_none()
+        });
+        missing.take(SHOWN_MAX).map(|row| format!("\n    {}", shortened(row))).collect::<String>()
+    };
+    let missing = only(&expected, &found);
+    let extra = only(&found, &expected);
+    Err(format!("\n  only in the source:{missing}\n  only in the copy:{extra}"))
+}
+
+/// Around what matters nothing is known, so the beginning and the length are shown.
+fn shortened(row: &str) -> String {
+    match row.char_indices().nth(1500) {
+        Some((end, _)) => format!("{} … ({} bytes)", &row[..end], row.len()),
+        None => row.to_owned(),
+    }
+}
+
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+pub(crate) fn quoted(name: &TableName) -> String {
+    format!("{}.{}", quote(&name.schema), quote(&name.table))
+}

@@ -1,0 +1,182 @@
+//! Reads a copy as any program beside the consumer would.
+
+use rusqlite::{Connection, OpenFlags};
+use tokio_postgres::{Client, SimpleQueryMessage};
+use walgate_wire::TableName;
+
+use super::{
+    canon, quote, quoted,
+    shape::{Shape, Type},
+};
+use crate::{postgres::connect, replica::Target};
+
+/// A reader's connection.
+pub enum Copy {
+    /// None while there is no file.
+    Sqlite(Option<Connection>),
+    Postgres(Client),
+}
+
+#[derive(Clone, Debug)]
+pub struct CopyColumn {
+    pub name: String,
+    /// As declared in the copy.
+    pub ty: String,
+}
+
+impl Copy {
+    pub async fn open(target: &Target) -> Copy {
+        match target {
+            Target::Sqlite(file) => {
+                let connection =
+                    Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).ok();
+                if let Some(connection) = &connection {
+                    let _ = connection.busy_timeout(std::time::Duration::from_secs(10));
+                }
+                Copy::Sqlite(connection)
+            }
+            Target::Postgres(url) => Copy::Postgres(connect(url).await),
+        }
+    }
+
+    /// Rows; none while there is no such table.
+    pub async fn count(&self, table: &str) -> Option<u64> {
+        self.count_of(&table.parse().expect("a table name")).await
+    }
+
+    pub(super) async fn count_of(&self, table: &TableName) -> Option<u64> {
+        let value = self.one(&format!("select count(*) from {}", self.local(table))).await?;
+        value.first()?.as_ref()?.parse().ok()
+    }
+
+    /// Sums of one column of two tables, in one snapshot of a reader.
+    pub async fn sums(&self, a: &str, b: &str, column: &str) -> Option<(i64, i64)> {
+        let row = self
+            .one(&format!(
+                "select (select sum({column}) from {a}), (select sum({column}) from {b})"
+            ))
+            .await?;
+        let number = |index: usize| row.get(index)?.as_ref()?.parse().ok();
+        Some((number(0)?, number(1)?))
+    }
+
+    /// One row as texts; none if the query fails.
+    async fn one(&self, sql: &str) -> Option<Vec<Option<String>>> {
+        match self {
+            Copy::Sqlite(connection) => {
+                let mut statement = connection.as_ref()?.prepare(sql).ok()?;
+                let width = statement.column_count();
+                let cell = |row: &rusqlite::Row<'_>, index| {
+                    row.get::<_, Option<i64>>(index).map(|i| i.map(|i| i.to_string()))
+                };
+                statement
+                    .query_row([], |row| (0..width).map(|index| cell(row, index)).collect())
+                    .ok()
+            }
+            Copy::Postgres(client) => rows(client, sql).await?.into_iter().next(),
+        }
+    }
+
+    /// What the copy calls a table.
+    fn local(&self, table: &TableName) -> String {
+        match self {
+            Copy::Sqlite(_) => quote(&sqlite_name(table)),
+            Copy::Postgres(_) => quoted(table),
+        }
+    }
+
+    pub(super) async fn columns(&self, table: &TableName) -> Option<Vec<CopyColumn>> {
+        let columns: Vec<CopyColumn> = match self {
+            Copy::Sqlite(connection) => {
+                let sql = "select name, type from pragma_table_info(?1)";
+                let mut statement = connection.as_ref()?.prepare(sql).ok()?;
+                let column =
+                    |row: &rusqlite::Row<'_>| Ok(CopyColumn { name: row.get(0)?, ty: row.get(1)? });
+                let found = statement.query_map([sqlite_name(table)], column).ok()?;
+                found.collect::<Result<_, _>>().ok()?
+            }
+            Copy::Postgres(client) => {
+                let sql = format!(
+                    "select attname, format_type(atttypid, null) from pg_attribute
+                     where attrelid = to_regclass('{}') and attnum > 0 and not attisdropped",
+                    quoted(table).replace('\'', "''")
+                );
+                let column = |mut row: Vec<Option<String>>| {
+                    let ty = row.pop().flatten().unwrap_or_default();
+                    CopyColumn { name: row.pop().flatten().unwrap_or_default(), ty }
+                };
+                rows(client, &sql).await?.into_iter().map(column).collect()
+            }
+        };
+        (!columns.is_empty()).then_some(columns)
+    }
+
+    /// Every row as one canonical text.
+    pub(super) async fn rows(
+        &self,
+        table: &TableName,
+        columns: &[CopyColumn],
+        shape: &Shape,
+    ) -> Option<Vec<String>> {
+        let list: Vec<_> = columns.iter().map(|column| quote(&column.name)).collect();
+        let sql = format!("select {} from {}", list.join(", "), self.local(table));
+        let types: Vec<Type> = columns.iter().map(|column| shape.ty(&column.name)).collect();
+        match self {
+            Copy::Sqlite(connection) => {
+                let mut statement = connection.as_ref()?.prepare(&sql).ok()?;
+                let cells = |row: &rusqlite::Row<'_>| {
+                    let cell = |(index, ty)| Ok(canon::sqlite(ty, row.get_ref(index)?));
+                    Ok(types
+                        .iter()
+                        .enumerate()
+                        .map(cell)
+                        .collect::<rusqlite::Result<Vec<_>>>()?
+                        .join(" | "))
+                };
+                statement.query_map([], cells).ok()?.collect::<Result<_, _>>().ok()
+            }
+            Copy::Postgres(client) => {
+                let row = |row: Vec<Option<String>>| {
+                    let cells = row.iter().zip(columns).zip(&types);
+                    let cell = |((cell, column), ty): ((&Option<String>, &CopyColumn), &Type)| {
+                        postgres_cell(&column.ty, ty, cell.as_deref())
+                    };
+                    cells.map(cell).collect::<Vec<_>>().join(" | ")
+                };
+                Some(rows(client, &sql).await?.into_iter().map(row).collect())
+            }
+        }
+    }
+
+    /// What the source's value has to look like in [`Copy::rows`].
+    pub(super) fn expected(&self, ty: &Type, text: Option<&str>) -> String {
+        canon::source(ty, text)
+    }
+}
+
+/// Where the copy could not have the type, a nested value is JSON and a leaf the text.
+fn postgres_cell(declared: &str, ty: &Type, cell: Option<&str>) -> String {
+    let nested = matches!(ty, Type::Array(_) | Type::Composite(_) | Type::Hstore | Type::Vector);
+    match cell {
+        Some(text) if nested && matches!(declared, "json" | "jsonb" | "text") => {
+            canon::json_text(ty, text)
+        }
+        cell => canon::source(ty, cell),
+    }
+}
+
+/// `users`, `sales.orders`; parts with dots or quotes are quoted.
+fn sqlite_name(table: &TableName) -> String {
+    let shown = table.to_string();
+    shown.strip_prefix("public.").map_or(shown.clone(), str::to_owned)
+}
+
+async fn rows(client: &Client, sql: &str) -> Option<Vec<Vec<Option<String>>>> {
+    let row = |message: SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+        }
+        _ => None,
+    };
+    Some(client.simple_query(sql).await.ok()?.into_iter().filter_map(row).collect())
+}

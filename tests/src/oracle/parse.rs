@@ -1,0 +1,146 @@
+//! Reads what Postgres prints for arrays, composites, hstore and vectors.
+
+use super::shape::Type;
+
+/// A nested value whose leaves are as Postgres prints them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tree {
+    Null,
+    Leaf(Type, String),
+    List(Vec<Tree>),
+    Map(Vec<(String, Tree)>),
+}
+
+pub fn tree(ty: &Type, text: &str) -> Tree {
+    match ty {
+        Type::Array(element) => {
+            // Bounds other than 1 do not travel.
+            let literal =
+                if text.starts_with('[') { text.split_once('=').expect("bounds").1 } else { text };
+            Cursor { rest: literal }.array(element)
+        }
+        Type::Composite(fields) => Cursor { rest: text }.composite(fields),
+        Type::Hstore => Cursor { rest: text }.hstore(),
+        Type::Vector => {
+            let items = text.trim_matches(['[', ']']).split(',');
+            Tree::List(items.map(|item| Tree::Leaf(Type::Float4, item.to_owned())).collect())
+        }
+        leaf => Tree::Leaf(leaf.clone(), text.to_owned()),
+    }
+}
+
+struct Cursor<'a> {
+    rest: &'a str,
+}
+
+impl Cursor<'_> {
+    fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
+    }
+
+    fn next(&mut self) -> char {
+        let next = self.peek().unwrap_or_else(|| panic!("the value ends too early"));
+        self.rest = &self.rest[next.len_utf8()..];
+        next
+    }
+
+    fn array(&mut self, element: &Type) -> Tree {
+        assert_eq!(self.next(), '{', "before {:?}", self.rest);
+        let mut items = vec![];
+        while self.peek() != Some('}') {
+            if self.peek() == Some('{') {
+                items.push(self.array(element));
+            } else {
+                let (text, quoted) = self.word(&[',', '}']);
+                items.push(if !quoted && text == "NULL" {
+                    Tree::Null
+                } else {
+                    tree(element, &text)
+                });
+            }
+            if self.peek() == Some(',') {
+                self.next();
+            }
+        }
+        self.next();
+        Tree::List(items)
+    }
+
+    fn composite(&mut self, fields: &[(String, Type)]) -> Tree {
+        assert_eq!(self.next(), '(', "before {:?}", self.rest);
+        let mut pairs = vec![];
+        for (name, ty) in fields {
+            let (text, quoted) = self.word(&[',', ')']);
+            let value = if !quoted && text.is_empty() { Tree::Null } else { tree(ty, &text) };
+            pairs.push((name.clone(), value));
+            self.next();
+        }
+        Tree::Map(pairs)
+    }
+
+    fn hstore(&mut self) -> Tree {
+        let mut pairs = vec![];
+        while self.peek().is_some() {
+            let (key, _) = self.word(&['=']);
+            assert_eq!((self.next(), self.next()), ('=', '>'));
+            let (value, quoted) = self.word(&[',']);
+            let value =
+                if !quoted && value == "NULL" { Tree::Null } else { Tree::Leaf(Type::Text, value) };
+            pairs.push((key, value));
+            while matches!(self.peek(), Some(',' | ' ')) {
+                self.next();
+            }
+        }
+        Tree::Map(pairs)
+    }
+
+    /// Up to one of `ends`, which stays; also whether any of it was quoted. Quotes are doubled or escaped.
+    fn word(&mut self, ends: &[char]) -> (String, bool) {
+        let (mut text, mut inside, mut quoted) = (String::new(), false, false);
+        while let Some(next) = self.peek() {
+            if !inside && ends.contains(&next) {
+                break;
+            }
+            self.next();
+            match next {
+                '\\' => text.push(self.next()),
+                '"' if inside && self.peek() == Some('"') => text.push(self.next()),
+                '"' => (inside, quoted) = (!inside, true),
+                other => text.push(other),
+            }
+        }
+        (text, quoted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(text: &str) -> Tree {
+        Tree::Leaf(Type::Text, text.to_owned())
+    }
+
+    #[test]
+    fn nested_literals_are_read() {
+        let texts = Type::Array(Box::new(Type::Text));
+        let list = |items: Vec<Tree>| Tree::List(items);
+        assert_eq!(tree(&texts, "{}"), list(vec![]));
+        assert_eq!(
+            tree(&texts, r#"{"",NULL,"null","a,b","q\"\\",é}"#),
+            list(vec![leaf(""), Tree::Null, leaf("null"), leaf("a,b"), leaf("q\"\\"), leaf("é")])
+        );
+        assert_eq!(
+            tree(&texts, "[5:6]={{a},{b}}"),
+            list(vec![list(vec![leaf("a")]), list(vec![leaf("b")])])
+        );
+        let address = Type::Composite(vec![("street".into(), Type::Text), ("tags".into(), texts)]);
+        let expected = Tree::Map(vec![
+            ("street".into(), leaf("a, \"b\"")),
+            ("tags".into(), list(vec![leaf("x y"), leaf("z")])),
+        ]);
+        assert_eq!(tree(&address, r#"("a, ""b""","{""x y"",z}")"#), expected);
+        let pairs = vec![("a b".into(), leaf("1")), ("c".into(), Tree::Null)];
+        assert_eq!(tree(&Type::Hstore, r#""a b"=>"1", "c"=>NULL"#), Tree::Map(pairs));
+    }
+}

@@ -1,0 +1,127 @@
+//! What the source's catalog says about a table's columns, as far as copies render types differently.
+
+use std::collections::BTreeMap;
+
+use walgate_wire::TableName;
+
+use super::{copy::CopyColumn, quoted};
+use crate::Database;
+
+/// How values of a type look in a copy.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Type {
+    Bool,
+    Int,
+    Float4,
+    Float8,
+    Bytes,
+    Json,
+    /// As Postgres prints it.
+    Text,
+    Array(Box<Type>),
+    Composite(Vec<(String, Type)>),
+    Hstore,
+    /// pgvector's.
+    Vector,
+}
+
+#[derive(Debug)]
+pub struct Shape {
+    columns: BTreeMap<String, Column>,
+}
+
+#[derive(Debug)]
+struct Column {
+    ty: Type,
+    generated: bool,
+}
+
+impl Shape {
+    pub async fn load(database: &Database, table: &TableName) -> Shape {
+        let sql = format!(
+            "select attname, atttypid, attgenerated <> '' from pg_attribute
+             where attrelid = '{}'::regclass and attnum > 0 and not attisdropped",
+            quoted(table).replace('\'', "''")
+        );
+        let mut columns = BTreeMap::new();
+        for row in database.rows(&sql).await {
+            let [name, oid, generated] = row.map_texts();
+            let ty = load_type(database, &oid).await;
+            columns.insert(name, Column { ty, generated: generated == "t" });
+        }
+        Shape { columns }
+    }
+
+    pub fn ty(&self, column: &str) -> Type {
+        self.columns[column].ty.clone()
+    }
+
+    /// The copy has every column, except that generated ones may be missing.
+    pub fn check_columns(&self, found: &[CopyColumn]) -> Result<(), String> {
+        let names: Vec<_> = found.iter().map(|column| &column.name).collect();
+        let extra: Vec<_> =
+            names.iter().filter(|name| !self.columns.contains_key(**name)).collect();
+        let is_missing =
+            |(name, column): &(&String, &Column)| !column.generated && !names.contains(name);
+        let missing: Vec<_> =
+            self.columns.iter().filter(is_missing).map(|(name, _)| name).collect();
+        if extra.is_empty() && missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!("columns missing: {missing:?}, too many: {extra:?}"))
+    }
+}
+
+fn load_type<'a>(
+    database: &'a Database,
+    oid: &'a str,
+) -> std::pin::Pin<Box<dyn Future<Output = Type> + 'a>> {
+    Box::pin(async move {
+        let sql = format!(
+            "select typname, typtype, typcategory, typelem, typbasetype, typrelid from pg_type where oid = {oid}"
+        );
+        let row = database.rows(&sql).await.remove(0);
+        let [name, kind, category, element, base, relation] = row.map_texts();
+        match (oid, kind.as_str(), name.as_str()) {
+            ("16", ..) => Type::Bool,
+            ("20" | "21" | "23" | "26", ..) => Type::Int,
+            ("700", ..) => Type::Float4,
+            ("701", ..) => Type::Float8,
+            ("17", ..) => Type::Bytes,
+            ("114" | "3802", ..) => Type::Json,
+            (_, "d", _) => load_type(database, &base).await,
+            (_, "c", _) => Type::Composite(load_fields(database, &relation).await),
+            (_, _, "hstore") => Type::Hstore,
+            (_, _, "vector") => Type::Vector,
+            ("22" | "30", ..) => Type::Text,
+            _ if category == "A" => Type::Array(Box::new(load_type(database, &element).await)),
+            _ => Type::Text,
+        }
+    })
+}
+
+async fn load_fields(database: &Database, relation: &str) -> Vec<(String, Type)> {
+    let sql = format!(
+        "select attname, atttypid from pg_attribute
+         where attrelid = {relation} and attnum > 0 and not attisdropped order by attnum"
+    );
+    let mut fields = vec![];
+    for row in database.rows(&sql).await {
+        let [name, oid] = row.map_texts();
+        let ty = load_type(database, &oid).await;
+        fields.push((name, ty));
+    }
+    fields
+}
+
+/// A catalog row without nulls.
+trait Texts {
+    fn map_texts<const N: usize>(self) -> [String; N];
+}
+
+impl Texts for Vec<Option<String>> {
+    fn map_texts<const N: usize>(self) -> [String; N] {
+        let texts: Vec<String> = self.into_iter().map(Option::unwrap_or_default).collect();
+        texts.try_into().expect("as many columns as were asked for")
+    }
+}

@@ -1,0 +1,222 @@
+//! Postgres for tests: one server a major version, shared by all tests of the process, and a database a test.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use walgate_servers::{PgBin, PgOptions, PrivatePostgres, find_all_postgres};
+
+/// Which of the servers that are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Major {
+    Newest,
+    Oldest,
+}
+
+/// A running Postgres.
+pub struct Server {
+    bin: PgBin,
+    process: Mutex<PrivatePostgres>,
+}
+
+/// Runs a test on the shared server of that major version.
+pub fn run_on<T: Future<Output = ()>>(major: Major, test: impl FnOnce(Arc<Server>) -> T) {
+    let all = find_all_postgres();
+    assert!(!all.is_empty(), "no Postgres on this machine; run `cargo xtask setup`");
+    let bin = match major {
+        Major::Newest => all.first(),
+        Major::Oldest if all.len() < 2 => {
+            eprintln!("skipped: only one major version of Postgres is here ({})", all[0].version);
+            return;
+        }
+        Major::Oldest => all.last(),
+    };
+    let server = shared(bin.expect("there is one"));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(test(server));
+}
+
+fn shared(bin: &PgBin) -> Arc<Server> {
+    static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
+    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(server) = servers.iter().find(|server| server.bin == *bin) {
+        return Arc::clone(server);
+    }
+    let server = Arc::new(Server::start(bin, &[]));
+    servers.push(Arc::clone(&server));
+    server
+}
+
+impl Server {
+    /// One of the test's own, for settings that concern the whole server.
+    pub fn start(bin: &PgBin, settings: &[(&str, &str)]) -> Server {
+        let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let options = PgOptions { settings: settings.collect(), ..PgOptions::default() };
+        let process = PrivatePostgres::start(bin, options).expect("Postgres starts");
+        Server { bin: bin.clone(), process: Mutex::new(process) }
+    }
+
+    pub fn bin(&self) -> &PgBin {
+        &self.bin
+    }
+
+    /// To stop, kill and start it.
+    pub fn process(&self) -> MutexGuard<'_, PrivatePostgres> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        self.process().url(database)
+    }
+
+    /// `server_version_num / 10000`.
+    pub fn major(&self) -> u32 {
+        self.bin.version.major
+    }
+}
+
+/// A database that is dropped, with its slots, at the end.
+pub struct Database {
+    server: Arc<Server>,
+    name: String,
+    client: Client,
+}
+
+impl Database {
+    pub async fn create(server: &Arc<Server>) -> Database {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        server.process().psql(&format!("create database {name}")).expect("a database");
+        let client = connect(&server.url(&name)).await;
+        Database { server: Arc::clone(server), name, client }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn url(&self) -> String {
+        self.server.url(&self.name)
+    }
+
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// One more session.
+    pub async fn session(&self) -> Session {
+        Session(connect(&self.url()).await)
+    }
+
+    /// After the server was started anew.
+    pub async fn reconnect(&mut self) {
+        self.client = connect(&self.url()).await;
+    }
+
+    /// Runs statements; several in one text are one transaction.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> impl Future<Output = ()> {
+        execute(&self.client, sql)
+    }
+
+    /// Rows of the last query in `sql`, every value as Postgres prints it.
+    #[track_caller]
+    pub fn rows(&self, sql: &str) -> impl Future<Output = Vec<Vec<Option<String>>>> {
+        query(&self.client, sql)
+    }
+
+    /// The first value.
+    pub async fn value(&self, sql: &str) -> String {
+        let rows = self.rows(sql).await;
+        let first = rows.into_iter().next().and_then(|row| row.into_iter().next());
+        first.flatten().unwrap_or_else(|| panic!("no value: {sql}"))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let name = &self.name;
+        let gone = format!(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots where database = '{name}' and active;
+             select pg_sleep(0.05);
+             select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '{name}';
+             drop database {name} with (force);"
+        );
+        // The server itself may be stopped by now; a slot may take a moment to be released.
+        for _ in 0..10 {
+            if self.server.process().psql(&gone).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+}
+
+/// A session beside the database's own: for transactions that stay open.
+pub struct Session(Client);
+
+impl Session {
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> impl Future<Output = ()> {
+        execute(&self.0, sql)
+    }
+
+    #[track_caller]
+    pub fn rows(&self, sql: &str) -> impl Future<Output = Vec<Vec<Option<String>>>> {
+        query(&self.0, sql)
+    }
+
+    /// Without a panic, for statements that may be cut off.
+    pub async fn try_sql(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.0.batch_execute(sql).await
+    }
+}
+
+/// A session that prints what oracles compare: ISO dates in UTC.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.expect("Postgres accepts a session");
+    tokio::spawn(async move {
+        // Ends with the client, or with the server; the client's calls tell.
+        let _ = connection.await;
+    });
+    let settings = "set timezone = 'UTC'; set datestyle = 'ISO'; set intervalstyle = 'postgres'; \
+                    set extra_float_digits = 1; set bytea_output = 'hex'; set lc_monetary = 'C'";
+    client.batch_execute(settings).await.expect("settings that every version has");
+    client
+}
+
+#[track_caller]
+fn execute(client: &Client, sql: &str) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let done = client.batch_execute(sql).await;
+        done.unwrap_or_else(|e| panic!("{caller}: {}\n{sql}", full(&e)));
+    }
+}
+
+#[track_caller]
+fn query(client: &Client, sql: &str) -> impl Future<Output = Vec<Vec<Option<String>>>> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let messages = client.simple_query(sql).await;
+        let messages = messages.unwrap_or_else(|e| panic!("{caller}: {}\n{sql}", full(&e)));
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+            }
+            _ => None,
+        };
+        messages.iter().filter_map(row).collect()
+    }
+}
+
+fn full(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => error.to_string(),
+    }
+}

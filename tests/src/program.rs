@@ -1,0 +1,168 @@
+//! A child process of a test: its output goes to a file that is shown when the test fails, and it dies with
+//! the test. Which program it is is not known here.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs::{self, File},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Shown of a failed test's log.
+const TAIL_LINES: usize = 60;
+/// A program that does not end by then hangs.
+const END_WITHIN: Duration = Duration::from_secs(60);
+
+thread_local! {
+    /// What this test's thread has started.
+    static STARTED: RefCell<Vec<Weak<Inner>>> = const { RefCell::new(vec![]) };
+}
+
+/// One program, running or ended.
+pub struct Program(Rc<Inner>);
+
+struct Inner {
+    name: String,
+    log: PathBuf,
+    child: RefCell<Child>,
+    /// Its end is no surprise.
+    may_end: Cell<bool>,
+}
+
+/// A program of this workspace, built by `cargo build --release` beside the running test.
+pub fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test knows its own file");
+    let release = test.parent().and_then(Path::parent).expect("target/release/deps/test");
+    let program = release.join(name);
+    assert!(
+        program.is_file(),
+        "{} is missing: run `cargo build --release --workspace --bins`, or `cargo xtask test`",
+        program.display()
+    );
+    program
+}
+
+/// Some program ended by itself: says which, and how.
+pub(crate) fn died_unasked() -> Option<String> {
+    STARTED.with_borrow_mut(|started| {
+        started.retain(|program| program.strong_count() > 0);
+        let running = started.iter().filter_map(Weak::upgrade).filter(|p| !p.may_end.get());
+        running.into_iter().find_map(|program| {
+            let status = program.child.borrow_mut().try_wait().ok().flatten()?;
+            Some(format!("{} ended with {status}", program.name))
+        })
+    })
+}
+
+impl Program {
+    /// Appends standard output and error to `log`.
+    pub fn spawn(
+        name: &str,
+        program: &Path,
+        args: &[String],
+        env: &[(String, String)],
+        log: &Path,
+    ) -> Program {
+        let file = File::options().create(true).append(true).open(log).expect("a log file");
+        let mut command = dying_with_us(program);
+        command.args(args).envs(env.iter().cloned()).stdin(Stdio::null());
+        command.stdout(file.try_clone().expect("one more handle")).stderr(file);
+        // Ctrl-C is for the test, which then takes its programs with it.
+        command.process_group(0);
+        let child =
+            command.spawn().unwrap_or_else(|e| panic!("{name}: {}: {e}", program.display()));
+        let inner = Rc::new(Inner {
+            name: name.to_owned(),
+            log: log.to_owned(),
+            child: RefCell::new(child),
+            may_end: Cell::new(false),
+        });
+        STARTED.with_borrow_mut(|started| started.push(Rc::downgrade(&inner)));
+        Program(inner)
+    }
+
+    pub fn kill9(&self) {
+        self.0.may_end.set(true);
+        let mut child = self.0.child.borrow_mut();
+        let _ = child.kill();
+        child.wait().expect("a killed program is reaped");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(&self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// SIGSTOP: everything stays open and nothing answers.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let mut child = self.0.child.borrow_mut();
+        if child.try_wait().ok().flatten().is_none() {
+            kill_process(Pid::from_child(&child), signal).expect("our own child takes signals");
+        }
+    }
+
+    /// Waits for its end.
+    pub fn ended(&self) -> ExitStatus {
+        self.0.may_end.set(true);
+        let deadline = Instant::now() + END_WITHIN;
+        loop {
+            if let Some(status) = self.0.child.borrow_mut().try_wait().expect("our own child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{} does not end", self.0.name);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.0.child.borrow_mut().try_wait().expect("our own child").is_some()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.child.borrow().id()
+    }
+
+    /// All that it has said, over all its lives if it shares its log with predecessors.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(&self.0.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+            eprintln!("--- {} said ({}):\n{tail}\n---", self.0.name, self.0.log.display());
+        }
+    }
+}
+
+/// Under `setpriv --pdeathsig` where there is one: a test that is killed leaves nothing behind. The signal comes
+/// when the spawning *thread* ends, which is the test's own.
+fn dying_with_us(program: &Path) -> Command {
+    let setpriv = Path::new("/usr/bin/setpriv");
+    if !setpriv.exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}

@@ -1,0 +1,78 @@
+//! `walgate replicate` as a user runs it: a child process with a SQLite file or a Postgres database.
+
+use std::path::PathBuf;
+
+use crate::{
+    Database,
+    program::{Program, built},
+};
+
+/// Where the copy is.
+#[derive(Clone, Debug)]
+pub enum Target {
+    Sqlite(PathBuf),
+    /// URL of a database.
+    Postgres(String),
+}
+
+/// A replica that was started.
+pub struct Replica {
+    pub target: Target,
+    args: Vec<String>,
+    log: PathBuf,
+    program: Program,
+}
+
+impl Replica {
+    pub(crate) fn start(nats: &str, target: Target, tables: &[&str], log: PathBuf) -> Replica {
+        let to = match &target {
+            Target::Sqlite(file) => format!("sqlite:{}", file.display()),
+            Target::Postgres(url) => url.clone(),
+        };
+        let mut args: Vec<String> =
+            ["replicate", "--nats", nats, "--to", &to].map(str::to_owned).into();
+        args.extend(tables.iter().flat_map(|table| ["--table".to_owned(), (*table).to_owned()]));
+        let program = spawn(&args, &log);
+        Replica { target, args, log, program }
+    }
+
+    pub fn kill9(&self) {
+        self.program.kill9();
+    }
+
+    /// SIGTERM; it has to end in order.
+    pub fn stop(&self) {
+        let status = self.program.terminate();
+        assert!(status.success(), "the replica ended with {status}");
+    }
+
+    /// On the same copy.
+    pub fn start_again(&mut self) {
+        self.program.kill9();
+        self.program = spawn(&self.args, &self.log);
+    }
+
+    pub fn log(&self) -> String {
+        self.program.log()
+    }
+}
+
+fn spawn(args: &[String], log: &std::path::Path) -> Program {
+    let env = [("NO_COLOR".to_owned(), "1".to_owned())];
+    Program::spawn("replica", &built("walgate"), args, &env, log)
+}
+
+impl Target {
+    pub fn database(database: &Database) -> Target {
+        Target::Postgres(database.url())
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Target::Sqlite(_) => "SQLite",
+            Target::Postgres(_) => "Postgres",
+        })
+    }
+}

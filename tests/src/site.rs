@@ -1,0 +1,111 @@
+//! One test's world: a source database, a broker, a folder for everything else.
+
+use std::{
+    cell::Cell,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+use walgate_servers::NatsOptions;
+use walgate_wire::Lsn;
+
+use crate::{Broker, Database, Replica, Server, gateway::GatewayOptions, replica::Target};
+
+/// Fields are dropped in this order: the folder is the last that programs may still write to.
+pub struct Site {
+    pub database: Database,
+    pub broker: Broker,
+    folder: TempDir,
+    replicas: Cell<u32>,
+}
+
+impl Site {
+    pub async fn new(server: &Arc<Server>) -> Site {
+        Site::with_nats(server, NatsOptions::default()).await
+    }
+
+    pub async fn with_nats(server: &Arc<Server>, options: NatsOptions) -> Site {
+        let database = Database::create(server).await;
+        let broker = Broker::start(options).await;
+        let folder = tempfile::Builder::new().prefix("walgate-test-").tempdir_in("/var/tmp");
+        let folder = folder.or_else(|_| tempfile::tempdir()).expect("a folder");
+        fs::create_dir(folder.path().join("dictionaries")).expect("a folder in a folder");
+        Site { database, broker, folder, replicas: Cell::new(0) }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn dictionaries(&self) -> PathBuf {
+        self.folder().join("dictionaries")
+    }
+
+    /// Runs statements at the source.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> impl Future<Output = ()> {
+        self.database.sql(sql)
+    }
+
+    /// The gateway of this site, for these tables.
+    pub fn gateway(&self, tables: &[&str]) -> GatewayOptions {
+        GatewayOptions {
+            folder: self.folder().to_owned(),
+            name: "gateway".to_owned(),
+            postgres: self.database.url(),
+            slot: self.slot(),
+            publication: "walgate".to_owned(),
+            nats: self.broker.url(),
+            tables: tables.iter().map(|table| ((*table).to_owned(), None)).collect(),
+            env: vec![],
+        }
+    }
+
+    /// Slots are shared by all databases of a server: each site has a name of its own.
+    pub fn slot(&self) -> String {
+        format!("slot_{}", self.database.name())
+    }
+
+    /// Kills or stops the server, starts it again and connects anew. Only for a server of the test's own.
+    pub async fn restart_postgres(&mut self, kill: bool) {
+        let mut server = self.database.server().process();
+        let stopped = if kill { server.kill9() } else { server.stop_fast() };
+        stopped.and_then(|()| server.start_again()).expect("Postgres starts again");
+        drop(server);
+        self.database.reconnect().await;
+    }
+
+    /// What Postgres was told last.
+    pub async fn confirmed(&self) -> Lsn {
+        let slot = self.slot();
+        let sql = format!(
+            "select confirmed_flush_lsn from pg_replication_slots where slot_name = '{slot}'"
+        );
+        self.database.value(&sql).await.parse().expect("an LSN")
+    }
+
+    /// A copy in a SQLite file.
+    pub fn sqlite(&self, tables: &[&str]) -> Replica {
+        let number = self.number();
+        let file = self.folder().join(format!("replica{number}.db"));
+        Replica::start(&self.broker.url(), Target::Sqlite(file), tables, self.replica_log(number))
+    }
+
+    /// A copy in another database.
+    pub fn postgres(&self, database: &Database, tables: &[&str]) -> Replica {
+        let number = self.number();
+        let target = Target::database(database);
+        Replica::start(&self.broker.url(), target, tables, self.replica_log(number))
+    }
+
+    fn number(&self) -> u32 {
+        self.replicas.set(self.replicas.get() + 1);
+        self.replicas.get()
+    }
+
+    fn replica_log(&self, number: u32) -> PathBuf {
+        self.folder().join(format!("replica{number}.log"))
+    }
+}

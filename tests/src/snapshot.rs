@@ -1,0 +1,120 @@
+//! Asks for snapshots and reads them from `INIT`, as a consumer in any language would.
+
+use serde_json::Value as Json;
+use walgate_wire::{
+    Caps, ChunkDigest, InitError, InitMeta, InitStart, Token, decode_chunk, from_msgpack, subjects,
+};
+
+use crate::{
+    Broker, Site, eventually, json,
+    stream::{self, Message, Opener},
+};
+
+/// A snapshot that was read and agrees with its meta.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub start: InitStart,
+    pub meta: InitMeta,
+    /// One array a row.
+    pub rows: Vec<Json>,
+    /// Dictionaries that its chunks name.
+    pub dictionaries: Vec<String>,
+}
+
+/// Whether the request was accepted.
+pub async fn request(broker: &Broker, token: &str) -> bool {
+    let subject = format!("{}{token}", subjects::REQUEST_PREFIX);
+    match broker.jetstream().publish(subject, "".into()).await {
+        Ok(ack) => ack.await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+async fn of_kind(broker: &Broker, prefix: &str) -> Vec<Message> {
+    let messages = stream::messages(broker, "INIT").await;
+    messages.into_iter().filter(|message| message.subject.starts_with(prefix)).collect()
+}
+
+pub async fn starts(broker: &Broker) -> Vec<Message> {
+    of_kind(broker, "init.start.").await
+}
+
+pub async fn metas(broker: &Broker) -> Vec<Message> {
+    of_kind(broker, "init.meta.").await
+}
+
+/// Waits for the refusal of a table.
+pub async fn error(broker: &Broker, token: &str) -> InitError {
+    let subject = format!("init.error.{token}");
+    let found = eventually("a snapshot is refused", async || {
+        of_kind(broker, &subject).await.pop().ok_or("no init.error".to_owned())
+    });
+    from_msgpack(&found.await.payload).expect("an init.error")
+}
+
+impl Site {
+    /// The latest snapshot of a table; asks for one.
+    pub async fn snapshot(&self, token: &str) -> Snapshot {
+        let before = metas(&self.broker).await.len();
+        let known = starts(&self.broker).await.last().map_or(0, |start| start.sequence);
+        eventually("a snapshot is asked for", async || {
+            if request(&self.broker, token).await { Ok(()) } else { Err("refused".to_owned()) }
+        })
+        .await;
+        let subject = subjects::init_meta(&Token::parse(token).expect("a token"));
+        let meta = eventually("the snapshot is complete", async || {
+            let metas = of_kind(&self.broker, &subject).await;
+            let last = metas.into_iter().next_back().filter(|meta| meta.sequence > known);
+            last.ok_or(format!("{before} metas before"))
+        })
+        .await;
+        let meta: InitMeta = from_msgpack(&meta.payload).expect("init.meta");
+        self.read_snapshot(token, meta).await
+    }
+
+    async fn read_snapshot(&self, token: &str, meta: InitMeta) -> Snapshot {
+        let mut messages = stream::messages(&self.broker, "INIT").await;
+        let start = messages
+            .iter()
+            .rfind(|m| m.subject == format!("init.start.{token}"))
+            .expect("init.start");
+        let start: InitStart = from_msgpack(&start.payload).expect("init.start");
+        assert_eq!(start, meta.start, "what start says, plus");
+        let prefix = format!("init.snap.{token}.{}.", start.snapshot_id);
+        messages.retain(|message| message.subject.starts_with(&prefix));
+        let mut opener = Opener::new(&self.broker).await;
+        let mut digest = ChunkDigest::default();
+        let (mut rows, mut dictionaries, mut raw_bytes, mut bytes) = (vec![], vec![], 0, 0);
+        for body in stream::bodies(messages) {
+            let number = body.subject[prefix.len()..].parse().expect("a chunk number");
+            let opened = opener.open(&body).await;
+            if !digest.add(number, ChunkDigest::of(&opened)) {
+                continue;
+            }
+            raw_bytes += opened.len() as u64;
+            bytes += body.sent.len() as u64;
+            dictionaries
+                .extend(body.headers.get(walgate_wire::DICT).map(|name| name.as_str().to_owned()));
+            let chunk =
+                decode_chunk(&opened, start.columns.len(), &Caps::default()).expect("a chunk");
+            let Json::Array(more) = json::chunk(chunk) else { unreachable!("rows are an array") };
+            rows.extend(more);
+        }
+        assert_eq!(digest.count(), meta.batch_count);
+        assert_eq!(rows.len() as u64, meta.row_count);
+        assert_eq!((raw_bytes, bytes), (meta.raw_bytes, meta.bytes));
+        assert_eq!(digest.finish(), meta.sha256);
+        dictionaries.dedup();
+        Snapshot { start, meta, rows, dictionaries }
+    }
+
+    /// The latest schema in KV, none before there is one.
+    pub async fn schema(&self, token: &str) -> Option<walgate_wire::Schema> {
+        let bucket = self.broker.jetstream().get_stream("KV_schemas").await.ok()?;
+        let message =
+            bucket.get_last_raw_message_by_subject(&format!("$KV.schemas.{token}")).await.ok()?;
+        let mut schema: walgate_wire::Schema = from_msgpack(&message.payload).expect("a schema");
+        schema.revision = message.sequence;
+        Some(schema)
+    }
+}

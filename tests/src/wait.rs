@@ -1,0 +1,41 @@
+//! Waiting for what has to become true, without a clock in any assertion: the deadline only ends a test that
+//! would otherwise hang.
+
+use std::time::{Duration, Instant};
+
+use crate::program;
+
+/// Generous: a loaded machine is not a bug.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Looks until it sees, and returns what it saw. An `Err` says what was seen instead. A program that ended
+/// although the test did not ask it to ends the wait.
+#[track_caller]
+pub fn eventually<T, L>(what: &str, look: L) -> impl Future<Output = T>
+where
+    L: AsyncFnMut() -> Result<T, String>,
+{
+    let caller = std::panic::Location::caller();
+    wait(what.to_owned(), caller, look)
+}
+
+async fn wait<T, L>(what: String, caller: &'static std::panic::Location<'static>, mut look: L) -> T
+where
+    L: AsyncFnMut() -> Result<T, String>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let reason = match look().await {
+            Ok(seen) => return seen,
+            Err(reason) => reason,
+        };
+        if let Some(dead) = program::died_unasked() {
+            panic!("{caller}: while waiting: {what}: {dead}; last seen: {reason}");
+        }
+        assert!(Instant::now() < deadline, "{caller}: waited in vain: {what}; last seen: {reason}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,8 @@
+//! End to end: real Postgres, real NATS, the real programs. One file a subject.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod changes;
+mod exactly_once;
+mod schema_changes;
+mod snapshots;
+mod types;

@@ -1,0 +1,133 @@
+//! DDL while changes flow: replicas follow, no row is read by the wrong shape.
+
+use walgate_tests::{Audit, Database, Site, eventually, load::Writer, on_each_postgres, stream};
+
+on_each_postgres! {
+    /// Each step alone, rows before and after it in flight.
+    async fn columns_come_and_go(server) {
+        let site = Site::new(&server).await;
+        let copy = Database::create(&server).await;
+        site.sql("create table t (id int primary key, a int, b text, c numeric); insert into t select i, i, 'b' || i, i from generate_series(1, 50) i").await;
+        let _gateway = site.gateway(&["t"]).start().await;
+        let audit = Audit::begin(&site.database).await;
+        let sqlite = site.sqlite(&["t"]);
+        let postgres = site.postgres(&copy, &["t"]);
+        site.same(&sqlite, "t").await;
+        site.same(&postgres, "t").await;
+        let ddl = [
+            "alter table t add column nullable text",
+            "alter table t add column filled int default 7",
+            "alter table t add column stamped timestamptz not null default now()",
+            "alter table t drop column c",
+            "alter table t rename column b to \"B with space\"",
+            "alter table t alter column a type bigint",
+            "alter table t alter column a type text using 'was ' || a",
+            "alter table t alter column filled type numeric(10,2)",
+            // Two columns exchange their names.
+            "alter table t rename column nullable to x; alter table t rename column filled to nullable; alter table t rename column x to filled",
+            // One goes, another of its name comes.
+            "alter table t drop column filled; alter table t add column filled boolean",
+            "alter table t drop column nullable, drop column stamped, add column late jsonb",
+            // Others' business.
+            "create index on t (a); create table unrelated (id int); alter table t alter column a set default 'd'",
+        ];
+        for (n, step) in ddl.into_iter().enumerate() {
+            let first = 1000 * (n + 1);
+            site.sql(&format!("insert into t (id) select i from generate_series({first}, {first} + 20) i; update t set a = '1{n}' where id % 3 = 0")).await;
+            site.sql(step).await;
+            site.sql(&format!("insert into t (id) values ({first} - 1); delete from t where id = {first} + 5; update t set a = '2{n}' where id % 7 = 0")).await;
+            site.same(&sqlite, "t").await;
+            site.same(&postgres, "t").await;
+        }
+        // Reading asserts that each revision was stored before the first message that names it.
+        let entries = audit.assert_stream_is_exact(&site, &[("t", "t")]).await;
+        let mut revisions: Vec<_> = stream::changes(&entries).map(|change| change.schema_revision).collect();
+        assert!(revisions.is_sorted(), "a later row never has an older shape");
+        revisions.dedup();
+        assert!(revisions.len() > 10, "{revisions:?}");
+    }
+
+    async fn the_key_changes(server) {
+        let site = Site::new(&server).await;
+        let copy = Database::create(&server).await;
+        site.sql("create table t (id int primary key, code text not null, v int); insert into t select i, 'c' || i, i from generate_series(1, 20) i").await;
+        let _gateway = site.gateway(&["t"]).start().await;
+        let sqlite = site.sqlite(&["t"]);
+        let postgres = site.postgres(&copy, &["t"]);
+        for step in [
+            "select 1",
+            "alter table t drop constraint t_pkey, add primary key (code)",
+            "alter table t replica identity full",
+            "alter table t drop constraint t_pkey",
+            "alter table t add primary key (id, code)",
+            "alter table t replica identity default",
+        ] {
+            site.sql(step).await;
+            site.sql("insert into t select max(id) + 1, 'n' || max(id), 0 from t; update t set v = v + 1 where id % 2 = 0; delete from t where id = (select min(id) from t)").await;
+            site.same(&sqlite, "t").await;
+            site.same(&postgres, "t").await;
+        }
+    }
+
+    /// DDL inside a transaction with rows before and after it, while others write.
+    async fn ddl_under_load(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id bigint generated always as identity primary key, v text)").await;
+        let _gateway = site.gateway(&["t"]).start().await;
+        let audit = Audit::begin(&site.database).await;
+        let sqlite = site.sqlite(&["t"]);
+        let writer = Writer::start(&site.database, |n| format!(
+            "insert into t (v) values ('writer {n}'); update t set v = v || '+' where id = (select max(id) - {} from t)", n % 9
+        )).await;
+        for n in 0..12 {
+            writer.writes(15).await;
+            let default = if n % 3 == 0 { "default 5" } else { "" };
+            site.sql(&format!(
+                "begin; lock table t; insert into t (v) values ('before {n}'); alter table t add column c{n} int {default};
+                 insert into t (v, c{n}) values ('after {n}', {n}); {} commit;",
+                if n % 4 == 3 { format!("alter table t drop column c{};", n - 2) } else { String::new() },
+            )).await;
+        }
+        writer.finish().await;
+        site.same(&sqlite, "t").await;
+        audit.assert_stream_is_exact(&site, &[("t", "t")]).await;
+    }
+
+    async fn a_table_is_added_to_the_configuration(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table old (id int primary key, v text); create table fresh (id int primary key, v text);
+                  insert into old values (1, 'x'); insert into fresh select i, 'early' from generate_series(1, 100) i").await;
+        let gateway = site.gateway(&["old"]).start().await;
+        let audit = Audit::begin(&site.database).await;
+        let replica = site.sqlite(&["old"]);
+        site.same(&replica, "old").await;
+        site.sql("insert into old values (2, 'y'); insert into fresh values (200, 'not yet')").await;
+        site.same(&replica, "old").await;
+        let before = site.schema("old").await;
+
+        let options = gateway.stop();
+        site.sql("insert into old values (3, 'while it was down'); insert into fresh values (201, 'still not')").await;
+        let _gateway = options.table("fresh").start().await;
+        site.sql("insert into old values (4, 'z'); insert into fresh values (202, 'now')").await;
+        let both = site.sqlite(&["old", "fresh"]);
+        site.same(&both, "fresh").await;
+        site.same(&both, "old").await;
+        site.same(&replica, "old").await;
+        assert_eq!(site.schema("old").await, before, "the other table was not touched");
+        audit.assert_stream_is_exact(&site, &[("old", "old"), ("fresh", "fresh")]).await;
+    }
+
+    async fn a_table_is_dropped_and_comes_back(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key, v text); create table u (id int primary key); insert into t values (1, 'x')").await;
+        let _gateway = site.gateway(&["t", "u"]).start().await;
+        let replica = site.sqlite(&["t", "u"]);
+        site.same(&replica, "t").await;
+        site.sql("drop table t; insert into u values (1)").await;
+        site.same(&replica, "u").await;
+        site.sql("create table t (id int primary key, w int); insert into t values (5, 6); alter publication walgate add table t; insert into t values (6, 7)").await;
+        site.sql("insert into u values (2)").await;
+        site.same(&replica, "u").await;
+        eventually("the new table is there", async || site.differences(&replica, "t").await).await;
+    }
+}

@@ -1,0 +1,246 @@
+//! The hand-over from snapshot to changes loses nothing and shows no state that never was.
+
+use std::{sync::Arc, time::SystemTime};
+
+use futures::future::join_all;
+use walgate_tests::{
+    Audit, Database, Replica, Server, Site, eventually, load::Writer, on_each_postgres,
+    on_newest_postgres, oracle::Copy, replica::Target, snapshot, stream,
+};
+
+/// Moves money between two accounts of either table: what is in the bank stays the same.
+fn transfer(n: u64) -> String {
+    let (from, to, amount) = ((n * 7919) % 1000, (n * 104_729 + 13) % 1000, n % 97);
+    let (a, b) = if n % 2 == 0 { ("checking", "checking") } else { ("checking", "savings") };
+    format!(
+        "begin; update {a} set balance = balance - {amount} where id = {from};
+         update {b} set balance = balance + {amount} where id = {to}; commit"
+    )
+}
+
+const BANK: &str = "create table checking (id int primary key, balance bigint, filler text);
+    create table savings (id int primary key, balance bigint, filler text);
+    insert into checking select i, 1000, repeat('x', 400) from generate_series(0, 19999) i;
+    insert into savings select i, 1000, repeat('y', 400) from generate_series(0, 19999) i;";
+const TOTAL: i64 = 40_000_000;
+
+/// Reads the replica until `goal` readings saw money in both tables; each saw all of it.
+async fn watch(replica: &Replica, goal: usize) {
+    let copy = Copy::open(&replica.target).await;
+    let mut seen = 0;
+    eventually("enough readings of the bank", async || {
+        let sums = copy.sums("checking", "savings", "balance").await;
+        if let Some((checking, savings)) = sums {
+            assert_eq!(
+                checking + savings,
+                TOTAL,
+                "after {seen} good readings: {checking} + {savings}"
+            );
+            seen += 1;
+        }
+        if seen >= goal { Ok(()) } else { Err(format!("{seen} readings, the last: {sums:?}")) }
+    })
+    .await;
+}
+
+on_each_postgres! {
+    async fn readers_of_the_bank_never_see_a_wrong_total(server) {
+        let site = Site::new(&server).await;
+        let copy = Database::create(&server).await;
+        site.sql(BANK).await;
+        let _gateway = site.gateway(&["checking", "savings"]).set("SNAPSHOT_CHUNK_BYTES", 100_000).start().await;
+        let audit = Audit::begin(&site.database).await;
+        let writers = [
+            Writer::start(&site.database, transfer).await,
+            Writer::start(&site.database, |n| transfer(n + 1_000_000)).await,
+        ];
+        let sqlite = site.sqlite(&["checking", "savings"]);
+        let postgres = site.postgres(&copy, &["checking", "savings"]);
+        futures::join!(watch(&sqlite, 60), watch(&postgres, 60));
+        join_all(writers.map(Writer::finish)).await;
+        for table in ["checking", "savings"] {
+            site.same(&sqlite, table).await;
+            site.same(&postgres, table).await;
+        }
+        audit.assert_stream_is_exact(&site, &[("checking", "checking"), ("savings", "savings")]).await;
+    }
+
+    /// A table without a key cannot apply the overlap by key: the transaction ids have to make it exact.
+    async fn a_bag_is_neither_short_nor_double(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table bag (v int, pad text); insert into bag select i % 100, repeat('p', 300) from generate_series(1, 30000) i").await;
+        let _gateway = site.gateway(&["bag"]).set("SNAPSHOT_CHUNK_BYTES", 100_000).start().await;
+        let writers = [
+            Writer::start(&site.database, |n| format!("insert into bag values ({n}, 'first')")).await,
+            Writer::start(&site.database, |n| format!("begin; insert into bag values ({n}, 'second'); select pg_sleep(0.01); insert into bag values ({n}, 'second'); commit")).await,
+        ];
+        let replicas = [site.sqlite(&["bag"]), site.sqlite(&["bag"])];
+        for writer in &writers {
+            writer.writes(50).await;
+        }
+        for replica in &replicas {
+            eventually("the copy is there", async || Copy::open(&replica.target).await.count("bag").await.ok_or("not yet".to_owned())).await;
+        }
+        writers[0].writes(50).await;
+        join_all(writers.map(Writer::finish)).await;
+        for replica in &replicas {
+            site.same(replica, "bag").await;
+        }
+    }
+
+    async fn empty_huge_and_odd(server) {
+        let site = Site::new(&server).await;
+        let copy = Database::create(&server).await;
+        // Random bytes: neither Postgres nor zstd makes them smaller.
+        site.sql(
+            "create table empty (id int primary key, v text);
+             create table huge (id int primary key, v bytea, t text);
+             create function noise(bytes int) returns bytea language sql as
+               $$ select string_agg(decode(md5(random()::text), 'hex'), '') from generate_series(1, bytes / 16) $$;
+             insert into huge values (1, noise(10000000), 'x'), (2, 'small', repeat('compressible ', 800000));
+             create view seen as select id, length(v) as n from huge;
+             create materialized view kept as select id as key from huge;
+             create table no_columns ();
+             insert into no_columns default values;",
+        )
+        .await;
+        let tables = ["empty", "huge", "seen"];
+        let _gateway = site.gateway(&["empty", "huge", "seen", "kept"]).start().await;
+        let audit = Audit::begin(&site.database).await;
+        let sqlite = site.sqlite(&tables);
+        let postgres = site.postgres(&copy, &tables);
+        for table in tables {
+            site.same(&sqlite, table).await;
+            site.same(&postgres, table).await;
+        }
+        site.sql("insert into huge values (3, noise(10000000), null); update huge set t = 'short' where id = 2; update huge set v = noise(3000000) where id = 1").await;
+        site.sql("update huge set id = 4 where id = 3; insert into empty values (1, '')").await;
+        for table in ["empty", "huge"] {
+            site.same(&sqlite, table).await;
+            site.same(&postgres, table).await;
+        }
+        let entries = audit.assert_stream_is_exact(&site, &[("empty", "empty"), ("huge", "huge")]).await;
+        assert!(entries.iter().any(|e| matches!(e, stream::Entry::Changes { parts: 10.., .. })), "a row of many parts");
+        let all = site.snapshot("kept").await;
+        assert_eq!(all.rows.len(), 2);
+    }
+
+    /// Rule 4 of the design: a commit that waits for a standby is in the log and in no snapshot.
+    async fn a_standby_that_never_answers(server) {
+        let own = Arc::new(Server::start(server.bin(), &[]));
+        let site = Site::new(&own).await;
+        site.sql("create table t (id int primary key); insert into t values (1)").await;
+        let gateway = site.gateway(&["t"]).start().await;
+        let audit = Audit::begin(&site.database).await;
+        site.sql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()").await;
+        site.sql("set synchronous_commit = local").await;
+        let waiting = site.database.session().await;
+        let insert = async {
+            waiting.try_sql("insert into t values (2)").await.expect("released in the end");
+        };
+        let rest = async {
+            let stuck = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+            eventually("the commit waits", async || match site.database.value(stuck).await.as_str() {
+                "1" => Ok(()),
+                other => Err(other.to_owned()),
+            }).await;
+            // The naive watermark: the row's commit lies below it, and the snapshot beside it does not see the row.
+            let naive = site.database.rows("begin isolation level repeatable read; select pg_current_wal_lsn(), (select count(*) from t)").await;
+            site.sql("rollback").await;
+            let naive_lsn: walgate_wire::Lsn = naive[0][0].as_deref().unwrap().parse().unwrap();
+            assert_eq!(naive[0][1].as_deref(), Some("1"));
+            let log = audit.log(&site.database).await;
+            assert!(log.last_commit < naive_lsn, "{} is not below {naive_lsn}", log.last_commit);
+
+            let replica = site.sqlite(&["t"]);
+            eventually("the gateway says whom the snapshot waits for", async || {
+                if gateway.log().contains("standby") { Ok(()) } else { Err("nothing in the log".to_owned()) }
+            }).await;
+            let released_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as i128;
+            site.sql("alter system reset synchronous_standby_names; select pg_reload_conf()").await;
+            site.same(&replica, "t").await;
+            let started = snapshot::starts(&site.broker).await;
+            assert!(started.iter().all(|message| message.stored_at > released_at), "it did not wait");
+            assert!(!started.is_empty());
+            // Whoever believes the watermark skips the change: the snapshot has to have the row.
+            let snapshot = site.snapshot("t").await;
+            assert_eq!(snapshot.rows.len(), 2);
+        };
+        futures::join!(insert, rest);
+    }
+}
+
+on_newest_postgres! {
+    async fn a_prepared_transaction_is_waited_for(server) {
+        let own = Arc::new(Server::start(server.bin(), &[]));
+        let site = Site::new(&own).await;
+        site.sql("create table t (id int primary key)").await;
+        let gateway = site.gateway(&["t"]).start().await;
+        site.sql("begin; insert into t values (1); prepare transaction 'stays'").await;
+        let replica = site.sqlite(&["t"]);
+        eventually("the gateway names it", async || {
+            if gateway.log().contains("stays") { Ok(()) } else { Err("nothing in the log".to_owned()) }
+        }).await;
+        assert_eq!(snapshot::starts(&site.broker).await.len(), 0);
+        site.sql("commit prepared 'stays'").await;
+        site.same(&replica, "t").await;
+    }
+
+    async fn fifty_requests_become_one_snapshot(server) {
+        let own = Arc::new(Server::start(server.bin(), &[]));
+        let site = Site::new(&own).await;
+        site.sql("create table t (id int primary key); insert into t select generate_series(1, 1000)").await;
+        let _gateway = site.gateway(&["t"]).start().await;
+        // An old transaction holds the first snapshot up, so that the others meet it.
+        let old = site.database.session().await;
+        old.sql("begin; select pg_current_xact_id()").await;
+        let asked = join_all((0..50).map(|_| snapshot::request(&site.broker, "t"))).await;
+        assert_eq!(asked.iter().filter(|accepted| **accepted).count(), 1, "one waits, the others are refused");
+        old.sql("commit").await;
+        eventually("the snapshot is complete", async || match snapshot::metas(&site.broker).await.len() {
+            1.. => Ok(()),
+            0 => Err("not yet".to_owned()),
+        }).await;
+        assert_eq!(snapshot::starts(&site.broker).await.len(), 1);
+        // And then the next may come.
+        eventually("another request", async || {
+            if snapshot::request(&site.broker, "t").await { Ok(()) } else { Err("refused".to_owned()) }
+        }).await;
+    }
+
+    async fn what_is_not_configured_is_refused(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key); create table secret (id int primary key); insert into secret values (42)").await;
+        let _gateway = site.gateway(&["t"]).start().await;
+        for table in ["secret", "no_such_table", "pg_catalog=2Epg_authid"] {
+            assert!(snapshot::request(&site.broker, table).await);
+            let error = snapshot::error(&site.broker, table).await;
+            assert_eq!(error.code, "unknown_table");
+            assert!(error.message.contains("[[tables]]"), "{}", error.message);
+        }
+        assert_eq!(snapshot::starts(&site.broker).await.len(), 0);
+    }
+
+    async fn the_gateway_dies_during_a_snapshot(server) {
+        let site = Site::new(&server).await;
+        let copy = Database::create(&server).await;
+        site.sql("create table t (id int primary key, v text); insert into t select i, repeat(md5(i::text), 10) from generate_series(1, 60000) i").await;
+        let mut gateway = site.gateway(&["t"]).set("SNAPSHOT_CHUNK_BYTES", 65536).start().await;
+        let writer = Writer::start(&site.database, |n| format!("update t set v = 'changed {n}' where id = {}", n % 60000 + 1)).await;
+        let replicas = [site.sqlite(&["t"]), site.postgres(&copy, &["t"])];
+        for _ in 0..2 {
+            let before = stream::messages(&site.broker, "INIT").await.len();
+            eventually("some chunks", async || match stream::messages(&site.broker, "INIT").await.len() {
+                now if now >= before + 20 => Ok(()),
+                now => Err(format!("{now}")),
+            }).await;
+            gateway = gateway.kill9().start().await;
+        }
+        writer.finish().await;
+        for replica in &replicas {
+            assert!(matches!(replica.target, Target::Sqlite(_) | Target::Postgres(_)));
+            site.same(replica, "t").await;
+        }
+        drop(gateway);
+    }
+}

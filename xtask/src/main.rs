@@ -1,0 +1,95 @@
+//! `cargo xtask`: what a developer types. Finds or fetches the servers, then runs cargo or walgate
+//! with them; it knows nothing of what those do.
+
+mod cargo;
+mod setup;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::setup::Servers;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Set up, demonstrate, test and measure Walgate")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find Postgres and nats-server, or fetch what is missing into the cache
+    Setup,
+    /// Run the demo: a private Postgres, a private broker, the gateway and a replica
+    Demo(Rest),
+    /// Run all tests against real servers, on each major version of Postgres that is here
+    Test(Rest),
+    /// Run the benchmarks
+    Bench(Rest),
+    /// Formatting, lints and layering
+    Check,
+    /// Write the conformance vectors in tests/vectors anew
+    Vectors(Rest),
+}
+
+#[derive(Debug, clap::Args)]
+struct Rest {
+    /// Passed on as they are
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Setup => Servers::ready().map(|_| ExitCode::SUCCESS),
+        Task::Demo(rest) => {
+            let servers = Servers::ready()?;
+            // As the tests build it, so that the tree is compiled once for all of them.
+            cargo::cargo(["build", "--release", "--workspace", "--bin", "walgate"])?;
+            let mut walgate = cargo::built("walgate");
+            servers.export(&mut walgate);
+            cargo::become_it(walgate.arg("demo").args(rest.args))
+        }
+        Task::Test(rest) => {
+            let servers = Servers::ready_for_tests()?;
+            // End-to-end tests run the programs; cargo builds those of other packages only if told.
+            cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
+            let mut test = cargo::command(["test", "--release", "--workspace"]);
+            servers.export(&mut test);
+            cargo::become_it(test.args(rest.args))
+        }
+        Task::Bench(rest) => {
+            let servers = Servers::ready()?;
+            cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
+            let mut bench = cargo::built("bench");
+            servers.export(&mut bench);
+            cargo::become_it(bench.args(rest.args))
+        }
+        Task::Check => {
+            cargo::cargo(["fmt", "--all", "--check"])?;
+            let lints = ["--", "-D", "warnings"];
+            let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--quiet"];
+            cargo::cargo(clippy.into_iter().chain(lints))?;
+            let layering = ["test", "--release", "-p", "walgate-tests", "--test", "layering"];
+            cargo::cargo(layering).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Vectors(rest) => {
+            cargo::cargo(["build", "--release", "--workspace", "--bin", "vectors"])?;
+            let home = Path::new(cargo::ROOT).join("tests/vectors");
+            cargo::become_it(cargo::built("vectors").arg(home).args(rest.args))
+        }
+    }
+}

@@ -74,6 +74,7 @@ fn without_secrets(url: &str) -> String {
 /// The streams and buckets of the wire contract.
 #[derive(Clone, Debug)]
 pub struct Streams {
+    pub client: Client,
     pub context: jetstream::Context,
     pub cdc: Stream,
     pub init: Stream,
@@ -121,6 +122,7 @@ impl Streams {
             schemas: ensure(&context, bucket("schemas", config.replicas)).await?,
             dictionaries: ensure(&context, bucket("dictionaries", config.replicas)).await?,
             context,
+            client: client.clone(),
         })
     }
 }

@@ -6,7 +6,6 @@
 
 use std::{collections::HashMap, time::{Duration, Instant, SystemTime, UNIX_EPOCH}};
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::watch;
 use walgate_wire::{
@@ -19,7 +18,7 @@ use crate::{
     gateway::Gateway,
     pack::{Rendered, TablePacker},
     policy::{Action, SessionError, action},
-    publish::{Chain, Outgoing},
+    publish::{Chain, Headers, Outgoing},
     schemas,
     source::{
         catalog::{Catalog, TableVersion},
@@ -168,9 +167,9 @@ impl Session {
         Ok(Outgoing { subject: subjects::cdc(&table.token), headers, body: packed.body, confirms: None })
     }
 
-    fn headers(&self, position: Position) -> HeaderMap {
+    fn headers(&self, position: Position) -> Headers {
         let position = StreamPosition { epoch: self.epoch, position }.to_string();
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         headers.insert(MSG_ID, position.as_str());
         headers.insert(POS, position);
         headers
@@ -237,7 +236,7 @@ impl Session {
 
 /// The message that states a position.
 pub fn progress_message(
-    headers: HeaderMap,
+    headers: Headers,
     position: Position,
     end_lsn: Lsn,
     at: i64,

@@ -22,7 +22,6 @@ pub struct Gateway(Arc<Shared>);
 #[derive(Debug)]
 pub struct Shared {
     pub config: Config,
-    pub client: async_nats::Client,
     pub streams: Streams,
     pub schemas: Schemas,
     pub assets: Assets,
@@ -43,7 +42,6 @@ impl std::ops::Deref for Gateway {
 impl Gateway {
     pub fn new(
         config: Config,
-        client: async_nats::Client,
         streams: Streams,
         assets: Assets,
         status: Status,
@@ -51,7 +49,7 @@ impl Gateway {
     ) -> Self {
         let schemas = Schemas::new(&streams);
         let quarantined = Mutex::default();
-        Gateway(Arc::new(Shared { config, client, streams, schemas, assets, status, server_version, quarantined }))
+        Gateway(Arc::new(Shared { config, streams, schemas, assets, status, server_version, quarantined }))
     }
 
     /// The configured table of this name.

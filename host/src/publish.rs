@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, HeaderMap, jetstream};
+use async_nats::{Client, jetstream};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::Deserialize;
@@ -32,11 +32,14 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Room for subject and headers below the server's `max_payload`, which counts headers.
 const HEADER_ROOM_BYTES: usize = 1024;
 
+/// Headers of a message, for those who do not know NATS otherwise.
+pub type Headers = async_nats::HeaderMap;
+
 /// One message to be published; a body larger than a message is sent in parts.
 #[derive(Debug)]
 pub struct Outgoing {
     pub subject: String,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub body: Bytes,
     /// The LSN that may be confirmed once this message is stored.
     pub confirms: Option<Lsn>,
@@ -153,7 +156,7 @@ impl Chain {
     async fn send(
         &mut self,
         subject: String,
-        mut headers: HeaderMap,
+        mut headers: Headers,
         body: Bytes,
         confirms: Option<Lsn>,
     ) -> Result<(), Broken> {
@@ -281,7 +284,7 @@ pub struct PublishFailed {
 async fn publish_retrying(
     context: &jetstream::Context,
     subject: &str,
-    headers: HeaderMap,
+    headers: Headers,
     body: Bytes,
 ) -> Result<u64, PublishFailed> {
     use backon::{ExponentialBuilder, Retryable};

@@ -17,7 +17,7 @@ use crate::{
     config::Table,
     gateway::Gateway,
     policy::SessionError,
-    publish::{Outgoing, publish_acknowledged},
+    publish::{Headers, Outgoing, publish_acknowledged},
     snapshots,
 };
 
@@ -137,7 +137,7 @@ async fn refuse(gateway: &Gateway, token: &Token, error: InitError) {
     };
     let message = Outgoing {
         subject: subjects::init_error(token),
-        headers: async_nats::HeaderMap::new(),
+        headers: Headers::new(),
         body,
         confirms: None,
     };

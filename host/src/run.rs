@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tokio_postgres::Client;
 use walgate_servers::{NatsOptions, PrivateNats};
 use walgate_wire::{Epoch, Lsn, TableName};
 
@@ -26,7 +25,7 @@ use crate::{
     session::{self, Connection},
     source::{
         SourceError,
-        catalog::{self, Catalog},
+        catalog::Catalog,
         slot::{self, Preflight, Wanted},
     },
     status::Status,
@@ -89,17 +88,16 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
-    let postgres = catalog::open(&config.postgres).await?;
-    let preflight = preflight(&postgres, &config).await?;
+    let catalog = Catalog::connect(&config.postgres).await?;
+    let preflight = preflight(&catalog, &config).await?;
     let private = start_private_nats(&config).await?;
     let url = private.as_ref().map_or_else(|| config.nats.url.clone(), |private| Some(private.url.clone()));
     let client = broker::connect(&url.unwrap_or_default()).await?;
     let streams = Streams::ensure(&client, &config.nats).await?;
-    slot::ensure_publication(&postgres, &preflight).await?;
-    drop(postgres);
+    slot::ensure_publication(catalog.client(), &preflight).await?;
 
     let assets = Assets::default();
-    let gateway = Gateway::new(config, client, streams, assets, status.clone(), preflight.server_version);
+    let gateway = Gateway::new(config, streams, assets, status.clone(), preflight.server_version);
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, status));
     let mut folder = dictionary_folder(&gateway);
@@ -113,15 +111,15 @@ pub async fn run(
     });
     let (active_sender, active) = watch::channel(None);
     tasks.spawn(requests::serve(gateway.clone(), active));
-    publish_schemas(&gateway).await?;
+    publish_schemas(&gateway, catalog).await?;
     sessions(&gateway, &active_sender, stopped).await
 }
 
 /// Everything that Postgres has to allow is checked before anything is changed.
-async fn preflight(postgres: &Client, config: &Config) -> Result<Preflight, SourceError> {
+async fn preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, SourceError> {
     let tables: Vec<TableName> = config.tables.iter().map(|table| table.name.clone()).collect();
     let Postgres { slot, publication, .. } = &config.postgres;
-    let found = slot::preflight(postgres, Wanted { slot, publication, tables: &tables }).await?;
+    let found = slot::preflight(catalog.client(), Wanted { slot, publication, tables: &tables }).await?;
     found.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(found)
 }
@@ -165,8 +163,7 @@ fn dictionary_folder(gateway: &Gateway) -> DictionaryFolder {
 }
 
 /// Every configured table has a schema before anyone asks; what an earlier process suspended flows again.
-async fn publish_schemas(gateway: &Gateway) -> Result<(), RunError> {
-    let mut catalog = Catalog::connect(&gateway.config.postgres).await?;
+async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), RunError> {
     for table in &gateway.config.tables {
         if gateway.schemas.latest(&table.token).await?.is_none() {
             let (version, _) = catalog.current(&table.name, table.token.clone(), Lsn(0)).await?;

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use tokio::{sync::watch, time::MissedTickBehavior};
 use walgate_wire::{Epoch, EpochRecord, Lsn, MSG_ID, POS, Position, StreamPosition};
 
@@ -16,7 +15,7 @@ use crate::{
     gateway::Gateway,
     ledger::Durable,
     policy::SessionError,
-    publish::Chain,
+    publish::{Chain, Headers},
     schemas,
     source::{
         SourceError,
@@ -69,7 +68,7 @@ pub async fn open(gateway: &Gateway, acknowledged: u64, now: u32) -> Result<Conn
     let record = gateway.schemas.epoch().await?;
     let tail = broker::read_tail(&gateway.streams.cdc).await?;
     let decision = decide(record.as_ref(), &facts, &tail, acknowledged, now);
-    let mut chain = Chain::open(&gateway.client, tail.last_sequence).await?;
+    let mut chain = Chain::open(&gateway.streams.client, tail.last_sequence).await?;
     let (epoch, resume) = match decision {
         Decision::Continue { epoch, resume } => (epoch, resume),
         Decision::Begin { record, resume, reseed } => {
@@ -102,7 +101,7 @@ async fn begin_epoch(
     }
     gateway.schemas.put_epoch(record).await?;
     let position = StreamPosition { epoch: record.epoch, position: resume }.to_string();
-    let mut headers = HeaderMap::new();
+    let mut headers = Headers::new();
     headers.insert(MSG_ID, position.as_str());
     headers.insert(POS, position);
     let message = progress_message(headers, resume, resume.commit_lsn, now_micros())?;

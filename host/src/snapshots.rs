@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::HeaderMap;
 use tokio::{sync::watch, task::JoinSet};
 use walgate_wire::{
     ChunkDigest, Epoch, InitMeta, InitStart, Lsn, MSG_ID, SCHEMA, TableState, Token, subjects, to_msgpack,
@@ -22,7 +21,7 @@ use crate::{
     gateway::Gateway,
     kv::StoredDictionary,
     policy::SessionError,
-    publish::{Outgoing, publish_acknowledged},
+    publish::{Headers, Outgoing, publish_acknowledged},
     schemas,
     source::{
         catalog::{self, Catalog, TableInfo, TableVersion},
@@ -185,7 +184,7 @@ async fn publish<T: serde::Serialize>(
     id: &str,
 ) -> Result<u64, SessionError> {
     let body = to_msgpack(message).map_err(|e| SessionError::Task(e.to_string()))?;
-    let mut headers = HeaderMap::new();
+    let mut headers = Headers::new();
     headers.insert(MSG_ID, format!("{subject}/{id}"));
     let message = Outgoing { subject, headers, body: body.into(), confirms: None };
     Ok(publish_acknowledged(&gateway.streams.context, message).await?)
@@ -255,8 +254,8 @@ async fn purge_before(gateway: &Gateway, token: &Token, started: u64) {
 
 impl Plan {
     /// Headers and subject of chunk `number`.
-    fn chunk_message(&self, number: u64) -> (String, HeaderMap) {
-        let mut headers = HeaderMap::new();
+    fn chunk_message(&self, number: u64) -> (String, Headers) {
+        let mut headers = Headers::new();
         headers.insert(MSG_ID, format!("{}/{number}", self.snapshot_id));
         headers.insert(SCHEMA, self.table.schema.revision.to_string());
         (subjects::init_snap(&self.token, &self.snapshot_id, number), headers)

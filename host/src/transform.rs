@@ -8,7 +8,6 @@ use std::{
     sync::Arc,
 };
 
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use walgate_wire::{
     CONTENT_ENCODING, ChangeWriter, ChunkWriter, Compressor, DICT, FrameError, Token, ZSTD,
@@ -19,6 +18,7 @@ use crate::{
     config::{Compression, UseDictionary},
     kv::StoredDictionary,
     pack::{Rendered, RowError, TablePacker},
+    publish::Headers,
 };
 
 /// With `use = "auto"`: above this a body is its own dictionary (measured: no gain from 64 KiB on).
@@ -50,7 +50,7 @@ enum Encoding {
 
 impl Packed {
     /// States what decodes the body.
-    pub fn describe(&self, headers: &mut HeaderMap) {
+    pub fn describe(&self, headers: &mut Headers) {
         let Encoding::Zstd { dictionary } = &self.encoding else { return };
         headers.insert(CONTENT_ENCODING, ZSTD);
         if let Some(dictionary) = dictionary {

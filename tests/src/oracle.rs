@@ -23,7 +23,7 @@ impl Site {
     #[track_caller]
     pub fn same(&self, replica: &Replica, table: &str) -> impl Future<Output = ()> {
         let what = format!("{table} in {} is equal to the source", replica.target);
-        eventually(&what.clone(), async || self.differences(replica, table).await)
+        eventually(what, async || self.differences(replica, table).await)
     }
 
     /// What is different at this moment.

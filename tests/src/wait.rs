@@ -12,12 +12,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Looks until it sees, and returns what it saw. An `Err` says what was seen instead. A program that ended
 /// although the test did not ask it to ends the wait.
 #[track_caller]
-pub fn eventually<T, L>(what: &str, look: L) -> impl Future<Output = T>
+pub fn eventually<T, L>(what: impl Into<String>, look: L) -> impl Future<Output = T>
 where
     L: AsyncFnMut() -> Result<T, String>,
 {
     let caller = std::panic::Location::caller();
-    wait(what.to_owned(), caller, look)
+    wait(what.into(), caller, look)
 }
 
 async fn wait<T, L>(what: String, caller: &'static std::panic::Location<'static>, mut look: L) -> T

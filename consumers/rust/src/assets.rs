@@ -4,9 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use walgate_wire::{
-    Caps, Decompressor, Dictionary, SHA256, Schema, Token, from_msgpack,
-};
+use walgate_wire::{Caps, Decompressor, Dictionary, SHA256, Schema, Token, from_msgpack};
 
 use crate::{
     Error,
@@ -57,7 +55,11 @@ impl Assets {
     }
 
     /// The schema of that revision; none if the bucket does not hold it any more.
-    pub async fn schema(&mut self, token: &Token, revision: u64) -> Result<Option<Arc<Schema>>, Error> {
+    pub async fn schema(
+        &mut self,
+        token: &Token,
+        revision: u64,
+    ) -> Result<Option<Arc<Schema>>, Error> {
         let key = (token.clone(), revision);
         if let Some(schema) = self.schemas.get(&key) {
             return Ok(Some(schema.clone()));
@@ -139,7 +141,8 @@ impl Assets {
         };
         if let Some(expected) = sha256.filter(|expected| *expected != entry.1) {
             let DictionaryName { key, revision } = &entry.0;
-            let reason = format!("dictionary {key}@{revision} hashes to {}, not {expected}", entry.1);
+            let reason =
+                format!("dictionary {key}@{revision} hashes to {}, not {expected}", entry.1);
             return Err(Unreadable::Other(reason));
         }
         self.decompressors.push(entry);
@@ -172,17 +175,28 @@ impl Assets {
 }
 
 /// The value of a schema's KV entry.
-pub(crate) fn read_schema(payload: &[u8], token: &Token, revision: u64) -> Result<Schema, Unreadable> {
+pub(crate) fn read_schema(
+    payload: &[u8],
+    token: &Token,
+    revision: u64,
+) -> Result<Schema, Unreadable> {
     let mut schema: Schema = from_msgpack(payload)?;
     if schema.token != *token {
-        return Err(Unreadable::Other(format!("the schema is of {}, not of {token}", schema.token)));
+        return Err(Unreadable::Other(format!(
+            "the schema is of {}, not of {token}",
+            schema.token
+        )));
     }
     let columns = schema.columns.len();
     if schema.old.iter().any(|&index| index as usize >= columns) {
-        return Err(Unreadable::Other("the schema's old row names columns that it does not have".into()));
+        return Err(Unreadable::Other(
+            "the schema's old row names columns that it does not have".into(),
+        ));
     }
     if schema.key_indexes().len() != schema.key.len() {
-        return Err(Unreadable::Other("the schema's key names columns that it does not have".into()));
+        return Err(Unreadable::Other(
+            "the schema's key names columns that it does not have".into(),
+        ));
     }
     schema.revision = revision;
     Ok(schema)

@@ -153,7 +153,8 @@ impl<S: Sink> Consumer<S> {
             commit_bytes_max: self.options.commit_bytes_max,
         };
         let remote = Remote::new(self.client, self.options.streams);
-        let mut engine = Box::new(Engine::open(remote, self.sink, &self.tokens, limits, self.status).await?);
+        let mut engine =
+            Box::new(Engine::open(remote, self.sink, &self.tokens, limits, self.status).await?);
         let ended = tokio::select! {
             biased;
             () = shutdown => Ok(()),

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use async_nats::HeaderMap;
-use walgate_wire::{
-    CONTENT_ENCODING, Caps, DICT, POS, Part, SCHEMA, StreamPosition, ZSTD, PART,
-};
+use walgate_wire::{CONTENT_ENCODING, Caps, DICT, PART, POS, Part, SCHEMA, StreamPosition, ZSTD};
 
 use crate::{
     Error,

@@ -19,7 +19,7 @@ use crate::{
     feed::{Delivery, Feed},
     remote::{Remote, patiently},
     snapshot::Loader,
-    state::{Tables, TableRecord},
+    state::{TableRecord, Tables},
     status::{Board, Phase},
 };
 
@@ -84,7 +84,10 @@ impl<S: Sink> Engine<S> {
         let (tables, forgotten) = Tables::new(tokens, stored);
         for token in forgotten {
             let table = token.as_str();
-            tracing::info!(table, "not replicated any more: its rows stay, its position is forgotten");
+            tracing::info!(
+                table,
+                "not replicated any more: its rows stay, its position is forgotten"
+            );
             sink.forget(token).await?;
         }
         let mut tick = tokio::time::interval(TICK);
@@ -131,7 +134,8 @@ impl<S: Sink> Engine<S> {
         self.changes = None;
         self.loader = None;
         self.sink.rollback().await?;
-        if let Some(mark) = self.tables.mark().filter(|_| self.unsaved && !self.open.has_changes()) {
+        if let Some(mark) = self.tables.mark().filter(|_| self.unsaved && !self.open.has_changes())
+        {
             self.sink.commit(mark).await?;
         }
         Ok(self.sink.close().await?)

@@ -97,18 +97,16 @@ impl Reading {
         let mut retry = RETRY_FIRST;
         loop {
             match self.messages().await {
-                Ok(messages) => {
-                    match self.forward(messages, &sender).await {
-                        None => return,
-                        Some((reason, moved)) => {
-                            let stream = &self.source.stream;
-                            tracing::debug!(stream, reason, "reading again from where it was");
-                            if moved {
-                                retry = RETRY_FIRST;
-                            }
+                Ok(messages) => match self.forward(messages, &sender).await {
+                    None => return,
+                    Some((reason, moved)) => {
+                        let stream = &self.source.stream;
+                        tracing::debug!(stream, reason, "reading again from where it was");
+                        if moved {
+                            retry = RETRY_FIRST;
                         }
                     }
-                }
+                },
                 Err(reason) => {
                     let stream = &self.source.stream;
                     tracing::warn!(stream, reason, "cannot read the stream, trying again");
@@ -135,10 +133,8 @@ impl Reading {
             num_replicas: 1,
             ..Default::default()
         };
-        let consumer: PullConsumer = jetstream
-            .create_consumer_on_stream(config, stream)
-            .await
-            .map_err(|e| e.to_string())?;
+        let consumer: PullConsumer =
+            jetstream.create_consumer_on_stream(config, stream).await.map_err(|e| e.to_string())?;
         self.consumer_seq = 0;
         // A message larger than what is left of a request ends the request, so it has to fit a whole one.
         let message_bytes_max = jetstream.client().server_info().max_payload;

@@ -19,7 +19,9 @@ pub fn value_json(kind: &Kind, value: &Value<'_>) -> Json {
         (Kind::Date, Value::Int(i)) => text::date(*i).into(),
         (Kind::Time, Value::Int(i)) => text::time(*i).into(),
         (_, Value::Int(i)) => (*i).into(),
-        (_, Value::F32(f)) if f.is_finite() => f.to_string().parse::<f64>().map_or(Json::Null, Json::from),
+        (_, Value::F32(f)) if f.is_finite() => {
+            f.to_string().parse::<f64>().map_or(Json::Null, Json::from)
+        }
         (_, Value::F32(f)) => text::float(*f).into(),
         (_, Value::F64(f)) if f.is_finite() => (*f).into(),
         (_, Value::F64(f)) => text::float(*f).into(),
@@ -30,9 +32,13 @@ pub fn value_json(kind: &Kind, value: &Value<'_>) -> Json {
         (Kind::Array(element), Value::Array(items)) => {
             items.iter().map(|item| element_json(kind, element, item)).collect()
         }
-        (_, Value::Array(items)) => items.iter().map(|item| value_json(&Kind::Other, item)).collect(),
+        (_, Value::Array(items)) => {
+            items.iter().map(|item| value_json(&Kind::Other, item)).collect()
+        }
         (_, Value::Map(pairs)) => {
-            let pair = |(key, value): &(Value<'_>, Value<'_>)| (key_text(key), value_json(&Kind::Other, value));
+            let pair = |(key, value): &(Value<'_>, Value<'_>)| {
+                (key_text(key), value_json(&Kind::Other, value))
+            };
             Json::Object(pairs.iter().map(pair).collect())
         }
     }
@@ -53,7 +59,9 @@ fn key_text(key: &Value<'_>) -> String {
 /// An object with a member for each column.
 pub fn row_json(schema: &Schema, row: &[Value<'_>]) -> Json {
     let columns = schema.columns.iter().zip(row);
-    Json::Object(columns.map(|(c, value)| (c.name.clone(), value_json(&Kind::of(c), value))).collect())
+    Json::Object(
+        columns.map(|(c, value)| (c.name.clone(), value_json(&Kind::of(c), value))).collect(),
+    )
 }
 
 /// One change: `{"table", "op", "lsn", "n", "xid", "at", "row"?, "unchanged"?, "old"?}`. Columns that did not

@@ -45,7 +45,8 @@ pub async fn tail(
         TailFrom::First => 1,
         TailFrom::Now => remote.extent(&remote.names.cdc).await?.last_seq + 1,
     };
-    let feed = Feed::open(remote.cdc(tokens.iter().map(walgate_wire::subjects::cdc).collect()), next);
+    let feed =
+        Feed::open(remote.cdc(tokens.iter().map(walgate_wire::subjects::cdc).collect()), next);
     let (assets, joiner) = (Assets::new(remote, caps), Joiner::new(&caps));
     let tail = Tail { feed, assets, joiner, caps, tokens };
     Ok(futures::stream::try_unfold(tail, |mut tail| async move {
@@ -66,7 +67,8 @@ impl Tail {
     async fn next(&mut self) -> Result<Changes, Error> {
         loop {
             let delivery = self.feed.next().await;
-            let token = self.tokens.iter().find(|t| delivery.subject == walgate_wire::subjects::cdc(t));
+            let token =
+                self.tokens.iter().find(|t| delivery.subject == walgate_wire::subjects::cdc(t));
             let Some(token) = token.cloned() else { continue };
             if let Some(changes) = self.read(&delivery, &token).await? {
                 return Ok(changes);
@@ -77,7 +79,10 @@ impl Tail {
     async fn read(&mut self, delivery: &Delivery, token: &Token) -> Result<Option<Changes>, Error> {
         let envelope = Envelope::read(&delivery.headers).map_err(unreadable(delivery))?;
         // A tail may begin in the middle of a body.
-        if envelope.part.is_some_and(|part| part.number > 1 && !self.joiner.is_open(&delivery.subject)) {
+        if envelope
+            .part
+            .is_some_and(|part| part.number > 1 && !self.joiner.is_open(&delivery.subject))
+        {
             return Ok(None);
         }
         let revision = envelope.schema.unwrap_or_default();
@@ -103,9 +108,16 @@ impl Tail {
 pub enum SnapshotProgress {
     /// The gateway has not begun yet.
     Requested,
-    Started { snapshot_id: String, estimated_rows: u64, watermark: walgate_wire::Lsn },
+    Started {
+        snapshot_id: String,
+        estimated_rows: u64,
+        watermark: walgate_wire::Lsn,
+    },
     /// Sums so far; bytes as sent.
-    Chunk { rows: u64, bytes: u64 },
+    Chunk {
+        rows: u64,
+        bytes: u64,
+    },
     Finished(Box<InitMeta>),
     Failed(InitError),
 }
@@ -173,7 +185,10 @@ impl Watch {
                 return Ok(Some(progress));
             }
             let Ok(delivery) = timeout_at(deadline, self.feed.next()).await else {
-                let reason = format!("nothing was heard of it for {} s; is the gateway running?", self.patience.as_secs());
+                let reason = format!(
+                    "nothing was heard of it for {} s; is the gateway running?",
+                    self.patience.as_secs()
+                );
                 return Err(Error::nats(format!("snapshot of {}", self.token), reason));
             };
             let progress = self.read(&delivery).await.map_err(unreadable(&delivery))?;
@@ -212,7 +227,8 @@ impl Watch {
         }
         self.bytes += delivery.payload.len() as u64;
         let envelope = Envelope::read(&delivery.headers)?;
-        let body = decode::body(delivery, envelope, &mut self.joiner, &mut self.assets, None).await?;
+        let body =
+            decode::body(delivery, envelope, &mut self.joiner, &mut self.assets, None).await?;
         if let Some(body) = body {
             self.rows += row_count(&body, &self.caps)?;
         }

@@ -35,7 +35,8 @@ fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Sink
     move |error| match error.as_db_error() {
         Some(db) => SinkError::new(what, format_args!("{} ({})", db.message(), db.code().code())),
         None => {
-            let cause = std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();
             SinkError::new(what, format_args!("{error}{cause}"))
         }
     }
@@ -55,7 +56,8 @@ impl PostgresSink {
 impl Sink for PostgresSink {
     async fn open(&mut self) -> Result<Stored, SinkError> {
         let connected = tokio_postgres::connect(&self.url, NoTls).await;
-        let (client, connection) = connected.map_err(failed("connecting to the target database"))?;
+        let (client, connection) =
+            connected.map_err(failed("connecting to the target database"))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(%error, "the connection to the target database broke");

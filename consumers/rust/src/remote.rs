@@ -67,7 +67,8 @@ impl Remote {
     }
 
     pub async fn extent(&self, stream: &str) -> Result<StreamExtent, Error> {
-        let failed = |e: &dyn std::fmt::Display| Error::nats(format!("looking at stream {stream}"), e);
+        let failed =
+            |e: &dyn std::fmt::Display| Error::nats(format!("looking at stream {stream}"), e);
         let handle = self.jetstream.get_stream_no_info(stream).await.map_err(|e| failed(&e))?;
         let info = handle.get_info().await.map_err(|e| failed(&e))?;
         Ok(StreamExtent {
@@ -83,7 +84,11 @@ impl Remote {
     }
 
     /// `subject` may hold wildcards.
-    pub async fn last_of(&self, stream: &str, subject: &str) -> Result<Option<StreamMessage>, Error> {
+    pub async fn last_of(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<StreamMessage>, Error> {
         let handle = self.handle(stream).await?;
         found(stream, handle.get_last_raw_message_by_subject(subject).await)
     }

@@ -64,13 +64,19 @@ pub trait Sink: Send {
     fn open(&mut self) -> impl Future<Output = Result<Stored, SinkError>> + Send;
 
     /// Stores these records; the rows stay as they are.
-    fn save(&mut self, records: Vec<TableRecord>) -> impl Future<Output = Result<(), SinkError>> + Send;
+    fn save(
+        &mut self,
+        records: Vec<TableRecord>,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
     /// Removes the table's record; the rows stay.
     fn forget(&mut self, token: Token) -> impl Future<Output = Result<(), SinkError>> + Send;
 
     /// A new, empty generation of the table, invisible to readers. A load that was not finished is dropped.
-    fn begin_load(&mut self, schema: Arc<Schema>) -> impl Future<Output = Result<(), SinkError>> + Send;
+    fn begin_load(
+        &mut self,
+        schema: Arc<Schema>,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
     /// Adds rows to the generation. May return before it is done.
     fn load(&mut self, rows: Rows) -> impl Future<Output = Result<(), SinkError>> + Send;

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use walgate_wire::{
-    Caps, ChunkDigest, Epoch, InitError, InitMeta, InitStart, Lsn, Schema, Token, from_msgpack, subjects,
+    Caps, ChunkDigest, Epoch, InitError, InitMeta, InitStart, Lsn, Schema, Token, from_msgpack,
+    subjects,
 };
 
 use crate::{
@@ -67,13 +68,25 @@ struct Current {
 pub(crate) enum Event {
     Nothing,
     /// Begin a new, empty generation.
-    Begin { schema: Arc<Schema>, estimated_rows: u64 },
+    Begin {
+        schema: Arc<Schema>,
+        estimated_rows: u64,
+    },
     /// Add rows.
-    Rows { schema: Arc<Schema>, body: Vec<u8>, bytes: usize, dictionary: Option<String> },
+    Rows {
+        schema: Arc<Schema>,
+        body: Vec<u8>,
+        bytes: usize,
+        dictionary: Option<String>,
+    },
     /// All rows are there and agree with what the gateway said.
     Complete(Box<Complete>),
     /// Give up this attempt. The next one should avoid this snapshot.
-    Failed { reason: String, retry_after: Option<Duration>, snapshot_id: Option<String> },
+    Failed {
+        reason: String,
+        retry_after: Option<Duration>,
+        snapshot_id: Option<String>,
+    },
 }
 
 #[derive(Debug)]
@@ -141,7 +154,8 @@ impl Loader {
             "error" => self.error(delivery),
             _ => Ok(Event::Nothing),
         };
-        Ok(event.unwrap_or_else(|reason| self.failed(format!("message {}: {reason}", delivery.seq))))
+        Ok(event
+            .unwrap_or_else(|reason| self.failed(format!("message {}: {reason}", delivery.seq))))
     }
 
     fn failed(&self, reason: String) -> Event {
@@ -194,7 +208,11 @@ impl Loader {
         Ok(Ok(Event::Begin { schema, estimated_rows }))
     }
 
-    async fn chunk(&mut self, delivery: &Delivery, assets: &mut Assets) -> Result<Event, Unreadable> {
+    async fn chunk(
+        &mut self,
+        delivery: &Delivery,
+        assets: &mut Assets,
+    ) -> Result<Event, Unreadable> {
         let Some(current) = &mut self.current else { return Ok(Event::Nothing) };
         let Some((snapshot_id, number)) = chunk_place(&delivery.subject) else {
             return Err(Unreadable::Other("its subject names no chunk".to_owned()));
@@ -223,7 +241,8 @@ impl Loader {
         let (chunks, rows) = (current.digest.count(), current.rows);
         if (chunks, rows) != (meta.batch_count, meta.row_count) {
             let (all_chunks, all_rows) = (meta.batch_count, meta.row_count);
-            let reason = format!("{chunks} of {all_chunks} chunks and {rows} of {all_rows} rows arrived");
+            let reason =
+                format!("{chunks} of {all_chunks} chunks and {rows} of {all_rows} rows arrived");
             return Ok(self.failed(reason));
         }
         if current.digest.finish() != meta.sha256 {

@@ -183,7 +183,9 @@ impl Tables {
     pub fn outdated(&self, epoch: Epoch) -> Vec<(Token, String)> {
         let live = self.tables.iter().filter_map(|(token, table)| Some((token, table.live()?)));
         let outdated = live.filter(|(_, record)| record.epoch < epoch);
-        outdated.map(|(token, record)| (token.clone(), epoch_changed(record.epoch, epoch))).collect()
+        outdated
+            .map(|(token, record)| (token.clone(), epoch_changed(record.epoch, epoch)))
+            .collect()
     }
 
     /// Tables to load, with the reason: those never loaded that can be, and those marked.
@@ -224,7 +226,9 @@ impl Tables {
 
     /// A message of changes, judged by its headers alone.
     pub fn judge(&self, token: &Token, seq: u64, last: StreamPosition) -> Verdict {
-        let Some(record) = self.tables.get(token).and_then(Table::live) else { return Verdict::Skip };
+        let Some(record) = self.tables.get(token).and_then(Table::live) else {
+            return Verdict::Skip;
+        };
         if seq <= self.applied_seq(record) || last.epoch < record.epoch {
             return Verdict::Skip;
         }
@@ -306,8 +310,9 @@ impl Tables {
             seq,
             position: watermark,
             window: Some(SnapshotWindow::new(start.xid_window.clone(), finished_at)),
-            reload: (start.lsn < void_below)
-                .then(|| format!("rows from before {void_below} became void while they were loaded")),
+            reload: (start.lsn < void_below).then(|| {
+                format!("rows from before {void_below} became void while they were loaded")
+            }),
         };
         let mut mark = Mark {
             epoch: start.epoch,

@@ -97,7 +97,13 @@ impl Board {
         self.status.tables.entry(token.clone()).or_default()
     }
 
-    pub fn received(&mut self, token: &Token, bytes: usize, raw_bytes: usize, dictionary: Option<String>) {
+    pub fn received(
+        &mut self,
+        token: &Token,
+        bytes: usize,
+        raw_bytes: usize,
+        dictionary: Option<String>,
+    ) {
         let table = self.table(token);
         table.bytes += bytes as u64;
         table.raw_bytes += raw_bytes as u64;

@@ -28,14 +28,15 @@ type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 pub struct Timing {
     /// Sent to the server as this connection's `wal_sender_timeout`, milliseconds.
     pub wal_sender_timeout_ms: u32,
-    /// Silence after which the connection is given up, milliseconds. Status updates that ask for a reply have
-    /// to be sent several times within it.
+    /// Silence after which the connection is given up, milliseconds. Status updates that ask for a reply have to
+    /// be sent several times within it, and it has to exceed `wal_sender_timeout_ms`: while Postgres skips a huge
+    /// transaction of other tables, it reads them only every half of that.
     pub silence_ms_max: u32,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Timing { wal_sender_timeout_ms: 60_000, silence_ms_max: 30_000 }
+        Timing { wal_sender_timeout_ms: 30_000, silence_ms_max: 45_000 }
     }
 }
 
@@ -123,7 +124,10 @@ impl ReplicationClient {
             match tag {
                 b'W' => break,
                 b'E' => {
-                    return Err(slot_error(slot, messages::server_error("start replication", body)));
+                    return Err(slot_error(
+                        slot,
+                        messages::server_error("start replication", body),
+                    ));
                 }
                 b'Z' => {
                     return Err(SourceError::Protocol(

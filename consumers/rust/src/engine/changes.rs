@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use walgate_wire::{
-    PROGRESS_SUBJECT, Progress, Schema, StreamPosition, Token, from_msgpack,
-};
+use walgate_wire::{PROGRESS_SUBJECT, Progress, Schema, StreamPosition, Token, from_msgpack};
 
 use super::{Engine, Limits};
 use crate::{
@@ -89,7 +87,8 @@ impl<S: Sink> Engine<S> {
         };
         let dictionary =
             envelope.dictionary.as_ref().map(|name| format!("{}@{}", name.key, name.revision));
-        let body = decode::body(&delivery, envelope, &mut self.joiner, &mut self.assets, None).await;
+        let body =
+            decode::body(&delivery, envelope, &mut self.joiner, &mut self.assets, None).await;
         let Some(body) = body.map_err(unreadable(&delivery))? else { return Ok(()) };
         let Some(schema) = self.assets.schema(&token, revision).await? else {
             let reason = format!("schema revision {revision} is not in KV any more");
@@ -147,16 +146,22 @@ impl<S: Sink> Engine<S> {
             return Ok(());
         }
         self.open.mark = Some(mark);
-        let nothing_waits = delivery.pending == 0 && self.changes.as_ref().is_some_and(|c| c.is_idle());
+        let nothing_waits =
+            delivery.pending == 0 && self.changes.as_ref().is_some_and(|c| c.is_idle());
         if nothing_waits || self.open.is_full(&self.limits) { self.commit().await } else { Ok(()) }
     }
 
     /// Position and commit time; none if no epoch is known.
-    fn progress_place(&self, delivery: &Delivery) -> Result<Option<(StreamPosition, i64)>, Unreadable> {
+    fn progress_place(
+        &self,
+        delivery: &Delivery,
+    ) -> Result<Option<(StreamPosition, i64)>, Unreadable> {
         let progress: Progress = from_msgpack(&delivery.payload)?;
         let envelope = Envelope::read(&delivery.headers)?;
         let current = self.tables.mark().map(|mark| mark.epoch);
-        let Some(epoch) = envelope.position.map(|place| place.epoch).or(current) else { return Ok(None) };
+        let Some(epoch) = envelope.position.map(|place| place.epoch).or(current) else {
+            return Ok(None);
+        };
         Ok(Some((StreamPosition { epoch, position: progress.position() }, progress.at)))
     }
 

@@ -29,8 +29,11 @@ impl<S: Sink> Engine<S> {
         if self.loader.is_some() {
             return Ok(());
         }
-        let wanted: Vec<(Token, String)> =
-            self.tables.wanted().map(|(token, reason)| (token.clone(), reason.to_owned())).collect();
+        let wanted: Vec<(Token, String)> = self
+            .tables
+            .wanted()
+            .map(|(token, reason)| (token.clone(), reason.to_owned()))
+            .collect();
         let now = Instant::now();
         let ready = |token: &Token| self.retries.get(token).is_none_or(|retry| retry.at <= now);
         let Some((token, reason)) = wanted.iter().find(|(token, _)| ready(token)).cloned() else {
@@ -83,14 +86,16 @@ impl<S: Sink> Engine<S> {
         after: Option<Duration>,
         avoid: Option<String>,
     ) {
-        let before = self.retries.get(token).map_or(RETRY_FIRST, |retry| (retry.delay * 2).min(RETRY_MAX));
+        let before =
+            self.retries.get(token).map_or(RETRY_FIRST, |retry| (retry.delay * 2).min(RETRY_MAX));
         let delay = after.unwrap_or(before);
         let (table, retry_in_s) = (token.as_str(), delay.as_secs());
         tracing::warn!(table, reason, retry_in_s, "the snapshot failed");
         self.board.table(token).reason = Some(reason.to_owned());
         self.board.publish();
         self.asked.remove(token);
-        self.retries.insert(token.clone(), Retry { at: Instant::now() + delay, delay: before, avoid });
+        self.retries
+            .insert(token.clone(), Retry { at: Instant::now() + delay, delay: before, avoid });
     }
 
     pub(super) async fn on_snapshot(&mut self, delivery: Delivery) -> Result<(), Error> {
@@ -126,7 +131,12 @@ impl<S: Sink> Engine<S> {
 
     /// The new generation becomes the table. Changes are read from where the snapshot says, for this table;
     /// the others skip what they have.
-    async fn finish(&mut self, token: &Token, complete: Complete, created: i64) -> Result<(), Error> {
+    async fn finish(
+        &mut self,
+        token: &Token,
+        complete: Complete,
+        created: i64,
+    ) -> Result<(), Error> {
         let Complete { start, schema, finished_at, rows } = complete;
         let (records, mark) = self.tables.loaded(&start, &schema, finished_at, created);
         self.sink.finish_load(schema.clone(), records, mark).await?;

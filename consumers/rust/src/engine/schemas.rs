@@ -69,7 +69,9 @@ impl<S: Sink> Engine<S> {
             match read_schema(&delivery.payload, &token, delivery.seq) {
                 Ok(schema) => self.schemas.history.push(schema),
                 // An empty value is a deleted key; the gateway never does that, an operator may.
-                Err(error) => tracing::warn!(key, %error, "cannot read the schema, keeping the one before"),
+                Err(error) => {
+                    tracing::warn!(key, %error, "cannot read the schema, keeping the one before")
+                }
             }
         }
         if delivery.pending > 0 && !self.schemas.caught_up {
@@ -110,12 +112,19 @@ impl<S: Sink> Engine<S> {
     /// Says what changed in the state of tables.
     fn announce(&mut self) {
         for schema in self.tables.news() {
-            let (table, reason) = (schema.table.as_str(), schema.reason.as_deref().unwrap_or_default());
+            let (table, reason) =
+                (schema.table.as_str(), schema.reason.as_deref().unwrap_or_default());
             match schema.state {
                 TableState::Live => tracing::info!(table, "flows"),
-                TableState::Suspended => tracing::warn!(table, reason, "suspended: the rows stay as they are"),
-                TableState::Dropped => tracing::warn!(table, reason, "dropped at the source: the rows stay"),
-                TableState::Reseed => tracing::info!(table, reason, "copies from before {} are void", schema.lsn),
+                TableState::Suspended => {
+                    tracing::warn!(table, reason, "suspended: the rows stay as they are")
+                }
+                TableState::Dropped => {
+                    tracing::warn!(table, reason, "dropped at the source: the rows stay")
+                }
+                TableState::Reseed => {
+                    tracing::info!(table, reason, "copies from before {} are void", schema.lsn)
+                }
             }
         }
         self.board.publish();

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, task::Poll};
 
-use tokio_postgres::{Client, Statement, types::Type};
+use tokio_postgres::{Client, Statement};
 use walgate_wire::{Op, Value};
 
 use super::{failed, plan::Plan, session::Session, text::postgres_text};
@@ -47,17 +47,17 @@ impl Applier<'_> {
             Op::Update { row, unchanged, old } => self.update(row, unchanged, old.as_deref()).await,
             Op::Delete { old } => {
                 let parameters = self.old_parameters(old)?;
-                self.send(self.plan.delete_sql(), parameters).await
+                self.send(&self.plan.delete.clone(), parameters).await
             }
             // Not TRUNCATE: that shows an empty table to transactions that began before.
-            Op::Truncate => self.send(format!("DELETE FROM {}", self.plan.table), vec![]).await,
+            Op::Truncate => self.truncate().await,
         }
     }
 
     async fn upsert(&mut self, row: &[Value<'_>]) -> Result<(), SinkError> {
         let targets = self.plan.targets.iter();
         let parameters = targets.map(|t| postgres_text(t.form, &t.kind, &row[t.index])).collect();
-        self.send(self.plan.upsert_sql(), parameters).await
+        self.send(&self.plan.upsert.clone(), parameters).await
     }
 
     async fn update(
@@ -69,7 +69,8 @@ impl Applier<'_> {
         let plan = &*self.plan;
         let index = |at: usize| plan.targets[at].index;
         let same = |old: &[Value<'_>], place: Option<usize>, at: usize| {
-            unchanged.contains(&index(at)) || place.and_then(|place| old.get(place)) == row.get(index(at))
+            unchanged.contains(&index(at))
+                || place.and_then(|place| old.get(place)) == row.get(index(at))
         };
         let stays = match old {
             None if plan.key.is_empty() => {
@@ -83,8 +84,9 @@ impl Applier<'_> {
         if stays && unchanged.is_empty() {
             return self.upsert(row).await;
         }
-        let Some(sql) = plan.update_sql(unchanged) else { return Ok(()) };
-        let changed = plan.changed(unchanged);
+        let statement = self.plan.update(self.client, unchanged).await?;
+        let Some(statement) = statement else { return Ok(()) };
+        let changed = self.plan.changed(unchanged);
         let mut parameters: Parameters =
             changed.map(|t| postgres_text(t.form, &t.kind, &row[t.index])).collect();
         parameters.extend(match old {
@@ -92,13 +94,12 @@ impl Applier<'_> {
             None => self.key_parameters(row, unchanged)?,
         });
         if stays {
-            return self.send(sql, parameters).await;
+            return self.send(&statement, parameters).await;
         }
         self.settle().await?;
-        if !plan_is_keyless(self.plan) {
+        if !self.plan.key.is_empty() {
             self.clear_new_key(row, unchanged, old).await?;
         }
-        let statement = self.statement(sql).await?;
         let updated = self.client.execute_raw(&statement, parameters).await;
         let updated = updated.map_err(failed(&self.what))?;
         if updated == 0 && unchanged.is_empty() { self.upsert(row).await } else { Ok(()) }
@@ -119,25 +120,33 @@ impl Applier<'_> {
             postgres_text(target.form, &target.kind, value)
         };
         let parameters = plan.old.iter().map(value).collect();
-        self.send(plan.delete_sql(), parameters).await?;
+        let delete = plan.delete.clone();
+        self.send(&delete, parameters).await?;
         self.settle().await
     }
 
     fn old_parameters(&self, old: &[Value<'_>]) -> Result<Parameters, SinkError> {
         let parameter = |&(place, at): &(Option<usize>, usize)| {
             let value = place.and_then(|place| old.get(place));
-            let value = value.ok_or_else(|| self.wrong("an old row does not carry what finds the row"))?;
+            let value =
+                value.ok_or_else(|| self.wrong("an old row does not carry what finds the row"))?;
             let target = &self.plan.targets[at];
             Ok(postgres_text(target.form, &target.kind, value))
         };
         self.plan.old.iter().map(parameter).collect()
     }
 
-    fn key_parameters(&self, row: &[Value<'_>], unchanged: &[usize]) -> Result<Parameters, SinkError> {
+    fn key_parameters(
+        &self,
+        row: &[Value<'_>],
+        unchanged: &[usize],
+    ) -> Result<Parameters, SinkError> {
         let parameter = |&(_, at): &(Option<usize>, usize)| {
             let target = &self.plan.targets[at];
             if unchanged.contains(&target.index) {
-                return Err(self.wrong("an update says that its key is unchanged, but not what it is"));
+                return Err(
+                    self.wrong("an update says that its key is unchanged, but not what it is")
+                );
             }
             Ok(postgres_text(target.form, &target.kind, &row[target.index]))
         };
@@ -148,22 +157,19 @@ impl Applier<'_> {
         SinkError::new(&self.what, reason)
     }
 
-    async fn statement(&mut self, sql: String) -> Result<Statement, SinkError> {
-        if let Some(statement) = self.plan.statements.get(&sql) {
-            return Ok(statement.clone());
-        }
-        // Numbered from one, so the highest is their count.
-        let count = (1..).take_while(|n| sql.contains(&format!("${n}::"))).count();
-        let types = vec![Type::TEXT; count];
-        let statement = self.client.prepare_typed(&sql, &types).await.map_err(failed(&self.what))?;
-        self.plan.statements.insert(sql, statement.clone());
-        Ok(statement)
+    async fn truncate(&mut self) -> Result<(), SinkError> {
+        self.settle().await?;
+        let deleted = self.client.execute(&format!("DELETE FROM {}", self.plan.table), &[]).await;
+        deleted.map(drop).map_err(failed(&self.what))
     }
 
     /// Sends without waiting; the server does them in this order.
-    async fn send(&mut self, sql: String, parameters: Parameters) -> Result<(), SinkError> {
-        let statement = self.statement(sql).await?;
-        let client = self.client;
+    async fn send(
+        &mut self,
+        statement: &Statement,
+        parameters: Parameters,
+    ) -> Result<(), SinkError> {
+        let (client, statement) = (self.client, statement.clone());
         let mut executing: Executing<'_> =
             Box::pin(async move { client.execute_raw(&statement, parameters).await });
         // The first poll puts it on its way.
@@ -180,8 +186,4 @@ impl Applier<'_> {
         }
         Ok(())
     }
-}
-
-fn plan_is_keyless(plan: &Plan) -> bool {
-    plan.key.is_empty()
 }

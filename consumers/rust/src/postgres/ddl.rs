@@ -47,7 +47,8 @@ pub(super) async fn target_type(client: &Client, column: &Column) -> Result<Stri
         SELECT t.typtype::text, t.typname::text, e.typtype::text, e.typname::text
         FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
         WHERE t.oid = to_regtype($1::text::cstring)";
-    let row = client.query_opt(select, &[wanted]).await.map_err(failed(format!("type {wanted}")))?;
+    let row =
+        client.query_opt(select, &[wanted]).await.map_err(failed(format!("type {wanted}")))?;
     let Some(row) = row else { return Ok("text".to_owned()) };
     let element: Option<String> = row.get(2);
     let usable = match element {
@@ -63,7 +64,8 @@ pub(super) async fn target_type(client: &Client, column: &Column) -> Result<Stri
 
 /// Base types, enums, ranges, multiranges and domains; not composites, nor what names objects by number.
 fn is_usable(typtype: &str, name: &str) -> bool {
-    let names_objects = name.starts_with("reg") || matches!(name, "aclitem" | "int2vector" | "oidvector");
+    let names_objects =
+        name.starts_with("reg") || matches!(name, "aclitem" | "int2vector" | "oidvector");
     matches!(typtype, "b" | "e" | "r" | "m" | "d") && !names_objects
 }
 

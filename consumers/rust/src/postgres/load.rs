@@ -50,7 +50,8 @@ impl Session {
         let chunk = rows.decode().map_err(|e| SinkError::new(&what, e))?;
         let columns = loading.columns.iter().zip(&loading.schema.columns);
         let kinds: Vec<Kind> = columns.map(|(target, column)| target.kind(column)).collect();
-        let names: Vec<String> = loading.columns.iter().map(|column| quoted(&column.name)).collect();
+        let names: Vec<String> =
+            loading.columns.iter().map(|column| quoted(&column.name)).collect();
         let copy = if names.is_empty() {
             format!("COPY {} FROM STDIN", loading.table)
         } else {
@@ -88,7 +89,8 @@ impl Session {
         };
         let table = ddl::table(schema)?;
         let before = target_columns(&self.client, &table).await?;
-        let same = before.as_ref() == Some(&loading.columns) && self.has_key(&table, schema).await?;
+        let same =
+            before.as_ref() == Some(&loading.columns) && self.has_key(&table, schema).await?;
         if !same {
             self.add_key(&loading.table, schema).await?;
         }
@@ -98,9 +100,11 @@ impl Session {
             // What the target's owner built on the table stays: views, indexes, grants. Not TRUNCATE, for
             // that shows an empty table to transactions that began before.
             self.execute(&format!("DELETE FROM {table}")).await?;
-            let names: Vec<String> = loading.columns.iter().map(|column| quoted(&column.name)).collect();
+            let names: Vec<String> =
+                loading.columns.iter().map(|column| quoted(&column.name)).collect();
             let (names, from) = (names.join(", "), &loading.table);
-            self.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {from}")).await?;
+            self.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {from}"))
+                .await?;
             self.execute(&format!("DROP TABLE {from}")).await?;
         } else {
             self.execute(&format!("DROP TABLE IF EXISTS {table}")).await?;
@@ -119,7 +123,8 @@ impl Session {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let key: Vec<String> = schema.key.iter().map(|name| quoted(name)).collect();
         let (name, key) = (format!("_walgate_key_{:x}", now.as_micros()), key.join(", "));
-        self.execute(&format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({key})")).await
+        self.execute(&format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({key})"))
+            .await
     }
 
     /// Whether the table's primary key is that of the schema.

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Statement, types::Type};
 use walgate_wire::Schema;
 
 use super::{
     ddl::{self, Table, quoted, target_columns},
+    failed,
     text::Form,
 };
 use crate::{Changes, Kind, SinkError, same_column};
@@ -31,7 +32,10 @@ pub(super) struct Plan {
     /// What finds a row, the key's columns or without a key all that an old row carries: where in an old row
     /// they stand, if they do, and their indexes into `targets`.
     pub old: Vec<(Option<usize>, usize)>,
-    pub statements: HashMap<String, Statement>,
+    pub upsert: Statement,
+    pub delete: Statement,
+    /// By the columns that are unchanged; none where nothing would change.
+    updates: HashMap<Vec<usize>, Option<Statement>>,
 }
 
 impl Plan {
@@ -39,10 +43,13 @@ impl Plan {
         let what = format!("changes of {} in schema revision {}", schema.table, schema.revision);
         let table = ddl::table(local)?;
         let columns = target_columns(client, &table).await?;
-        let columns = columns.ok_or_else(|| SinkError::new(&what, format!("there is no table {table}")))?;
+        let columns =
+            columns.ok_or_else(|| SinkError::new(&what, format!("there is no table {table}")))?;
         let mut targets = Vec::new();
         for (index, column) in schema.columns.iter().enumerate() {
-            let Some(twin) = local.columns.iter().find(|twin| same_column(column, twin)) else { continue };
+            let Some(twin) = local.columns.iter().find(|twin| same_column(column, twin)) else {
+                continue;
+            };
             let Some(target) = columns.iter().find(|target| target.name == twin.name) else {
                 return Err(SinkError::new(what, format!("{table} has no column {}", twin.name)));
             };
@@ -56,24 +63,69 @@ impl Plan {
         }
         let find = |index: usize| targets.iter().position(|target: &Target| target.index == index);
         let key: Option<Vec<usize>> = schema.key_indexes().into_iter().map(find).collect();
-        let key = key.ok_or_else(|| SinkError::new(&what, "the target table does not have their key"))?;
-        let place = |at: usize| schema.old.iter().position(|&old| old as usize == targets[at].index);
+        let key =
+            key.ok_or_else(|| SinkError::new(&what, "the target table does not have their key"))?;
+        let place =
+            |at: usize| schema.old.iter().position(|&old| old as usize == targets[at].index);
         let old = if key.is_empty() {
             let known = |(place, &index): (usize, &u32)| Some((Some(place), find(index as usize)?));
             schema.old.iter().enumerate().filter_map(known).collect()
         } else {
             key.iter().map(|&at| (place(at), at)).collect()
         };
-        let revisions = (schema.revision, local.revision);
-        Ok(Plan { revisions, table, targets, key, old, statements: HashMap::new() })
+        let shape = Shape { table: &table, targets: &targets, key: &key, old: &old };
+        let upsert = prepare(client, &shape.upsert(), targets.len()).await?;
+        let delete = prepare(client, &shape.delete(), old.len()).await?;
+        let (revisions, updates) = ((schema.revision, local.revision), HashMap::new());
+        Ok(Plan { revisions, table, targets, key, old, upsert, delete, updates })
     }
 
     pub fn fits(&self, changes: &Changes) -> bool {
         self.revisions == (changes.schema.revision, changes.local.revision)
     }
 
+    /// Changes the columns that are not in `unchanged`; parameters: their values, then as in `old`.
+    /// None if nothing would change.
+    pub async fn update(
+        &mut self,
+        client: &Client,
+        unchanged: &[usize],
+    ) -> Result<Option<Statement>, SinkError> {
+        if let Some(statement) = self.updates.get(unchanged) {
+            return Ok(statement.clone());
+        }
+        let Plan { table, targets, key, old, .. } = self;
+        let changed: Vec<&Target> =
+            targets.iter().filter(|t| !unchanged.contains(&t.index)).collect();
+        let sql = Shape { table, targets, key, old }.update(&changed);
+        let statement = match sql {
+            Some(sql) => Some(prepare(client, &sql, changed.len() + old.len()).await?),
+            None => None,
+        };
+        self.updates.insert(unchanged.to_vec(), statement.clone());
+        Ok(statement)
+    }
+
+    pub fn changed<'a>(&'a self, unchanged: &'a [usize]) -> impl Iterator<Item = &'a Target> {
+        self.targets.iter().filter(|target| !unchanged.contains(&target.index))
+    }
+}
+
+async fn prepare(client: &Client, sql: &str, parameters: usize) -> Result<Statement, SinkError> {
+    client.prepare_typed(sql, &vec![Type::TEXT; parameters]).await.map_err(failed(sql))
+}
+
+/// What the statements are written from.
+struct Shape<'a> {
+    table: &'a Table,
+    targets: &'a [Target],
+    key: &'a [usize],
+    old: &'a [(Option<usize>, usize)],
+}
+
+impl Shape<'_> {
     /// Parameters: a value for each target.
-    pub fn upsert_sql(&self) -> String {
+    fn upsert(&self) -> String {
         if self.targets.is_empty() {
             return format!("INSERT INTO {} DEFAULT VALUES", self.table);
         }
@@ -97,31 +149,28 @@ impl Plan {
     }
 
     /// Parameters as in `old`.
-    pub fn delete_sql(&self) -> String {
+    fn delete(&self) -> String {
         format!("DELETE FROM {} WHERE {}", self.table, self.found_by_old(0))
     }
 
-    /// Changes the columns that are not in `unchanged`; parameters: their values, then as in `old`.
-    /// None if nothing would change.
-    pub fn update_sql(&self, unchanged: &[usize]) -> Option<String> {
-        let changed: Vec<&Target> = self.changed(unchanged).collect();
+    fn update(&self, changed: &[&Target]) -> Option<String> {
+        let set = changed.iter().enumerate();
         let set: Vec<String> =
-            changed.iter().enumerate().map(|(at, t)| format!("{} = {}", t.name, parameter(at + 1, t))).collect();
+            set.map(|(at, t)| format!("{} = {}", t.name, parameter(at + 1, t))).collect();
         let found = self.found_by_old(changed.len());
-        (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE {found}", self.table, set.join(", ")))
-    }
-
-    pub fn changed<'a>(&'a self, unchanged: &'a [usize]) -> impl Iterator<Item = &'a Target> {
-        self.targets.iter().filter(|target| !unchanged.contains(&target.index))
+        (!set.is_empty())
+            .then(|| format!("UPDATE {} SET {} WHERE {found}", self.table, set.join(", ")))
     }
 
     /// The condition for one row; its parameters come after `before` others. Without a key the whole row
     /// decides, compared as text because not every type can be compared; of equal rows one is as good as the
     /// other.
     fn found_by_old(&self, before: usize) -> String {
-        let columns = self.old.iter().enumerate().map(|(i, &(_, at))| (before + i + 1, &self.targets[at]));
+        let columns =
+            self.old.iter().enumerate().map(|(i, &(_, at))| (before + i + 1, &self.targets[at]));
         if !self.key.is_empty() {
-            let each: Vec<String> = columns.map(|(n, t)| format!("{} = {}", t.name, parameter(n, t))).collect();
+            let each: Vec<String> =
+                columns.map(|(n, t)| format!("{} = {}", t.name, parameter(n, t))).collect();
             return each.join(" AND ");
         }
         let same = |(n, t): (usize, &Target)| {

@@ -58,7 +58,8 @@ impl Session {
 
     async fn take_lock(&self) -> Result<(), SinkError> {
         for _ in 0..LOCK_TRIES {
-            let row = self.client.query_one("SELECT pg_try_advisory_lock($1)", &[&ADVISORY_LOCK]).await;
+            let row =
+                self.client.query_one("SELECT pg_try_advisory_lock($1)", &[&ADVISORY_LOCK]).await;
             if row.map_err(failed("locking the target database"))?.get::<_, bool>(0) {
                 return Ok(());
             }
@@ -71,7 +72,8 @@ impl Session {
 
     pub async fn drop_loading(&mut self) -> Result<(), SinkError> {
         self.loading = None;
-        let select = "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        let select =
+            "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                       WHERE c.relname = $1 AND c.relkind = 'r'";
         let rows = self.client.query(select, &[&ddl::LOADING]).await;
         for row in rows.map_err(failed("looking for unfinished loads"))? {
@@ -83,7 +85,10 @@ impl Session {
 
     pub async fn stored(&self) -> Result<Stored, SinkError> {
         let what = "reading _walgate_tables";
-        let rows = self.client.query("SELECT record FROM public._walgate_tables ORDER BY token", &[]).await;
+        let rows = self
+            .client
+            .query("SELECT record FROM public._walgate_tables ORDER BY token", &[])
+            .await;
         let mut tables = Vec::new();
         for row in rows.map_err(failed(what))? {
             let record: String = row.get(0);
@@ -91,7 +96,11 @@ impl Session {
         }
         let select = "SELECT epoch, lsn, ordinal, seq, verified_seq, stream_created, at
                       FROM public._walgate_position";
-        let row = self.client.query_opt(select, &[]).await.map_err(failed("reading _walgate_position"))?;
+        let row = self
+            .client
+            .query_opt(select, &[])
+            .await
+            .map_err(failed("reading _walgate_position"))?;
         let mark = row.map(|row| read_mark(&row)).transpose()?;
         Ok(Stored { mark, tables })
     }
@@ -149,8 +158,8 @@ impl Session {
         for record in records {
             let what = format!("record of {}", record.token);
             let json = serde_json::to_string(record).map_err(|e| SinkError::new(&what, e))?;
-            let written = self.client.execute(upsert, &[&record.token.as_str(), &record.schema.table, &json]);
-            written.await.map_err(failed(what))?;
+            let (token, table) = (record.token.as_str(), &record.schema.table);
+            self.client.execute(upsert, &[&token, table, &json]).await.map_err(failed(what))?;
         }
         Ok(())
     }

@@ -135,7 +135,9 @@ mod tests {
 
     #[test]
     fn maps_are_hstore_or_json() {
-        let map = || Value::Map(vec![(Value::Str("a"), Value::Nil), (Value::Str("b\""), Value::Str("1"))]);
+        let map = || {
+            Value::Map(vec![(Value::Str("a"), Value::Nil), (Value::Str("b\""), Value::Str("1"))])
+        };
         assert_eq!(text(Form::Hstore, &Kind::Other, map()), r#""a"=>NULL,"b\""=>"1""#);
         assert_eq!(text(Form::Json, &Kind::Other, map()), r#"{"a":null,"b\"":"1"}"#);
         let vector = Value::Array(vec![Value::F32(0.1), Value::F32(2.0)]);

@@ -36,7 +36,9 @@ pub(crate) async fn ask_unless_there(
 async fn find(remote: &Remote, wish: &Wish, cdc: StreamExtent) -> Result<Option<u64>, Error> {
     let init = &remote.names.init;
     let token = &wish.token;
-    let Some(message) = remote.last_of(init, &subjects::init_start(token)).await? else { return Ok(None) };
+    let Some(message) = remote.last_of(init, &subjects::init_start(token)).await? else {
+        return Ok(None);
+    };
     let Ok(start) = from_msgpack::<InitStart>(&message.payload) else { return Ok(None) };
     if !good_enough(&start, wish, cdc) {
         return Ok(None);

@@ -1,17 +1,22 @@
 //! What each change does to a table.
 
+use std::collections::HashMap;
+
 use rusqlite::{CachedStatement, Connection};
 use walgate_wire::{Op, Value};
 
 use super::{plan::Plan, store::failed, value::stored};
 use crate::{Changes, SinkError};
 
-pub(super) fn apply(connection: &Connection, plan: &Plan, changes: &Changes) -> Result<(), SinkError> {
+pub(super) fn apply(
+    connection: &Connection,
+    plan: &Plan,
+    changes: &Changes,
+) -> Result<(), SinkError> {
     let table = &changes.schema.table;
     let decoded = changes.decode().map_err(|e| SinkError::new(format!("changes of {table}"), e))?;
-    let applied = Applier::new(connection, plan).and_then(|mut applier| {
-        decoded.iter().try_for_each(|change| applier.apply(&change.op))
-    });
+    let applied = Applier::new(connection, plan)
+        .and_then(|mut applier| decoded.iter().try_for_each(|change| applier.apply(&change.op)));
     applied.map_err(|e| match e {
         Trouble::Sqlite(error) => failed(format!("table {table}"))(error),
         Trouble::Wire(reason) => SinkError::new(format!("changes of {table}"), reason),
@@ -34,13 +39,15 @@ struct Applier<'a> {
     plan: &'a Plan,
     upsert: CachedStatement<'a>,
     delete: CachedStatement<'a>,
+    /// By the columns that are unchanged; none where nothing would change.
+    updates: HashMap<Vec<usize>, Option<CachedStatement<'a>>>,
 }
 
 impl<'a> Applier<'a> {
     fn new(connection: &'a Connection, plan: &'a Plan) -> Result<Self, Trouble> {
         let upsert = connection.prepare_cached(&plan.upsert)?;
         let delete = connection.prepare_cached(&plan.delete)?;
-        Ok(Applier { connection, plan, upsert, delete })
+        Ok(Applier { connection, plan, upsert, delete, updates: HashMap::new() })
     }
 
     fn apply(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
@@ -53,7 +60,9 @@ impl<'a> Applier<'a> {
                 Ok(())
             }
             Op::Truncate => {
-                self.connection.prepare_cached(&format!("DELETE FROM {}", self.plan.table))?.raw_execute()?;
+                self.connection
+                    .prepare_cached(&format!("DELETE FROM {}", self.plan.table))?
+                    .raw_execute()?;
                 Ok(())
             }
         }
@@ -81,7 +90,8 @@ impl<'a> Applier<'a> {
             None => true,
             Some(old) => {
                 let same = |&(place, index): &(Option<usize>, usize)| {
-                    unchanged.contains(&index) || place.and_then(|place| old.get(place)) == row.get(index)
+                    unchanged.contains(&index)
+                        || place.and_then(|place| old.get(place)) == row.get(index)
                 };
                 !plan.key.is_empty() && plan.old.iter().all(same)
             }
@@ -89,17 +99,23 @@ impl<'a> Applier<'a> {
         if stays && unchanged.is_empty() {
             return self.upsert(row);
         }
-        let Some(sql) = plan.update_sql(unchanged) else { return Ok(()) };
-        let mut update = self.connection.prepare_cached(&sql)?;
+        if !self.updates.contains_key(unchanged) {
+            let sql = plan.update_sql(unchanged);
+            let statement = sql.map(|sql| self.connection.prepare_cached(&sql)).transpose()?;
+            self.updates.insert(unchanged.to_vec(), statement);
+        }
+        let Some(Some(update)) = self.updates.get_mut(unchanged) else { return Ok(()) };
         let mut at = 0;
         for target in plan.changed(unchanged) {
             at += 1;
             update.raw_bind_parameter(at, stored(&target.kind, &row[target.index]))?;
         }
         match old {
-            Some(old) => bind_old(&mut update, at, plan, old)?,
+            Some(old) => bind_old(update, at, plan, old)?,
             None if plan.key.iter().any(|index| unchanged.contains(index)) => {
-                return Err(Trouble::Wire("an update says that its key is unchanged, but not what it is"));
+                return Err(Trouble::Wire(
+                    "an update says that its key is unchanged, but not what it is",
+                ));
             }
             None => {
                 for &(_, index) in &plan.old {

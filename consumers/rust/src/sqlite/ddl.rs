@@ -81,6 +81,7 @@ fn check_names(schema: &Schema) -> Result<(), SinkError> {
 
 /// A name of SQLite's row number that no column has taken.
 pub(super) fn rowid(schema: &Schema) -> &'static str {
-    let taken = |name: &&str| schema.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    let taken =
+        |name: &&str| schema.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
     ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name)).unwrap_or("rowid")
 }

@@ -39,13 +39,19 @@ impl Plan {
         let key = schema.key_indexes();
         let place = |index: &usize| schema.old.iter().position(|&old| old as usize == *index);
         let old: Vec<(Option<usize>, usize)> = if key.is_empty() {
-            schema.old.iter().enumerate().map(|(place, &index)| (Some(place), index as usize)).collect()
+            schema
+                .old
+                .iter()
+                .enumerate()
+                .map(|(place, &index)| (Some(place), index as usize))
+                .collect()
         } else {
             key.iter().map(|index| (place(index), *index)).collect()
         };
         let has = |index: usize| targets.iter().any(|target| target.index == index);
         if key.iter().any(|&index| !has(index)) {
-            let what = format!("changes of {} in schema revision {}", schema.table, schema.revision);
+            let what =
+                format!("changes of {} in schema revision {}", schema.table, schema.revision);
             return Err(SinkError::new(what, "the local table does not have their key"));
         }
         let old = old.into_iter().filter(|&(_, index)| has(index)).collect();
@@ -74,7 +80,10 @@ impl Plan {
     }
 
     fn name(&self, index: usize) -> &str {
-        self.targets.iter().find(|target| target.index == index).map_or("NULL", |target| &target.name)
+        self.targets
+            .iter()
+            .find(|target| target.index == index)
+            .map_or("NULL", |target| &target.name)
     }
 
     fn upsert_sql(&self) -> String {
@@ -102,7 +111,8 @@ impl Plan {
     /// rows one is as good as the other.
     fn found_by_old(&self) -> String {
         let condition = |operator: &str| {
-            let each = self.old.iter().map(|&(_, index)| format!("{} {operator} ?", self.name(index)));
+            let each =
+                self.old.iter().map(|&(_, index)| format!("{} {operator} ?", self.name(index)));
             let each: Vec<String> = each.collect();
             if each.is_empty() { "1".to_owned() } else { each.join(" AND ") }
         };
@@ -121,7 +131,12 @@ impl Plan {
         let set: Vec<String> = changed.map(|target| format!("{} = ?", target.name)).collect();
         // A row that stands at the new key is one that the source does not have any more.
         (!set.is_empty()).then(|| {
-            format!("UPDATE OR REPLACE {} SET {} WHERE {}", self.table, set.join(", "), self.found_by_old())
+            format!(
+                "UPDATE OR REPLACE {} SET {} WHERE {}",
+                self.table,
+                set.join(", "),
+                self.found_by_old()
+            )
         })
     }
 

@@ -66,8 +66,13 @@ impl Store {
         connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
         connection.execute_batch(SETTINGS).map_err(failed(&name))?;
         connection.execute_batch(STATE_TABLES).map_err(failed(&name))?;
-        let store =
-            Store { connection, path: name, in_transaction: false, plans: HashMap::new(), _lock: lock };
+        let store = Store {
+            connection,
+            path: name,
+            in_transaction: false,
+            plans: HashMap::new(),
+            _lock: lock,
+        };
         store.drop_loading()?;
         Ok(store)
     }
@@ -77,7 +82,8 @@ impl Store {
             .connection
             .prepare("SELECT record FROM _walgate_tables ORDER BY token")
             .map_err(failed(&self.path))?;
-        let records = select.query_map([], |row| row.get::<_, String>(0)).map_err(failed(&self.path))?;
+        let records =
+            select.query_map([], |row| row.get::<_, String>(0)).map_err(failed(&self.path))?;
         let mut tables = Vec::new();
         for record in records {
             let record = record.map_err(failed(&self.path))?;
@@ -226,13 +232,16 @@ impl Store {
     }
 
     pub fn execute(&self, sql: &str) -> Result<(), SinkError> {
-        self.connection.execute_batch(sql).map_err(|e| SinkError::new(format!("{}: {sql}", self.path), e))
+        self.connection
+            .execute_batch(sql)
+            .map_err(|e| SinkError::new(format!("{}: {sql}", self.path), e))
     }
 }
 
 fn read_mark(row: &rusqlite::Row<'_>) -> rusqlite::Result<Mark> {
     let lsn: String = row.get(1)?;
-    let wrong = |e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(e));
+    let wrong =
+        |e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(e));
     let lsn: Lsn = lsn.parse().map_err(wrong)?;
     Ok(Mark {
         epoch: walgate_wire::Epoch(row.get(0)?),

@@ -33,5 +33,9 @@ pub(super) fn stored<'a>(kind: &Kind, value: &'a Value<'a>) -> ToSqlOutput<'a> {
 }
 
 fn float(value: f64) -> ToSqlOutput<'static> {
-    ToSqlOutput::Borrowed(if value.is_nan() { ValueRef::Text(b"NaN") } else { ValueRef::Real(value) })
+    ToSqlOutput::Borrowed(if value.is_nan() {
+        ValueRef::Text(b"NaN")
+    } else {
+        ValueRef::Real(value)
+    })
 }

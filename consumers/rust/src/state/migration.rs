@@ -30,7 +30,9 @@ pub fn migration(from: &Schema, to: &Schema) -> Migration {
     let mut renames = Vec::new();
     for old in &from.columns {
         match successor(old) {
-            None if old.key => return Migration::Reload(format!("key column {} is gone", old.name)),
+            None if old.key => {
+                return Migration::Reload(format!("key column {} is gone", old.name));
+            }
             None => steps.push(Step::Drop { name: old.name.clone() }),
             Some(new) if new.type_name != old.type_name => {
                 let (name, before, after) = (&new.name, &old.type_name, &new.type_name);
@@ -53,7 +55,8 @@ pub fn migration(from: &Schema, to: &Schema) -> Migration {
     for (i, (_, to)) in renames.into_iter().enumerate() {
         steps.push(Step::Rename { from: stopover(i), to });
     }
-    let added = to.columns.iter().filter(|new| !from.columns.iter().any(|old| same_column(old, new)));
+    let added =
+        to.columns.iter().filter(|new| !from.columns.iter().any(|old| same_column(old, new)));
     steps.extend(added.cloned().map(Step::Add));
     Migration::Steps(steps)
 }

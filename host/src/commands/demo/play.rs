@@ -59,7 +59,12 @@ impl Play {
         let mut tasks = JoinSet::new();
         tasks.spawn(gateway::run(config.clone(), board.status().clone(), stopped.clone()));
         let (replica, consumer) = Replica::open(&site).await?;
-        tasks.spawn(consumer.run(stopped));
+        let status = board.status().clone();
+        tasks.spawn(async move {
+            // Whose buckets and streams the consumer reads.
+            gateway::ready(&status).await?;
+            consumer.run(stopped).await
+        });
         Ok(Play { tasks, stop, stages: Stages { board: board.clone(), config, shop, replica, site } })
     }
 
@@ -142,11 +147,11 @@ impl Stages {
         self.board.set_stage("live changes, compressed without dictionaries");
         self.board.latencies().start();
         let plain = self.watch_changes(&mut writer, Some(timing.without_dictionaries), &mut quits).await?;
-        self.board.event(format!("without dictionaries {} raw bytes become one", ratio(plain.all().ratio())));
+        self.board.event(format!("live changes without dictionaries: compressed {}", ratio(plain.all().ratio())));
         let revisions = self.drop_dictionaries_in().await?;
         self.board.set_stage("live changes, compressed with dictionaries");
         let trained = self.watch_changes(&mut writer, timing.total.map(left), &mut quits).await?;
-        self.board.event(format!("with dictionaries {} raw bytes become one", ratio(trained.all().ratio())));
+        self.board.event(format!("live changes with dictionaries: compressed {}", ratio(trained.all().ratio())));
 
         self.board.set_stage("the writer stops, the replica catches up");
         let _ = stop_writer.send(true);

@@ -208,7 +208,8 @@ fn column(row: &Row, published: Option<&[String]>) -> CatalogColumn {
     let generated: bool = row.get(7);
     CatalogColumn {
         // Stored generated columns are sent from 18 on, by a publication of ours always; 15 lists them all the same.
-        published: (!generated || row.get(9)) && published.is_none_or(|names| names.contains(&name)),
+        published: (!generated || row.get(9))
+            && published.is_none_or(|names| names.contains(&name)),
         name,
         attnum: row.get(2),
         oid: row.get(3),

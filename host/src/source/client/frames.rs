@@ -72,7 +72,7 @@ impl FrameReader {
     fn control(&mut self) -> Result<(), SourceError> {
         match self.messages.try_next()? {
             Some((b'N' | b'S', _)) => Ok(()),
-            Some((b'E', body)) => Err(messages::server_error("go on streaming", body)),
+            Some((b'E', body)) => Err(streaming_error(body)),
             Some((b'c' | b'C' | b'Z', _)) => Err(SourceError::Closed),
             Some((tag, _)) => Err(SourceError::Protocol(format!(
                 "a message '{}' while streaming",
@@ -113,6 +113,23 @@ impl FrameReader {
         self.last_received
     }
 }
+
+/// An error in the middle of the stream; one of them needs more words than Postgres has for it.
+fn streaming_error(body: &[u8]) -> SourceError {
+    match messages::server_error("go on streaming", body) {
+        SourceError::Server { what, message, code, hint }
+            if code == UNDEFINED_OBJECT && hint.is_empty() =>
+        {
+            let hint = "the publication has to exist already where the slot stands: if it was created later, drop the slot \
+                        (SELECT pg_drop_replication_slot(…)) and start again"
+                .to_owned();
+            SourceError::Server { what, message, code, hint }
+        }
+        other => other,
+    }
+}
+
+const UNDEFINED_OBJECT: &str = "42704";
 
 #[inline]
 fn parse(body: &[u8]) -> Result<Frame<'_>, SourceError> {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::source::{
     SourceError,
-    catalog::{Binary, TableInfo, TypeCache, load_tables},
+    catalog::{Binary, Leaf, TableInfo, TypeCache, load_tables},
     client::quote_identifier,
 };
 
@@ -217,7 +217,8 @@ fn check_table(
             column.name, column.type_name
         ));
     }
-    for leaf in table.leaves.iter().filter(|leaf| leaf.identity != table.identity) {
+    let differs = |leaf: &&Leaf| !leaf.foreign && leaf.identity != table.identity;
+    for leaf in table.leaves.iter().filter(differs) {
         problems.push(format!(
             "partition {} has another REPLICA IDENTITY than its root {name}, so old rows could not be told from keys: run \
              ALTER TABLE {} REPLICA IDENTITY {} (or alter the root)",

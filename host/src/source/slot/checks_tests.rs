@@ -1,5 +1,5 @@
 use super::*;
-use crate::source::catalog::{Leaf, RelKind, table_for_test as table};
+use crate::source::catalog::{RelKind, table_for_test as table};
 
 fn fine() -> Server {
     Server {

@@ -15,6 +15,7 @@ use walgate_wire::{
 
 use crate::{
     batch::RowBatch,
+    config::Table,
     gateway::Gateway,
     pack::{Rendered, TablePacker},
     policy::{Action, SessionError, action},
@@ -54,6 +55,8 @@ pub struct Session {
     catalog: Catalog,
     renderer: Renderer,
     packers: HashMap<u32, TablePacker>,
+    /// Configured tables by the relation that carries their rows.
+    announced: HashMap<u32, Table>,
     transform: Transform,
     rendered: Rendered,
     unstated: Option<Commit>,
@@ -81,6 +84,7 @@ impl Session {
             catalog,
             renderer,
             packers: HashMap::new(),
+            announced: HashMap::new(),
             rendered: Rendered::default(),
             unstated: None,
             stated: (resumed, Instant::now()),
@@ -94,7 +98,14 @@ impl Session {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return self.drain().await,
                 broken = self.chain.broken() => return Err(broken.into()),
-                event = self.stream.next() => event?,
+                event = self.stream.next() => event,
+            };
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    self.quarantine_or(error.into()).await?;
+                    continue;
+                }
             };
             match event {
                 Event::Rows(batch) => {
@@ -105,7 +116,11 @@ impl Session {
                     self.gateway.status.set_received_lsn(end_lsn.0);
                     self.unstated = Some(Commit { position, end_lsn, at: at_micros });
                 }
-                Event::Relation(change) => self.relation(change).await?,
+                Event::Relation(change) => {
+                    if let Err(error) = self.relation(change).await {
+                        self.quarantine_or(error).await?;
+                    }
+                }
                 Event::KeepAlive { wal_end, reply_requested } => {
                     self.state_progress().await?;
                     self.keepalive(wal_end, reply_requested).await?;
@@ -144,8 +159,7 @@ impl Session {
         }
         match self.pack(batch).await {
             Ok(message) => Ok(self.chain.publish(message).await?),
-            Err(error) if action(&error) == Action::Quarantine => self.quarantine(batch, &error).await,
-            Err(error) => Err(error),
+            Err(error) => self.quarantine_or(error).await,
         }
     }
 
@@ -175,12 +189,16 @@ impl Session {
         headers
     }
 
-    async fn quarantine(&mut self, batch: &RowBatch, error: &SessionError) -> Result<(), SessionError> {
-        let token = &batch.table.token;
+    /// Suspends the table that the error is about; an error that is not about one table stays an error.
+    async fn quarantine_or(&mut self, error: SessionError) -> Result<(), SessionError> {
+        let name = error.table().filter(|_| action(&error) == Action::Quarantine);
+        let announced = name.and_then(|name| self.announced.iter().find(|(_, table)| table.name.to_string() == name));
+        let Some((&relid, table)) = announced else { return Err(error) };
+        let token = &table.token;
         tracing::error!(table = %token, %error, "table suspended: a row cannot be carried; the other tables go on");
         schemas::suspend(&self.gateway.schemas, token, &error.to_string()).await?;
         self.gateway.quarantine(token);
-        self.stream.set_table(batch.table.relid, None);
+        self.stream.set_table(relid, None);
         Ok(())
     }
 
@@ -213,12 +231,14 @@ impl Session {
     async fn relation(&mut self, change: RelationChange) -> Result<(), SessionError> {
         let RelationChange { relation, lsn } = change;
         let name = relation.table_name();
-        let table = self.gateway.table(&name).filter(|table| !self.gateway.is_quarantined(&table.token));
+        let gateway = self.gateway.clone();
+        let table = gateway.table(&name).filter(|table| !gateway.is_quarantined(&table.token));
         self.packers.remove(&relation.relid);
         let Some(table) = table else {
             self.stream.set_table(relation.relid, None);
             return Ok(());
         };
+        self.announced.insert(relation.relid, table.clone());
         let token = table.token.clone();
         let previous = self.gateway.schemas.latest(&token).await?;
         let (version, info) = self.catalog.announced(&relation, token, previous.as_ref(), lsn).await?;

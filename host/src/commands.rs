@@ -3,6 +3,7 @@
 //! Commands stand at the consumers' side: what they know of NATS they know through `walgate_consumer`.
 
 pub mod demo;
+pub mod log;
 pub mod replicate;
 pub mod snapshot;
 pub mod tail;

@@ -100,6 +100,20 @@ impl Schemas {
         Ok(schema)
     }
 
+    /// Tokens that have a schema, current or not.
+    pub async fn tokens(&self) -> Result<Vec<Token>, KvError> {
+        use futures::TryStreamExt;
+        let prefix = self.0.subject("");
+        let listed = self.0.stream.info_with_subjects(format!("{prefix}>")).await;
+        let subjects: Vec<(String, usize)> = listed
+            .map_err(|e| self.0.error(">", e))?
+            .try_collect()
+            .await
+            .map_err(|e| self.0.error(">", e))?;
+        let token = |(subject, _): &(String, usize)| Token::parse(subject.strip_prefix(&prefix)?).ok();
+        Ok(subjects.iter().filter_map(token).collect())
+    }
+
     pub async fn epoch(&self) -> Result<Option<EpochRecord>, KvError> {
         let Some(message) = self.0.latest(EpochRecord::KEY).await? else { return Ok(None) };
         from_msgpack(&message.payload).map(Some).map_err(|e| self.0.error(EpochRecord::KEY, e))

@@ -95,7 +95,9 @@ impl Packer {
             Kind::Base | Kind::Rendered => Self::builtin(ty.oid),
             Kind::Enum => Packer::Text,
             Kind::Array(element) => Packer::Array(Box::new(ArrayPacker::new(element))),
-            Kind::Composite { fields, .. } => Packer::Composite(Box::new(CompositePacker::new(fields))),
+            Kind::Composite { fields, .. } => {
+                Packer::Composite(Box::new(CompositePacker::new(fields)))
+            }
             Kind::Hstore => Packer::Hstore,
             Kind::Vector => Packer::Vector,
         }

@@ -31,6 +31,18 @@ pub enum SessionError {
     Task(String),
 }
 
+impl SessionError {
+    /// The table that the error is about, if it is about one, as one writes it.
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            SessionError::Source(error) => error.table(),
+            SessionError::Transform(TransformError::Row(error)) => Some(&error.table),
+            SessionError::Transform(TransformError::Compress { table, .. }) => Some(table),
+            _ => None,
+        }
+    }
+}
+
 /// The three things that can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

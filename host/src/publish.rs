@@ -5,7 +5,7 @@
 //! the stream's tail and opens a new one. What is inside a body is not known here.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
-use walgate_wire::{EXPECTED_LAST_SEQUENCE, Lsn, PART, Part};
+use walgate_wire::{EXPECTED_LAST_SEQUENCE, Lsn, MSG_ID, PART, Part};
 
 use crate::ledger::{Durable, Ledger};
 
@@ -29,6 +29,8 @@ const IN_FLIGHT_MESSAGES_MAX: usize = 2048;
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
 /// After this long without any acknowledgement the chain is in doubt.
 const ACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the connection itself is looked at while no acknowledgement arrives.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Room for subject and headers below the server's `max_payload`, which counts headers.
 const HEADER_ROOM_BYTES: usize = 1024;
 
@@ -54,6 +56,8 @@ pub enum Broken {
     Full(String),
     #[error("the stream did not acknowledge anything for {} s", ACK_TIMEOUT.as_secs())]
     Silent,
+    #[error("the connection to NATS was interrupted")]
+    Interrupted,
     #[error("the connection to NATS is closed")]
     Closed,
 }
@@ -101,7 +105,11 @@ impl Chain {
         });
         let (durable_sender, durable) = watch::channel(Durable::default());
         let (broken_sender, broken) = watch::channel(None);
-        let reader = AckReader { shared: Arc::clone(&shared), durable: durable_sender };
+        let reader = AckReader {
+            shared: Arc::clone(&shared),
+            durable: durable_sender,
+            connection: client.statistics(),
+        };
         let acks = tokio::spawn(async move {
             let reason = reader.run(subscriber).await;
             reader.shared.window_kib.close();
@@ -141,11 +149,10 @@ impl Chain {
             return self.send(subject, headers, body, confirms).await;
         }
         for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
-            let mut headers = message.headers.clone();
             let is_last = part.is_none_or(Part::is_last);
-            if let Some(part) = part {
-                headers.insert(PART, part.to_string());
-            }
+            // Parts that arrived without their rest are sent again: they must not pass for duplicates. The
+            // chain does not need the id.
+            let headers = part_headers(&message.headers, part, false);
             let piece = message.body.slice_ref(piece);
             let confirms = message.confirms.filter(|_| is_last);
             self.send(message.subject.clone(), headers, piece, confirms).await?;
@@ -187,6 +194,7 @@ fn window_kib(body_bytes: usize) -> u32 {
 struct AckReader {
     shared: Arc<Shared>,
     durable: watch::Sender<Durable>,
+    connection: Arc<async_nats::Statistics>,
 }
 
 /// The body of an acknowledgement.
@@ -206,8 +214,10 @@ struct AckError {
 impl AckReader {
     async fn run(&self, mut acks: async_nats::Subscriber) -> Broken {
         let mut last_heard = Instant::now();
+        let connects = || self.connection.connects.load(Relaxed);
+        let connected = connects();
         loop {
-            match tokio::time::timeout(Duration::from_secs(1), acks.next()).await {
+            match tokio::time::timeout(LOOK_EVERY, acks.next()).await {
                 Ok(None) => return Broken::Closed,
                 Ok(Some(message)) => {
                     last_heard = Instant::now();
@@ -215,6 +225,8 @@ impl AckReader {
                         return broken;
                     }
                 }
+                // The server may be another one now, or have lost its tail: the stream is read again.
+                Err(_) if connects() != connected => return Broken::Interrupted,
                 Err(_) if self.shared.ledger().in_flight() == 0 => last_heard = Instant::now(),
                 Err(_) if last_heard.elapsed() > ACK_TIMEOUT => return Broken::Silent,
                 Err(_) => {}
@@ -261,16 +273,25 @@ pub async fn publish_acknowledged(
     let max_bytes = context.client().max_payload().saturating_sub(HEADER_ROOM_BYTES).max(1024);
     let mut last = 0;
     for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
-        let mut headers = message.headers.clone();
-        if let Some(part) = part {
-            headers.insert(PART, part.to_string());
-            if let Some(id) = message.headers.get(walgate_wire::MSG_ID) {
-                headers.insert(walgate_wire::MSG_ID, format!("{id}/{}", part.number));
-            }
-        }
+        let headers = part_headers(&message.headers, part, true);
         last = publish_retrying(context, &message.subject, headers, message.body.slice_ref(piece)).await?;
     }
     Ok(last)
+}
+
+/// Headers of one part of a body: with an id of its own, or without.
+fn part_headers(whole: &Headers, part: Option<Part>, with_id: bool) -> Headers {
+    let Some(part) = part else { return whole.clone() };
+    let mut headers: Headers = whole
+        .iter()
+        .filter(|(name, _)| AsRef::<str>::as_ref(name) != MSG_ID)
+        .flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())))
+        .collect();
+    headers.insert(PART, part.to_string());
+    if let Some(id) = whole.get(MSG_ID).filter(|_| with_id) {
+        headers.insert(MSG_ID, format!("{id}/{}", part.number));
+    }
+    headers
 }
 
 /// A message that the stream did not take in spite of retries.

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use walgate_servers::{NatsOptions, PrivateNats};
-use walgate_wire::{Epoch, Lsn, TableName};
+use walgate_wire::{Epoch, TableName, TableState};
 
 use crate::{
     assets::Assets,
@@ -162,14 +162,21 @@ fn dictionary_folder(gateway: &Gateway) -> DictionaryFolder {
     )
 }
 
-/// Every configured table has a schema before anyone asks; what an earlier process suspended flows again.
+/// Every configured table has a schema before anyone asks; what is not configured any more is said to be gone.
 async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), RunError> {
     for table in &gateway.config.tables {
-        if gateway.schemas.latest(&table.token).await?.is_none() {
-            let (version, _) = catalog.current(&table.name, table.token.clone(), Lsn(0)).await?;
-            schemas::register(&gateway.schemas, version.schema, Lsn(0), |_| false).await?;
+        let known = gateway.schemas.latest(&table.token).await?;
+        if known.is_none_or(|schema| schema.state == TableState::Dropped) {
+            let now = catalog.insert_lsn().await?;
+            let (version, info) = catalog.current(&table.name, table.token.clone(), now).await?;
+            let has_default = |attnum| info.fills(attnum);
+            schemas::register(&gateway.schemas, version.schema, now, has_default).await?;
         }
-        schemas::resume_suspended(&gateway.schemas, &table.token, catalog.insert_lsn().await?).await?;
+    }
+    for token in gateway.schemas.tokens().await? {
+        if gateway.table_by_token(&token).is_none() {
+            schemas::retire(&gateway.schemas, &token, "the gateway's configuration does not name it").await?;
+        }
     }
     Ok(())
 }
@@ -217,6 +224,9 @@ async fn one_session(
         opened = session::open(gateway, acknowledged.load(Relaxed), unix_seconds()) => opened?,
     };
     let Connection { epoch, mut session, feedback } = opened;
+    if !gateway.status.has_streamed() {
+        session::resume_suspended(gateway).await?;
+    }
     let _ = active.send(Some(epoch));
     gateway.status.set_streaming(true);
     tracing::info!(%epoch, slot = gateway.config.postgres.slot, "streaming");

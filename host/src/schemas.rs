@@ -57,6 +57,18 @@ pub async fn suspend(store: &Schemas, token: &Token, reason: &str) -> Result<(),
     store.put(&Schema { state: TableState::Suspended, reason, ..latest }).await.map(|_| ())
 }
 
+/// Tells consumers that the table is not offered any more.
+pub async fn retire(store: &Schemas, token: &Token, reason: &str) -> Result<(), KvError> {
+    match store.latest(token).await? {
+        Some(latest) if latest.state != TableState::Dropped => {
+            tracing::info!(table = %token, reason, "table is not offered any more");
+            let reason = Some(reason.to_owned());
+            store.put(&Schema { state: TableState::Dropped, reason, ..latest }).await.map(|_| ())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// At the start of the process: what an earlier one suspended flows again, from `lsn` on.
 pub async fn resume_suspended(store: &Schemas, token: &Token, lsn: Lsn) -> Result<(), KvError> {
     match store.latest(token).await? {

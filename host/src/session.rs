@@ -84,6 +84,16 @@ pub async fn open(gateway: &Gateway, acknowledged: u64, now: u32) -> Result<Conn
     Ok(Connection { epoch, session, feedback })
 }
 
+/// Once a process holds the slot for the first time: what an earlier one suspended flows again, and copies have
+/// to be loaded again, for the changes in between were left out.
+pub async fn resume_suspended(gateway: &Gateway) -> Result<(), SessionError> {
+    let now = Catalog::connect(&gateway.config.postgres).await?.insert_lsn().await?;
+    for table in &gateway.config.tables {
+        schemas::resume_suspended(&gateway.schemas, &table.token, now).await?;
+    }
+    Ok(())
+}
+
 /// Copies are distrusted first, then the record is stored, then the first message of the stream says where it
 /// begins: dying in between loads copies again that need not be, never the other way round.
 async fn begin_epoch(

@@ -96,8 +96,8 @@ pub async fn take(
     };
     let client = catalog::open(postgres).await?;
     let exported = ExportedSnapshot::take(client, &found.0, waiting).await?;
+    let estimated_rows = found.1.estimated_rows;
     let plan = plan(gateway, found, &exported, snapshot_id, &catalog).await?;
-    let estimated_rows = snapshot::estimated_rows(catalog.client(), &plan.table).await?;
     let start = start_message(&plan, &exported, epoch, cdc_sequence, estimated_rows);
     let started = publish(gateway, subjects::init_start(token), &start, snapshot_id).await?;
 

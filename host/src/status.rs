@@ -18,6 +18,7 @@ pub struct Status(Arc<Inner>);
 struct Inner {
     tables: Mutex<BTreeMap<Token, Arc<TableStatus>>>,
     streaming: AtomicBool,
+    has_streamed: AtomicBool,
     confirmed_lsn: AtomicU64,
     received_lsn: AtomicU64,
     lag_micros: AtomicI64,
@@ -63,9 +64,15 @@ impl Status {
         self.0.streaming.load(Relaxed)
     }
 
+    /// Whether this process has held the slot before.
+    pub fn has_streamed(&self) -> bool {
+        self.0.has_streamed.load(Relaxed)
+    }
+
     pub fn set_streaming(&self, streaming: bool) {
         self.0.streaming.store(streaming, Relaxed);
         if streaming {
+            self.0.has_streamed.store(true, Relaxed);
             self.set_problem(None);
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     kv::StoredDictionary,
     pack::{Rendered, RowError, TablePacker},
     publish::Headers,
+    source::catalog::TableVersion,
 };
 
 /// With `use = "auto"`: above this a body is its own dictionary (measured: no gain from 64 KiB on).
@@ -30,7 +31,7 @@ pub enum TransformError {
     #[error(transparent)]
     Row(#[from] RowError),
     #[error("{table}: {source}")]
-    Compress { table: Token, source: FrameError },
+    Compress { table: String, source: FrameError },
 }
 
 /// A body ready to be sent.
@@ -64,6 +65,7 @@ impl Packed {
 pub struct Transform {
     settings: Compression,
     writer: ChangeWriter,
+    frame: Vec<u8>,
     plain: Option<Compressor>,
     with_dictionary: HashMap<Token, (u64, Compressor)>,
 }
@@ -73,6 +75,7 @@ impl Transform {
         Transform {
             settings: settings.clone(),
             writer: ChangeWriter::default(),
+            frame: Vec::new(),
             plain: None,
             with_dictionary: HashMap::new(),
         }
@@ -90,7 +93,7 @@ impl Transform {
         let mut writer = std::mem::take(&mut self.writer);
         let packed = packer.pack_changes(batch, 0..batch.changes.len(), &mut writer, rendered);
         let result = match packed {
-            Ok(()) => self.compress(&batch.table.token, &writer.out, dictionary),
+            Ok(()) => self.compress(&batch.table, &writer.out, dictionary),
             Err(error) => Err(error.into()),
         };
         self.writer = writer;
@@ -100,19 +103,19 @@ impl Transform {
     /// The body of the chunk that `writer` holds; `raw` receives it uncompressed, for its digest.
     pub fn chunk(
         &mut self,
-        token: &Token,
+        table: &TableVersion,
         writer: &mut ChunkWriter,
         raw: &mut Vec<u8>,
         dictionary: Option<Arc<StoredDictionary>>,
     ) -> Result<Packed, TransformError> {
         raw.clear();
         writer.finish(raw);
-        self.compress(token, raw, dictionary)
+        self.compress(table, raw, dictionary)
     }
 
     fn compress(
         &mut self,
-        token: &Token,
+        table: &TableVersion,
         raw: &[u8],
         dictionary: Option<Arc<StoredDictionary>>,
     ) -> Result<Packed, TransformError> {
@@ -127,15 +130,15 @@ impl Transform {
         let pays = self.settings.use_dictionary == UseDictionary::Always
             || raw.len() <= AUTO_DICTIONARY_BYTES_MAX;
         let dictionary = dictionary.filter(|_| pays);
-        let failed = |source| TransformError::Compress { table: token.clone(), source };
-        let compressor = self.compressor(token, dictionary.as_deref()).map_err(failed)?;
-        let mut frame = Vec::new();
-        compressor.compress(raw, &mut frame).map_err(failed)?;
-        if frame.len() >= raw.len() {
+        let mut frame = std::mem::take(&mut self.frame);
+        let compressed = self.compressor(&table.token, dictionary.as_deref()).and_then(|compressor| compressor.compress(raw, &mut frame));
+        let body = Bytes::copy_from_slice(&frame);
+        self.frame = frame;
+        compressed.map_err(|source| TransformError::Compress { table: table.name.to_string(), source })?;
+        if body.len() >= raw.len() {
             return Ok(plain(raw));
         }
-        frame.shrink_to_fit();
-        Ok(Packed { body: frame.into(), raw_bytes: raw.len(), encoding: Encoding::Zstd { dictionary } })
+        Ok(Packed { body, raw_bytes: raw.len(), encoding: Encoding::Zstd { dictionary } })
     }
 
     fn compressor(

@@ -136,12 +136,11 @@ impl Compressor {
         Ok(Compressor(inner))
     }
 
-    /// Appends one frame that holds `body` to `out`.
+    /// Makes `out` one frame that holds `body`; what was in it is gone, its capacity is used.
     pub fn compress(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
-        let start = out.len();
-        out.resize(start + zstd_safe::compress_bound(body.len()), 0);
-        let len = self.0.compress_to_buffer(body, &mut out[start..])?;
-        out.truncate(start + len);
+        out.clear();
+        out.reserve(zstd_safe::compress_bound(body.len()));
+        self.0.compress_to_buffer(body, out)?;
         Ok(())
     }
 }
@@ -210,7 +209,7 @@ mod tests {
         for dictionary in [None, Some(&dictionary)] {
             let mut frame = vec![9];
             Compressor::new(1, dictionary).unwrap().compress(b"user7919@1.example.org", &mut frame).unwrap();
-            let body = Decompressor::new(dictionary).unwrap().decompress(&frame[1..], &Caps::default());
+            let body = Decompressor::new(dictionary).unwrap().decompress(&frame, &Caps::default());
             assert_eq!(body.unwrap(), b"user7919@1.example.org");
         }
     }

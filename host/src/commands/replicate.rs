@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
-use walgate_consumer::{Consumer, ConsumerBuilder, Phase, Sink, SqliteSink, Status, StreamNames};
+use walgate_consumer::{Consumer, ConsumerBuilder, Phase, PostgresSink, Sink, SqliteSink, Status, StreamNames};
 use walgate_wire::Token;
 
 use super::{NatsArgs, StreamArgs, target::Target};
@@ -45,7 +45,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     builder = builder.options(walgate_consumer::Options { streams: names, ..Default::default() });
     match args.to {
         Target::Sqlite(path) => follow(builder.sink(SqliteSink::new(path))).await?,
-        Target::Postgres(_) => anyhow::bail!("being written"),
+        Target::Postgres(url) => follow(builder.sink(PostgresSink::new(url))).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -96,12 +96,9 @@ pub async fn compare(question: &Question) -> Result<Vec<Comparison>> {
 
 async fn compare_table(question: &Question, schema: &Schema) -> Result<Comparison> {
     let begun = Instant::now();
-    let form = match question.replica {
-        Target::Sqlite(_) => Form::Sqlite,
-        Target::Postgres(_) => Form::Wire,
-    };
-    let mut source = PostgresSide::open(&question.source, schema, form).await?;
     let mut replica = Replica::open(&question.replica, schema).await?;
+    let forms = replica.forms(schema);
+    let mut source = PostgresSide::open(&question.source, schema, &forms).await?;
     let key = Key::new(schema.key_indexes());
     let expected = source.scan(Sums::new(key.clone())).await?;
     let found = replica.scan(Sums::new(key)).await?;
@@ -130,9 +127,17 @@ impl Replica {
             Target::Postgres(url) => {
                 let postgres =
                     Postgres { url: url.clone().into(), slot: String::new(), publication: String::new() };
-                Replica::Postgres(Box::new(PostgresSide::open(&postgres, schema, Form::Wire).await?))
+                let forms = vec![Form::Wire; schema.columns.len()];
+                Replica::Postgres(Box::new(PostgresSide::open(&postgres, schema, &forms).await?))
             }
         })
+    }
+
+    fn forms(&self, schema: &Schema) -> Vec<Form> {
+        match self {
+            Replica::Sqlite(_) => vec![Form::Sqlite; schema.columns.len()],
+            Replica::Postgres(side) => side.forms(),
+        }
     }
 
     async fn scan<L: Look>(&mut self, look: L) -> Result<L> {

@@ -32,10 +32,7 @@ pub(super) fn pack(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
     let sign = half(4);
     match sign {
         0 | NEGATIVE => {}
-        NAN => return ok(pack::str(out, "NaN")),
-        INFINITY => return ok(pack::str(out, "Infinity")),
-        NEGATIVE_INFINITY => return ok(pack::str(out, "-Infinity")),
-        _ => return Err(PackError::BadNumeric),
+        _ => return pack_special(sign, out),
     }
     let count = usize::from(half(0));
     if digits.len() != count * 2 {
@@ -50,7 +47,14 @@ pub(super) fn pack(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
     number.write(out)
 }
 
-fn ok((): ()) -> Result<(), PackError> {
+fn pack_special(sign: u16, out: &mut Vec<u8>) -> Result<(), PackError> {
+    let text = match sign {
+        NAN => "NaN",
+        INFINITY => "Infinity",
+        NEGATIVE_INFINITY => "-Infinity",
+        _ => return Err(PackError::BadNumeric),
+    };
+    pack::str(out, text);
     Ok(())
 }
 

@@ -54,7 +54,8 @@ pub(super) fn pack_timestamp_text(
 ) -> Result<(), PackError> {
     let micros = i64::from_be_bytes(fixed(bytes)?);
     if let Some(text) = infinity(micros == i64::MAX, micros == i64::MIN) {
-        return ok(pack::str(out, text));
+        pack::str(out, text);
+        return Ok(());
     }
     let mut text = Text::new();
     let era = text.date(micros.div_euclid(DAY_MICROS) + EPOCH_DAYS);
@@ -69,16 +70,13 @@ pub(super) fn pack_timestamp_text(
 pub(super) fn pack_date_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
     let days = i32::from_be_bytes(fixed(bytes)?);
     if let Some(text) = infinity(days == i32::MAX, days == i32::MIN) {
-        return ok(pack::str(out, text));
+        pack::str(out, text);
+        return Ok(());
     }
     let mut text = Text::new();
     let era = text.date(i64::from(days) + EPOCH_DAYS);
     text.put(format_args!("{era}"));
     text.pack(out);
-    Ok(())
-}
-
-fn ok((): ()) -> Result<(), PackError> {
     Ok(())
 }
 

@@ -71,7 +71,8 @@ pub async fn estimated_rows(client: &Client, table: &TableVersion) -> Result<u64
     let query = "
 SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
 FROM pg_catalog.pg_class c
-WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass) WHERE isleaf)";
+WHERE c.relkind <> 'p'
+  AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass) WHERE isleaf))";
     let row = client
         .query_one(query, &[&table.relid])
         .await

@@ -92,10 +92,7 @@ impl ExportedSnapshot {
 
     /// Ends the transaction. Snapshots that were imported live on.
     pub async fn finish(self) -> Result<(), SourceError> {
-        self.client
-            .batch_execute("COMMIT")
-            .await
-            .map_err(SourceError::query("end the snapshot"))
+        self.client.batch_execute("COMMIT").await.map_err(SourceError::query("end the snapshot"))
     }
 }
 

@@ -67,7 +67,7 @@ impl Plan {
             key.ok_or_else(|| SinkError::new(&what, "the target table does not have their key"))?;
         let place =
             |at: usize| schema.old.iter().position(|&old| old as usize == targets[at].index);
-        let old = if key.is_empty() {
+        let old: Vec<(Option<usize>, usize)> = if key.is_empty() {
             let known = |(place, &index): (usize, &u32)| Some((Some(place), find(index as usize)?));
             schema.old.iter().enumerate().filter_map(known).collect()
         } else {

@@ -1,10 +1,12 @@
 //! A side that lies in Postgres: read as the gateway reads snapshots, all passes from one exported snapshot.
+//!
+//! The source's values are compared in the form in which the replica keeps them, see [`Form`].
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use walgate_consumer::sqlite_value;
-use walgate_wire::{Caps, Column, Lsn, Reader, Schema, TableName, pack};
+use walgate_consumer::{Kind, sqlite_value, value_json};
+use walgate_wire::{Caps, Column, Lsn, Reader, Schema, TableName, Value, pack};
 
 use super::{
     compare::{Look, Row},
@@ -24,23 +26,24 @@ use crate::{
 /// Rows that are read at a time.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// What rows are compared as.
+/// What a column's values are compared as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// As they travel.
     Wire,
     /// As the SQLite sink stores them.
     Sqlite,
+    /// As the Postgres sink writes what the target has no type for into `text`.
+    Text,
 }
 
 pub struct PostgresSide {
     table: Arc<TableVersion>,
-    /// The replica's columns, in their order: where each is in a row of the source.
-    columns: Vec<(usize, Packer, Column)>,
+    /// In the order of the replica's.
+    columns: Vec<ComparedColumn>,
     packer: TablePacker,
     pieces: Vec<Piece>,
     filter: Option<String>,
-    form: Form,
     reader: SnapshotReader,
     renderer: Renderer,
     /// Keeps the snapshot exported.
@@ -48,8 +51,8 @@ pub struct PostgresSide {
 }
 
 impl PostgresSide {
-    /// `schema`: the replica's idea of the table; only its columns are read.
-    pub async fn open(postgres: &Postgres, schema: &Schema, form: Form) -> Result<PostgresSide> {
+    /// `schema`: the replica's idea of the table; only its columns are read. `forms`: one for each of them.
+    pub async fn open(postgres: &Postgres, schema: &Schema, forms: &[Form]) -> Result<PostgresSide> {
         let exporter = Catalog::connect(postgres).await?;
         let client = exporter.client();
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
@@ -59,16 +62,24 @@ impl PostgresSide {
         let reader = SnapshotReader::open(catalog::open(postgres).await?, &snapshot).await?;
         let renderer = Renderer::new(catalog::open(postgres).await?);
         Ok(PostgresSide {
-            columns: matching_columns(&table, schema)?,
+            columns: compared_columns(&table, schema, forms)?,
             packer: TablePacker::new(&table),
             pieces: snapshot::plan(&relations, 1),
             table: Arc::new(table),
             filter,
-            form,
             reader,
             renderer,
             _exporter: exporter,
         })
+    }
+
+    /// In which form a source has to bring the values of each column, if this is the replica.
+    pub fn forms(&self) -> Vec<Form> {
+        let form = |compared: &ComparedColumn| match compared.packer {
+            Packer::Text => Form::Text,
+            _ => Form::Wire,
+        };
+        self.columns.iter().map(form).collect()
     }
 
     pub async fn scan<L: Look>(&mut self, mut look: L) -> Result<L> {
@@ -85,44 +96,63 @@ impl PostgresSide {
                     self.packer.collect(&batch, &mut rendered)?;
                     self.renderer.render(&self.table.name.to_string(), &mut rendered).await?;
                 }
-                let rows = Rows { columns: &self.columns, form: self.form, rendered: &mut rendered };
-                rows.look_at(&batch, &mut look)?;
+                look_at(&batch, &self.columns, &mut rendered, &mut look)?;
             }
         }
         Ok(look)
     }
 }
 
-struct Rows<'a> {
-    columns: &'a [(usize, Packer, Column)],
+/// A column of the replica and how its values are read here.
+struct ComparedColumn {
+    /// Place in a row of this side.
+    index: usize,
+    packer: Packer,
+    column: Column,
     form: Form,
-    rendered: &'a mut Rendered,
 }
 
-impl Rows<'_> {
-    fn look_at(self, batch: &RowBatch, look: &mut impl Look) -> Result<()> {
-        let (mut row, mut scratch) = (Row::default(), Vec::new());
-        let caps = Caps::default();
-        for cells in batch.rows() {
-            row.clear();
-            for (index, packer, column) in self.columns {
-                let cell = cells[*index];
-                let out = if self.form == Form::Wire { &mut row.bytes } else { &mut scratch };
-                match (cell, batch.cell_bytes(cell)) {
-                    (Cell::Text { .. }, Some(text)) => pack::str_bytes(out, text),
-                    (_, Some(bytes)) => packer
-                        .pack(bytes, out, self.rendered)
-                        .with_context(|| format!("column {} of {}", column.name, batch.table.name))?,
-                    (_, None) => pack::nil(out),
-                }
-                if self.form == Form::Sqlite {
-                    let value = Reader::new(&scratch, &caps).value()?;
-                    sqlite::append(&mut row.bytes, &sqlite_value(column, &value));
-                    scratch.clear();
-                }
-                row.end_cell();
+fn look_at(
+    batch: &RowBatch,
+    columns: &[ComparedColumn],
+    rendered: &mut Rendered,
+    look: &mut impl Look,
+) -> Result<()> {
+    let (mut row, mut scratch) = (Row::default(), Vec::new());
+    for cells in batch.rows() {
+        row.clear();
+        for compared in columns {
+            let packed = if compared.form == Form::Wire { &mut row.bytes } else { &mut scratch };
+            compared
+                .pack(batch, cells[compared.index], packed, rendered)
+                .with_context(|| format!("column {} of {}", compared.column.name, batch.table.name))?;
+            if compared.form != Form::Wire {
+                compared.convert(&scratch, &mut row.bytes)?;
+                scratch.clear();
             }
-            look.at(&row);
+            row.end_cell();
+        }
+        look.at(&row);
+    }
+    Ok(())
+}
+
+impl ComparedColumn {
+    fn pack(&self, batch: &RowBatch, cell: Cell, out: &mut Vec<u8>, rendered: &mut Rendered) -> Result<()> {
+        match (cell, batch.cell_bytes(cell)) {
+            (Cell::Text { .. }, Some(text)) => pack::str_bytes(out, text),
+            (_, Some(bytes)) => self.packer.pack(bytes, out, rendered)?,
+            (_, None) => pack::nil(out),
+        }
+        Ok(())
+    }
+
+    fn convert(&self, packed: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let value = Reader::new(packed, &Caps::default()).value()?;
+        match (self.form, &value) {
+            (Form::Sqlite, value) => sqlite::append(out, &sqlite_value(&self.column, value)),
+            (_, Value::Nil | Value::Str(_)) => out.extend_from_slice(packed),
+            (_, value) => pack::str(out, &value_json(&Kind::of(&self.column), value).to_string()),
         }
         Ok(())
     }
@@ -148,13 +178,17 @@ async fn describe(
     Ok((table, info.row_filter))
 }
 
-fn matching_columns(table: &TableVersion, schema: &Schema) -> Result<Vec<(usize, Packer, Column)>> {
-    let place = |column: &Column| {
+fn compared_columns(table: &TableVersion, schema: &Schema, forms: &[Form]) -> Result<Vec<ComparedColumn>> {
+    let compared = |(column, &form): (&Column, &Form)| {
         let index = table.schema.columns.iter().position(|found| found.name == column.name);
         let index = index.with_context(|| {
-            format!("the replica knows a column {} that {} does not have (any more): has a change of the table not reached it yet?", column.name, table.name)
+            format!(
+                "the replica has a column {} that {} has not (any more): has a change of the table not reached it yet?",
+                column.name, table.name
+            )
         })?;
-        Ok((index, Packer::new(&table.columns[index].ty), column.clone()))
+        let packer = Packer::new(&table.columns[index].ty);
+        Ok(ComparedColumn { index, packer, column: column.clone(), form })
     };
-    schema.columns.iter().map(place).collect()
+    schema.columns.iter().zip(forms).map(compared).collect()
 }

@@ -29,7 +29,7 @@ pub async fn kept(replica: &Target) -> Result<Vec<Schema>> {
 fn of_sqlite(path: &Path) -> Result<Vec<String>> {
     let connection = sqlite::open(path)?;
     let kept = || -> rusqlite::Result<Vec<String>> {
-        let mut select = connection.prepare("SELECT record FROM _walgate_tables ORDER BY name")?;
+        let mut select = connection.prepare("SELECT record FROM _walgate_tables ORDER BY token")?;
         select.query_map([], |row| row.get(0))?.collect()
     };
     kept().with_context(|| format!("{} is not a file that `walgate replicate` keeps", path.display()))
@@ -38,7 +38,7 @@ fn of_sqlite(path: &Path) -> Result<Vec<String>> {
 async fn of_postgres(url: &str) -> Result<Vec<String>> {
     let postgres = Postgres { url: url.into(), slot: String::new(), publication: String::new() };
     let client = catalog::open(&postgres).await?;
-    let rows = client.query("SELECT record::text FROM _walgate_tables ORDER BY name", &[]).await;
+    let rows = client.query("SELECT record::text FROM public._walgate_tables ORDER BY token", &[]).await;
     let rows = rows.context("the database is not one that `walgate replicate` keeps")?;
     rows.iter().map(|row| row.try_get(0).context("the replica's record of a table")).collect()
 }

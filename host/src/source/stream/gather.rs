@@ -111,7 +111,11 @@ impl Gatherer {
         self.transaction.is_some()
     }
 
+    /// Also lifts or imposes a suspension in mid-stream: what is gathered of the relation is told as it was.
     pub fn set_table(&mut self, relid: u32, table: Option<Arc<TableVersion>>) {
+        if self.batch.as_ref().is_some_and(|batch| batch.table.relid == relid) {
+            self.cut();
+        }
         self.tables.insert(relid, table.map_or(Table::NotConfigured, Table::Wanted));
     }
 

@@ -181,6 +181,23 @@ fn an_empty_batch_does_not_outlive_its_version() {
 }
 
 #[test]
+fn a_table_is_suspended_after_a_row_that_cannot_be_carried() {
+    let mut g = gatherer(Position::default(), 10_000);
+    transaction(&mut g, 10, &[A]);
+    begin(&mut g, 20);
+    insert(&mut g, A);
+    let two = tuple(&[(b'n', b""), (b'n', b"")]);
+    let error = g.accept(Message::Insert { relid: A, new: Tuple { bytes: &two } }).unwrap_err();
+    assert_eq!(error.table(), Some("public.a"));
+    g.set_table(A, None);
+    insert(&mut g, A);
+    insert(&mut g, B);
+    commit(&mut g, 20);
+    g.idle();
+    assert_eq!(told(&mut g), ["a 10#1", "commit 10#2", "a 20#1", "b 20#4", "commit 20#5", "idle"]);
+}
+
+#[test]
 fn a_stream_out_of_order_is_refused() {
     let mut g = gatherer(Position::default(), 10_000);
     assert!(

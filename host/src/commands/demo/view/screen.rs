@@ -16,16 +16,20 @@ use ratatui::{
 };
 use tokio::sync::watch;
 
-use crate::commands::demo::{
-    board::{Board, Event},
-    figures::{bytes, count, millis, ratio, seconds},
-    meter::{Meter, Reading, TableReading},
+use crate::commands::{
+    demo::{
+        board::{Board, Event},
+        figures::{bytes, count, millis, ratio, seconds},
+        meter::{Meter, Reading, TableReading},
+    },
+    log,
 };
 
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
 pub fn show(board: &Board, quit: &watch::Sender<bool>, ended: &AtomicBool) -> io::Result<()> {
     let mut terminal = ratatui::try_init()?;
+    let _held = log::hold();
     let result = draw_until(&mut terminal, board, quit, ended);
     ratatui::restore();
     result

@@ -1,3 +1,5 @@
+//! Tests of the row batch.
+
 use super::*;
 use crate::source::{
     catalog::TableVersion,

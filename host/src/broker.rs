@@ -12,7 +12,9 @@ use async_nats::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use walgate_wire::{Epoch, POS, PROGRESS_SUBJECT, PART, Part, Position, Progress, StreamPosition, subjects};
+use walgate_wire::{
+    Epoch, PART, POS, PROGRESS_SUBJECT, Part, Position, Progress, StreamPosition, subjects,
+};
 
 use crate::config;
 
@@ -25,7 +27,9 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// A failure to reach NATS or to set it up.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    #[error("NATS at {url} cannot be reached: {reason}. Check nats.url, or leave it out for a private server")]
+    #[error(
+        "NATS at {url} cannot be reached: {reason}. Check nats.url, or leave it out for a private server"
+    )]
     Connect { url: String, reason: String },
     #[error("nats.url '{0}' is not a NATS URL: write nats://host:4222")]
     Url(String),
@@ -86,9 +90,8 @@ pub struct Streams {
 impl Streams {
     /// Creates what is missing; changes limits that differ from the configuration.
     pub async fn ensure(client: &Client, config: &config::Nats) -> Result<Streams, BrokerError> {
-        let context = jetstream::ContextBuilder::new()
-            .timeout(Duration::from_secs(10))
-            .build(client.clone());
+        let context =
+            jetstream::ContextBuilder::new().timeout(Duration::from_secs(10)).build(client.clone());
         let limits = |stream: &config::Stream, subject: &str| StreamConfig {
             name: stream.name.clone(),
             subjects: vec![subject.to_owned()],
@@ -160,7 +163,10 @@ async fn ensure(context: &jetstream::Context, config: StreamConfig) -> Result<St
                 duplicate_window: found.duplicate_window,
                 ..found.clone()
             };
-            context.update_stream(changed).await.map_err(|e| setup(format!("its limits cannot be changed: {e}")))?;
+            context
+                .update_stream(changed)
+                .await
+                .map_err(|e| setup(format!("its limits cannot be changed: {e}")))?;
             context.get_stream(&name).await.map_err(|e| setup(e.to_string()))
         }
         Err(error) if is_not_found(&error) => {
@@ -168,7 +174,10 @@ async fn ensure(context: &jetstream::Context, config: StreamConfig) -> Result<St
             if !config.max_age.is_zero() {
                 config.duplicate_window = config.duplicate_window.min(config.max_age);
             }
-            context.create_stream(config).await.map_err(|e| setup(format!("cannot be created: {e}")))
+            context
+                .create_stream(config)
+                .await
+                .map_err(|e| setup(format!("cannot be created: {e}")))
         }
         Err(error) => Err(setup(error.to_string())),
     }
@@ -199,7 +208,8 @@ pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
     }
     match cdc.get_last_raw_message_by_subject(PROGRESS_SUBJECT).await {
         Ok(message) => {
-            let progress = walgate_wire::from_msgpack(&message.payload).map_err(|e| read_error("the last progress", e))?;
+            let progress = walgate_wire::from_msgpack(&message.payload)
+                .map_err(|e| read_error("the last progress", e))?;
             tail.progress = Some((position_of(&message.headers)?.epoch, progress));
         }
         Err(e) if e.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => {}
@@ -219,7 +229,11 @@ pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
 }
 
 /// The position before a body of which only some parts arrived: that of the message before its first part.
-async fn before_body_of(cdc: &Stream, last_sequence: u64, part: Part) -> Result<Position, BrokerError> {
+async fn before_body_of(
+    cdc: &Stream,
+    last_sequence: u64,
+    part: Part,
+) -> Result<Position, BrokerError> {
     let before = last_sequence.saturating_sub(u64::from(part.number));
     match cdc.get_raw_message(before).await {
         Ok(message) => Ok(position_of(&message.headers)?.position),

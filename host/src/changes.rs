@@ -4,13 +4,16 @@
 //! to stop; `run` then begins the next one, which finds out afresh where the stream ends. What a row looks like
 //! inside is not known here.
 
-use std::{collections::HashMap, time::{Duration, Instant, SystemTime, UNIX_EPOCH}};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 use walgate_wire::{
-    Epoch, Lsn, MSG_ID, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, TableState,
-    subjects, to_msgpack,
+    Epoch, Lsn, MSG_ID, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition,
+    TableState, subjects, to_msgpack,
 };
 
 use crate::{
@@ -168,7 +171,9 @@ impl Session {
         let packer = self.packers.entry(table.relid).or_insert_with(|| TablePacker::new(table));
         if packer.renders() {
             self.rendered.clear();
-            packer.collect(batch, &mut self.rendered).map_err(crate::transform::TransformError::from)?;
+            packer
+                .collect(batch, &mut self.rendered)
+                .map_err(crate::transform::TransformError::from)?;
             self.renderer.render(&table.name.to_string(), &mut self.rendered).await?;
         }
         let dictionary = self.gateway.assets.dictionary(&table.token);
@@ -177,8 +182,17 @@ impl Session {
         packed.describe(&mut headers);
         headers.insert(SCHEMA, table.schema.revision.to_string());
         let status = self.gateway.status.table(&table.token);
-        status.add_changes(batch.changes.len() as u64, packed.raw_bytes as u64, packed.body.len() as u64);
-        Ok(Outgoing { subject: subjects::cdc(&table.token), headers, body: packed.body, confirms: None })
+        status.add_changes(
+            batch.changes.len() as u64,
+            packed.raw_bytes as u64,
+            packed.body.len() as u64,
+        );
+        Ok(Outgoing {
+            subject: subjects::cdc(&table.token),
+            headers,
+            body: packed.body,
+            confirms: None,
+        })
     }
 
     fn headers(&self, position: Position) -> Headers {
@@ -192,7 +206,9 @@ impl Session {
     /// Suspends the table that the error is about; an error that is not about one table stays an error.
     async fn quarantine_or(&mut self, error: SessionError) -> Result<(), SessionError> {
         let name = error.table().filter(|_| action(&error) == Action::Quarantine);
-        let announced = name.and_then(|name| self.announced.iter().find(|(_, table)| table.name.to_string() == name));
+        let announced = name.and_then(|name| {
+            self.announced.iter().find(|(_, table)| table.name.to_string() == name)
+        });
         let Some((&relid, table)) = announced else { return Err(error) };
         let token = &table.token;
         tracing::error!(table = %token, %error, "table suspended: a row cannot be carried; the other tables go on");
@@ -241,9 +257,11 @@ impl Session {
         self.announced.insert(relation.relid, table.clone());
         let token = table.token.clone();
         let previous = self.gateway.schemas.latest(&token).await?;
-        let (version, info) = self.catalog.announced(&relation, token, previous.as_ref(), lsn).await?;
+        let (version, info) =
+            self.catalog.announced(&relation, token, previous.as_ref(), lsn).await?;
         let has_default = |attnum| info.as_ref().is_none_or(|info| info.fills(attnum));
-        let schema = schemas::register(&self.gateway.schemas, version.schema, lsn, has_default).await?;
+        let schema =
+            schemas::register(&self.gateway.schemas, version.schema, lsn, has_default).await?;
         if schema.state == TableState::Suspended {
             self.stream.set_table(relation.relid, None);
             return Ok(());

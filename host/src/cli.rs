@@ -52,12 +52,12 @@ struct RunArgs {
 pub async fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => return run_gateway(args).await,
-        Command::Replicate(args) => commands::replicate::run(args).await,
-        Command::Tail(args) => commands::tail::run(args).await,
-        Command::Snapshot(args) => commands::snapshot::run(args).await,
-        Command::Verify(args) => commands::verify::run(args).await,
-        Command::Train(args) => commands::train::run(args).await,
-        Command::Demo(args) => commands::demo::run(args).await,
+        Command::Replicate(args) => Box::pin(commands::replicate::run(args)).await,
+        Command::Tail(args) => Box::pin(commands::tail::run(args)).await,
+        Command::Snapshot(args) => Box::pin(commands::snapshot::run(args)).await,
+        Command::Verify(args) => Box::pin(commands::verify::run(args)).await,
+        Command::Train(args) => Box::pin(commands::train::run(args)).await,
+        Command::Demo(args) => Box::pin(commands::demo::run(args)).await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("walgate: {error:#}");
@@ -73,8 +73,9 @@ async fn run_gateway(args: RunArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let stopped = crate::run::run(config, crate::status::Status::default(), crate::run::stop_signal()).await;
-    match stopped {
+    let gateway =
+        crate::run::run(config, crate::status::Status::default(), crate::run::stop_signal());
+    match Box::pin(gateway).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("walgate: {error}");

@@ -32,15 +32,32 @@ impl NatsArgs {
 #[derive(Debug, clap::Args)]
 pub struct StreamArgs {
     /// Stream that holds changes
-    #[arg(long, value_name = "NAME", env = "WALGATE_NATS_CDC_STREAM", default_value = "CDC", hide_default_value = true, hide_env = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "WALGATE_NATS_CDC_STREAM",
+        default_value = "CDC",
+        hide_default_value = true,
+        hide_env = true
+    )]
     cdc_stream: String,
     /// Stream that holds snapshots
-    #[arg(long, value_name = "NAME", env = "WALGATE_NATS_INIT_STREAM", default_value = "INIT", hide_default_value = true, hide_env = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "WALGATE_NATS_INIT_STREAM",
+        default_value = "INIT",
+        hide_default_value = true,
+        hide_env = true
+    )]
     init_stream: String,
 }
 
 impl StreamArgs {
     pub fn names(&self) -> walgate_consumer::StreamNames {
-        walgate_consumer::StreamNames { cdc: self.cdc_stream.clone(), init: self.init_stream.clone() }
+        walgate_consumer::StreamNames {
+            cdc: self.cdc_stream.clone(),
+            init: self.init_stream.clone(),
+        }
     }
 }

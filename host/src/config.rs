@@ -4,11 +4,12 @@
 //! names a file that holds it. The environment wins over the file. Whether servers exist and tables are
 //! there is not known here.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use figment::{
     Figment,
-    providers::{Env, Format, Serialized, Toml},
+    providers::{Format, Serialized, Toml},
+    value::{Dict, Value},
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -110,77 +111,93 @@ pub enum ConfigError {
 impl Config {
     /// Reads `file` (`walgate.toml` if absent and there is one), then the environment.
     pub fn load(file: Option<PathBuf>) -> Result<Config, ConfigError> {
-        let mut figment = Figment::from(Serialized::defaults(Raw::default()));
-        match file {
-            Some(path) if !path.is_file() => {
-                let message = format!("{}: no such file; name the configuration with -c", path.display());
+        let path = file.clone().unwrap_or_else(|| "walgate.toml".into());
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if file.is_none() && e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(e) => {
+                let message = format!("{}: {e}; name the configuration with -c", path.display());
                 return Err(ConfigError::Unreadable(message));
             }
-            Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None => figment = figment.merge(Toml::file_exact("walgate.toml")),
-        }
-        figment = figment.merge(environment()).merge(Serialized::globals(secret_files()?));
+        };
+        Config::read(&path.display().to_string(), &text, std::env::vars())
+    }
+
+    /// `source` is what errors call the text.
+    fn read(
+        source: &str,
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        let figment = Figment::from(Serialized::defaults(Raw::default()))
+            .merge(Toml::string(text))
+            .merge(Serialized::globals(overrides(environment)?));
         let raw: Raw = figment.extract().map_err(|errors| {
             let lines: Vec<String> = errors.into_iter().map(|e| e.to_string()).collect();
-            ConfigError::Unreadable(lines.join("\n"))
+            ConfigError::Unreadable(format!("{source}: {}", lines.join("; ")))
         })?;
         raw.validate()
     }
 }
 
 const PREFIX: &str = "WALGATE_";
-/// Variables of this prefix that are not configuration: where set-up found the servers, and the log filter.
-const NOT_CONFIG: [&str; 5] = ["config", "log", "cache", "postgres_bin", "nats_server"];
+const FILE_SUFFIX: &str = "_FILE";
+/// Variables of this prefix that are not configuration: the file itself, the log filter, where set-up found servers.
+const NOT_CONFIG: [&str; 5] = [
+    "WALGATE_CONFIG",
+    "WALGATE_LOG",
+    "WALGATE_CACHE",
+    "WALGATE_POSTGRES_BIN",
+    "WALGATE_NATS_SERVER",
+];
 
 /// Where set-up found nats-server, if it said so.
 pub fn nats_server_program() -> Option<PathBuf> {
     std::env::var_os("WALGATE_NATS_SERVER").map(PathBuf::from)
 }
 
-/// `WALGATE_SNAPSHOT_CHUNK_BYTES` is `snapshot.chunk_bytes`; `WALGATE_DATA_DIR` and `WALGATE_TABLES` have no section.
-fn environment() -> Env {
-    Env::prefixed(PREFIX)
-        .filter(|key| !key.as_str().ends_with("_file") && !is_reserved(key.as_str()))
-        .map(|key| dotted(key.as_str()).into())
-}
-
-fn is_reserved(key: &str) -> bool {
-    NOT_CONFIG.iter().any(|reserved| key.eq_ignore_ascii_case(reserved))
-}
-
-fn dotted(key: &str) -> String {
-    let key = key.to_ascii_lowercase();
-    if key == "data_dir" { key } else { key.replacen('_', ".", 1) }
-}
-
-/// Contents of the files that `…_FILE` variables name, as a nested map.
-fn secret_files() -> Result<serde_json::Value, ConfigError> {
-    let mut found = serde_json::Map::new();
-    for (name, path) in std::env::vars() {
-        let Some(key) = name.strip_prefix(PREFIX).and_then(|key| key.strip_suffix("_FILE")) else {
+/// What the environment sets, nested like the file. `WALGATE_SNAPSHOT_CHUNK_BYTES` is `snapshot.chunk_bytes`;
+/// `WALGATE_DATA_DIR` has no section; a name that ends in `_FILE` holds the path of a file with the value.
+fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict, ConfigError> {
+    let mut sections = Dict::new();
+    for (name, value) in environment {
+        let Some(key) = name.strip_prefix(PREFIX).filter(|_| !NOT_CONFIG.contains(&name.as_str()))
+        else {
             continue;
         };
-        let text = std::fs::read_to_string(&path).map_err(|e| {
-            ConfigError::Unreadable(format!("{name}: cannot read {path}: {e}; mount the secret there or unset {name}"))
-        })?;
-        let text = serde_json::Value::from(text.trim_end_matches(['\r', '\n']));
-        match dotted(key).split_once('.') {
+        let (key, value) = match key.strip_suffix(FILE_SUFFIX) {
+            Some(key) => (key, Value::from(secret(&name, &value)?)),
+            None => (key, value.parse::<Value>().unwrap_or(Value::from(value))),
+        };
+        let key = key.to_ascii_lowercase();
+        match key.split_once('_').filter(|_| key != "data_dir") {
             Some((section, key)) => {
-                let section = found.entry(section).or_insert_with(|| serde_json::json!({}));
-                section[key] = text;
+                let section =
+                    sections.entry(section.to_owned()).or_insert_with(|| Dict::new().into());
+                if let Value::Dict(_, section) = section {
+                    section.insert(key.to_owned(), value);
+                }
             }
             None => {
-                found.insert(dotted(key), text);
+                sections.insert(key, value);
             }
         }
     }
-    Ok(found.into())
+    Ok(sections)
+}
+
+fn secret(name: &str, path: &str) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        ConfigError::Unreadable(format!(
+            "{name}: cannot read {path}: {e}; mount the secret there or unset {name}"
+        ))
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use figment::Jail;
     use secrecy::ExposeSecret;
 
     const MINIMAL: &str = r#"
@@ -190,44 +207,45 @@ mod tests {
         name = "public.users"
     "#;
 
-    fn error(toml: &str) -> String {
-        let mut message = String::new();
-        Jail::expect_with(|jail| {
-            jail.create_file("walgate.toml", toml)?;
-            message = Config::load(None).unwrap_err().to_string();
-            Ok(())
-        });
-        message
+    fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        Config::read("walgate.toml", text, environment)
+    }
+
+    fn error(text: &str) -> String {
+        read(text, &[]).unwrap_err().to_string()
     }
 
     #[test]
     fn a_minimal_file_has_sensible_defaults() {
-        Jail::expect_with(|jail| {
-            jail.create_file("walgate.toml", MINIMAL)?;
-            let config = Config::load(None).unwrap();
-            assert_eq!(config.postgres.slot, "walgate");
-            assert!(config.nats.url.is_none());
-            assert!(config.http.listen.ip().is_loopback());
-            assert_eq!(config.tables[0].token.as_str(), "users");
-            Ok(())
-        });
+        let config = read(MINIMAL, &[]).unwrap();
+        assert_eq!(config.postgres.slot, "walgate");
+        assert!(config.nats.url.is_none());
+        assert!(config.http.listen.ip().is_loopback());
+        assert_eq!(config.tables[0].token.as_str(), "users");
     }
 
     #[test]
     fn the_environment_wins_and_secrets_come_from_files() {
-        Jail::expect_with(|jail| {
-            jail.create_file("walgate.toml", MINIMAL)?;
-            jail.create_file("secret", "postgres://u:hunter2@db/shop\n")?;
-            jail.set_env("WALGATE_POSTGRES_URL_FILE", "secret");
-            jail.set_env("WALGATE_SNAPSHOT_CHUNK_BYTES", "1000000");
-            jail.set_env("WALGATE_COMPRESSION_USE", "auto");
-            let config = Config::load(None).unwrap();
-            assert_eq!(config.postgres.url.expose_secret(), "postgres://u:hunter2@db/shop");
-            assert_eq!(config.snapshot.chunk_bytes, 1_000_000);
-            assert_eq!(config.compression.use_dictionary, UseDictionary::Auto);
-            assert!(!format!("{config:?}").contains("hunter2"));
-            Ok(())
-        });
+        let file = std::env::temp_dir().join(format!("walgate-secret-{}", std::process::id()));
+        std::fs::write(&file, "postgres://u:hunter2@db/shop\n").unwrap();
+        let environment = [
+            ("WALGATE_POSTGRES_URL_FILE", file.to_str().unwrap()),
+            ("WALGATE_SNAPSHOT_CHUNK_BYTES", "1000000"),
+            ("WALGATE_COMPRESSION_USE", "auto"),
+            ("WALGATE_DATA_DIR", "/data"),
+            ("WALGATE_LOG", "debug"),
+        ];
+        let config = read(MINIMAL, &environment).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(config.postgres.url.expose_secret(), "postgres://u:hunter2@db/shop");
+        assert_eq!(config.snapshot.chunk_bytes, 1_000_000);
+        assert_eq!(config.compression.use_dictionary, UseDictionary::Auto);
+        assert_eq!(config.data_dir, PathBuf::from("/data"));
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(read(MINIMAL, &[("WALGATE_POSTGRES_URL_FILE", "/no/such/file")]).is_err());
+        assert!(read(MINIMAL, &[("WALGATE_POSTGRES_SLOTT", "x")]).is_err());
     }
 
     #[test]

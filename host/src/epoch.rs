@@ -38,7 +38,9 @@ pub fn decide(
 ) -> Decision {
     let reason = match record {
         None if tail.last_sequence == 0 => Some(None),
-        None => Some(Some("the record of the current epoch is gone from KV bucket schemas".to_owned())),
+        None => {
+            Some(Some("the record of the current epoch is gone from KV bucket schemas".to_owned()))
+        }
         Some(record) => broken(record, slot, tail, acknowledged_sequence).map(Some),
     };
     let Some(reseed) = reason else {
@@ -51,8 +53,10 @@ pub fn decide(
         return Decision::Continue { epoch, resume };
     };
     // Epochs must differ even when two begin within a second.
-    let last = [record.map(|r| r.epoch), tail.position.map(|p| p.epoch)].into_iter().flatten().max();
-    let epoch = last.map_or(now_unix_seconds, |last| now_unix_seconds.max(last.0.saturating_add(1)));
+    let last =
+        [record.map(|r| r.epoch), tail.position.map(|p| p.epoch)].into_iter().flatten().max();
+    let epoch =
+        last.map_or(now_unix_seconds, |last| now_unix_seconds.max(last.0.saturating_add(1)));
     let record = EpochRecord {
         epoch: Epoch(epoch),
         system_id: slot.system_id.clone(),
@@ -65,7 +69,12 @@ pub fn decide(
 }
 
 /// Why the epoch of `record` cannot go on, if it cannot.
-fn broken(record: &EpochRecord, slot: &SlotFacts, tail: &Tail, acknowledged_sequence: u64) -> Option<String> {
+fn broken(
+    record: &EpochRecord,
+    slot: &SlotFacts,
+    tail: &Tail,
+    acknowledged_sequence: u64,
+) -> Option<String> {
     if record.system_id != slot.system_id || record.database != slot.database {
         return Some(format!(
             "this is another database: {} of system {} instead of {} of system {}",
@@ -73,10 +82,16 @@ fn broken(record: &EpochRecord, slot: &SlotFacts, tail: &Tail, acknowledged_sequ
         ));
     }
     if record.timeline != slot.timeline {
-        return Some(format!("the timeline changed from {} to {}: a failover or a restore", record.timeline, slot.timeline));
+        return Some(format!(
+            "the timeline changed from {} to {}: a failover or a restore",
+            record.timeline, slot.timeline
+        ));
     }
     if record.slot != slot.slot || slot.created {
-        return Some(format!("replication slot {} is new: changes since slot {} ended may be missing", slot.slot, record.slot));
+        return Some(format!(
+            "replication slot {} is new: changes since slot {} ended may be missing",
+            slot.slot, record.slot
+        ));
     }
     if tail.last_sequence < acknowledged_sequence {
         return Some(format!(
@@ -170,7 +185,10 @@ mod tests {
         assert!(reseeds(by_slot(SlotFacts { confirmed: Lsn(101), ..slot() })));
         assert!(reseeds(decide(Some(&record), &slot(), &good, 10, 1000)));
         assert!(reseeds(decide(None, &slot(), &good, 9, 1000)));
-        let other = Tail { position: Some(StreamPosition { epoch: Epoch(4), position: Position::default() }), ..good };
+        let other = Tail {
+            position: Some(StreamPosition { epoch: Epoch(4), position: Position::default() }),
+            ..good
+        };
         assert!(reseeds(decide(Some(&record), &slot(), &other, 9, 1000)));
         let empty = Tail { last_sequence: 0, position: None, progress: None };
         assert!(reseeds(decide(Some(&record), &slot(), &empty, 0, 3)));

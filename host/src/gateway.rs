@@ -49,7 +49,15 @@ impl Gateway {
     ) -> Self {
         let schemas = Schemas::new(&streams);
         let quarantined = Mutex::default();
-        Gateway(Arc::new(Shared { config, streams, schemas, assets, status, server_version, quarantined }))
+        Gateway(Arc::new(Shared {
+            config,
+            streams,
+            schemas,
+            assets,
+            status,
+            server_version,
+            quarantined,
+        }))
     }
 
     /// The configured table of this name.

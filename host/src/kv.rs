@@ -110,7 +110,8 @@ impl Schemas {
             .try_collect()
             .await
             .map_err(|e| self.0.error(">", e))?;
-        let token = |(subject, _): &(String, usize)| Token::parse(subject.strip_prefix(&prefix)?).ok();
+        let token =
+            |(subject, _): &(String, usize)| Token::parse(subject.strip_prefix(&prefix)?).ok();
         Ok(subjects.iter().filter_map(token).collect())
     }
 
@@ -144,9 +145,14 @@ impl Dictionaries {
     }
 
     /// Makes sure that the latest revision of the table's dictionary is this one.
-    pub async fn ensure(&self, token: &Token, dictionary: Dictionary) -> Result<Arc<StoredDictionary>, KvError> {
+    pub async fn ensure(
+        &self,
+        token: &Token,
+        dictionary: Dictionary,
+    ) -> Result<Arc<StoredDictionary>, KvError> {
         let key = token.dictionary_key();
-        let stored = |revision, dictionary, key| Arc::new(StoredDictionary { key, revision, dictionary });
+        let stored =
+            |revision, dictionary, key| Arc::new(StoredDictionary { key, revision, dictionary });
         if let Some(latest) = self.0.latest(&key).await?
             && latest.payload[..] == *dictionary.bytes()
         {

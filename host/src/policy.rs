@@ -65,7 +65,9 @@ pub fn action(error: &SessionError) -> Action {
         SessionError::Broker(
             BrokerError::Connect { .. } | BrokerError::Setup { .. } | BrokerError::Read { .. },
         ) => Action::Retry,
-        SessionError::Kv(_) | SessionError::Publish(_) | SessionError::PublishFailed(_) => Action::Retry,
+        SessionError::Kv(_) | SessionError::Publish(_) | SessionError::PublishFailed(_) => {
+            Action::Retry
+        }
         SessionError::Transform(TransformError::Row(_) | TransformError::Compress { .. }) => {
             Action::Quarantine
         }

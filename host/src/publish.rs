@@ -52,7 +52,9 @@ pub struct Outgoing {
 pub enum Broken {
     #[error("another gateway wrote to the stream, or an acknowledgement was lost: {0}")]
     Refused(String),
-    #[error("the stream is full: {0}; consumers have to read on, or nats.cdc_max_bytes has to grow")]
+    #[error(
+        "the stream is full: {0}; consumers have to read on, or nats.cdc_max_bytes has to grow"
+    )]
     Full(String),
     #[error("the stream did not acknowledge anything for {} s", ACK_TIMEOUT.as_secs())]
     Silent,
@@ -97,7 +99,8 @@ impl Chain {
     /// Continues the stream after `last_sequence`.
     pub async fn open(client: &Client, last_sequence: u64) -> Result<Chain, Broken> {
         let inbox = client.new_inbox();
-        let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(|_| Broken::Closed)?;
+        let subscriber =
+            client.subscribe(format!("{inbox}.*")).await.map_err(|_| Broken::Closed)?;
         let shared = Arc::new(Shared {
             ledger: Mutex::new(Ledger::new(last_sequence)),
             window_kib: Semaphore::new(IN_FLIGHT_BYTES_MAX >> 10),
@@ -250,9 +253,13 @@ impl AckReader {
         }
         let expected = message.subject.rsplit('.').next().and_then(|s| s.parse().ok());
         if expected != Some(ack.seq) {
-            return Err(refused(format!("a message was stored as {} instead of {expected:?}", ack.seq)));
+            return Err(refused(format!(
+                "a message was stored as {} instead of {expected:?}",
+                ack.seq
+            )));
         }
-        let released = self.shared.ledger().acknowledged(ack.seq).map_err(|e| refused(e.to_string()))?;
+        let released =
+            self.shared.ledger().acknowledged(ack.seq).map_err(|e| refused(e.to_string()))?;
         if released.messages > 0 {
             self.shared.window_messages.add_permits(released.messages);
             self.shared.window_kib.add_permits(released.bytes >> 10);
@@ -274,7 +281,8 @@ pub async fn publish_acknowledged(
     let mut last = 0;
     for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
         let headers = part_headers(&message.headers, part, true);
-        last = publish_retrying(context, &message.subject, headers, message.body.slice_ref(piece)).await?;
+        last = publish_retrying(context, &message.subject, headers, message.body.slice_ref(piece))
+            .await?;
     }
     Ok(last)
 }
@@ -310,7 +318,8 @@ async fn publish_retrying(
 ) -> Result<u64, PublishFailed> {
     use backon::{ExponentialBuilder, Retryable};
     let attempt = || async {
-        let ack = context.publish_with_headers(subject.to_owned(), headers.clone(), body.clone()).await?;
+        let ack =
+            context.publish_with_headers(subject.to_owned(), headers.clone(), body.clone()).await?;
         Ok::<u64, jetstream::context::PublishError>(ack.await?.sequence)
     };
     let policy = ExponentialBuilder::default()

@@ -10,7 +10,10 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, PullConsumer, pull},
 };
 use futures::StreamExt;
-use tokio::{sync::{Semaphore, watch}, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use walgate_wire::{Epoch, InitError, Token, subjects, to_msgpack};
 
 use crate::{
@@ -56,7 +59,8 @@ async fn listen(
         max_ack_pending: 10_000,
         ..pull::Config::default()
     };
-    let consumer: PullConsumer = gateway.streams.requests.get_or_create_consumer("walgate", config).await?;
+    let consumer: PullConsumer =
+        gateway.streams.requests.get_or_create_consumer("walgate", config).await?;
     let mut messages = consumer.messages().await?;
     let mut lost = active.clone();
     loop {
@@ -75,7 +79,8 @@ async fn listen(
         };
         match (table, token) {
             (Some(table), _) => {
-                let job = Job { gateway: gateway.clone(), table: table.clone(), active: active.clone() };
+                let job =
+                    Job { gateway: gateway.clone(), table: table.clone(), active: active.clone() };
                 let permit = Arc::clone(concurrent).acquire_owned();
                 running.spawn(async move {
                     extending(&message, async {
@@ -119,13 +124,17 @@ async fn unknown(gateway: &Gateway, token: &Token) {
     let message = format!(
         "table {token} is not offered by this gateway; its operator can add it under [[tables]]"
     );
-    refuse(gateway, token, InitError {
-        table: token.to_string(),
-        snapshot_id: None,
-        code: "unknown_table".to_owned(),
-        message,
-        retry_after: None,
-    })
+    refuse(
+        gateway,
+        token,
+        InitError {
+            table: token.to_string(),
+            snapshot_id: None,
+            code: "unknown_table".to_owned(),
+            message,
+            retry_after: None,
+        },
+    )
     .await;
 }
 
@@ -156,18 +165,23 @@ impl Job {
     async fn run(&self) {
         let token = &self.table.token;
         let snapshot_id = snapshots::new_id();
-        let result = snapshots::take(&self.gateway, &self.table, &snapshot_id, self.active.clone()).await;
+        let result =
+            snapshots::take(&self.gateway, &self.table, &snapshot_id, self.active.clone()).await;
         let Err(error) = result else { return };
         tracing::error!(table = %token, snapshot_id, %error, "snapshot failed");
         let retry_after = matches!(crate::policy::action(&error), crate::policy::Action::Retry)
             .then_some(RETRY_AFTER_SECONDS);
-        refuse(&self.gateway, token, InitError {
-            table: self.table.name.to_string(),
-            snapshot_id: Some(snapshot_id),
-            code: code(&error).to_owned(),
-            message: error.to_string(),
-            retry_after,
-        })
+        refuse(
+            &self.gateway,
+            token,
+            InitError {
+                table: self.table.name.to_string(),
+                snapshot_id: Some(snapshot_id),
+                code: code(&error).to_owned(),
+                message: error.to_string(),
+                retry_after,
+            },
+        )
         .await;
     }
 }
@@ -177,9 +191,10 @@ fn code(error: &SessionError) -> &'static str {
         SessionError::Source(_) => "source_failed",
         SessionError::Transform(_) => "row_not_carried",
         SessionError::Table { .. } => "table_suspended",
-        SessionError::Broker(_) | SessionError::Kv(_) | SessionError::Publish(_) | SessionError::PublishFailed(_) => {
-            "stream_failed"
-        }
+        SessionError::Broker(_)
+        | SessionError::Kv(_)
+        | SessionError::Publish(_)
+        | SessionError::PublishFailed(_) => "stream_failed",
         SessionError::Task(_) => "interrupted",
     }
 }

@@ -61,7 +61,10 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunError::Listen { .. } => 2,
-            RunError::Source(_) | RunError::Broker(_) | RunError::Kv(_) | RunError::PrivateNats(_) => 3,
+            RunError::Source(_)
+            | RunError::Broker(_)
+            | RunError::Kv(_)
+            | RunError::PrivateNats(_) => 3,
             RunError::Session(_) => 4,
         }
     }
@@ -70,7 +73,9 @@ impl RunError {
 /// Completes on SIGTERM or SIGINT.
 pub async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -87,11 +92,14 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
     let address = config.http.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let catalog = Catalog::connect(&config.postgres).await?;
     let preflight = preflight(&catalog, &config).await?;
     let private = start_private_nats(&config).await?;
-    let url = private.as_ref().map_or_else(|| config.nats.url.clone(), |private| Some(private.url.clone()));
+    let url = private
+        .as_ref()
+        .map_or_else(|| config.nats.url.clone(), |private| Some(private.url.clone()));
     let client = broker::connect(&url.unwrap_or_default()).await?;
     let streams = Streams::ensure(&client, &config.nats).await?;
     slot::ensure_publication(catalog.client(), &preflight).await?;
@@ -119,7 +127,8 @@ pub async fn run(
 async fn preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, SourceError> {
     let tables: Vec<TableName> = config.tables.iter().map(|table| table.name.clone()).collect();
     let Postgres { slot, publication, .. } = &config.postgres;
-    let found = slot::preflight(catalog.client(), Wanted { slot, publication, tables: &tables }).await?;
+    let found =
+        slot::preflight(catalog.client(), Wanted { slot, publication, tables: &tables }).await?;
     found.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(found)
 }
@@ -175,7 +184,12 @@ async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), 
     }
     for token in gateway.schemas.tokens().await? {
         if gateway.table_by_token(&token).is_none() {
-            schemas::retire(&gateway.schemas, &token, "the gateway's configuration does not name it").await?;
+            schemas::retire(
+                &gateway.schemas,
+                &token,
+                "the gateway's configuration does not name it",
+            )
+            .await?;
         }
     }
     Ok(())

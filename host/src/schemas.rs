@@ -33,7 +33,9 @@ pub async fn register(
     };
     // A copy that had to be loaded again before this revision still has to be.
     let (state, lsn, reason) = match latest.state {
-        TableState::Reseed if state == TableState::Live => (latest.state, latest.lsn, latest.reason),
+        TableState::Reseed if state == TableState::Live => {
+            (latest.state, latest.lsn, latest.reason)
+        }
         TableState::Suspended => (latest.state, latest.lsn, latest.reason),
         _ => (state, lsn, reason),
     };
@@ -53,7 +55,8 @@ pub async fn reseed(store: &Schemas, token: &Token, lsn: Lsn, reason: &str) -> R
 /// Tells consumers that the table does not flow for now.
 pub async fn suspend(store: &Schemas, token: &Token, reason: &str) -> Result<(), KvError> {
     let Some(latest) = store.latest(token).await? else { return Ok(()) };
-    let reason = Some(format!("{reason}. Mend this and restart the gateway; copies are then loaded again"));
+    let reason =
+        Some(format!("{reason}. Mend this and restart the gateway; copies are then loaded again"));
     store.put(&Schema { state: TableState::Suspended, reason, ..latest }).await.map(|_| ())
 }
 

@@ -41,17 +41,23 @@ pub struct Connection {
 }
 
 /// `acknowledged`: last stream sequence whose acknowledgement this process has seen.
-pub async fn open(gateway: &Gateway, acknowledged: u64, now: u32) -> Result<Connection, SessionError> {
+pub async fn open(
+    gateway: &Gateway,
+    acknowledged: u64,
+    now: u32,
+) -> Result<Connection, SessionError> {
     let config = &gateway.config.postgres;
     let url = catalog::parse_url(config)?;
     let catalog = Catalog::connect(config).await?;
     let blocked = |by: &str| tracing::warn!(slot = config.slot, "creating the slot waits: {by}");
     let ensured =
-        slot::ensure_slot(&url, catalog.client(), &config.slot, gateway.server_version, blocked).await?;
+        slot::ensure_slot(&url, catalog.client(), &config.slot, gateway.server_version, blocked)
+            .await?;
     let mut client = ReplicationClient::connect(&url, Timing::default()).await?;
     let system = client.identify_system().await?;
     // Zero stands for the slot's own position.
-    let (reader, feedback) = client.start_replication(&config.slot, &config.publication, Lsn(0)).await?;
+    let (reader, feedback) =
+        client.start_replication(&config.slot, &config.publication, Lsn(0)).await?;
     // Another gateway may have moved it before this one got hold of it.
     let confirmed = match slot::slot_state(catalog.client(), &config.slot).await? {
         Some(state) => state.confirmed_flush,

@@ -12,7 +12,8 @@ use std::{
 
 use tokio::{sync::watch, task::JoinSet};
 use walgate_wire::{
-    ChunkDigest, Epoch, InitMeta, InitStart, Lsn, MSG_ID, SCHEMA, TableState, Token, subjects, to_msgpack,
+    ChunkDigest, Epoch, InitMeta, InitStart, Lsn, MSG_ID, SCHEMA, TableState, Token, subjects,
+    to_msgpack,
 };
 
 use crate::{
@@ -123,7 +124,8 @@ async fn plan(
 ) -> Result<Plan, SessionError> {
     let has_default = |attnum| info.fills(attnum);
     let schema =
-        schemas::register(&gateway.schemas, table.schema.clone(), exported.watermark, has_default).await?;
+        schemas::register(&gateway.schemas, table.schema.clone(), exported.watermark, has_default)
+            .await?;
     if schema.state == TableState::Suspended {
         let reason = schema.reason.unwrap_or_default();
         let source = Box::new(SessionError::Task(format!("suspended: {reason}")));
@@ -136,7 +138,10 @@ async fn plan(
         gateway: gateway.clone(),
         token: table.token.clone(),
         snapshot_id: snapshot_id.to_owned(),
-        dictionary: gateway.assets.dictionary(&table.token).filter(|_| gateway.config.compression.enabled),
+        dictionary: gateway
+            .assets
+            .dictionary(&table.token)
+            .filter(|_| gateway.config.compression.enabled),
         table: Arc::new(table),
         row_filter: info.row_filter,
         exported: exported.name.clone(),

@@ -131,10 +131,13 @@ impl Transform {
             || raw.len() <= AUTO_DICTIONARY_BYTES_MAX;
         let dictionary = dictionary.filter(|_| pays);
         let mut frame = std::mem::take(&mut self.frame);
-        let compressed = self.compressor(&table.token, dictionary.as_deref()).and_then(|compressor| compressor.compress(raw, &mut frame));
+        let compressed = self
+            .compressor(&table.token, dictionary.as_deref())
+            .and_then(|compressor| compressor.compress(raw, &mut frame));
         let body = Bytes::copy_from_slice(&frame);
         self.frame = frame;
-        compressed.map_err(|source| TransformError::Compress { table: table.name.to_string(), source })?;
+        compressed
+            .map_err(|source| TransformError::Compress { table: table.name.to_string(), source })?;
         if body.len() >= raw.len() {
             return Ok(plain(raw));
         }
@@ -156,7 +159,8 @@ impl Transform {
         };
         let slot = match self.with_dictionary.entry(token.clone()) {
             Entry::Occupied(slot) if slot.get().0 == stored.revision => slot,
-            entry => entry.insert_entry((stored.revision, Compressor::new(level, Some(&stored.dictionary))?)),
+            entry => entry
+                .insert_entry((stored.revision, Compressor::new(level, Some(&stored.dictionary))?)),
         };
         Ok(&mut slot.into_mut().1)
     }

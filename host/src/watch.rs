@@ -113,7 +113,8 @@ impl DictionaryFolder {
             let path = self.path(&token);
             for _ in 0..40 {
                 let changed = std::fs::metadata(&path).and_then(|m| m.modified());
-                let age = changed.map_or(QUIET, |at| SystemTime::now().duration_since(at).unwrap_or(QUIET));
+                let age = changed
+                    .map_or(QUIET, |at| SystemTime::now().duration_since(at).unwrap_or(QUIET));
                 if age >= QUIET {
                     break;
                 }
@@ -132,7 +133,9 @@ impl DictionaryFolder {
         let bytes = match read_capped(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return self.removed(token),
-            Err(e) => return self.refuse(token, Seen::Unreadable(e.to_string()), &path, Problem::Read(e)),
+            Err(e) => {
+                return self.refuse(token, Seen::Unreadable(e.to_string()), &path, Problem::Read(e));
+            }
         };
         let hash: [u8; 32] = Sha256::digest(&bytes).into();
         if matches!(self.seen.get(token), Some(Seen::Live(h) | Seen::Refused(h)) if *h == hash) {
@@ -140,7 +143,9 @@ impl DictionaryFolder {
         }
         let dictionary = match tokio::task::spawn_blocking(|| Dictionary::new(bytes)).await {
             Ok(Ok(dictionary)) => dictionary,
-            Ok(Err(e)) => return self.refuse(token, Seen::Refused(hash), &path, Problem::Invalid(e)),
+            Ok(Err(e)) => {
+                return self.refuse(token, Seen::Refused(hash), &path, Problem::Invalid(e));
+            }
             Err(_) => return,
         };
         match self.store.ensure(token, dictionary).await {
@@ -151,7 +156,9 @@ impl DictionaryFolder {
                 self.seen.insert(token.clone(), Seen::Live(hash));
             }
             // Not remembered as seen: tried again at the next look.
-            Err(e) => tracing::warn!(table = %token, error = %Problem::Kv(e), "dictionary not stored yet, trying again"),
+            Err(e) => {
+                tracing::warn!(table = %token, error = %Problem::Kv(e), "dictionary not stored yet, trying again")
+            }
         }
     }
 

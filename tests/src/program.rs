@@ -34,11 +34,14 @@ struct Inner {
     may_end: Cell<bool>,
 }
 
-/// A program of this workspace, built by `cargo build --release` beside the running test.
+/// A program of this workspace, built by `cargo build --release` beside the running test or benchmark.
 pub fn built(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the test knows its own file");
-    let release = test.parent().and_then(Path::parent).expect("target/release/deps/test");
-    let program = release.join(name);
+    let this = std::env::current_exe().expect("the test knows its own file");
+    let mut folder = this.parent().expect("a folder");
+    if folder.ends_with("deps") {
+        folder = folder.parent().expect("target/release of target/release/deps");
+    }
+    let program = folder.join(name);
     assert!(
         program.is_file(),
         "{} is missing: run `cargo build --release --workspace --bins`, or `cargo xtask test`",

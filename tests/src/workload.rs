@@ -12,6 +12,12 @@ pub fn seeds(default: &[u64]) -> Vec<u64> {
     }
 }
 
+/// How long to run: `WALGATE_TEST_STEPS` or a default.
+pub fn steps(default: u32) -> u32 {
+    std::env::var("WALGATE_TEST_STEPS")
+        .map_or(default, |text| text.parse().expect("steps are a number"))
+}
+
 /// Keys of rows are below this, so that statements hit each other's rows.
 const KEYS: i32 = 60;
 

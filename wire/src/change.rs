@@ -113,7 +113,8 @@ fn operation<'a>(
         ("i", 3) => Ok(Op::Insert { row: reader.full_row(columns)? }),
         ("u", 3..=5) => {
             let row = reader.full_row(columns)?;
-            let unchanged = if len == 3 || reader.nil() { vec![] } else { reader.indexes(columns)? };
+            let unchanged =
+                if len == 3 || reader.nil() { vec![] } else { reader.indexes(columns)? };
             let old = if len == 5 { Some(reader.row()?) } else { None };
             Ok(Op::Update { row, unchanged, old })
         }
@@ -184,14 +185,19 @@ mod tests {
         writer.truncate(3);
 
         let changes = decode_changes(&writer.out, 2, &Caps::default()).unwrap();
-        let ops: Vec<_> = changes.iter().map(|c| (c.position.ordinal, c.xid, c.op.clone())).collect();
+        let ops: Vec<_> =
+            changes.iter().map(|c| (c.position.ordinal, c.xid, c.op.clone())).collect();
         let row = |id| vec![Value::Int(id), Value::Nil];
         assert_eq!(
             ops,
             [
                 (1, 7, Op::Insert { row: row(10) }),
                 (2, 7, Op::Update { row: row(11), unchanged: vec![1], old: None }),
-                (1, 8, Op::Update { row: row(12), unchanged: vec![], old: Some(vec![Value::Int(11)]) }),
+                (
+                    1,
+                    8,
+                    Op::Update { row: row(12), unchanged: vec![], old: Some(vec![Value::Int(11)]) }
+                ),
                 (2, 8, Op::Delete { old: vec![Value::Int(12)] }),
                 (3, 8, Op::Truncate),
             ]

@@ -98,7 +98,11 @@ impl<'a> Chunk<'a> {
 }
 
 /// Reads a decompressed chunk of a table with `columns` columns.
-pub fn decode_chunk<'a>(body: &'a [u8], columns: usize, caps: &Caps) -> Result<Chunk<'a>, DecodeError> {
+pub fn decode_chunk<'a>(
+    body: &'a [u8],
+    columns: usize,
+    caps: &Caps,
+) -> Result<Chunk<'a>, DecodeError> {
     let mut reader = Reader::new(body, caps);
     if reader.array()? != 3 || reader.int()? != LAYOUT_COLUMNS as i64 {
         return reader.fail("a chunk layout that this version does not know");

@@ -32,7 +32,13 @@ pub struct Dictionary {
 
 impl fmt::Debug for Dictionary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Dictionary {} ({} bytes, sha256 {})", self.id, self.bytes.len(), &self.sha256[..12])
+        write!(
+            f,
+            "Dictionary {} ({} bytes, sha256 {})",
+            self.id,
+            self.bytes.len(),
+            &self.sha256[..12]
+        )
     }
 }
 
@@ -41,9 +47,13 @@ impl fmt::Debug for Dictionary {
 pub enum DictionaryError {
     #[error("the dictionary is empty")]
     Empty,
-    #[error("the dictionary has {0} bytes, more than the {MAX_DICTIONARY_BYTES} that fit one message; train a smaller one (110 KiB is usual)")]
+    #[error(
+        "the dictionary has {0} bytes, more than the {MAX_DICTIONARY_BYTES} that fit one message; train a smaller one (110 KiB is usual)"
+    )]
     TooLarge(usize),
-    #[error("this is not a trained zstd dictionary: it does not begin with 37 A4 30 EC (raw content has no ID to check against and is refused)")]
+    #[error(
+        "this is not a trained zstd dictionary: it does not begin with 37 A4 30 EC (raw content has no ID to check against and is refused)"
+    )]
     NotTrained,
     #[error("zstd does not accept the dictionary: {0}")]
     Refused(String),
@@ -77,7 +87,11 @@ impl Dictionary {
         let mut frame = Vec::new();
         Compressor::new(3, Some(self))?.compress(sample, &mut frame)?;
         let body = Decompressor::new(Some(self))?.decompress(&frame, &Caps::default())?;
-        if body == sample { Ok(()) } else { Err(FrameError::Zstd("the test frame decodes to other bytes".into())) }
+        if body == sample {
+            Ok(())
+        } else {
+            Err(FrameError::Zstd("the test frame decodes to other bytes".into()))
+        }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -170,7 +184,8 @@ impl Decompressor {
         let declared_bytes = zstd_safe::get_frame_content_size(frame)
             .map_err(|_| FrameError::Zstd("not a zstd frame".into()))?
             .ok_or(FrameError::NoContentSize)?;
-        let believable = (frame.len() as u64).saturating_mul(caps.ratio_max as u64).max(SMALL_BODY_BYTES);
+        let believable =
+            (frame.len() as u64).saturating_mul(caps.ratio_max as u64).max(SMALL_BODY_BYTES);
         if declared_bytes > (caps.body_bytes_max as u64).min(believable) {
             return Err(FrameError::TooLarge { frame_bytes: frame.len(), declared_bytes });
         }
@@ -184,7 +199,11 @@ impl Decompressor {
 
 /// Trains a dictionary of at most `max_bytes` on samples that lie one behind the other in `samples`
 /// (zstd's fast cover algorithm).
-pub fn train(samples: &[u8], sizes: &[usize], max_bytes: usize) -> Result<Dictionary, DictionaryError> {
+pub fn train(
+    samples: &[u8],
+    sizes: &[usize],
+    max_bytes: usize,
+) -> Result<Dictionary, DictionaryError> {
     let bytes = zstd::dict::from_continuous(samples, sizes, max_bytes)
         .map_err(|e| DictionaryError::Training(e.to_string()))?;
     Dictionary::new(bytes)
@@ -197,7 +216,15 @@ mod tests {
 
     fn trained(seed: u32) -> Dictionary {
         let rows: Vec<String> = (0..2000u32)
-            .map(|i| format!("user{}@{}.example.org country-{} plan-{}", i * 7919 + seed, seed, i % 17, i % 3))
+            .map(|i| {
+                format!(
+                    "user{}@{}.example.org country-{} plan-{}",
+                    i * 7919 + seed,
+                    seed,
+                    i % 17,
+                    i % 3
+                )
+            })
             .collect();
         let sizes: Vec<usize> = rows.iter().map(String::len).collect();
         train(rows.concat().as_bytes(), &sizes, 8 << 10).unwrap()
@@ -208,7 +235,10 @@ mod tests {
         let dictionary = trained(1);
         for dictionary in [None, Some(&dictionary)] {
             let mut frame = vec![9];
-            Compressor::new(1, dictionary).unwrap().compress(b"user7919@1.example.org", &mut frame).unwrap();
+            Compressor::new(1, dictionary)
+                .unwrap()
+                .compress(b"user7919@1.example.org", &mut frame)
+                .unwrap();
             let body = Decompressor::new(dictionary).unwrap().decompress(&frame, &Caps::default());
             assert_eq!(body.unwrap(), b"user7919@1.example.org");
         }
@@ -218,7 +248,10 @@ mod tests {
     fn a_wrong_dictionary_is_named() {
         let (one, two) = (trained(1), trained(2));
         let mut frame = Vec::new();
-        Compressor::new(1, Some(&one)).unwrap().compress(b"user0@1.example.org", &mut frame).unwrap();
+        Compressor::new(1, Some(&one))
+            .unwrap()
+            .compress(b"user0@1.example.org", &mut frame)
+            .unwrap();
         let error = Decompressor::new(Some(&two)).unwrap().decompress(&frame, &Caps::default());
         assert_eq!(error, Err(FrameError::WrongDictionary { needed: one.id(), given: two.id() }));
         let error = Decompressor::new(None).unwrap().decompress(&frame, &Caps::default());
@@ -240,7 +273,8 @@ mod tests {
         let mut frame = Vec::new();
         Compressor::new(1, None).unwrap().compress(&vec![0; 1 << 30], &mut frame).unwrap();
         assert!(frame.len() < 64 << 10);
-        let error = Decompressor::new(None).unwrap().decompress(&frame, &Caps::default()).unwrap_err();
+        let error =
+            Decompressor::new(None).unwrap().decompress(&frame, &Caps::default()).unwrap_err();
         assert!(matches!(error, FrameError::TooLarge { .. }), "{error}");
     }
 

@@ -56,7 +56,11 @@ impl FromStr for TableName {
         let invalid = || InvalidName(text.to_owned());
         let (first, rest) = take_part(text).ok_or_else(invalid)?;
         let Some(rest) = rest.strip_prefix('.') else {
-            return if rest.is_empty() { Ok(TableName::new("public", first)) } else { Err(invalid()) };
+            return if rest.is_empty() {
+                Ok(TableName::new("public", first))
+            } else {
+                Err(invalid())
+            };
         };
         match take_part(rest) {
             Some((second, "")) => Ok(TableName::new(first, second)),

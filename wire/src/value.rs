@@ -117,7 +117,11 @@ impl<'a> Reader<'a> {
     }
 
     fn fits(&self, len: usize) -> Result<usize, DecodeError> {
-        if len > self.body.len() - self.at { self.fail("an array is longer than the body") } else { Ok(len) }
+        if len > self.body.len() - self.at {
+            self.fail("an array is longer than the body")
+        } else {
+            Ok(len)
+        }
     }
 
     pub fn int(&mut self) -> Result<i64, DecodeError> {
@@ -213,8 +217,10 @@ impl<'a> Reader<'a> {
     }
 
     fn pairs(&mut self, len: usize) -> Result<Value<'a>, DecodeError> {
-        self.nested(len, |reader| (0..len).map(|_| Ok((reader.value()?, reader.value()?))).collect())
-            .map(Value::Map)
+        self.nested(len, |reader| {
+            (0..len).map(|_| Ok((reader.value()?, reader.value()?))).collect()
+        })
+        .map(Value::Map)
     }
 
     fn nested<T>(
@@ -260,7 +266,9 @@ mod tests {
             any::<String>().prop_map(Tree::Str),
             prop::collection::vec(any::<u8>(), 0..300).prop_map(Tree::Bin),
         ];
-        leaf.prop_recursive(4, 64, 20, |inner| prop::collection::vec(inner, 0..20).prop_map(Tree::Array))
+        leaf.prop_recursive(4, 64, 20, |inner| {
+            prop::collection::vec(inner, 0..20).prop_map(Tree::Array)
+        })
     }
 
     fn write(tree: &Tree, out: &mut Vec<u8>) {
@@ -311,7 +319,11 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_body_allocates_nothing() {
-        for lying in [&[0xdd, 0xff, 0xff, 0xff, 0xff][..], &[0xdf, 0xff, 0xff, 0xff, 0xff], &[0xc6, 0x7f, 0, 0, 0]] {
+        for lying in [
+            &[0xdd, 0xff, 0xff, 0xff, 0xff][..],
+            &[0xdf, 0xff, 0xff, 0xff, 0xff],
+            &[0xc6, 0x7f, 0, 0, 0],
+        ] {
             assert!(Reader::new(lying, &Caps::default()).value().is_err());
         }
     }

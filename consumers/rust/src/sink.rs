@@ -24,6 +24,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// A chunk's body, decompressed, with rows of this shape. For tests of sinks.
+    pub fn new(schema: Arc<Schema>, body: Vec<u8>) -> Rows {
+        Rows { schema, body, caps: Caps::default(), count: Arc::default() }
+    }
+
     /// Column by column; [`Chunk::into_rows`] turns them.
     pub fn decode(&self) -> Result<Chunk<'_>, DecodeError> {
         let chunk = decode_chunk(&self.body, self.schema.columns.len(), &self.caps)?;
@@ -47,6 +52,13 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// A body of changes, decompressed, with rows of the shape `schema`, for a table that has the shape
+    /// `local`. For tests of sinks.
+    pub fn new(schema: Arc<Schema>, local: Arc<Schema>, body: Vec<u8>) -> Changes {
+        let filter = Filter::default();
+        Changes { schema, local, body, filter, caps: Caps::default(), count: Arc::default() }
+    }
+
     /// Without those that the table has already.
     pub fn decode(&self) -> Result<Vec<Change<'_>>, DecodeError> {
         let mut changes = decode_changes(&self.body, self.schema.columns.len(), &self.caps)?;

@@ -12,7 +12,7 @@ mod latency;
 mod meter;
 mod play;
 mod replica;
-mod shop;
+pub mod shop;
 mod site;
 mod summary;
 mod view;
@@ -100,7 +100,9 @@ async fn stage(
         nats_server: args.nats_server.clone(),
         dir: args.dir.clone(),
     };
-    let site = tokio::task::spawn_blocking(move || Site::open(&wanted)).await.context("starting servers")??;
+    let site = tokio::task::spawn_blocking(move || Site::open(&wanted))
+        .await
+        .context("starting servers")??;
     board.event(format!("private servers run: {}", site.found));
     let mut play = Play::begin(site, args.orders, board).await?;
     let report = play.perform(timing(args, style), quits).await?;
@@ -111,7 +113,8 @@ async fn stage(
 fn timing(args: &Args, style: Style) -> Timing {
     let unattended = (args.check || style == Style::Lines).then_some(16);
     let total = args.seconds.or(unattended).map(Duration::from_secs);
-    let without = total.map_or(Duration::from_secs(10), |total| (total / 3).min(Duration::from_secs(10)));
+    let without =
+        total.map_or(Duration::from_secs(10), |total| (total / 3).min(Duration::from_secs(10)));
     Timing { without_dictionaries: without, total }
 }
 

@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
-use walgate_consumer::{Consumer, ConsumerBuilder, Phase, PostgresSink, Sink, SqliteSink, Status, StreamNames};
+use walgate_consumer::{
+    Consumer, ConsumerBuilder, Phase, PostgresSink, Sink, SqliteSink, Status, StreamNames,
+};
 use walgate_wire::Token;
 
 use super::{NatsArgs, StreamArgs, target::Target};
@@ -76,7 +78,14 @@ async fn report(status: watch::Receiver<Status>) {
             };
             let behind_ms = behind_ms(status.committed_at);
             let (snapshot_rows, changes) = counts;
-            tracing::info!(table = token.as_str(), phase, snapshot_rows, changes, behind_ms, "replicating");
+            tracing::info!(
+                table = token.as_str(),
+                phase,
+                snapshot_rows,
+                changes,
+                behind_ms,
+                "replicating"
+            );
         }
     }
 }

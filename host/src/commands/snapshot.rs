@@ -86,6 +86,7 @@ fn finished(meta: &InitMeta, elapsed: Duration) -> String {
 }
 
 fn failed(error: &InitError) -> String {
-    let again = error.retry_after.map_or_else(String::new, |s| format!("; asking again in {s} s may help"));
+    let again =
+        error.retry_after.map_or_else(String::new, |s| format!("; asking again in {s} s may help"));
     format!("snapshot of {} failed: {} ({}){again}", error.table, error.message, error.code)
 }

@@ -34,7 +34,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let client = connect(args.nats.url()).await?;
     let tokens: Vec<Token> = args.tables.iter().map(TableName::token).collect();
     let from = if args.from_start { TailFrom::First } else { TailFrom::Now };
-    let changes = walgate_consumer::tail(client, args.streams.names(), tokens, from, Caps::default()).await?;
+    let changes =
+        walgate_consumer::tail(client, args.streams.names(), tokens, from, Caps::default()).await?;
     let mut changes = std::pin::pin!(changes);
     let mut stopped = std::pin::pin!(crate::run::stop_signal());
     loop {
@@ -45,7 +46,9 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         };
         let Some(message) = message else { return Ok(ExitCode::SUCCESS) };
         match print(&message?) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(ExitCode::SUCCESS);
+            }
             printed => printed.context("writing to standard output")?,
         }
     }

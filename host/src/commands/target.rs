@@ -16,7 +16,11 @@ impl FromStr for Target {
         if let Some(path) = text.strip_prefix("sqlite:") {
             // sqlite:///path is how others write it.
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err("sqlite: needs a file, sqlite:edge.db".to_owned()) } else { Ok(Target::Sqlite(path.into())) };
+            return if path.is_empty() {
+                Err("sqlite: needs a file, sqlite:edge.db".to_owned())
+            } else {
+                Ok(Target::Sqlite(path.into()))
+            };
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(Target::Postgres(text.to_owned()));

@@ -60,7 +60,11 @@ pub struct Args {
 fn max_bytes(text: &str) -> Result<usize, String> {
     let bytes: usize = text.parse().map_err(|e| format!("{e}"))?;
     let allowed = 1024..=MAX_DICTIONARY_BYTES;
-    if allowed.contains(&bytes) { Ok(bytes) } else { Err(format!("must be 1024 to {MAX_DICTIONARY_BYTES}: it has to fit one message")) }
+    if allowed.contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("must be 1024 to {MAX_DICTIONARY_BYTES}: it has to fit one message"))
+    }
 }
 
 pub async fn run(args: Args) -> Result<ExitCode> {
@@ -68,16 +72,19 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let mut all_written = true;
     let mut lines = Vec::new();
     for table in &args.tables {
-        let sampled = sample(&args, table).await.with_context(|| format!("reading rows of {table}"))?;
+        let sampled =
+            sample(&args, table).await.with_context(|| format!("reading rows of {table}"))?;
         let max_bytes = args.max_bytes;
         let name = table.to_string();
-        let trained = tokio::task::spawn_blocking(move || train(&name, &sampled, max_bytes)).await??;
+        let trained =
+            tokio::task::spawn_blocking(move || train(&name, &sampled, max_bytes)).await??;
         let verdict = if trained.saved_more() < SAVED_PERCENT_MIN {
             all_written = false;
             format!("not written: it would save less than {SAVED_PERCENT_MIN} %")
         } else {
             let path = dictionary_path(&args.out, &table.token());
-            write_whole(&path, trained.dictionary.bytes()).with_context(|| format!("writing {}", path.display()))?;
+            write_whole(&path, trained.dictionary.bytes())
+                .with_context(|| format!("writing {}", path.display()))?;
             path.display().to_string()
         };
         lines.push((table.to_string(), trained, verdict));
@@ -146,7 +153,14 @@ fn train(table: &str, sampled: &Sampled, max_bytes: usize) -> Result<Trained> {
     let plain_bytes = compressed_bytes(&held_out, None)?;
     let with_bytes = compressed_bytes(&held_out, Some(&dictionary))?;
     let raw_bytes = held_out.bytes().len();
-    Ok(Trained { rows: *rows, samples: training.count(), dictionary, raw_bytes, plain_bytes, with_bytes })
+    Ok(Trained {
+        rows: *rows,
+        samples: training.count(),
+        dictionary,
+        raw_bytes,
+        plain_bytes,
+        with_bytes,
+    })
 }
 
 /// Each sample as a message of its own, compressed only if that makes it smaller.
@@ -165,7 +179,16 @@ fn compressed_bytes(samples: &Samples, dictionary: Option<&Dictionary>) -> Resul
 fn print(lines: &[(String, Trained, String)]) {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["table", "rows", "trained on", "bytes", "bytes a row", "saved without", "saved with", "written to"]);
+    table.set_header([
+        "table",
+        "rows",
+        "trained on",
+        "bytes",
+        "bytes a row",
+        "saved without",
+        "saved with",
+        "written to",
+    ]);
     for (name, trained, verdict) in lines {
         let held_out = trained.raw_bytes / (trained.samples / (HELD_OUT_EVERY - 1)).max(1);
         table.add_row([

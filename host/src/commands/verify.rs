@@ -43,7 +43,12 @@ pub struct Args {
     #[arg(long, value_name = "URL", env = "WALGATE_POSTGRES_URL", hide_env_values = true)]
     source: String,
     /// Publication of the gateway; its column lists and row filters decide what should have arrived
-    #[arg(long, value_name = "NAME", env = "WALGATE_POSTGRES_PUBLICATION", default_value = "walgate")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "WALGATE_POSTGRES_PUBLICATION",
+        default_value = "walgate"
+    )]
     publication: String,
     /// The copy: sqlite:edge.db or postgres://user@host/database
     #[arg(long, value_name = "TARGET")]
@@ -68,7 +73,8 @@ pub struct Question {
 pub async fn run(args: Args) -> Result<ExitCode> {
     let begun = Instant::now();
     let wait = Duration::from_secs(args.wait);
-    let source = Postgres { url: args.source.into(), slot: String::new(), publication: args.publication };
+    let source =
+        Postgres { url: args.source.into(), slot: String::new(), publication: args.publication };
     let question = Question { source, replica: args.replica, tables: args.tables };
     loop {
         let comparisons = compare(&question).await?;
@@ -85,7 +91,10 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 pub async fn compare(question: &Question) -> Result<Vec<Comparison>> {
     let kept = tables::kept(&question.replica).await?;
     let wanted = tables::wanted(&kept, &question.tables)?;
-    ensure!(!wanted.is_empty(), "the replica keeps no tables yet: has `walgate replicate` loaded any?");
+    ensure!(
+        !wanted.is_empty(),
+        "the replica keeps no tables yet: has `walgate replicate` loaded any?"
+    );
     let mut comparisons = Vec::with_capacity(wanted.len());
     for schema in wanted {
         let comparison = compare_table(question, &schema).await;
@@ -125,8 +134,11 @@ impl Replica {
         Ok(match target {
             Target::Sqlite(path) => Replica::Sqlite(SqliteSide::open(path, schema)?),
             Target::Postgres(url) => {
-                let postgres =
-                    Postgres { url: url.clone().into(), slot: String::new(), publication: String::new() };
+                let postgres = Postgres {
+                    url: url.clone().into(),
+                    slot: String::new(),
+                    publication: String::new(),
+                };
                 let forms = vec![Form::Wire; schema.columns.len()];
                 Replica::Postgres(Box::new(PostgresSide::open(&postgres, schema, &forms).await?))
             }

@@ -158,7 +158,10 @@ impl Raw {
 impl RawPostgres {
     fn validate(self) -> Result<Postgres, ConfigError> {
         if self.url.is_empty() {
-            return invalid("postgres.url", "is missing: set it in the file, or WALGATE_POSTGRES_URL, or WALGATE_POSTGRES_URL_FILE");
+            return invalid(
+                "postgres.url",
+                "is missing: set it in the file, or WALGATE_POSTGRES_URL, or WALGATE_POSTGRES_URL_FILE",
+            );
         }
         if !self.slot.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             || !(1..=63).contains(&self.slot.len())
@@ -182,8 +185,13 @@ impl RawNats {
             ("nats.init_stream", &self.init_stream),
             ("nats.requests_stream", &self.requests_stream),
         ] {
-            if name.is_empty() || name.contains(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')) {
-                return invalid(key, format!("'{name}' is no stream name: use letters, digits, _ and -"));
+            if name.is_empty()
+                || name.contains(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+            {
+                return invalid(
+                    key,
+                    format!("'{name}' is no stream name: use letters, digits, _ and -"),
+                );
             }
         }
         let stream = |name, max_bytes, max_age_seconds| Stream {
@@ -204,7 +212,10 @@ impl RawNats {
 impl RawCompression {
     fn validate(self) -> Result<Compression, ConfigError> {
         if !(1..=19).contains(&self.level) {
-            return invalid("compression.level", format!("is {}, must be 1 to 19; 1 to 3 are meant for live data", self.level));
+            return invalid(
+                "compression.level",
+                format!("is {}, must be 1 to 19; 1 to 3 are meant for live data", self.level),
+            );
         }
         Ok(Compression {
             enabled: self.enabled,
@@ -222,10 +233,16 @@ impl RawSnapshot {
             return invalid("snapshot.workers", format!("is {workers}, must be 1 to 32"));
         }
         if !((64 << 10)..=(16 << 20)).contains(&chunk_bytes) {
-            return invalid("snapshot.chunk_bytes", format!("is {chunk_bytes}, must be 64 KiB to 16 MiB"));
+            return invalid(
+                "snapshot.chunk_bytes",
+                format!("is {chunk_bytes}, must be 64 KiB to 16 MiB"),
+            );
         }
         if !(1..=16).contains(&max_concurrent) {
-            return invalid("snapshot.max_concurrent", format!("is {max_concurrent}, must be 1 to 16"));
+            return invalid(
+                "snapshot.max_concurrent",
+                format!("is {max_concurrent}, must be 1 to 16"),
+            );
         }
         Ok(Snapshot { workers, chunk_bytes, max_concurrent })
     }
@@ -235,7 +252,10 @@ impl RawHttp {
     fn validate(self) -> Result<Http, ConfigError> {
         match self.listen.parse::<SocketAddr>() {
             Ok(listen) => Ok(Http { listen }),
-            Err(_) => invalid("http.listen", format!("'{}' is no address: write 127.0.0.1:8088", self.listen)),
+            Err(_) => invalid(
+                "http.listen",
+                format!("'{}' is no address: write 127.0.0.1:8088", self.listen),
+            ),
         }
     }
 }
@@ -251,13 +271,21 @@ fn tables(raw: Vec<RawTable>) -> Result<Vec<Table>, ConfigError> {
             .or_else(|e: walgate_wire::InvalidName| invalid("tables.name", e.to_string()))?;
         let token = match alias {
             Some(alias) if alias.is_empty() => {
-                return invalid("tables.alias", format!("of {name} is empty: leave it out or name it"));
+                return invalid(
+                    "tables.alias",
+                    format!("of {name} is empty: leave it out or name it"),
+                );
             }
             Some(alias) => Token::of_alias(&alias),
             None => name.token(),
         };
         if tables.iter().any(|t| t.name == name || t.token == token) {
-            return invalid("tables", format!("{name} stands there twice, or its token {token} is taken by another's alias"));
+            return invalid(
+                "tables",
+                format!(
+                    "{name} stands there twice, or its token {token} is taken by another's alias"
+                ),
+            );
         }
         tables.push(Table { name, token });
     }

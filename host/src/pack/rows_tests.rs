@@ -1,3 +1,5 @@
+//! Tests of whole rows, read back with the consumer's decoder.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

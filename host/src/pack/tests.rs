@@ -1,3 +1,5 @@
+//! Tests of single values: vectors that a real server made, and garbage.
+
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use walgate_wire::{Caps, Reader, Value};

@@ -98,7 +98,8 @@ impl Worker {
         let rows = self.writer.rows() as u64;
         let dictionary = self.plan.dictionary.clone();
         let plan = Arc::clone(&self.plan);
-        let packed = self.transform.chunk(&plan.table, &mut self.writer, &mut self.raw, dictionary)?;
+        let packed =
+            self.transform.chunk(&plan.table, &mut self.writer, &mut self.raw, dictionary)?;
         self.chunk_bytes = next_chunk_bytes(&packed, self.plan.gateway.config.snapshot.chunk_bytes);
         let number = self.count(rows, &packed);
         let (subject, mut headers) = self.plan.chunk_message(number);

@@ -9,7 +9,7 @@ mod connect;
 mod reader;
 mod resolve;
 mod tables;
-mod types;
+mod typetree;
 
 pub use change::{SchemaChange, schema_change};
 pub use connect::connect;
@@ -18,7 +18,7 @@ pub use resolve::{resolve_relation, version_of_catalog};
 #[cfg(test)]
 pub(in crate::source) use tables::table_for_test;
 pub use tables::{CatalogColumn, Leaf, RelKind, TableInfo, load_table, load_tables};
-pub use types::{Binary, Kind, NATIVE_OIDS, Type, TypeCache};
+pub use typetree::{Binary, Kind, NATIVE_OIDS, Type, TypeCache};
 
 use walgate_wire::{Schema, TableName, Token};
 

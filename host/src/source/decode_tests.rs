@@ -1,3 +1,5 @@
+//! Tests of the pgoutput decoder, on bytes as Postgres sends them and on garbage.
+
 use super::*;
 use crate::source::test_support::tuple;
 use proptest::prelude::*;

@@ -66,20 +66,6 @@ ORDER BY c.oid";
     Ok(vec![Relation { name: quoted_table(&table.name), blocks: None }])
 }
 
-/// The planner's idea of the number of rows, for progress bars.
-pub async fn estimated_rows(client: &Client, table: &TableVersion) -> Result<u64, SourceError> {
-    let query = "
-SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
-FROM pg_catalog.pg_class c
-WHERE c.relkind <> 'p'
-  AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass) WHERE isleaf))";
-    let row = client
-        .query_one(query, &[&table.relid])
-        .await
-        .map_err(SourceError::query("estimate the number of rows"))?;
-    Ok(row.get::<_, i64>(0).unsigned_abs())
-}
-
 /// A connection that sees the exported snapshot. Dropping it ends its transaction and its copy.
 pub struct SnapshotReader {
     client: Client,

@@ -101,16 +101,20 @@ on_each_postgres! {
         let audit = Audit::begin(&site.database).await;
         site.sql(
             "begin;
-             insert into orders (id, note, total) select i, 'order ' || i || repeat(' x', i % 50), i
+             insert into orders (id, note, total) select i, 'order ' || i || repeat(' x', i % 200), i
                from generate_series(1, 100000) i;
              insert into lines select i, i % 3, 'what' from generate_series(1, 100000) i;
              commit;
              update orders set note = 'after' where id < 10;",
         )
         .await;
+        let commit = audit.log(&site.database).await.changes[0].position.commit_lsn;
         for _ in 0..3 {
-            grows(&site.broker, 15).await;
-            gateway = gateway.kill9().spawn();
+            grows(&site.broker, 10).await;
+            let options = gateway.kill9();
+            let stated = stream::last_progress(&site.broker).await;
+            assert!(stated.is_none_or(|progress| progress.end_lsn < commit), "killed too late to mean anything");
+            gateway = options.spawn();
         }
         gateway.ready().await;
         let entries = audit.assert_stream_is_exact(&site, &TABLES).await;

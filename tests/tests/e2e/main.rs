@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod changes;
+mod chaos;
+mod dictionaries;
 mod exactly_once;
+mod names;
+mod preflight;
 mod schema_changes;
 mod snapshots;
 mod types;

@@ -104,7 +104,10 @@ pub struct Bytes {
 
 impl Bytes {
     pub fn since(self, before: Bytes) -> Bytes {
-        Bytes { raw: self.raw.saturating_sub(before.raw), sent: self.sent.saturating_sub(before.sent) }
+        Bytes {
+            raw: self.raw.saturating_sub(before.raw),
+            sent: self.sent.saturating_sub(before.sent),
+        }
     }
 
     /// How many raw bytes one sent byte stands for; zero when nothing was sent.

@@ -27,7 +27,13 @@ pub fn bytes(n: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if value < 9.995 { 2 } else if value < 99.95 { 1 } else { 0 };
+    let digits = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
@@ -50,7 +56,10 @@ mod tests {
 
     #[test]
     fn figures_are_readable() {
-        assert_eq!([count(0), count(999), count(1000), count(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [count(0), count(999), count(1000), count(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
         let shown = [bytes(7), bytes(1000), bytes(12_345), bytes(999_600), bytes(123_456_789)];
         assert_eq!(shown, ["7 B", "1.00 kB", "12.3 kB", "1.00 MB", "123 MB"]);
         assert_eq!([ratio(0.0), ratio(4.25)], ["–", "4.2×"]);

@@ -78,7 +78,9 @@ impl Latencies {
     pub fn percentiles(&self) -> Option<Percentiles> {
         let mut sorted = self.lock().clone();
         sorted.sort_unstable();
-        let at = |percent: usize| sorted.get((sorted.len() * percent / 100).min(sorted.len().checked_sub(1)?)).copied();
+        let at = |percent: usize| {
+            sorted.get((sorted.len() * percent / 100).min(sorted.len().checked_sub(1)?)).copied()
+        };
         Some(Percentiles { p50: at(50)?, p99: at(99)?, count: sorted.len() })
     }
 
@@ -91,7 +93,8 @@ impl Latencies {
         for probe in probes {
             while probe.commit_sent.elapsed() < GIVE_UP_AFTER {
                 if connection.is_none() {
-                    connection = Connection::open_with_flags(replica, OpenFlags::SQLITE_OPEN_READ_ONLY).ok();
+                    connection =
+                        Connection::open_with_flags(replica, OpenFlags::SQLITE_OPEN_READ_ONLY).ok();
                 }
                 if connection.as_ref().is_some_and(|connection| is_there(connection, probe.order)) {
                     self.lock().push(probe.commit_sent.elapsed());
@@ -105,7 +108,12 @@ impl Latencies {
 
 /// Whether a reader sees the order; not while the table is still being made.
 pub fn is_there(replica: &Connection, order: i64) -> bool {
-    let look = || replica.prepare_cached("SELECT 1 FROM orders WHERE id = ?1")?.query_row([order], |_| Ok(())).optional();
+    let look = || {
+        replica
+            .prepare_cached("SELECT 1 FROM orders WHERE id = ?1")?
+            .query_row([order], |_| Ok(()))
+            .optional()
+    };
     matches!(look(), Ok(Some(())))
 }
 

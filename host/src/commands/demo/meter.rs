@@ -106,11 +106,16 @@ impl Meter {
                 rows,
                 rows_per_s: (rows - before.changes - before.snapshot_rows) as f64 / seconds,
                 bytes,
-                ratio_now: bytes.since(Bytes { raw: before.raw_bytes, sent: before.sent_bytes }).ratio(),
+                ratio_now: bytes
+                    .since(Bytes { raw: before.raw_bytes, sent: before.sent_bytes })
+                    .ratio(),
                 dictionary_revision: now.dictionary_revision,
             }
         };
-        let tables = now.tables.iter().map(|(token, counts)| table(token.to_string(), *counts, before.of(token)));
+        let tables = now
+            .tables
+            .iter()
+            .map(|(token, counts)| table(token.to_string(), *counts, before.of(token)));
         Reading {
             elapsed: board.elapsed(),
             stage: board.stage(),

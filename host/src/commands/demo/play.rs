@@ -65,10 +65,18 @@ impl Play {
             gateway::ready(&status).await?;
             consumer.run(stopped).await
         });
-        Ok(Play { tasks, stop, stages: Stages { board: board.clone(), config, shop, replica, site } })
+        Ok(Play {
+            tasks,
+            stop,
+            stages: Stages { board: board.clone(), config, shop, replica, site },
+        })
     }
 
-    pub async fn perform(&mut self, timing: Timing, quits: watch::Receiver<bool>) -> Result<Report> {
+    pub async fn perform(
+        &mut self,
+        timing: Timing,
+        quits: watch::Receiver<bool>,
+    ) -> Result<Report> {
         let Play { tasks, stages, .. } = self;
         // Biased: what has failed explains why a stage does not end.
         tokio::select! {
@@ -100,7 +108,9 @@ impl Play {
             }
             Ok(())
         });
-        ended.await.unwrap_or_else(|_| Err(anyhow!("gateway or consumer did not end within {} s", END_WITHIN.as_secs())))
+        ended.await.unwrap_or_else(|_| {
+            Err(anyhow!("gateway or consumer did not end within {} s", END_WITHIN.as_secs()))
+        })
     }
 }
 
@@ -135,7 +145,11 @@ struct Stages {
 }
 
 impl Stages {
-    async fn perform(&mut self, timing: Timing, mut quits: watch::Receiver<bool>) -> Result<Report> {
+    async fn perform(
+        &mut self,
+        timing: Timing,
+        mut quits: watch::Receiver<bool>,
+    ) -> Result<Report> {
         self.board.set_stage("starting the gateway");
         gateway::ready(self.board.status()).await?;
         let (stop_writer, stopped) = watch::channel(false);
@@ -146,12 +160,19 @@ impl Stages {
 
         self.board.set_stage("live changes, compressed without dictionaries");
         self.board.latencies().start();
-        let plain = self.watch_changes(&mut writer, Some(timing.without_dictionaries), &mut quits).await?;
-        self.board.event(format!("live changes without dictionaries: compressed {}", ratio(plain.all().ratio())));
+        let plain =
+            self.watch_changes(&mut writer, Some(timing.without_dictionaries), &mut quits).await?;
+        self.board.event(format!(
+            "live changes without dictionaries: compressed {}",
+            ratio(plain.all().ratio())
+        ));
         let revisions = self.drop_dictionaries_in().await?;
         self.board.set_stage("live changes, compressed with dictionaries");
         let trained = self.watch_changes(&mut writer, timing.total.map(left), &mut quits).await?;
-        self.board.event(format!("live changes with dictionaries: compressed {}", ratio(trained.all().ratio())));
+        self.board.event(format!(
+            "live changes with dictionaries: compressed {}",
+            ratio(trained.all().ratio())
+        ));
 
         self.board.set_stage("the writer stops, the replica catches up");
         let _ = stop_writer.send(true);
@@ -181,7 +202,10 @@ impl Stages {
         }
     }
 
-    async fn start_writer(&self, stopped: watch::Receiver<bool>) -> Result<JoinHandle<Result<Written>>> {
+    async fn start_writer(
+        &self,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<JoinHandle<Result<Written>>> {
         let postgres = Catalog::connect(&self.config.postgres).await?;
         let probes = self.board.latencies().follow_in(&self.site.replica());
         let writer = Writer::new(postgres, self.shop, self.board.clone(), probes);
@@ -235,10 +259,19 @@ impl Stages {
         let folder = self.config.compression.dictionaries.clone();
         tokio::task::spawn_blocking(move || dictionaries::drop_into(&folder)).await??;
         loop {
-            let revisions: Vec<(Token, u64)> =
-                self.board.counts().into_iter().map(|(token, counts)| (token, counts.dictionary_revision)).collect();
-            if revisions.len() == shop::TABLES.len() && revisions.iter().all(|(_, revision)| *revision > 0) {
-                let names: Vec<String> = revisions.iter().map(|(token, revision)| format!("{token}@{revision}")).collect();
+            let revisions: Vec<(Token, u64)> = self
+                .board
+                .counts()
+                .into_iter()
+                .map(|(token, counts)| (token, counts.dictionary_revision))
+                .collect();
+            if revisions.len() == shop::TABLES.len()
+                && revisions.iter().all(|(_, revision)| *revision > 0)
+            {
+                let names: Vec<String> = revisions
+                    .iter()
+                    .map(|(token, revision)| format!("{token}@{revision}"))
+                    .collect();
                 self.board.event(format!(
                     "dictionaries dropped in and live after {}: {}",
                     seconds(begun.elapsed()),

@@ -54,7 +54,12 @@ impl Replica {
 
     /// Waits until every table is loaded and follows its changes. Returns the rows that were loaded.
     pub async fn wait_until_live(&mut self, at_most: Duration) -> Result<u64> {
-        let is_live = |status: &Status| status.tables.values().all(|table| table.phase == Phase::Live);
+        let is_live = |status: &Status| {
+            let mut tables = status.tables.values();
+            // It knows of no tables until it has begun.
+            status.tables.len() == shop::TABLES.len()
+                && tables.all(|table| table.phase == Phase::Live)
+        };
         let live = tokio::time::timeout(at_most, self.status.wait_for(is_live)).await;
         let status = live.context("the replica has not loaded its tables in time")??.clone();
         Ok(status.tables.values().map(|table| table.snapshot_rows).sum())
@@ -65,7 +70,11 @@ impl Replica {
         let begun = Instant::now();
         let reader = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         while !latency::is_there(&reader, order) {
-            ensure!(begun.elapsed() < at_most, "the replica has not caught up within {} s", at_most.as_secs());
+            ensure!(
+                begun.elapsed() < at_most,
+                "the replica has not caught up within {} s",
+                at_most.as_secs()
+            );
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
@@ -74,6 +83,10 @@ impl Replica {
     /// The dictionary that the last message of each table named, `users_dict@7` say.
     pub fn dictionaries(&self) -> Vec<(Token, Option<String>)> {
         let status = self.status.borrow();
-        status.tables.iter().map(|(token, table)| (token.clone(), table.dictionary.clone())).collect()
+        status
+            .tables
+            .iter()
+            .map(|(token, table)| (token.clone(), table.dictionary.clone()))
+            .collect()
     }
 }

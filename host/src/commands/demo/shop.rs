@@ -79,9 +79,18 @@ impl Shop {
     }
 }
 
-async fn copy_in(postgres: &Catalog, table: &str, count: i64, mut row: impl FnMut(i64) -> Row) -> Result<()> {
+async fn copy_in(
+    postgres: &Catalog,
+    table: &str,
+    count: i64,
+    mut row: impl FnMut(i64) -> Row,
+) -> Result<()> {
     let filling = || format!("filling {table}");
-    let sink = postgres.client().copy_in::<_, Bytes>(&format!("COPY {table} FROM STDIN")).await.with_context(filling)?;
+    let sink = postgres
+        .client()
+        .copy_in::<_, Bytes>(&format!("COPY {table} FROM STDIN"))
+        .await
+        .with_context(filling)?;
     let mut sink = std::pin::pin!(sink);
     let mut piece = String::with_capacity(PIECE_BYTES + 4096);
     for id in 1..=count {

@@ -10,7 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use walgate_servers::{NatsOptions, PgOptions, PrivateNats, PrivatePostgres, find_nats, find_postgres, free_port};
+use walgate_servers::{
+    NatsOptions, PgOptions, PrivateNats, PrivatePostgres, find_nats, find_postgres, free_port,
+};
 
 pub const DATABASE: &str = "postgres";
 
@@ -37,7 +39,8 @@ pub struct Site {
 impl Site {
     /// Blocks for about two seconds, most of them for Postgres to make its data directory.
     pub fn open(wanted: &Wanted) -> Result<Site> {
-        const SET_UP: &str = "run `cargo xtask setup` in the source tree: it fetches what is missing";
+        const SET_UP: &str =
+            "run `cargo xtask setup` in the source tree: it fetches what is missing";
         let postgres = find_postgres(wanted.postgres_bin.as_deref()).context(SET_UP)?;
         let nats = find_nats(wanted.nats_server.as_deref()).context(SET_UP)?;
         let found = format!("{postgres} and {nats}");
@@ -45,13 +48,17 @@ impl Site {
             ensure_empty(dir)?;
         }
         let in_dir = |name: &str| wanted.dir.as_ref().map(|dir| dir.join(name));
-        let nats = PrivateNats::start(&nats.bin, NatsOptions { store_dir: in_dir("nats"), ..NatsOptions::default() })?;
+        let nats = PrivateNats::start(
+            &nats.bin,
+            NatsOptions { store_dir: in_dir("nats"), ..NatsOptions::default() },
+        )?;
         let options = PgOptions { dir: in_dir("postgres"), ..PgOptions::default() };
         let postgres = PrivatePostgres::start(&postgres.bin, options)?;
         // Without a directory of our own: beside the store of the private server, and removed with it.
         let folder = wanted.dir.clone().unwrap_or_else(|| nats.store_dir().with_file_name("demo"));
         let dictionaries = folder.join("dictionaries");
-        fs::create_dir_all(&dictionaries).with_context(|| format!("making {}", dictionaries.display()))?;
+        fs::create_dir_all(&dictionaries)
+            .with_context(|| format!("making {}", dictionaries.display()))?;
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         Ok(Site { postgres, nats, http, folder, found })
     }

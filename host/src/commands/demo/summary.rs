@@ -62,12 +62,20 @@ fn print_flows(report: &Report) {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);
     table.set_header([
-        "live changes", "without dictionary", "bytes each", "ratio", "with dictionary", "bytes each", "ratio", "revision",
+        "live changes",
+        "without dictionary",
+        "bytes each",
+        "ratio",
+        "with dictionary",
+        "bytes each",
+        "ratio",
+        "revision",
     ]);
     for (token, revision) in &report.revisions {
         let (plain, trained) = (report.plain.of(token), report.trained.of(token));
         let side = |flow: Option<&super::flow::TableFlow>| {
-            let (changes, sent) = flow.map_or((0, Bytes::default()), |flow| (flow.changes, flow.bytes));
+            let (changes, sent) =
+                flow.map_or((0, Bytes::default()), |flow| (flow.changes, flow.bytes));
             [count(changes), (sent.sent / changes.max(1)).to_string(), ratio(sent.ratio())]
         };
         let [a, b, c] = side(plain);
@@ -83,7 +91,9 @@ fn print_flows(report: &Report) {
 }
 
 fn print_sums(report: &Report) {
-    let sum = |of: fn(&TableCounts) -> u64| report.counts.iter().map(|(_, counts)| of(counts)).sum::<u64>();
+    let sum = |of: fn(&TableCounts) -> u64| {
+        report.counts.iter().map(|(_, counts)| of(counts)).sum::<u64>()
+    };
     let (raw, sent) = (sum(|c| c.raw_bytes), sum(|c| c.sent_bytes));
     println!(
         "{} snapshot rows and {} changes of {} transactions: {} raw, {} sent.",
@@ -113,14 +123,25 @@ fn complaints(report: &Report) -> Vec<String> {
     let mut complaints = Vec::new();
     for (token, revision) in &report.revisions {
         let expected = format!("{}@{revision}", token.dictionary_key());
-        let seen = report.seen_in_messages.iter().find(|(t, _)| t == token).and_then(|(_, seen)| seen.as_deref());
+        let seen = report
+            .seen_in_messages
+            .iter()
+            .find(|(t, _)| t == token)
+            .and_then(|(_, seen)| seen.as_deref());
         if seen != Some(expected.as_str()) {
-            complaints.push(format!("the last message of {token} names {}, not {expected}", seen.unwrap_or("no dictionary")));
+            complaints.push(format!(
+                "the last message of {token} names {}, not {expected}",
+                seen.unwrap_or("no dictionary")
+            ));
         }
     }
     let (plain, trained) = (report.plain.all().ratio(), report.trained.all().ratio());
     if trained == 0.0 || plain / trained > SENT_WITH_MAX {
-        complaints.push(format!("dictionaries took the ratio from {} to {} only", ratio(plain), ratio(trained)));
+        complaints.push(format!(
+            "dictionaries took the ratio from {} to {} only",
+            ratio(plain),
+            ratio(trained)
+        ));
     }
     complaints
 }

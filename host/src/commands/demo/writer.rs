@@ -103,13 +103,20 @@ impl Writer {
     }
 
     fn order_sql(&mut self) -> String {
-        let order = self.rows.order(self.next_order, self.shop.users, self.shop.products, now_micros(), "placed");
+        let order = self.rows.order(
+            self.next_order,
+            self.shop.users,
+            self.shop.products,
+            now_micros(),
+            "placed",
+        );
         self.next_order += 1;
         insert("orders", &order)
     }
 
     fn move_order_on(&mut self) -> String {
-        let (order, status, tracking) = (self.recent_order(), self.rows.pick(STATUSES), self.rows.uuid());
+        let (order, status, tracking) =
+            (self.recent_order(), self.rows.pick(STATUSES), self.rows.uuid());
         let now = time(now_micros());
         format!(
             "UPDATE orders SET status = '{status}', updated_at = '{now}', \
@@ -156,7 +163,9 @@ impl Writer {
 
     fn change_price(&mut self) -> String {
         let (product, percent) = (self.some_product(), self.rows.rng.random_range(-20..25));
-        format!("UPDATE products SET price = round(price * (100 + {percent}) / 100, 2) WHERE id = {product}")
+        format!(
+            "UPDATE products SET price = round(price * (100 + {percent}) / 100, 2) WHERE id = {product}"
+        )
     }
 
     fn some_user(&mut self) -> i64 {
@@ -175,8 +184,10 @@ impl Writer {
 }
 
 fn insert(table: &str, row: &Row) -> String {
-    let values: Vec<String> =
-        row.iter().map(|value| value.as_deref().map_or_else(|| "NULL".to_owned(), literal)).collect();
+    let values: Vec<String> = row
+        .iter()
+        .map(|value| value.as_deref().map_or_else(|| "NULL".to_owned(), literal))
+        .collect();
     format!("INSERT INTO {table} VALUES ({})", values.join(", "))
 }
 

@@ -43,7 +43,11 @@ impl Sampler {
         let number = self.thinned.seen();
         let mut writer = ChangeWriter::default();
         let at = self.begun_at + AT_STEP_MICROS.wrapping_mul(number as i64);
-        writer.transaction(Lsn(FIRST_LSN + LSN_STEP * number), FIRST_XID.wrapping_add(number as u32), at);
+        writer.transaction(
+            Lsn(FIRST_LSN + LSN_STEP * number),
+            FIRST_XID.wrapping_add(number as u32),
+            at,
+        );
         writer.insert(1);
         pack::array(&mut writer.out, row.len());
         row.iter().for_each(|value| append(&mut writer.out, value));
@@ -62,12 +66,19 @@ impl Sink for Sampler {
     }
 
     async fn load(&mut self, rows: Rows) -> Result<(), SinkError> {
-        let chunk = rows.decode().map_err(|e| SinkError::new(format!("a chunk of {}", rows.schema.table), e))?;
+        let chunk = rows
+            .decode()
+            .map_err(|e| SinkError::new(format!("a chunk of {}", rows.schema.table), e))?;
         chunk.into_rows().for_each(|row| self.take(&row));
         Ok(())
     }
 
-    async fn finish_load(&mut self, _: Arc<Schema>, _: Vec<TableRecord>, _: Mark) -> Result<(), SinkError> {
+    async fn finish_load(
+        &mut self,
+        _: Arc<Schema>,
+        _: Vec<TableRecord>,
+        _: Mark,
+    ) -> Result<(), SinkError> {
         let thinned = std::mem::replace(&mut self.thinned, Thinned::new(self.bytes_max));
         let sampled = Sampled { rows: thinned.seen(), samples: thinned.into_samples() };
         // Nobody waits any more: as good as done.

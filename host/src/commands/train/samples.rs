@@ -104,7 +104,8 @@ mod tests {
         assert_eq!(thinned.seen(), 10_000);
         let samples = thinned.into_samples();
         assert!((125..=250).contains(&samples.count()), "{}", samples.count());
-        let kept: Vec<u32> = samples.iter().map(|s| u32::from_be_bytes(s.try_into().unwrap())).collect();
+        let kept: Vec<u32> =
+            samples.iter().map(|s| u32::from_be_bytes(s.try_into().unwrap())).collect();
         let step = kept[1] - kept[0];
         assert!(kept.windows(2).all(|pair| pair[1] - pair[0] == step));
         assert!(kept[kept.len() - 1] + step >= 10_000);

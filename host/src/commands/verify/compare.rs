@@ -60,7 +60,9 @@ impl Key {
         match self.columns[..] {
             [] => row.hash(),
             [only] => xxh3_128(row.cell(only)),
-            _ => xxh3_128(&self.columns.iter().flat_map(|&c| row.cell(c)).copied().collect::<Vec<u8>>()),
+            _ => xxh3_128(
+                &self.columns.iter().flat_map(|&c| row.cell(c)).copied().collect::<Vec<u8>>(),
+            ),
         }
     }
 
@@ -217,7 +219,8 @@ impl Named {
     /// A row that became equal in between is none.
     pub fn differences(self) -> Vec<Difference> {
         let key = &self.key;
-        let mut differences: Vec<_> = self.rows.values().filter_map(|pair| pair.difference(key)).collect();
+        let mut differences: Vec<_> =
+            self.rows.values().filter_map(|pair| pair.difference(key)).collect();
         differences.sort_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
         differences
     }
@@ -239,9 +242,12 @@ impl Look for Named {
 impl Pair {
     fn difference(&self, key: &Key) -> Option<Difference> {
         let row = self.source.as_ref().or(self.replica.as_ref())?;
-        let named = key.naming(row.cells()).into_iter().map(|column| row.cell(column).to_vec()).collect();
+        let named =
+            key.naming(row.cells()).into_iter().map(|column| row.cell(column).to_vec()).collect();
         let columns = match (&self.source, &self.replica) {
-            (Some(a), Some(b)) => (0..a.cells()).filter(|&column| a.cell(column) != b.cell(column)).collect(),
+            (Some(a), Some(b)) => {
+                (0..a.cells()).filter(|&column| a.cell(column) != b.cell(column)).collect()
+            }
             _ => vec![],
         };
         let kind = match self.surplus {

@@ -1,3 +1,5 @@
+//! Tests of the comparison.
+
 use super::*;
 
 fn row(cells: &[&str]) -> Row {
@@ -58,7 +60,10 @@ fn without_a_key_rows_are_counted() {
     let source = [row(&["a"]), row(&["a"]), row(&["b"])];
     let replica = [row(&["a"]), row(&["b"]), row(&["b"])];
     let difference = |kind, key| Difference { kind, key: vec![cell(key)], columns: vec![] };
-    assert_eq!(compare(&[], &source, &replica), [difference(Kind::Missing, "a"), difference(Kind::Extra, "b")]);
+    assert_eq!(
+        compare(&[], &source, &replica),
+        [difference(Kind::Missing, "a"), difference(Kind::Extra, "b")]
+    );
     assert!(compare(&[], &source, &source).is_empty());
 }
 

@@ -52,7 +52,11 @@ pub struct PostgresSide {
 
 impl PostgresSide {
     /// `schema`: the replica's idea of the table; only its columns are read. `forms`: one for each of them.
-    pub async fn open(postgres: &Postgres, schema: &Schema, forms: &[Form]) -> Result<PostgresSide> {
+    pub async fn open(
+        postgres: &Postgres,
+        schema: &Schema,
+        forms: &[Form],
+    ) -> Result<PostgresSide> {
         let exporter = Catalog::connect(postgres).await?;
         let client = exporter.client();
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
@@ -123,9 +127,9 @@ fn look_at(
         row.clear();
         for compared in columns {
             let packed = if compared.form == Form::Wire { &mut row.bytes } else { &mut scratch };
-            compared
-                .pack(batch, cells[compared.index], packed, rendered)
-                .with_context(|| format!("column {} of {}", compared.column.name, batch.table.name))?;
+            compared.pack(batch, cells[compared.index], packed, rendered).with_context(|| {
+                format!("column {} of {}", compared.column.name, batch.table.name)
+            })?;
             if compared.form != Form::Wire {
                 compared.convert(&scratch, &mut row.bytes)?;
                 scratch.clear();
@@ -138,7 +142,13 @@ fn look_at(
 }
 
 impl ComparedColumn {
-    fn pack(&self, batch: &RowBatch, cell: Cell, out: &mut Vec<u8>, rendered: &mut Rendered) -> Result<()> {
+    fn pack(
+        &self,
+        batch: &RowBatch,
+        cell: Cell,
+        out: &mut Vec<u8>,
+        rendered: &mut Rendered,
+    ) -> Result<()> {
         match (cell, batch.cell_bytes(cell)) {
             (Cell::Text { .. }, Some(text)) => pack::str_bytes(out, text),
             (_, Some(bytes)) => self.packer.pack(bytes, out, rendered)?,
@@ -174,11 +184,17 @@ async fn describe(
         column.published = schema.columns.iter().any(|kept| kept.name == column.name);
     }
     let mut types = TypeCache::default();
-    let table = catalog::version_of_catalog(client, &mut types, &info, schema.token.clone(), Lsn(0)).await?;
+    let table =
+        catalog::version_of_catalog(client, &mut types, &info, schema.token.clone(), Lsn(0))
+            .await?;
     Ok((table, info.row_filter))
 }
 
-fn compared_columns(table: &TableVersion, schema: &Schema, forms: &[Form]) -> Result<Vec<ComparedColumn>> {
+fn compared_columns(
+    table: &TableVersion,
+    schema: &Schema,
+    forms: &[Form],
+) -> Result<Vec<ComparedColumn>> {
     let compared = |(column, &form): (&Column, &Form)| {
         let index = table.schema.columns.iter().position(|found| found.name == column.name);
         let index = index.with_context(|| {

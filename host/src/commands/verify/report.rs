@@ -41,7 +41,11 @@ fn sentence(difference: &Difference, schema: &Schema) -> String {
     } else {
         schema.key.iter().collect()
     };
-    let key: Vec<String> = key.iter().zip(&difference.key).map(|(name, cell)| format!("{name}={}", text(cell))).collect();
+    let key: Vec<String> = key
+        .iter()
+        .zip(&difference.key)
+        .map(|(name, cell)| format!("{name}={}", text(cell)))
+        .collect();
     let key = key.join(" ");
     match difference.kind {
         Kind::Missing => format!("missing in the replica: {key}"),

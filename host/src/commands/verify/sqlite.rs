@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use rusqlite::{Connection, OpenFlags, types::{ToSqlOutput, ValueRef}};
+use rusqlite::{
+    Connection, OpenFlags,
+    types::{ToSqlOutput, ValueRef},
+};
 use walgate_consumer::sqlite_table_name;
 use walgate_wire::{Schema, pack};
 
@@ -21,14 +24,16 @@ impl SqliteSide {
     pub fn open(path: &Path, schema: &Schema) -> Result<SqliteSide> {
         let connection = open(path)?;
         let names: Vec<String> = schema.columns.iter().map(|column| quoted(&column.name)).collect();
-        let select = format!("SELECT {} FROM {}", names.join(", "), quoted(&sqlite_table_name(schema)));
+        let select =
+            format!("SELECT {} FROM {}", names.join(", "), quoted(&sqlite_table_name(schema)));
         // Held until the connection is dropped.
         connection.execute_batch("BEGIN")?;
         Ok(SqliteSide { connection: Some(connection), select, columns: names.len() })
     }
 
     pub async fn scan<L: Look>(&mut self, look: L) -> Result<L> {
-        let connection = self.connection.take().context("a pass over the SQLite file was interrupted")?;
+        let connection =
+            self.connection.take().context("a pass over the SQLite file was interrupted")?;
         let (select, columns) = (self.select.clone(), self.columns);
         let (connection, look) =
             tokio::task::spawn_blocking(move || pass(connection, &select, columns, look)).await??;
@@ -38,12 +43,21 @@ impl SqliteSide {
 }
 
 pub fn open(path: &Path) -> Result<Connection> {
-    ensure!(path.is_file(), "{}: no such file; name the replica that `walgate replicate` keeps", path.display());
+    ensure!(
+        path.is_file(),
+        "{}: no such file; name the replica that `walgate replicate` keeps",
+        path.display()
+    );
     let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
     opened.with_context(|| format!("opening {}", path.display()))
 }
 
-fn pass<L: Look>(connection: Connection, select: &str, columns: usize, mut look: L) -> Result<(Connection, L)> {
+fn pass<L: Look>(
+    connection: Connection,
+    select: &str,
+    columns: usize,
+    mut look: L,
+) -> Result<(Connection, L)> {
     {
         let mut statement = connection.prepare(select)?;
         let mut rows = statement.query([])?;

@@ -7,11 +7,7 @@ use walgate_consumer::TableRecord;
 use walgate_wire::{Schema, TableName};
 
 use super::sqlite;
-use crate::{
-    commands::target::Target,
-    config::Postgres,
-    source::catalog,
-};
+use crate::{commands::target::Target, config::Postgres, source::catalog};
 
 /// Every table that the copy keeps.
 pub async fn kept(replica: &Target) -> Result<Vec<Schema>> {
@@ -20,7 +16,8 @@ pub async fn kept(replica: &Target) -> Result<Vec<Schema>> {
         Target::Postgres(url) => of_postgres(url).await?,
     };
     let schema = |record: String| {
-        let record: TableRecord = serde_json::from_str(&record).context("the replica's record of a table")?;
+        let record: TableRecord =
+            serde_json::from_str(&record).context("the replica's record of a table")?;
         Ok(record.schema)
     };
     records.into_iter().map(schema).collect()
@@ -32,13 +29,15 @@ fn of_sqlite(path: &Path) -> Result<Vec<String>> {
         let mut select = connection.prepare("SELECT record FROM _walgate_tables ORDER BY token")?;
         select.query_map([], |row| row.get(0))?.collect()
     };
-    kept().with_context(|| format!("{} is not a file that `walgate replicate` keeps", path.display()))
+    kept()
+        .with_context(|| format!("{} is not a file that `walgate replicate` keeps", path.display()))
 }
 
 async fn of_postgres(url: &str) -> Result<Vec<String>> {
     let postgres = Postgres { url: url.into(), slot: String::new(), publication: String::new() };
     let client = catalog::open(&postgres).await?;
-    let rows = client.query("SELECT record::text FROM public._walgate_tables ORDER BY token", &[]).await;
+    let rows =
+        client.query("SELECT record::text FROM public._walgate_tables ORDER BY token", &[]).await;
     let rows = rows.context("the database is not one that `walgate replicate` keeps")?;
     rows.iter().map(|row| row.try_get(0).context("the replica's record of a table")).collect()
 }

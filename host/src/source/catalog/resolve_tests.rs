@@ -1,3 +1,5 @@
+//! Tests of Relation messages becoming table versions; no server.
+
 use super::*;
 use crate::source::catalog::{CatalogColumn, Kind, table_for_test as table};
 

@@ -1,3 +1,5 @@
+//! Tests of the preflight's judgement; no server.
+
 use super::*;
 use crate::source::catalog::{RelKind, table_for_test as table};
 

@@ -1,3 +1,5 @@
+//! Tests of the gatherer: order of events, positions, batches.
+
 use super::*;
 use crate::source::{
     decode::decode,

@@ -37,8 +37,16 @@ impl Rows {
     pub fn user(&mut self, id: i64, at: i64) -> Row {
         let (first, last) = (self.pick(words::FIRST_NAMES), self.pick(words::LAST_NAMES));
         let (street, city, postcode, country) = self.address();
-        let email = format!("{}.{}{}@{}", ascii(first), ascii(last), id % 1000, self.pick(words::MAIL_HOSTS));
-        let phone = self.chance(60).then(|| format!("+{}", self.rng.random_range(30_100_000_000u64..49_999_999_999)));
+        let email = format!(
+            "{}.{}{}@{}",
+            ascii(first),
+            ascii(last),
+            id % 1000,
+            self.pick(words::MAIL_HOSTS)
+        );
+        let phone = self
+            .chance(60)
+            .then(|| format!("+{}", self.rng.random_range(30_100_000_000u64..49_999_999_999)));
         let seen = self.chance(85).then(|| time(at + self.rng.random_range(0..30 * DAY_MICROS)));
         vec![
             Some(id.to_string()),
@@ -70,7 +78,8 @@ impl Rows {
         let sentences = self.rng.random_range(2..6);
         let description: Vec<&str> = (0..sentences).map(|_| self.pick(words::SENTENCES)).collect();
         let weight = self.chance(80).then(|| format!("{:.3}", self.rng.random_range(0.05..12.0)));
-        let tags: Vec<&str> = (0..self.rng.random_range(0..4)).map(|_| self.pick(words::TAGS)).collect();
+        let tags: Vec<&str> =
+            (0..self.rng.random_range(0..4)).map(|_| self.pick(words::TAGS)).collect();
         vec![
             Some(id.to_string()),
             Some(format!("{}-{:05}", self.pick(words::COLOURS)[..2].to_uppercase(), id)),
@@ -113,7 +122,8 @@ impl Rows {
     /// Street with number, city, postcode, country.
     pub fn address(&mut self) -> (String, String, String, String) {
         let street = format!("{} {}", self.pick(words::STREETS), self.rng.random_range(1..180));
-        let (city, country, prefix) = words::CITIES.choose(&mut self.rng).copied().unwrap_or(("", "", ""));
+        let (city, country, prefix) =
+            words::CITIES.choose(&mut self.rng).copied().unwrap_or(("", "", ""));
         let postcode = format!("{prefix}{:03}", self.rng.random_range(0..1000));
         (street, city.to_owned(), postcode, country.to_owned())
     }
@@ -170,7 +180,9 @@ impl Rows {
     fn password_hash(&mut self) -> String {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut letters = |count: usize| -> String {
-            (0..count).map(|_| char::from(ALPHABET[self.rng.random_range(0..ALPHABET.len())])).collect()
+            (0..count)
+                .map(|_| char::from(ALPHABET[self.rng.random_range(0..ALPHABET.len())]))
+                .collect()
         };
         format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", letters(22), letters(43))
     }

@@ -57,7 +57,8 @@ fn line(reading: &Reading) -> String {
         line += &format!(" · {:.0} tx/s", reading.transactions_per_s);
     }
     if let Some(latency) = reading.latency {
-        line += &format!(" · commit→replica p50 {} p99 {}", millis(latency.p50), millis(latency.p99));
+        line +=
+            &format!(" · commit→replica p50 {} p99 {}", millis(latency.p50), millis(latency.p99));
     }
     line
 }

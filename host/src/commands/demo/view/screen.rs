@@ -77,7 +77,10 @@ fn draw(frame: &mut Frame<'_>, reading: &Reading, events: &[Event]) {
     draw_facts(frame, facts, reading);
     draw_curve(frame, curve, reading);
     draw_events(frame, log, events);
-    let help = Line::from(vec![" q".bold(), " ends the demo: the replica is then compared with its source".dim()]);
+    let help = Line::from(vec![
+        " q".bold(),
+        " ends the demo: the replica is then compared with its source".dim(),
+    ]);
     frame.render_widget(help, keys);
 }
 
@@ -98,7 +101,8 @@ fn draw_tables(frame: &mut Frame<'_>, area: Rect, reading: &Reading) {
     let total = table_row(&reading.total).bold();
     let widths = [10, 12, 10, 10, 10, 8, 10, 12].map(Constraint::Length);
     let block = Block::bordered().title(" tables, since the start ").dim();
-    let table = Table::new(rows.chain([total]), widths).header(header).block(block).style(Style::reset());
+    let table =
+        Table::new(rows.chain([total]), widths).header(header).block(block).style(Style::reset());
     frame.render_widget(table, area);
 }
 
@@ -138,7 +142,8 @@ fn draw_facts(frame: &mut Frame<'_>, area: Rect, reading: &Reading) {
 
 fn draw_curve(frame: &mut Frame<'_>, area: Rect, reading: &Reading) {
     let last = reading.bytes_per_change.last().copied().unwrap_or_default();
-    let block = Block::bordered().title(format!(" bytes sent for one change, per second: {last} ")).dim();
+    let block =
+        Block::bordered().title(format!(" bytes sent for one change, per second: {last} ")).dim();
     let shown = area.width.saturating_sub(2) as usize;
     let skipped = reading.bytes_per_change.len().saturating_sub(shown);
     let curve = Sparkline::default().block(block).data(&reading.bytes_per_change[skipped..]).cyan();
@@ -152,5 +157,8 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, events: &[Event]) {
         Line::from(vec![format!(" {:>7}  ", seconds(event.at)).dim(), event.text.clone().into()])
     };
     let lines: Vec<Line<'_>> = events[skipped..].iter().map(line).collect();
-    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" what happened ").dim()), area);
+    frame.render_widget(
+        Paragraph::new(lines).block(Block::bordered().title(" what happened ").dim()),
+        area,
+    );
 }

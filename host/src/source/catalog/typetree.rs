@@ -1,6 +1,6 @@
 //! What a type is made of, as far as the packer needs to know: compiled from `pg_type` and `pg_attribute`.
 //!
-//! Compiling is pure; rows of the catalog are fetched by `catalog::types::TypeCache::load`. How a type's
+//! Compiling is pure; rows of the catalog are fetched by `catalog::TypeCache::load`. How a type's
 //! bytes become MessagePack is the packer's business.
 
 use std::collections::{HashMap, HashSet};

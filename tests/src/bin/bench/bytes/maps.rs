@@ -1,0 +1,83 @@
+//! Rows and changes as one would send them without thinking: MessagePack maps with the columns' names, not
+//! compressed. Only their size is of interest.
+
+use walgate_wire::{Change, Column, Op, Schema, Value, pack};
+
+/// `{column: value, …}`
+pub fn row(columns: &[Column], row: &[Value<'_>]) -> usize {
+    let mut out = vec![];
+    append_row(&mut out, columns.iter().zip(row));
+    out.len()
+}
+
+/// `{op, lsn, n, xid, at, row: {column: value, …}}`, with `old` where Postgres sent it.
+pub fn change(schema: &Schema, change: &Change<'_>) -> usize {
+    let mut out = vec![];
+    let all = |row| schema.columns.iter().zip::<&Vec<Value<'_>>>(row);
+    let (op, new, old) = match &change.op {
+        Op::Insert { row } => ("i", Some(row), None),
+        Op::Update { row, old, .. } => ("u", Some(row), old.as_ref()),
+        Op::Delete { old } => ("d", None, Some(old)),
+        Op::Truncate => ("t", None, None),
+    };
+    pack::map(&mut out, 5 + usize::from(new.is_some()) + usize::from(old.is_some()));
+    pack::str(&mut out, "op");
+    pack::str(&mut out, op);
+    for (name, value) in [
+        ("lsn", change.position.commit_lsn.0 as i64),
+        ("n", i64::from(change.position.ordinal)),
+        ("xid", i64::from(change.xid)),
+        ("at", change.at),
+    ] {
+        pack::str(&mut out, name);
+        pack::int(&mut out, value);
+    }
+    if let Some(new) = new {
+        pack::str(&mut out, "row");
+        append_row(&mut out, all(new));
+    }
+    if let Some(old) = old {
+        pack::str(&mut out, "old");
+        let columns = schema.old.iter().filter_map(|&index| schema.columns.get(index as usize));
+        append_row(&mut out, columns.zip(old));
+    }
+    out.len()
+}
+
+fn append_row<'a, 'b: 'a>(
+    out: &mut Vec<u8>,
+    cells: impl Iterator<Item = (&'a Column, &'a Value<'b>)>,
+) {
+    let cells: Vec<_> = cells.collect();
+    pack::map(out, cells.len());
+    for (column, value) in cells {
+        pack::str(out, &column.name);
+        append(out, value);
+    }
+}
+
+/// A row as the gateway packs it.
+pub fn append_array(out: &mut Vec<u8>, row: &[Value<'_>]) {
+    pack::array(out, row.len());
+    row.iter().for_each(|value| append(out, value));
+}
+
+fn append(out: &mut Vec<u8>, value: &Value<'_>) {
+    match value {
+        Value::Nil => pack::nil(out),
+        Value::Bool(value) => pack::bool(out, *value),
+        Value::Int(value) => pack::int(out, *value),
+        Value::F32(value) => pack::f32_bits(out, value.to_be_bytes()),
+        Value::F64(value) => pack::f64_bits(out, value.to_be_bytes()),
+        Value::Str(value) => pack::str(out, value),
+        Value::Bin(value) => pack::bin(out, value),
+        Value::Array(values) => append_array(out, values),
+        Value::Map(pairs) => {
+            pack::map(out, pairs.len());
+            for (key, value) in pairs {
+                append(out, key);
+                append(out, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What every measurement stands on: one Postgres for all, a database and a broker for each, and the programs that
+//! are measured against. What is measured is not known here.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use walgate_servers::{NatsOptions, find_postgres};
+use walgate_tests::{Broker, Server, Site, broker::nats_bin};
+
+/// Nothing but the measurement shall write: no autovacuum, no checkpoint that WAL enforces.
+const SETTINGS: &[(&str, &str)] = &[
+    ("autovacuum", "off"),
+    ("checkpoint_timeout", "1h"),
+    ("max_wal_size", "16GB"),
+    ("shared_buffers", "512MB"),
+];
+
+pub struct Ground {
+    pub quick: bool,
+    server: Arc<Server>,
+    found: String,
+}
+
+impl Ground {
+    pub fn open(quick: bool) -> Result<Ground> {
+        let explicit = std::env::var_os("WALGATE_POSTGRES_BIN").map(PathBuf::from);
+        let found =
+            find_postgres(explicit.as_deref()).context("no Postgres; run `cargo xtask setup`")?;
+        let server = Arc::new(Server::start(&found.bin, SETTINGS));
+        Ok(Ground { quick, server, found: found.to_string() })
+    }
+
+    pub fn description(&self) -> String {
+        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        let runs = if self.quick { "quick runs" } else { "full runs" };
+        let nats = nats_bin().version;
+        format!(
+            "{}, nats-server {nats}, {cores} cores shared by all, fsync off, {runs}",
+            self.found
+        )
+    }
+
+    /// A database of its own, an empty broker, a folder.
+    pub async fn site(&self) -> Site {
+        Site::new(&self.server).await
+    }
+
+    /// Quick or full.
+    pub fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.server.bin().program(name)
+    }
+
+    pub fn unix_url(&self, site: &Site) -> String {
+        self.server.process().unix_url(site.database.name())
+    }
+}
+
+/// An empty broker in the place of the old one.
+pub async fn renew_broker(site: &mut Site) {
+    site.broker = Broker::start(NatsOptions::default()).await;
+}

@@ -1,0 +1,147 @@
+//! Dictionaries dropped into the folder of a running gateway.
+
+use std::{fs, path::Path};
+
+use walgate_tests::{Audit, Gateway, Site, eventually, on_newest_postgres, stream};
+use walgate_wire::{MAX_DICTIONARY_BYTES, train};
+
+/// A small dictionary; another for each number.
+fn dictionary(number: u32) -> Vec<u8> {
+    let rows: Vec<String> = (0..600u32)
+        .map(|i| {
+            format!(
+                "user{}@example{number}.org likes {} and {}",
+                i * 7919 + number,
+                i % 17,
+                (i * number) % 23
+            )
+        })
+        .collect();
+    let sizes: Vec<usize> = rows.iter().map(String::len).collect();
+    train(rows.concat().as_bytes(), &sizes, 2048).unwrap().bytes().to_vec()
+}
+
+/// As a careful operator does: written beside, then renamed.
+fn drop_in(folder: &Path, bytes: &[u8]) {
+    let beside = folder.join("incoming");
+    fs::write(&beside, bytes).unwrap();
+    fs::rename(&beside, folder.join("users.zstd.dict")).unwrap();
+}
+
+/// The KV revision that new messages use.
+async fn live(gateway: &Gateway, other_than: u64) -> u64 {
+    eventually("another dictionary is live", async || {
+        let (_, body) = gateway.readyz()?;
+        match body["tables"]["users"]["dictionary_revision"].as_u64() {
+            Some(revision) if revision != other_than => Ok(revision),
+            other => Err(format!("revision {other:?}")),
+        }
+    })
+    .await
+}
+
+async fn site(server: &std::sync::Arc<walgate_tests::Server>) -> Site {
+    let site = Site::new(server).await;
+    site.sql("create table users (id bigint generated always as identity primary key, email text, likes text)").await;
+    site
+}
+
+const INSERT: &str = "insert into users (email, likes) select 'user' || i || '@example1.org', 'likes ' || i % 17 || ' and ' || i % 23 from generate_series(1, 20) i";
+
+on_newest_postgres! {
+    async fn two_hundred_dictionaries_and_every_message_stays_readable(server) {
+        let site = site(&server).await;
+        let gateway = site.gateway(&["users"]).start().await;
+        let audit = Audit::begin(&site.database).await;
+        let replica = site.sqlite(&["users"]);
+        site.sql(INSERT).await;
+        let mut revision = 0;
+        for number in 1..=200 {
+            drop_in(&site.dictionaries(), &dictionary(number));
+            site.sql("insert into users (email) values ('while it changes')").await;
+            revision = live(&gateway, revision).await;
+            site.sql(INSERT).await;
+        }
+        site.same(&replica, "users").await;
+        // A newcomer that reads from the first message on: every revision that a message names is there.
+        let entries = audit.assert_stream_is_exact(&site, &[("users", "users")]).await;
+        let mut named: Vec<_> = stream::changes(&entries).filter_map(|change| change.dictionary.clone()).collect();
+        named.dedup();
+        assert!(named.len() >= 200, "{} dictionaries were used", named.len());
+        assert_eq!(named.last().unwrap(), &format!("users_dict@{revision}"));
+        // A snapshot names one from beginning to end, and a new replica reads it.
+        let snapshot = site.snapshot("users").await;
+        assert_eq!(snapshot.start.dictionary_revision, Some(revision));
+        assert_eq!(snapshot.start.dictionary_id.as_deref(), Some("users_dict"));
+        assert_eq!(snapshot.dictionaries, [format!("users_dict@{revision}")]);
+        site.same(&site.sqlite(&["users"]), "users").await;
+    }
+
+    async fn a_bad_file_leaves_the_old_one_and_is_reported_once(server) {
+        let site = site(&server).await;
+        let folder = site.dictionaries();
+        let good = dictionary(1);
+        drop_in(&folder, &good);
+        let gateway = site.gateway(&["users"]).start().await;
+        let revision = live(&gateway, 0).await;
+        let refusals = |log: &str| log.matches("refused").count();
+        let half = good[..good.len() / 3].to_vec();
+        let bad: [&[u8]; 4] = [b"", b"this is no dictionary at all", &half, &vec![7; MAX_DICTIONARY_BYTES + 1]];
+        for (n, bytes) in bad.into_iter().enumerate() {
+            drop_in(&folder, bytes);
+            eventually("it is reported", async || match refusals(&gateway.log()) {
+                reports if reports > n => Ok(()),
+                reports => Err(format!("{reports} reports")),
+            })
+            .await;
+            // Looked at again, said no more.
+            fs::write(folder.join("another.file"), b"an event").unwrap();
+            site.sql(INSERT).await;
+        }
+        // One that is written slowly: whole in the end, never taken for what it is half-way.
+        let late = dictionary(2);
+        let path = folder.join("users.zstd.dict");
+        fs::write(&path, &late[..1000]).unwrap();
+        fs::write(&path, &late).unwrap();
+        let next = live(&gateway, revision).await;
+        site.sql(INSERT).await;
+        assert!((4..=5).contains(&refusals(&gateway.log())), "{}", gateway.log());
+
+        fs::remove_file(&path).unwrap();
+        assert_eq!(live(&gateway, next).await, 0);
+        site.sql(INSERT).await;
+        let log = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
+        site.sql("insert into users (email) values ('last')").await;
+        stream::reaches(&site.broker, log).await;
+        let entries = stream::cdc(&site.broker).await;
+        let mut used: Vec<_> = stream::changes(&entries).map(|change| change.dictionary.clone()).collect();
+        used.dedup();
+        let name = |revision| Some(format!("users_dict@{revision}"));
+        assert_eq!(used, [name(revision), name(next), None]);
+        // The same file again is the same revision.
+        drop_in(&folder, &late);
+        assert_eq!(live(&gateway, 0).await, next);
+        let gateway = gateway.stop().start().await;
+        assert_eq!(live(&gateway, 0).await, next);
+    }
+
+    async fn without_compression_nothing_is_compressed(server) {
+        let site = site(&server).await;
+        drop_in(&site.dictionaries(), &dictionary(1));
+        site.sql(INSERT).await;
+        let _gateway = site.gateway(&["users"]).set("COMPRESSION_ENABLED", false).start().await;
+        let replica = site.sqlite(&["users"]);
+        site.same(&replica, "users").await;
+        site.sql(INSERT).await;
+        site.same(&replica, "users").await;
+        for name in ["CDC", "INIT"] {
+            for message in stream::messages(&site.broker, name).await {
+                assert!(message.headers.get(walgate_wire::CONTENT_ENCODING).is_none(), "{message:?}");
+                assert!(message.headers.get(walgate_wire::DICT).is_none(), "{message:?}");
+            }
+        }
+        let snapshot = site.snapshot("users").await;
+        assert!(!snapshot.start.compression_enabled);
+        assert_eq!(snapshot.start.dictionary_id, None);
+    }
+}

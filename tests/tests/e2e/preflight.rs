@@ -1,0 +1,114 @@
+//! What is wrong is said with its remedy, before anything is changed.
+
+use std::sync::Arc;
+
+use walgate_tests::{Server, Site, gateway::GatewayOptions, on_each_postgres, on_newest_postgres};
+
+/// It ends with `code`, its words hold all of `words`, and neither Postgres nor NATS has anything new.
+async fn refused(site: &Site, gateway: GatewayOptions, code: i32, words: &[&str]) {
+    let ended = gateway.run_to_end();
+    for word in words {
+        assert!(ended.output.contains(word), "no '{word}' in: {}", ended.output);
+    }
+    assert_eq!(ended.code, Some(code), "{}", ended.output);
+    let slot = site.slot();
+    let made = format!(
+        "select (select count(*) from pg_publication where pubname = 'walgate')
+              + (select count(*) from pg_replication_slots where slot_name = '{slot}')"
+    );
+    assert_eq!(site.database.value(&made).await, "0", "something was created");
+    for stream in ["CDC", "INIT", "REQUESTS", "KV_schemas", "KV_dictionaries"] {
+        assert!(site.broker.jetstream().get_stream(stream).await.is_err(), "{stream} was created");
+    }
+}
+
+on_each_postgres! {
+    async fn a_missing_table_is_named_with_its_like(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table customers (id int primary key); create schema sales; create table sales.orders (id int)").await;
+        let gateway = site.gateway(&["public.custommers", "sales.nothing_like_it", "customers"]);
+        refused(&site, gateway, 3, &["custommers", "customers", "did you mean", "sales.nothing_like_it", "[[tables]]"]).await;
+    }
+
+    async fn missing_rights_are_named_with_the_grant(server) {
+        let site = Site::new(&server).await;
+        let role = format!("weak_{}", site.database.name());
+        site.sql(&format!("create table t (id int primary key); create role {role} login")).await;
+        let url = site.database.url().replace("postgres@", &format!("{role}@"));
+        let gateway = site.gateway(&["t"]).postgres_url(&url);
+        refused(&site, gateway.clone(), 3, &[&role, "REPLICATION", "GRANT SELECT ON"]).await;
+        site.sql(&format!("alter role {role} replication")).await;
+        refused(&site, gateway, 3, &[&role, "GRANT SELECT ON"]).await;
+        site.sql(&format!("drop role {role}")).await;
+    }
+
+    async fn a_server_without_logical_wal_is_refused(server) {
+        let own = Arc::new(Server::start(server.bin(), &[("wal_level", "replica")]));
+        let site = Site::new(&own).await;
+        site.sql("create table t (id int primary key)").await;
+        refused(&site, site.gateway(&["t"]), 3, &["wal_level", "logical", "ALTER SYSTEM", "restart"]).await;
+    }
+
+    async fn full_slots_are_told(server) {
+        let own = Arc::new(Server::start(server.bin(), &[("max_replication_slots", "1")]));
+        let site = Site::new(&own).await;
+        site.sql("create table t (id int primary key); select pg_create_logical_replication_slot('others', 'pgoutput')").await;
+        refused(&site, site.gateway(&["t"]), 3, &["max_replication_slots", "pg_replication_slots"]).await;
+    }
+}
+
+on_newest_postgres! {
+    async fn the_configuration_is_checked_first(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key)").await;
+        let with = |key: &str, value: &str| site.gateway(&["t"]).set(key, value);
+        refused(&site, with("SNAPSHOT_WORKERSS", "3"), 2, &["workerss"]).await;
+        refused(&site, with("SNAPSHOT_WORKERS", "0"), 2, &["snapshot.workers", "1 to 32"]).await;
+        refused(&site, with("POSTGRES_SLOT", "Bad Slot"), 2, &["postgres.slot", "a-z"]).await;
+        refused(&site, with("HTTP_LISTEN", "here"), 2, &["http.listen"]).await;
+        refused(&site, with("POSTGRES_URL_FILE", "/no/such/file"), 2, &["/no/such/file", "POSTGRES_URL_FILE"]).await;
+        refused(&site, site.gateway(&["t", "public.t"]), 2, &["public.t", "twice"]).await;
+        refused(&site, site.gateway(&[]), 2, &["[[tables]]"]).await;
+    }
+
+    async fn servers_that_are_not_there(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key)").await;
+        let nowhere = "postgres://postgres:hunter2@127.0.0.1:1/db";
+        let ended = site.gateway(&["t"]).postgres_url(nowhere).run_to_end();
+        assert_eq!(ended.code, Some(3), "{}", ended.output);
+        assert!(ended.output.contains("127.0.0.1:1") && ended.output.contains("postgres"), "{}", ended.output);
+        assert!(!ended.output.contains("hunter2"), "a password is no one's business: {}", ended.output);
+        let gateway = site.gateway(&["t"]).named("no-nats").set("NATS_URL", "nats://user:hunter2@127.0.0.1:1");
+        refused_password(&site, gateway).await;
+    }
+
+    /// A publication of that name that somebody else made is extended, never shrunk; a slot of another plugin is left.
+    async fn what_others_made_is_respected(server) {
+        let site = Site::new(&server).await;
+        let slot = site.slot();
+        site.sql(&format!("create table t (id int primary key); create table theirs (id int primary key);
+            create publication walgate for table theirs;
+            select pg_create_logical_replication_slot('{slot}', 'test_decoding')")).await;
+        let ended = site.gateway(&["t"]).run_to_end();
+        assert_eq!(ended.code, Some(3));
+        assert!(ended.output.contains(&slot) && ended.output.contains("test_decoding"), "{}", ended.output);
+        let tables = "select string_agg(tablename, ',' order by tablename) from pg_publication_tables where pubname = 'walgate'";
+        assert_eq!(site.database.value(tables).await, "theirs");
+        site.sql(&format!("select pg_drop_replication_slot('{slot}')")).await;
+        let _gateway = site.gateway(&["t"]).start().await;
+        assert_eq!(site.database.value(tables).await, "t,theirs");
+    }
+}
+
+async fn refused_password(site: &Site, gateway: GatewayOptions) {
+    let ended = gateway.run_to_end();
+    assert_eq!(ended.code, Some(3), "{}", ended.output);
+    assert!(
+        ended.output.contains("NATS") && ended.output.contains("127.0.0.1:1"),
+        "{}",
+        ended.output
+    );
+    assert!(!ended.output.contains("hunter2"), "a password is no one's business: {}", ended.output);
+    assert_eq!(site.database.value("select count(*) from pg_publication").await, "0");
+}

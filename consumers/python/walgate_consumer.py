@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse, asyncio, base64, fcntl, hashlib, json, logging, math, re, secrets, sqlite3, sys, time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Iterator
 
 import msgpack, nats, nats.errors, zstandard
@@ -107,9 +108,11 @@ class Schema:
         need(all(0 <= i < len(columns) for i in m["old"]), "old: no such column")
         return Schema(raw, revision, m["state"], columns, key, m["old"], m["lsn"], m.get("reason") or "")
 
+    @cached_property
     def key_ids(self) -> list[int | str]:
         return [self.columns[i].id for i in self.key]
 
+    @cached_property
     def names(self) -> dict[int | str, str]:
         """Local, quoted column names by column id. SQLite does not tell "a" from "A"."""
         out, taken = {}, {"_wg_rowid"}
@@ -157,7 +160,6 @@ class Table:
     latest: Schema | None = None
     reseed: int = 0  # of the latest schema, if it is of this epoch
     retry_at: float = 0.0
-    sql: dict[tuple, str] = field(default_factory=dict)
 
     def wants_copy(self) -> bool:
         return self.copy is None and self.latest is not None and self.latest.state in ("live", "reseed")
@@ -207,24 +209,24 @@ class Store:
     def new_generation(self, token: str, schema: Schema) -> str:
         name = q("=new:" + token)
         self.db.execute(f"DROP TABLE IF EXISTS {name}")
-        self.db.execute(f"CREATE TABLE {name} ({', '.join(['_wg_rowid INTEGER PRIMARY KEY', *schema.names().values()])})")
+        self.db.execute(f"CREATE TABLE {name} ({', '.join(['_wg_rowid INTEGER PRIMARY KEY', *schema.names.values()])})")
         return f"INSERT INTO {name} VALUES ({','.join(['NULL', *'?' * len(schema.columns)])})"
 
     def become(self, token: str, schema: Schema) -> None:
         self.db.execute(f"DROP TABLE IF EXISTS {q(token)}")
         self.db.execute(f"ALTER TABLE {q('=new:' + token)} RENAME TO {q(token)}")
         if schema.key:
-            names = schema.names()
-            key = ",".join(names[i] for i in schema.key_ids())
+            names = schema.names
+            key = ",".join(names[i] for i in schema.key_ids)
             self.db.execute(f"CREATE UNIQUE INDEX {q('=key:' + token)} ON {q(token)} ({key})")
 
     def follow(self, t: Table, new: Schema) -> None:
         """Alters the local table from its schema to a later one (§6)."""
-        old, t.sql, table = t.copy.schema, {}, q(t.token)
+        old, table = t.copy.schema, q(t.token)
         types = {c.id: c.type for c in old.columns}
-        if old.key_ids() != new.key_ids() or any(types.get(c.id, c.type) != c.type for c in new.columns):
+        if old.key_ids != new.key_ids or any(types.get(c.id, c.type) != c.type for c in new.columns):
             raise Reload(f"{t.token}: revision {new.revision} changes the key or a type", t)
-        have, want = old.names(), new.names()
+        have, want = old.names, new.names
         for i in have.keys() - want.keys():
             self.db.execute(f"ALTER TABLE {table} DROP COLUMN {have[i]}")
         renamed = [i for i in have.keys() & want.keys() if have[i] != want[i]]
@@ -240,9 +242,9 @@ class Store:
 
     def apply(self, t: Table, schema: Schema, item: list[Any]) -> None:
         """One change (§9, §14 "How to apply")."""
-        table, names, width = q(t.token), t.copy.schema.names(), len(schema.columns)
-        local_key = [names[i] for i in t.copy.schema.key_ids()]
-        need(schema is t.copy.schema or schema.key_ids() == t.copy.schema.key_ids(), "an older revision has another key")
+        table, names, width = q(t.token), t.copy.schema.names, len(schema.columns)
+        local_key = [names[i] for i in t.copy.schema.key_ids]
+        need(schema is t.copy.schema or schema.key_ids == t.copy.schema.key_ids, "an older revision has another key")
 
         def one(values: list[Any], of: list[int]) -> tuple[str, list[Any]]:
             """WHERE for the row with these values (of the columns `of`): by key, or one of the equal ones."""
@@ -288,3 +290,409 @@ class Store:
                     self.db.execute(f"{insert} ON CONFLICT ({','.join(local_key)}) DO UPDATE SET {sets}", args)
             case _:
                 raise Fatal(f"{t.token}: unknown change {str(item)[:80]}")
+
+
+class Server:
+    """NATS, by the subjects that §16 allows a consumer."""
+
+    def __init__(self, nc: nats.NATS) -> None:
+        self.nc, self.schemas, self.dicts = nc, {}, {}
+
+    async def api(self, subject: str, **body: Any) -> dict[str, Any]:
+        reply = json.loads((await self.nc.request("$JS.API." + subject, json.dumps(body).encode(), timeout=5)).data)
+        if error := reply.get("error"):
+            raise KeyError(subject) if error["code"] == 404 else nats.errors.Error(f"{subject}: {error}")
+        return reply
+
+    async def info(self, stream: str) -> tuple[int, int, str]:
+        try:
+            reply = await self.api("STREAM.INFO." + stream)
+        except KeyError:
+            raise Later(f"there is no stream {stream} yet", 2) from None
+        return reply["state"]["first_seq"], reply["state"]["last_seq"], reply["created"]
+
+    async def message(self, stream: str, **which: Any) -> Stored | None:
+        try:
+            m = (await self.api("STREAM.MSG.GET." + stream, **which))["message"]
+        except KeyError:
+            return None
+        headers = dict(h.split(": ", 1) for h in base64.b64decode(m.get("hdrs", "")).decode().splitlines() if ": " in h)
+        return Stored(m["subject"], m["seq"], headers, base64.b64decode(m.get("data", "")), m["time"])
+
+    async def schema(self, t: Table, revision: int) -> Schema:
+        for _ in range(20):
+            if found := self.schemas.get((t.token, revision)):
+                return found
+            if (m := await self.message("KV_schemas", seq=revision)) and m.subject == "$KV.schemas." + t.token:
+                self.schemas[t.token, revision] = Schema.parse(m.data, revision, t.token)
+            else:
+                await asyncio.sleep(0.5)
+        raise Reload(f"schema {t.token}@{revision} cannot be fetched", t)
+
+    async def dictionary(self, ref: str) -> tuple[str, int, zstandard.ZstdDecompressor]:
+        key, revision = ref.rsplit("@", 1)
+        while ref not in self.dicts:
+            m = await self.message("KV_dictionaries", seq=int(revision))
+            if m and m.subject == "$KV.dictionaries." + key:
+                sha = hashlib.sha256(m.data).hexdigest()
+                need(sha == m.headers.get("Wg-Sha256"), f"the hash of dictionary {ref} is wrong")
+                need(m.data[:4] == b"\x37\xa4\x30\xec" and len(m.data) <= DICT_CAP, f"{ref} is no trained dictionary")
+                data = zstandard.ZstdCompressionDict(m.data)
+                self.dicts[ref] = sha, data.dict_id(), zstandard.ZstdDecompressor(dict_data=data)
+            else:
+                log.warning("dictionary %s is not there yet", ref)
+                await asyncio.sleep(1)
+        return self.dicts[ref]
+
+    async def plain(self, headers: dict[str, str], body: bytes, sha: str | None = None) -> bytes:
+        """Decompresses a joined body (§12). `sha`: of the dictionary, if it has to be a certain one."""
+        encoding, ref = headers.get("Content-Encoding"), headers.get("Wg-Dict")
+        need(encoding in (None, "zstd"), f"unknown encoding {encoding}")
+        if encoding is None:
+            return body
+        frame = zstandard.get_frame_parameters(body)
+        need(frame.content_size <= min(BODY_CAP, max(16 * MIB, 4096 * len(body))), "frame: no size, or above the cap")
+        have, dict_id, zstd = await self.dictionary(ref) if ref else (None, 0, zstandard.ZstdDecompressor())
+        need(frame.dict_id == dict_id and (not ref or sha in (None, have)), f"the frame is not of dictionary {ref}")
+        return zstd.decompress(body, allow_extra_data=False) if frame.content_size else b""
+
+
+@dataclass
+class Stored:
+    subject: str
+    seq: int
+    headers: dict[str, str]
+    data: bytes
+    time: str
+
+
+class Reader:
+    """An ephemeral pull consumer that is created anew when a message is missing or it falls silent (§3)."""
+
+    def __init__(self, server: Server, stream: str, after: int, subjects: list[str]) -> None:
+        self.server, self.stream, self.last, self.subjects, self.sub = server, stream, after, subjects, None
+
+    async def open(self) -> None:
+        await self.close()
+        nc, name = self.server.nc, "wgpy_" + secrets.token_hex(8)
+        config = {"name": name, "ack_policy": "none", "deliver_policy": "by_start_sequence", "opt_start_seq": self.last + 1,
+                  "filter_subjects": self.subjects, "inactive_threshold": 60 * 10**9, "mem_storage": True}  # fmt: skip
+        await self.server.api(f"CONSUMER.CREATE.{self.stream}.{name}", stream_name=self.stream, config=config)
+        self.inbox = nc.new_inbox()
+        self.sub = await nc.subscribe(self.inbox, pending_bytes_limit=1 << 30)
+        self.pull, self.count, self.left, self.heard = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{name}", 0, 0, time.monotonic()
+
+    async def close(self) -> None:
+        if self.sub:
+            await self.sub.unsubscribe()
+            self.sub = None
+
+    async def next(self) -> Msg | None:
+        """The next message; None now and then when there is none."""
+        if not self.sub or time.monotonic() - self.heard > 15:  # a pull ends after five seconds at most
+            await self.open()
+        if self.left == 0:
+            self.left, most = 256, max(16 * MIB, 2 * self.server.nc.max_payload)
+            ask = {"batch": self.left, "expires": 5 * 10**9, "max_bytes": most}
+            await self.server.nc.publish(self.pull, json.dumps(ask).encode(), reply=self.inbox)
+        try:
+            msg = await self.sub.next_msg(timeout=0.5)
+        except nats.errors.TimeoutError:
+            return None
+        self.heard = time.monotonic()
+        if not msg.reply.startswith("$JS.ACK."):  # the pull has ended: 404, 408, 409; 503: the consumer is gone
+            self.left = 0
+            if (msg.headers or {}).get("Status") not in ("404", "408", "409"):
+                await self.close()
+            return None
+        at = msg.metadata.sequence
+        if at.consumer != self.count + 1:
+            await self.close()
+            return None
+        self.count, self.left, self.last = at.consumer, self.left - 1, at.stream
+        return msg
+
+
+def part(headers: dict[str, str]) -> tuple[int, int]:
+    k, n = map(int, headers.get("Wg-Part", "1/1").split("/"))
+    need(1 <= k <= n, "Wg-Part is malformed")
+    return k, n
+
+
+class Consumer:
+    def __init__(self, server: Server, store: Store, tokens: list[str], until: bool) -> None:
+        self.server, self.store, self.tables = server, store, [Table(t) for t in tokens]
+        self.epoch, self.created, self.until, self.target = 0, "", until, -1
+        self.gathered: dict[str, Pos] = {}  # position of the body whose parts are being gathered
+        # The mark goes on without a table that is not followed, so its copy cannot be continued later: forget it.
+        for token in store.load()[1].keys() - set(tokens):
+            store.forget(token)
+
+    async def run(self) -> None:
+        while True:
+            try:
+                self.store.rollback()
+                self.mark, copies = self.store.load()
+                for t in self.tables:
+                    t.copy = copies.get(t.token)
+                await self.refresh()
+                for t in self.tables:
+                    if t.wants_copy() and time.monotonic() >= t.retry_at:
+                        try:
+                            await self.load(t)
+                        except Later as e:
+                            t.retry_at = time.monotonic() + e.seconds
+                            log.error("%s: %s; again in %d s", t.token, e, e.seconds)
+                if await self.follow():
+                    return
+            except Reload as e:
+                self.store.rollback()
+                for t in e.tables:
+                    self.store.forget(t.token)
+                log.warning("load again: %s", e)
+            except Later as e:
+                log.info("%s", e)
+                await asyncio.sleep(e.seconds)
+            except (nats.errors.Error, TimeoutError, OSError) as e:
+                log.warning("NATS: %s; again from the stored position", str(e) or type(e).__name__)
+                await asyncio.sleep(1)
+
+    async def refresh(self, verified: int = 0) -> None:
+        """Reads the epoch, the latest schemas and the bounds of CDC; raises Reload if they void a copy (§14, 2 and 10)."""
+        entry = await self.server.message("KV_schemas", last_by_subj="$KV.schemas.=epoch")
+        if not entry or not entry.data:
+            raise Later("no gateway has streamed yet", 2)
+        self.epoch = unpack(entry.data)["epoch"]
+        for t in self.tables:
+            m = await self.server.message("KV_schemas", last_by_subj="$KV.schemas." + t.token)
+            if m and m.data and (t.latest is None or t.latest.revision != m.seq):
+                t.latest = Schema.parse(m.data, m.seq, t.token)
+                log.info("%s: revision %d is %s %s", t.token, m.seq, t.latest.state, t.latest.reason)
+            t.reseed = t.latest.lsn if t.latest and t.latest.state == "reseed" and t.latest.revision > entry.seq else 0
+        first, last, self.created = await self.server.info("CDC")
+        if self.target < 0:
+            self.target = last
+        for t, c in ((t, t.copy) for t in self.tables if t.copy):
+            seq = max(c.seq, self.mark.seq)
+            if c.epoch < self.epoch or self.created != self.mark.created:
+                raise Reload("another epoch or stream", *(t for t in self.tables if t.copy and t.copy.epoch <= c.epoch))
+            if c.watermark < t.reseed or last < seq or first > max(seq, verified) + 1:
+                raise Reload(f"{t.token}: reseed, or CDC does not hold what follows", t)
+
+    async def ask(self, t: Table) -> None:
+        reply = json.loads((await self.server.nc.request("snapshot.request." + t.token, b"", timeout=5)).data)
+        error = reply.get("error")
+        if error and (error.get("err_code") != 10077 or "per subject" not in error["description"]):
+            raise Later(f"request refused: {error}", 10)
+        log.info("%s: asked for a snapshot", t.token)
+
+    async def reusable(self, t: Table) -> int:
+        """The INIT sequence of a snapshot that will do, or 0 (§7)."""
+        get, (first, last, _) = self.server.message, await self.server.info("CDC")
+        begun = await get("INIT", last_by_subj="init.start." + t.token)
+        if not begun:
+            return 0
+        m = unpack(begun.data)
+        if m["v"] != 1 or m["epoch"] != self.epoch or m["lsn"] < t.reseed or not first - 1 <= m["cdc_sequence"] <= last:
+            return 0
+        meta, error = [await get("INIT", last_by_subj=f"init.{k}.{t.token}") for k in ("meta", "error")]
+        if meta and unpack(meta.data)["snapshot_id"] == m["snapshot_id"]:
+            return begun.seq
+        newest = await get("INIT", last_by_subj=f"init.snap.{t.token}.{m['snapshot_id']}.>") or begun
+        age = time.time() - datetime.fromisoformat(newest.time[:19] + "+00:00").timestamp()
+        return 0 if age > 30 or error and unpack(error.data)["snapshot_id"] == m["snapshot_id"] else begun.seq
+
+    async def load(self, t: Table) -> None:
+        begin, asked = await self.reusable(t), False
+        if not begin:
+            begin, asked = (await self.server.info("INIT"))[1] + 1, True
+            await self.ask(t)
+        subjects = [f"init.{k}" for k in (f"start.{t.token}", f"snap.{t.token}.>", f"meta.{t.token}", f"error.{t.token}")]
+        reader, start, heard = Reader(self.server, "INIT", begin - 1, subjects), None, time.monotonic()
+        try:
+            while True:
+                msg = await reader.next()
+                if msg is None:
+                    if time.monotonic() - heard > 60:
+                        await self.ask(t)
+                        asked, heard = True, time.monotonic()
+                    continue
+                heard, headers, what = time.monotonic(), msg.headers or {}, msg.subject.split(".")
+                if what[1] == "start":
+                    start, parts, chunks = unpack(msg.data), {}, {}
+                    need(start["v"] == 1, "init.start is of another version")
+                    await self.refresh()
+                    if start["epoch"] < self.epoch or start["lsn"] < t.reseed:
+                        start, asked = None, True
+                        await self.ask(t)
+                        continue
+                    schema = await self.server.schema(t, start["schema_revision"])
+                    insert = self.store.new_generation(t.token, schema)
+                elif what[1] == "error":
+                    m = unpack(msg.data)
+                    if m["snapshot_id"] in (None, start and start["snapshot_id"]) or asked and not start:
+                        raise Later(f"{m['code']}: {m['message']}", m["retry_after"] or 180)
+                elif what[1] == "snap" and start and what[3] == start["snapshot_id"] and int(what[4]) not in chunks:
+                    (k, n), got = part(headers), parts.setdefault(msg.subject, {})
+                    got[k] = msg.data
+                    if len(got) == n:
+                        body = b"".join(parts.pop(msg.subject)[i] for i in range(1, n + 1))
+                        need(len(body) <= BODY_CAP, "a chunk is above the cap")
+                        need(int(headers["Wg-Schema"]) == schema.revision, "a chunk of another schema")
+                        body = await self.server.plain(headers, body, start["dictionary_sha256"] or "none")
+                        rows = chunk_rows(body, schema)
+                        chunks[int(what[4])] = hashlib.sha256(body).digest(), len(rows)
+                        self.store.begin()
+                        self.store.db.executemany(insert, rows)
+                        self.store.commit()
+                elif what[1] == "meta" and start and (m := unpack(msg.data))["snapshot_id"] == start["snapshot_id"]:
+                    digest = hashlib.sha256(b"".join(chunks[n][0] for n in sorted(chunks))).hexdigest()
+                    rows = sum(count for _, count in chunks.values())
+                    if (len(chunks), rows, digest) == (m["batch_count"], m["row_count"], m["sha256"]):
+                        return self.install(t, schema, m)
+                    log.warning("%s: the snapshot is not whole", t.token)
+                    start, asked = None, True
+                    await self.ask(t)
+        finally:
+            await reader.close()
+
+    def install(self, t: Table, schema: Schema, m: dict[str, Any]) -> None:
+        """The generation becomes the table (§14, 6)."""
+        c, mark = Copy(schema, m["epoch"], m["lsn"], m["xid_window"], m["finished_at"], m["cdc_sequence"], (m["lsn"], 0)), self.mark
+        self.store.begin()
+        self.store.become(t.token, schema)
+        others = [o for o in self.tables if o is not t and o.copy and o.copy.epoch == c.epoch]
+        for o in others:
+            o.copy.seq, o.copy.pos = max(o.copy.seq, mark.seq), max(o.copy.pos, mark.pos)
+            self.store.save(o.token, o.copy)
+        self.mark = Mark(c.epoch, c.pos, c.seq, self.created)
+        if others:
+            self.mark.seq, self.mark.pos = min(mark.seq, c.seq), min(mark.pos, c.pos)
+        t.copy = c
+        self.store.save(t.token, c)
+        self.store.commit(self.mark)
+        log.info("%s: %d rows at %X", t.token, m["row_count"], c.watermark)
+
+    def done(self) -> bool:
+        waits = any(not t.copy and (not t.latest or t.wants_copy()) for t in self.tables)
+        caught_up = self.mark.seq >= self.target or not any(t.copy for t in self.tables)
+        return self.until and not waits and caught_up and not self.store.db.in_transaction
+
+    async def follow(self) -> bool:
+        """Applies changes. True: done; False: tables have to be loaded."""
+        good = {"cdc." + t.token: t for t in self.tables if t.copy}
+        verified = min((max(t.copy.seq, self.mark.seq) for t in good.values()), default=0)
+        reader = Reader(self.server, "CDC", verified, [*good, "cdc.=progress"])
+        checked = stored = time.monotonic()
+        parts: dict[str, list[bytes]] = {}
+        try:
+            while True:
+                if self.done():
+                    await self.refresh(verified)
+                    return True
+                if not good:
+                    await asyncio.sleep(1)
+                elif msg := await reader.next():
+                    if msg.subject != "cdc.=progress":
+                        await self.change(good[msg.subject], msg, parts)
+                    else:
+                        self.progress(msg, parts)
+                        waiting, now = reader.sub.pending_msgs > 0, time.monotonic()
+                        changed = self.store.db.in_transaction
+                        if now - stored > 1 or changed and not waiting or self.until and self.mark.seq >= self.target:
+                            self.store.commit(self.mark)
+                            stored = now
+                if time.monotonic() - checked > 1:
+                    read = reader.last
+                    await self.refresh(verified)
+                    verified, checked = read, time.monotonic()
+                    if any(t.wants_copy() and checked >= t.retry_at for t in self.tables):
+                        return False
+        finally:
+            await reader.close()
+
+    def progress(self, msg: Msg, parts: dict[str, list[bytes]]) -> None:
+        m, epoch = unpack(msg.data), int(msg.headers["Wg-Pos"].split("/")[0], 16)
+        if void := [t for t in self.tables if t.copy and t.copy.epoch < epoch]:
+            raise Reload(f"epoch {epoch:08x} begins", *void)
+        for subject, at in [(s, self.gathered[s]) for s, got in parts.items() if got]:
+            if at <= (m["lsn"], m["n"]):  # promised, but not there
+                raise Reload(f"{subject}: the body at {at} never became whole", *(t for t in self.tables if "cdc." + t.token == subject))
+        parts.clear()
+        if (epoch, (m["lsn"], m["n"])) > (self.mark.epoch, self.mark.pos):
+            self.mark.epoch, self.mark.pos = epoch, (m["lsn"], m["n"])
+        self.mark.seq = max(self.mark.seq, msg.metadata.sequence.stream)
+
+    async def change(self, t: Table, msg: Msg, parts: dict[str, list[bytes]]) -> None:
+        c, mark, (epoch, lsn, n) = t.copy, self.mark, msg.headers["Wg-Pos"].split("/")
+        epoch, pos = int(epoch, 16), (int(lsn, 16), int(n))
+        if msg.metadata.sequence.stream <= max(c.seq, mark.seq) or epoch < c.epoch:
+            return
+        if epoch > c.epoch:
+            raise Reload(f"{t.token}: epoch {epoch:08x} begins", t)
+        after = max(c.pos, mark.pos) if mark.epoch == epoch else c.pos
+        if pos <= after:
+            return
+        k, n = part(msg.headers)
+        got = parts.setdefault(msg.subject, []) if k > 1 else parts.update({msg.subject: []}) or parts[msg.subject]
+        need(len(got) == k - 1, f"{t.token}: a part without its predecessors")
+        got.append(msg.data)
+        self.gathered[msg.subject] = pos
+        need(sum(map(len, got)) <= BODY_CAP, "a body is above the cap")
+        if k < n:
+            return
+        body = await self.server.plain(msg.headers, b"".join(parts.pop(msg.subject)))
+        schema = await self.server.schema(t, int(msg.headers["Wg-Schema"]))
+        self.store.begin()
+        if schema.revision > c.schema.revision:
+            self.store.follow(t, schema)
+        xid = None
+        for item in unpack_all(body):
+            if item[0] == "b":
+                _, lsn, xid, at = item
+                seen = at <= c.finished_at + SIX_HOURS and c.saw(xid)
+                continue
+            need(xid is not None, "a body does not begin with a transaction")
+            if (lsn, item[1]) > after and not seen:
+                self.store.apply(t, schema, item)
+
+
+def chunk_rows(body: bytes, schema: Schema) -> list[tuple]:
+    """The rows of a chunk (§8)."""
+    layout, count, columns = msgpack.unpackb(body)
+    need(layout == 1 and len(columns) == len(schema.columns), "the layout of a chunk is unknown")
+    out = []
+    for encoding, values in columns:
+        need(encoding in (0, 1) and len(values) == count, "the encoding of a column is unknown")
+        running = 0
+        for i, v in enumerate(values) if encoding == 1 else ():
+            if type(v) is int:
+                values[i] = running = (running + v + 2**63) % 2**64 - 2**63
+            else:
+                need(v is None or type(v) is str, "not a difference")
+        out.append([local(v) for v in values])
+    return list(zip(*out)) if out else [()] * count
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nats", default="nats://127.0.0.1:4222")
+    parser.add_argument("--sqlite", required=True, metavar="FILE")
+    parser.add_argument("--until-caught-up", action="store_true", help="exit 0 when all that CDC holds now is applied")
+    parser.add_argument("tables", nargs="+", metavar="TABLE", help="table tokens: users, sales=2Eorders")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    need(len({t.lower() for t in args.tables}) == len(args.tables), "SQLite does not tell these table names apart")
+    nc = await nats.connect(args.nats, max_reconnect_attempts=-1)
+    try:
+        await Consumer(Server(nc), Store(args.sqlite), args.tables, args.until_caught_up).run()
+        return 0
+    except Exception:  # unknown or malformed: tell an operator. Nothing was committed behind the stored position
+        log.exception("stopped")
+        return 2
+    finally:
+        await nc.close()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

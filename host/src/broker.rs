@@ -31,8 +31,6 @@ pub enum BrokerError {
         "NATS at {url} cannot be reached: {reason}. Check nats.url, or leave it out for a private server"
     )]
     Connect { url: String, reason: String },
-    #[error("nats.url '{0}' is not a NATS URL: write nats://host:4222")]
-    Url(String),
     #[error("{what}: {reason}")]
     Setup { what: String, reason: String },
     #[error("NATS {0} is too old: version 2.10 or newer with JetStream is needed")]
@@ -43,7 +41,7 @@ pub enum BrokerError {
 
 /// Connects and waits until the server answers. Later losses of the connection are mended by the client.
 pub async fn connect(url: &SecretString) -> Result<Client, BrokerError> {
-    let shown = without_secrets(url.expose_secret());
+    let url = url.expose_secret();
     let options = ConnectOptions::new()
         .name("walgate")
         .connection_timeout(Duration::from_secs(5))
@@ -53,26 +51,15 @@ pub async fn connect(url: &SecretString) -> Result<Client, BrokerError> {
         .reconnect_delay_callback(|attempt| {
             Duration::from_millis((50u64 << attempt.min(6)).min(2000))
         });
-    let client = options
-        .connect(url.expose_secret())
-        .await
-        .map_err(|e| BrokerError::Connect { url: shown, reason: e.to_string() })?;
+    let connected = walgate_consumer::with_credentials(options, url).connect(url).await;
+    let client = connected.map_err(|e| BrokerError::Connect {
+        url: walgate_consumer::shown(url),
+        reason: e.to_string(),
+    })?;
     if !client.is_server_compatible(2, 10, 0) {
         return Err(BrokerError::TooOld(client.server_info().version));
     }
     Ok(client)
-}
-
-/// The URL as it may be shown.
-fn without_secrets(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut url) => {
-            let _ = url.set_password(None);
-            let _ = url.set_username("");
-            url.to_string()
-        }
-        Err(_) => "(the configured address)".to_owned(),
-    }
 }
 
 /// The streams and buckets of the wire contract.
@@ -114,7 +101,7 @@ impl Streams {
             discard_new_per_subject: true,
             max_messages: 10_000,
             max_message_size: 4096,
-            max_age: Duration::from_secs(3600),
+            max_age: Duration::from_secs(24 * 3600),
             num_replicas: config.replicas,
             ..StreamConfig::default()
         };

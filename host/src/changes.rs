@@ -59,7 +59,7 @@ pub struct Session {
     renderer: Renderer,
     packers: HashMap<u32, TablePacker>,
     /// Configured tables by the relation that carries their rows.
-    announced: HashMap<u32, Table>,
+    announced: HashMap<u32, (RelationChange, Table)>,
     transform: Transform,
     rendered: Rendered,
     unstated: Option<Commit>,
@@ -68,7 +68,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// `resumed`: everything before this is in the stream.
+    /// `stated`: the last progress message said this, or the slot is confirmed to it.
     pub fn new(
         gateway: Gateway,
         epoch: Epoch,
@@ -76,7 +76,7 @@ impl Session {
         chain: Chain,
         catalog: Catalog,
         renderer: Renderer,
-        resumed: Lsn,
+        stated: Lsn,
     ) -> Session {
         Session {
             transform: Transform::new(&gateway.config.compression),
@@ -90,7 +90,7 @@ impl Session {
             announced: HashMap::new(),
             rendered: Rendered::default(),
             unstated: None,
-            stated: (resumed, Instant::now()),
+            stated: (stated, Instant::now()),
         }
     }
 
@@ -160,10 +160,26 @@ impl Session {
         if self.gateway.is_quarantined(token) {
             return Ok(());
         }
-        match self.pack(batch).await {
+        let mut packed = self.pack(batch).await;
+        if packed.as_ref().is_err_and(SessionError::is_altered_type) {
+            self.read_types_again(batch.table.relid).await?;
+            packed = self.pack(batch).await;
+        }
+        match packed {
             Ok(message) => Ok(self.chain.publish(message).await?),
             Err(error) => self.quarantine_or(error).await,
         }
+    }
+
+    /// An altered composite type is not announced as a relation is: its rows no longer fit what is known of it.
+    async fn read_types_again(&mut self, relid: u32) -> Result<(), SessionError> {
+        let Some((change, table)) = self.announced.get(&relid) else { return Ok(()) };
+        self.catalog.forget_types();
+        let RelationChange { relation, lsn } = change;
+        let (version, _) =
+            self.catalog.announced(relation, table.token.clone(), None, *lsn).await?;
+        self.packers.insert(relid, TablePacker::new(&version));
+        Ok(())
     }
 
     async fn pack(&mut self, batch: &RowBatch) -> Result<Outgoing, SessionError> {
@@ -207,9 +223,9 @@ impl Session {
     async fn quarantine_or(&mut self, error: SessionError) -> Result<(), SessionError> {
         let name = error.table().filter(|_| action(&error) == Action::Quarantine);
         let announced = name.and_then(|name| {
-            self.announced.iter().find(|(_, table)| table.name.to_string() == name)
+            self.announced.iter().find(|(_, (_, table))| table.name.to_string() == name)
         });
-        let Some((&relid, table)) = announced else { return Err(error) };
+        let Some((&relid, (_, table))) = announced else { return Err(error) };
         let token = &table.token;
         tracing::error!(table = %token, %error, "table suspended: a row cannot be carried; the other tables go on");
         schemas::suspend(&self.gateway.schemas, token, &error.to_string()).await?;
@@ -245,7 +261,7 @@ impl Session {
 
     /// A table's shape is announced: from here on its rows are read by it.
     async fn relation(&mut self, change: RelationChange) -> Result<(), SessionError> {
-        let RelationChange { relation, lsn } = change;
+        let RelationChange { relation, lsn } = &change;
         let name = relation.table_name();
         let gateway = self.gateway.clone();
         let table = gateway.table(&name).filter(|table| !gateway.is_quarantined(&table.token));
@@ -254,14 +270,14 @@ impl Session {
             self.stream.set_table(relation.relid, None);
             return Ok(());
         };
-        self.announced.insert(relation.relid, table.clone());
+        self.announced.insert(relation.relid, (change.clone(), table.clone()));
         let token = table.token.clone();
         let previous = self.gateway.schemas.latest(&token).await?;
         let (version, info) =
-            self.catalog.announced(&relation, token, previous.as_ref(), lsn).await?;
+            self.catalog.announced(relation, token, previous.as_ref(), *lsn).await?;
         let has_default = |attnum| info.as_ref().is_none_or(|info| info.fills(attnum));
         let schema =
-            schemas::register(&self.gateway.schemas, version.schema, lsn, has_default).await?;
+            schemas::register(&self.gateway.schemas, version.schema, *lsn, has_default).await?;
         if schema.state == TableState::Suspended {
             self.stream.set_table(relation.relid, None);
             return Ok(());

@@ -42,6 +42,8 @@ pub struct Postgres {
 pub struct Nats {
     /// Absent: a private server is started in `data_dir`.
     pub url: Option<SecretString>,
+    /// Of the private server, on loopback.
+    pub port: u16,
     pub replicas: usize,
     pub cdc: Stream,
     pub init: Stream,
@@ -133,10 +135,20 @@ impl Config {
             .merge(Toml::string(text))
             .merge(Serialized::globals(overrides(environment)?));
         let raw: Raw = figment.extract().map_err(|errors| {
-            let lines: Vec<String> = errors.into_iter().map(|e| e.to_string()).collect();
-            ConfigError::Unreadable(format!("{source}: {}", lines.join("; ")))
+            let lines: Vec<String> = errors.into_iter().map(|e| explain(source, &e)).collect();
+            ConfigError::Unreadable(lines.join("\n"))
         })?;
         raw.validate()
+    }
+}
+
+/// Which key is wrong, how, and whether it stands in the file or in the environment.
+fn explain(source: &str, error: &figment::Error) -> String {
+    let from_file = error.metadata.as_ref().is_none_or(|metadata| metadata.name.contains("TOML"));
+    let place = if from_file { source } else { "environment (WALGATE_…)" };
+    match error.path.join(".") {
+        key if key.is_empty() => format!("{place}: {}", error.kind),
+        key => format!("{place}: {key}: {}", error.kind),
     }
 }
 

@@ -5,6 +5,7 @@ use walgate_wire::Token;
 use crate::{
     broker::BrokerError,
     kv::KvError,
+    pack::PackError,
     publish::{Broken, PublishFailed},
     source::{ErrorKind, SourceError},
     transform::TransformError,
@@ -32,6 +33,11 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// A value that does not fit what was known of its type.
+    pub fn is_altered_type(&self) -> bool {
+        matches!(self, SessionError::Transform(TransformError::Row(error)) if error.source == PackError::Altered)
+    }
+
     /// The table that the error is about, if it is about one, as one writes it.
     pub fn table(&self) -> Option<&str> {
         match self {
@@ -61,7 +67,7 @@ pub fn action(error: &SessionError) -> Action {
             ErrorKind::TableOnly => Action::Quarantine,
             ErrorKind::Fatal => Action::Halt,
         },
-        SessionError::Broker(BrokerError::Url(_) | BrokerError::TooOld(_)) => Action::Halt,
+        SessionError::Broker(BrokerError::TooOld(_)) => Action::Halt,
         SessionError::Broker(
             BrokerError::Connect { .. } | BrokerError::Setup { .. } | BrokerError::Read { .. },
         ) => Action::Retry,

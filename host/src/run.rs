@@ -145,7 +145,8 @@ async fn start_private_nats(config: &Config) -> Result<Option<Private>, RunError
         return Ok(None);
     }
     let store_dir = config.data_dir.join("nats");
-    let started = tokio::task::spawn_blocking(move || start_nats(&store_dir)).await;
+    let port = config.nats.port;
+    let started = tokio::task::spawn_blocking(move || start_nats(&store_dir, port)).await;
     let server = started
         .map_err(|e| RunError::PrivateNats(e.to_string()))?
         .map_err(|e| RunError::PrivateNats(e.to_string()))?;
@@ -153,10 +154,14 @@ async fn start_private_nats(config: &Config) -> Result<Option<Private>, RunError
     Ok(Some(Private { url: server.url().into(), _server: server }))
 }
 
-fn start_nats(store_dir: &Path) -> walgate_servers::Result<PrivateNats> {
+fn start_nats(store_dir: &Path, port: u16) -> walgate_servers::Result<PrivateNats> {
     let explicit = crate::config::nats_server_program();
     let found = walgate_servers::find_nats(explicit.as_deref())?;
-    let options = NatsOptions { store_dir: Some(store_dir.to_owned()), ..NatsOptions::default() };
+    let options = NatsOptions {
+        store_dir: Some(store_dir.to_owned()),
+        port: Some(port),
+        ..NatsOptions::default()
+    };
     PrivateNats::start(&found.bin, options)
 }
 
@@ -171,7 +176,7 @@ fn dictionary_folder(gateway: &Gateway) -> DictionaryFolder {
     )
 }
 
-/// Every configured table has a schema before anyone asks; what is not configured any more is said to be gone.
+/// Every configured table has a schema before anyone asks.
 async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), RunError> {
     for table in &gateway.config.tables {
         let known = gateway.schemas.latest(&table.token).await?;
@@ -180,16 +185,6 @@ async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), 
             let (version, info) = catalog.current(&table.name, table.token.clone(), now).await?;
             let has_default = |attnum| info.fills(attnum);
             schemas::register(&gateway.schemas, version.schema, now, has_default).await?;
-        }
-    }
-    for token in gateway.schemas.tokens().await? {
-        if gateway.table_by_token(&token).is_none() {
-            schemas::retire(
-                &gateway.schemas,
-                &token,
-                "the gateway's configuration does not name it",
-            )
-            .await?;
         }
     }
     Ok(())
@@ -239,7 +234,7 @@ async fn one_session(
     };
     let Connection { epoch, mut session, feedback } = opened;
     if !gateway.status.has_streamed() {
-        session::resume_suspended(gateway).await?;
+        session::settle(gateway).await?;
     }
     let _ = active.send(Some(epoch));
     gateway.status.set_streaming(true);

@@ -23,11 +23,13 @@ pub async fn register(
         tracing::info!(table = %seen.table, token = %seen.token, "schema published");
         return store.put(&Schema { state: TableState::Live, lsn, reason: None, ..seen }).await;
     };
-    let (state, reason) = match schema_change(&latest, &seen, has_default) {
-        SchemaChange::Same if latest.state != TableState::Dropped => return Ok(latest),
-        SchemaChange::Same => {
-            (TableState::Reseed, Some("the table was dropped and is back".to_owned()))
+    let change = schema_change(&latest, &seen, has_default);
+    let (state, reason) = match change {
+        // What happened to its rows meanwhile was not published.
+        _ if latest.state == TableState::Dropped => {
+            (TableState::Reseed, Some("the table was not offered for a while".to_owned()))
         }
+        SchemaChange::Same => return Ok(latest),
         SchemaChange::Compatible => (TableState::Live, None),
         SchemaChange::NeedsReseed(reason) => (TableState::Reseed, Some(reason)),
     };

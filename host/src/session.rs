@@ -86,16 +86,24 @@ pub async fn open(
     let renderer = Renderer::new(catalog::open(config).await?);
     let stream = ChangeStream::new(reader, resume, Gathering::default());
     let feedback = FeedbackLoop { feedback, durable: chain.durable(), confirmed };
-    let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, renderer, confirmed);
+    // A heartbeat that was stored and not confirmed before the process died is not repeated.
+    let stated = tail.progress.map_or(confirmed, |(_, progress)| progress.end_lsn.max(confirmed));
+    let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, renderer, stated);
     Ok(Connection { epoch, session, feedback })
 }
 
-/// Once a process holds the slot for the first time: what an earlier one suspended flows again, and copies have
-/// to be loaded again, for the changes in between were left out.
-pub async fn resume_suspended(gateway: &Gateway) -> Result<(), SessionError> {
+/// Once a process holds the slot for the first time. What an earlier one suspended flows again, and copies have
+/// to be loaded again, for the changes in between were left out; what is not configured any more is gone.
+pub async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
     let now = Catalog::connect(&gateway.config.postgres).await?.insert_lsn().await?;
     for table in &gateway.config.tables {
         schemas::resume_suspended(&gateway.schemas, &table.token, now).await?;
+    }
+    for token in gateway.schemas.tokens().await? {
+        if gateway.table_by_token(&token).is_none() {
+            let reason = "the gateway's configuration does not name it";
+            schemas::retire(&gateway.schemas, &token, reason).await?;
+        }
     }
     Ok(())
 }

@@ -134,7 +134,12 @@ impl DictionaryFolder {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return self.removed(token),
             Err(e) => {
-                return self.refuse(token, Seen::Unreadable(e.to_string()), &path, Problem::Read(e));
+                return self.refuse(
+                    token,
+                    Seen::Unreadable(e.to_string()),
+                    &path,
+                    Problem::Read(e),
+                );
             }
         };
         let hash: [u8; 32] = Sha256::digest(&bytes).into();

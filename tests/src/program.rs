@@ -141,7 +141,7 @@ impl Program {
 
     /// All that it has said, over all its lives if it shares its log with predecessors.
     pub fn log(&self) -> String {
-        let bytes = fs::read(&self.0.log).unwrap_or_default();
+        let bytes = fs::read(&self.0.log).unwrap_or_else(|e| e.to_string().into_bytes());
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }

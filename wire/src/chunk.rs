@@ -25,6 +25,7 @@ pub struct Column {
 
 impl Column {
     /// An integer: the difference in a delta column, the number itself otherwise.
+    #[inline]
     pub fn int(&mut self, value: i64) {
         if self.delta {
             pack::int(&mut self.out, value.wrapping_sub(self.previous));

@@ -5,15 +5,18 @@
 
 use rmp::Marker;
 
+#[inline]
 pub fn nil(out: &mut Vec<u8>) {
     out.push(Marker::Null.to_u8());
 }
 
+#[inline]
 pub fn bool(out: &mut Vec<u8>, value: bool) {
     out.push(if value { Marker::True } else { Marker::False }.to_u8());
 }
 
 /// The shortest form that holds `value`.
+#[inline]
 pub fn int(out: &mut Vec<u8>, value: i64) {
     if value >= 0 {
         return uint(out, value as u64);
@@ -31,6 +34,7 @@ pub fn int(out: &mut Vec<u8>, value: i64) {
     }
 }
 
+#[inline]
 pub fn uint(out: &mut Vec<u8>, value: u64) {
     if value < 128 {
         out.push(value as u8);
@@ -46,26 +50,31 @@ pub fn uint(out: &mut Vec<u8>, value: u64) {
 }
 
 /// `bits` is the value in IEEE 754, as Postgres sends it.
+#[inline]
 pub fn f32_bits(out: &mut Vec<u8>, bits: [u8; 4]) {
     tagged(out, Marker::F32, &bits);
 }
 
 /// `bits` is the value in IEEE 754, as Postgres sends it.
+#[inline]
 pub fn f64_bits(out: &mut Vec<u8>, bits: [u8; 8]) {
     tagged(out, Marker::F64, &bits);
 }
 
 /// `text` must be UTF-8; Postgres vouches for it (client_encoding is UTF8 on every connection).
+#[inline]
 pub fn str_bytes(out: &mut Vec<u8>, text: &[u8]) {
     str_header(out, text.len());
     out.extend_from_slice(text);
 }
 
+#[inline]
 pub fn str(out: &mut Vec<u8>, text: &str) {
     str_bytes(out, text.as_bytes());
 }
 
 /// What precedes a string of `len` bytes.
+#[inline]
 pub fn str_header(out: &mut Vec<u8>, len: usize) {
     match len {
         0..=31 => out.push(0xa0 | len as u8),
@@ -75,6 +84,7 @@ pub fn str_header(out: &mut Vec<u8>, len: usize) {
     }
 }
 
+#[inline]
 pub fn bin(out: &mut Vec<u8>, bytes: &[u8]) {
     match bytes.len() {
         len @ 0..=0xff => tagged(out, Marker::Bin8, &[len as u8]),
@@ -85,6 +95,7 @@ pub fn bin(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// What precedes the `len` values of an array.
+#[inline]
 pub fn array(out: &mut Vec<u8>, len: usize) {
     match len {
         0..=15 => out.push(0x90 | len as u8),
@@ -94,6 +105,7 @@ pub fn array(out: &mut Vec<u8>, len: usize) {
 }
 
 /// What precedes the `len` pairs of a map.
+#[inline]
 pub fn map(out: &mut Vec<u8>, len: usize) {
     match len {
         0..=15 => out.push(0x80 | len as u8),
@@ -102,7 +114,10 @@ pub fn map(out: &mut Vec<u8>, len: usize) {
     }
 }
 
-fn tagged(out: &mut Vec<u8>, marker: Marker, bytes: &[u8]) {
+#[inline]
+fn tagged<const N: usize>(out: &mut Vec<u8>, marker: Marker, bytes: &[u8; N]) {
+    // One growth check for both.
+    out.reserve(1 + N);
     out.push(marker.to_u8());
     out.extend_from_slice(bytes);
 }

@@ -1,5 +1,6 @@
 //! The way in: what to replicate, from where, into what. How it is done is in `engine`.
 
+use percent_encoding::percent_decode_str;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -118,7 +119,30 @@ pub async fn connect(url: &str) -> Result<async_nats::Client, Error> {
         .name("walgate-consumer")
         .retry_on_initial_connect()
         .max_reconnects(None);
-    options.connect(url).await.map_err(|e| Error::nats(format!("connecting to {url}"), e))
+    let connected = with_credentials(options, url).connect(url).await;
+    connected.map_err(|e| Error::nats(format!("connecting to {}", shown(url)), e))
+}
+
+/// Takes `user:password@` or `token@` out of a NATS URL; the client itself does not look for them there.
+pub fn with_credentials(
+    options: async_nats::ConnectOptions,
+    url: &str,
+) -> async_nats::ConnectOptions {
+    let Ok(address) = url.parse::<async_nats::ServerAddr>() else { return options };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    match (address.username().map(decoded), address.password().map(decoded)) {
+        (Some(user), Some(password)) => options.user_and_password(user, password),
+        (Some(token), None) => options.token(token),
+        _ => options,
+    }
+}
+
+/// A NATS URL without its secrets.
+pub fn shown(url: &str) -> String {
+    match url.parse::<async_nats::ServerAddr>() {
+        Ok(address) => format!("{}:{}", address.host(), address.port()),
+        Err(_) => "the given address".to_owned(),
+    }
 }
 
 /// Keeps local copies of tables.

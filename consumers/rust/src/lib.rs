@@ -24,7 +24,7 @@ mod state;
 mod status;
 mod text;
 
-pub use consumer::{Consumer, ConsumerBuilder, Options, connect};
+pub use consumer::{Consumer, ConsumerBuilder, Options, connect, shown, with_credentials};
 pub use error::{Error, ErrorKind, SinkError};
 pub use json::{change_json, row_json, value_json};
 pub use kind::Kind;

@@ -14,6 +14,7 @@ mod play;
 mod replica;
 pub mod shop;
 mod site;
+mod stages;
 mod summary;
 mod view;
 mod writer;

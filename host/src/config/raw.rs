@@ -36,6 +36,7 @@ pub struct RawPostgres {
 #[serde(deny_unknown_fields, default)]
 pub struct RawNats {
     pub url: Option<String>,
+    pub port: u16,
     pub replicas: usize,
     pub cdc_stream: String,
     pub cdc_max_bytes: u64,
@@ -102,6 +103,7 @@ impl Default for RawNats {
     fn default() -> Self {
         RawNats {
             url: None,
+            port: 4222,
             replicas: 1,
             cdc_stream: "CDC".into(),
             cdc_max_bytes: 0,
@@ -201,6 +203,7 @@ impl RawNats {
         };
         Ok(Nats {
             url: self.url.map(Into::into),
+            port: self.port,
             replicas: self.replicas,
             cdc: stream(self.cdc_stream, self.cdc_max_bytes, self.cdc_max_age_seconds),
             init: stream(self.init_stream, self.init_max_bytes, self.init_max_age_seconds),

@@ -6,13 +6,13 @@ use walgate_tests::{Database, Replica, Server, Site, on_each_postgres};
 
 /// A site with both kinds of replica of all its tables.
 struct Both {
-    site: Site,
     _gateway: walgate_tests::Gateway,
     sqlite: Replica,
     postgres: Replica,
     tables: Vec<String>,
-    // Dropped after its replica.
+    // Dropped after what writes to them.
     _copy: Database,
+    site: Site,
 }
 
 impl Both {

@@ -46,7 +46,7 @@ pub(super) async fn target_type(client: &Client, column: &Column) -> Result<Stri
     let select = "
         SELECT t.typtype::text, t.typname::text, e.typtype::text, e.typname::text
         FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-        WHERE t.oid = to_regtype($1::text::cstring)";
+        WHERE t.oid = to_regtype($1::text)";
     let row =
         client.query_opt(select, &[wanted]).await.map_err(failed(format!("type {wanted}")))?;
     let Some(row) = row else { return Ok("text".to_owned()) };

@@ -1,3 +1,5 @@
+//! Tables by example, and a model: whatever is loaded when and killed where, each change counts once.
+
 use proptest::prelude::*;
 use walgate_wire::{Change, Column, Identity, Op};
 

@@ -29,6 +29,7 @@ pub fn config(site: &Site) -> Config {
         },
         nats: Nats {
             url: Some(site.nats.url().into()),
+            port: 0,
             replicas: 1,
             cdc: stream("CDC"),
             init: stream("INIT"),

@@ -6,7 +6,6 @@ mod rows;
 mod words;
 
 pub use rows::{Row, Rows, now_micros, time};
-pub use words::STATUSES;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -14,6 +13,8 @@ use futures::SinkExt;
 
 use crate::source::catalog::Catalog;
 
+pub const STATUSES: [&str; 7] =
+    ["placed", "paid", "packed", "shipped", "delivered", "returned", "cancelled"];
 pub const TABLES: [&str; 3] = ["users", "products", "orders"];
 
 /// Most recent orders lie this far back, the oldest two years.
@@ -70,7 +71,7 @@ impl Shop {
         copy_in(postgres, "users", users, |id| rows.user(id, at(id, users))).await?;
         copy_in(postgres, "products", products, |id| rows.product(id, at(id, products))).await?;
         copy_in(postgres, "orders", orders, |id| {
-            let status = if rows.chance(90) { "delivered" } else { rows.pick(STATUSES) };
+            let status = if rows.chance(90) { "delivered" } else { rows.status() };
             rows.order(id, users, products, at(id, orders), status)
         })
         .await?;

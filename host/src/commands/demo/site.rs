@@ -32,7 +32,7 @@ pub struct Site {
     /// Where the gateway answers over HTTP.
     pub http: SocketAddr,
     folder: PathBuf,
-    /// "PostgreSQL 18.6 (…) and nats-server 2.15 (…)".
+    /// "PostgreSQL 18.6 and nats-server 2.15".
     pub found: String,
 }
 
@@ -43,7 +43,8 @@ impl Site {
             "run `cargo xtask setup` in the source tree: it fetches what is missing";
         let postgres = find_postgres(wanted.postgres_bin.as_deref()).context(SET_UP)?;
         let nats = find_nats(wanted.nats_server.as_deref()).context(SET_UP)?;
-        let found = format!("{postgres} and {nats}");
+        let found =
+            format!("PostgreSQL {} and nats-server {}", postgres.bin.version, nats.bin.version);
         if let Some(dir) = &wanted.dir {
             ensure_empty(dir)?;
         }

@@ -26,8 +26,6 @@ pub struct Report {
     /// Live changes before dictionaries were there, and after.
     pub plain: Flow,
     pub trained: Flow,
-    /// Of the dictionaries that were dropped in.
-    pub revisions: Vec<(Token, u64)>,
     /// What the last message of each table that reached the replica named.
     pub seen_in_messages: Vec<(Token, Option<String>)>,
     pub latency: Option<Percentiles>,
@@ -71,7 +69,8 @@ fn print_flows(report: &Report) {
         "ratio",
         "revision",
     ]);
-    for (token, revision) in &report.revisions {
+    for (token, counts) in &report.counts {
+        let revision = counts.dictionary_revision;
         let (plain, trained) = (report.plain.of(token), report.trained.of(token));
         let side = |flow: Option<&super::flow::TableFlow>| {
             let (changes, sent) =
@@ -121,18 +120,13 @@ fn print_sums(report: &Report) {
 /// Why dictionaries had not the effect that they should have.
 fn complaints(report: &Report) -> Vec<String> {
     let mut complaints = Vec::new();
-    for (token, revision) in &report.revisions {
-        let expected = format!("{}@{revision}", token.dictionary_key());
-        let seen = report
-            .seen_in_messages
-            .iter()
-            .find(|(t, _)| t == token)
-            .and_then(|(_, seen)| seen.as_deref());
+    for (token, counts) in &report.counts {
+        let expected = format!("{}@{}", token.dictionary_key(), counts.dictionary_revision);
+        let seen = report.seen_in_messages.iter().find(|(t, _)| t == token);
+        let seen = seen.and_then(|(_, seen)| seen.as_deref());
         if seen != Some(expected.as_str()) {
-            complaints.push(format!(
-                "the last message of {token} names {}, not {expected}",
-                seen.unwrap_or("no dictionary")
-            ));
+            let seen = seen.unwrap_or("no dictionary");
+            complaints.push(format!("the last message of {token} names {seen}, not {expected}"));
         }
     }
     let (plain, trained) = (report.plain.all().ratio(), report.trained.all().ratio());

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use super::{
     board::Board,
     latency::Probes,
-    shop::{Row, Rows, STATUSES, Shop, now_micros, time},
+    shop::{Row, Rows, Shop, now_micros, time},
 };
 use crate::source::catalog::Catalog;
 
@@ -115,8 +115,7 @@ impl Writer {
     }
 
     fn move_order_on(&mut self) -> String {
-        let (order, status, tracking) =
-            (self.recent_order(), self.rows.pick(STATUSES), self.rows.uuid());
+        let (order, status, tracking) = (self.recent_order(), self.rows.status(), self.rows.uuid());
         let now = time(now_micros());
         format!(
             "UPDATE orders SET status = '{status}', updated_at = '{now}', \

@@ -33,6 +33,11 @@ impl Catalog {
         &self.client
     }
 
+    /// Types are read anew from here on.
+    pub fn forget_types(&mut self) {
+        self.types.forget();
+    }
+
     /// What a Relation message announces, and what the catalog says of the table now.
     pub async fn announced(
         &mut self,

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use walgate_servers::{NatsOptions, find_postgres};
+use walgate_servers::{NatsOptions, find_all_postgres, find_postgres};
 use walgate_tests::{Broker, Server, Site, broker::nats_bin};
 
 /// Nothing but the measurement shall write: no autovacuum, no checkpoint that WAL enforces.
@@ -18,16 +18,16 @@ const SETTINGS: &[(&str, &str)] = &[
 pub struct Ground {
     pub quick: bool,
     server: Arc<Server>,
-    found: String,
 }
 
 impl Ground {
     pub fn open(quick: bool) -> Result<Ground> {
-        let explicit = std::env::var_os("WALGATE_POSTGRES_BIN").map(PathBuf::from);
-        let found =
-            find_postgres(explicit.as_deref()).context("no Postgres; run `cargo xtask setup`")?;
-        let server = Arc::new(Server::start(&found.bin, SETTINGS));
-        Ok(Ground { quick, server, found: found.to_string() })
+        let bin = match std::env::var_os("WALGATE_POSTGRES_BIN").map(PathBuf::from) {
+            Some(folder) => find_postgres(Some(&folder)).ok().map(|found| found.bin),
+            None => find_all_postgres().into_iter().next(),
+        };
+        let bin = bin.context("no Postgres; run `cargo xtask setup`")?;
+        Ok(Ground { quick, server: Arc::new(Server::start(&bin, SETTINGS)) })
     }
 
     pub fn description(&self) -> String {
@@ -35,8 +35,8 @@ impl Ground {
         let runs = if self.quick { "quick runs" } else { "full runs" };
         let nats = nats_bin().version;
         format!(
-            "{}, nats-server {nats}, {cores} cores shared by all, fsync off, {runs}",
-            self.found
+            "PostgreSQL {}, nats-server {nats}, {cores} cores shared by all, fsync off, {runs}",
+            self.server.bin().version
         )
     }
 

@@ -14,16 +14,16 @@ create table orders (
     total numeric(12,2) not null, note text, placed_at timestamptz not null, updated_at timestamptz not null);
 create publication walgate for table orders";
 
-/// Values of order `i`: steady but not constant, as orders are.
+/// Values of order `i`: the same in every run and as irregular as those of real orders, which matters to zstd.
 const ROW: &str = "
-i, 1 + i * 7919 % 50021, (1 + i * 104729 % 5003)::int, (1 + i % 4)::int,
-(array['placed', 'paid', 'packed', 'shipped', 'delivered', 'returned', 'cancelled'])[1 + (i * 31 + i / 11) % 7], 'EUR',
-(300 + i * 48271 % 39700) / 100.0, (300 + i * 48271 % 39700) * (1 + i % 4) / 100.0,
-case when i % 3 = 0 then (array['leave it with the neighbour', 'ring twice, please', 'gift, no invoice',
-    'second attempt', 'deliver after 5 pm'])[1 + i / 3 % 5] || ' ' || substr(md5(i::text), 1, 4)
+i, 1 + h % 50021, (1 + (h >> 8) % 5003)::int, (1 + (h >> 3) % 4)::int,
+(array['delivered', 'delivered', 'delivered', 'shipped', 'paid', 'returned', 'placed', 'cancelled'])[1 + (h >> 12) % 8],
+'EUR', (295 + (h >> 16) % 400 * 100) / 100.0, (295 + (h >> 16) % 400 * 100) * (1 + (h >> 3) % 4) / 100.0,
+case when h % 3 = 0 then (array['leave it with the neighbour', 'ring twice, please', 'gift, no invoice',
+    'second attempt', 'deliver after 5 pm'])[1 + (h >> 20) % 5] || ' ' || substr(md5(i::text), 1, 4)
     else 'WG-' || lpad(i::text, 9, '0') end,
-timestamptz '2024-01-01' + i * interval '37 seconds' + i * 7 % 1000 * interval '1 ms',
-timestamptz '2024-01-02' + i * interval '37 seconds' + i * 13 % 1000 * interval '1 ms'";
+timestamptz '2024-01-01' + i * interval '37 seconds' + (h >> 8) % 36000000 * interval '1 us',
+timestamptz '2024-01-02' + i * interval '37 seconds' + (h >> 24) % 36000000 * interval '1 us'";
 
 /// Changes of one transaction of [`write_transactions`].
 pub const CHANGES_PER_TRANSACTION: u64 = 10;
@@ -42,16 +42,27 @@ pub async fn insert(database: &Database, first: u64, last: u64) {
 }
 
 pub fn insert_sql(first: u64, last: u64) -> String {
-    format!("insert into orders select {ROW} from generate_series({first}::bigint, {last}) i")
+    format!(
+        "insert into orders select {ROW} {}",
+        rows_sql(&format!("{first}::bigint"), &last.to_string())
+    )
+}
+
+/// The rows that [`ROW`] is selected from.
+fn rows_sql(first: &str, last: &str) -> String {
+    format!(
+        "from (select i, hashint8extended(i, 7) & x'7fffffffffffffff'::bigint h from generate_series({first}, {last}) i)"
+    )
 }
 
 /// Transactions of seven new orders from `first` on and three changed ones among 1 to `rows`, in one session.
 pub async fn write_transactions(database: &Database, first: u64, rows: u64, transactions: u64) {
     let body = format!(
-        "insert into orders select {ROW} from generate_series(n, n + 6) i;
+        "insert into orders select {ROW} {};
          update orders set status = 'shipped', updated_at = updated_at + interval '1 hour'
           where id between 1 + n * 13 % ({rows} - 3) and 3 + n * 13 % ({rows} - 3);
-         n := n + 7;"
+         n := n + 7;",
+        rows_sql("n", "n + 6")
     );
     repeat(database, first, transactions, &body).await;
 }
@@ -60,12 +71,13 @@ pub async fn write_transactions(database: &Database, first: u64, rows: u64, tran
 pub async fn write_single_changes(database: &Database, first: u64, rows: u64, transactions: u64) {
     let body = format!(
         "if k % 10 < 7 then
-           insert into orders select {ROW} from generate_series(n, n) i;
+           insert into orders select {ROW} {};
            n := n + 1;
          else
            update orders set status = 'shipped', updated_at = updated_at + interval '1 hour'
             where id = 1 + k * 13 % {rows};
-         end if;"
+         end if;",
+        rows_sql("n", "n")
     );
     repeat(database, first, transactions, &body).await;
 }
@@ -80,7 +92,7 @@ async fn repeat(database: &Database, first: u64, transactions: u64, body: &str) 
 }
 
 /// A last transaction that a measurement ends with. Everything before it committed below the position that is
-/// returned, and it commits above: `0/0`-style text.
+/// returned, and it commits above.
 pub async fn write_last(database: &Database) -> Result<walgate_wire::Lsn> {
     let before = database.value("select pg_current_wal_insert_lsn()").await;
     database.sql("update orders set note = 'the last change' where id = 1").await;

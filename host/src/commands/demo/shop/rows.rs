@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use serde_json::json;
 
-use super::words;
+use super::{
+    STATUSES,
+    words::{List, WORDS},
+};
 
 /// One value a column, `None` for NULL.
 pub type Row = Vec<Option<String>>;
@@ -25,8 +28,13 @@ impl Rows {
         Rows { rng: SmallRng::seed_from_u64(seed) }
     }
 
-    pub fn pick(&mut self, words: &'static [&'static str]) -> &'static str {
+    pub fn pick(&mut self, words: &List) -> &'static str {
         words.choose(&mut self.rng).copied().unwrap_or_default()
+    }
+
+    /// Of an order.
+    pub fn status(&mut self) -> &'static str {
+        STATUSES.choose(&mut self.rng).copied().unwrap_or_default()
     }
 
     pub fn chance(&mut self, percent: u32) -> bool {
@@ -35,19 +43,20 @@ impl Rows {
 
     /// Columns of `users`, in order. `at`: registration, microseconds since 1970.
     pub fn user(&mut self, id: i64, at: i64) -> Row {
-        let (first, last) = (self.pick(words::FIRST_NAMES), self.pick(words::LAST_NAMES));
+        let (first, last) = (self.pick(&WORDS.first_names), self.pick(&WORDS.last_names));
         let (street, city, postcode, country) = self.address();
         let email = format!(
             "{}.{}{}@{}",
             ascii(first),
             ascii(last),
             id % 1000,
-            self.pick(words::MAIL_HOSTS)
+            self.pick(&WORDS.mail_hosts)
         );
         let phone = self
             .chance(60)
             .then(|| format!("+{}", self.rng.random_range(30_100_000_000u64..49_999_999_999)));
-        let seen = self.chance(85).then(|| time(at + self.rng.random_range(0..30 * DAY_MICROS)));
+        let seen = self.rng.random_range(0..30 * DAY_MICROS);
+        let seen = self.chance(85).then(|| time(now_micros().min(at + seen)));
         vec![
             Some(id.to_string()),
             Some(self.uuid()),
@@ -71,21 +80,21 @@ impl Rows {
     pub fn product(&mut self, id: i64, at: i64) -> Row {
         let name = format!(
             "{} {} {}",
-            self.pick(words::STYLES),
-            self.pick(words::MATERIALS),
-            self.pick(words::THINGS)
+            self.pick(&WORDS.styles),
+            self.pick(&WORDS.materials),
+            self.pick(&WORDS.things)
         );
         let sentences = self.rng.random_range(2..6);
-        let description: Vec<&str> = (0..sentences).map(|_| self.pick(words::SENTENCES)).collect();
+        let description: Vec<&str> = (0..sentences).map(|_| self.pick(&WORDS.sentences)).collect();
         let weight = self.chance(80).then(|| format!("{:.3}", self.rng.random_range(0.05..12.0)));
         let tags: Vec<&str> =
-            (0..self.rng.random_range(0..4)).map(|_| self.pick(words::TAGS)).collect();
+            (0..self.rng.random_range(0..4)).map(|_| self.pick(&WORDS.tags)).collect();
         vec![
             Some(id.to_string()),
-            Some(format!("{}-{:05}", self.pick(words::COLOURS)[..2].to_uppercase(), id)),
+            Some(format!("{}-{:05}", self.pick(&WORDS.colours)[..2].to_uppercase(), id)),
             Some(name),
             Some(description.join(" ")),
-            Some(self.pick(words::CATEGORIES).to_owned()),
+            Some(self.pick(&WORDS.categories).to_owned()),
             Some(cents(self.rng.random_range(3..400) * 100 + 95)),
             Some(self.rng.random_range(0..500).to_string()),
             weight,
@@ -99,7 +108,8 @@ impl Rows {
     pub fn order(&mut self, id: i64, users: i64, products: i64, at: i64, status: &str) -> Row {
         let quantity = if self.chance(75) { 1 } else { self.rng.random_range(2..7) };
         let unit_price = self.rng.random_range(3..400) * 100 + 95;
-        let note = self.chance(12).then(|| self.pick(words::NOTES).to_owned());
+        let note = self.chance(12).then(|| self.pick(&WORDS.notes).to_owned());
+        let moved = if status == "placed" { 0 } else { self.rng.random_range(0..3 * DAY_MICROS) };
         let tracking = matches!(status, "shipped" | "delivered" | "returned").then(|| self.uuid());
         vec![
             Some(id.to_string()),
@@ -115,37 +125,38 @@ impl Rows {
             note,
             tracking,
             Some(time(at)),
-            Some(time(at + self.rng.random_range(0..3 * DAY_MICROS))),
+            Some(time(at + moved)),
         ]
     }
 
     /// Street with number, city, postcode, country.
     pub fn address(&mut self) -> (String, String, String, String) {
-        let street = format!("{} {}", self.pick(words::STREETS), self.rng.random_range(1..180));
-        let (city, country, prefix) =
-            words::CITIES.choose(&mut self.rng).copied().unwrap_or(("", "", ""));
+        let street = format!("{} {}", self.pick(&WORDS.streets), self.rng.random_range(1..180));
+        let mut city = self.pick(&WORDS.cities).split(", ");
+        let mut part = || city.next().unwrap_or_default();
+        let (city, country, prefix) = (part(), part(), part());
         let postcode = format!("{prefix}{:03}", self.rng.random_range(0..1000));
         (street, city.to_owned(), postcode, country.to_owned())
     }
 
     pub fn preferences(&mut self) -> String {
-        let language = self.pick(words::LANGUAGES);
+        let language = self.pick(&WORDS.languages);
         let mut preferences = json!({
             "language": language,
             "newsletter": self.chance(40),
-            "channels": [self.pick(words::CHANNELS), self.pick(words::CHANNELS)],
+            "channels": [self.pick(&WORDS.channels), self.pick(&WORDS.channels)],
             "theme": if self.chance(50) { "dark" } else { "light" },
         });
         if self.chance(30) {
-            preferences["favourite_category"] = self.pick(words::CATEGORIES).into();
+            preferences["favourite_category"] = self.pick(&WORDS.categories).into();
         }
         preferences.to_string()
     }
 
     fn attributes(&mut self) -> String {
         json!({
-            "colour": self.pick(words::COLOURS),
-            "material": self.pick(words::MATERIALS),
+            "colour": self.pick(&WORDS.colours),
+            "material": self.pick(&WORDS.materials),
             "rating": f64::from(self.rng.random_range(20..50)) / 10.0,
             "reviews": self.rng.random_range(0..2000),
             "dimensions_mm": [self.rng.random_range(5..90) * 10, self.rng.random_range(5..90) * 10, self.rng.random_range(1..40) * 10],
@@ -154,7 +165,7 @@ impl Rows {
     }
 
     fn ship_to(&mut self) -> String {
-        let name = format!("{} {}", self.pick(words::FIRST_NAMES), self.pick(words::LAST_NAMES));
+        let name = format!("{} {}", self.pick(&WORDS.first_names), self.pick(&WORDS.last_names));
         let (street, city, postcode, country) = self.address();
         json!({
             "name": name,
@@ -162,8 +173,8 @@ impl Rows {
             "city": city,
             "postcode": postcode,
             "country": country,
-            "carrier": self.pick(words::CARRIERS),
-            "payment": self.pick(words::PAYMENTS),
+            "carrier": self.pick(&WORDS.carriers),
+            "payment": self.pick(&WORDS.payments),
         })
         .to_string()
     }

@@ -146,12 +146,13 @@ impl Readings {
     }
 
     fn next(&mut self, rows: &mut Rows, id: i64) -> Row {
-        let series = (id as usize - 1) % self.values.len();
+        let count = self.values.len();
+        let series = (id as usize - 1) % count;
         let (metric, unit, _) = METRICS[series % 3];
         let value = &mut self.values[series];
         *value += f64::from(rows.rng.random_range(-3i32..=3)) / 10.0;
         let device = 1000 + series / 3;
-        let at = self.begin + (id - 1) / self.values.len() as i64 * MINUTE_MICROS;
+        let at = self.begin + (id - 1) / count as i64 * MINUTE_MICROS;
         let quality = if rows.chance(98) { 0 } else { 2 };
         let texts = [
             id.to_string(),

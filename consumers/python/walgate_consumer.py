@@ -160,6 +160,7 @@ class Table:
     latest: Schema | None = None
     reseed: int = 0  # of the latest schema, if it is of this epoch
     retry_at: float = 0.0
+    floor: int = 0  # snapshots below this position do not help: the stream has lost something behind them
 
     def wants_copy(self) -> bool:
         return self.copy is None and self.latest is not None and self.latest.state in ("live", "reseed")
@@ -493,7 +494,7 @@ class Consumer:
         if not begun:
             return 0
         m = unpack(begun.data)
-        if m["v"] != 1 or m["epoch"] != self.epoch or m["lsn"] < t.reseed or not first - 1 <= m["cdc_sequence"] <= last:
+        if m["v"] != 1 or m["epoch"] != self.epoch or m["lsn"] < max(t.reseed, t.floor) or not first - 1 <= m["cdc_sequence"] <= last:
             return 0
         meta, error = [await get("INIT", last_by_subj=f"init.{k}.{t.token}") for k in ("meta", "error")]
         if meta and unpack(meta.data)["snapshot_id"] == m["snapshot_id"]:
@@ -522,7 +523,7 @@ class Consumer:
                     start, parts, chunks = unpack(msg.data), {}, {}
                     need(start["v"] == 1, "init.start is of another version")
                     await self.refresh()
-                    if start["epoch"] < self.epoch or start["lsn"] < t.reseed:
+                    if start["epoch"] < self.epoch or start["lsn"] < max(t.reseed, t.floor):
                         start, asked = None, True
                         await self.ask(t)
                         continue
@@ -536,7 +537,8 @@ class Consumer:
                     (k, n), got = part(headers), parts.setdefault(msg.subject, {})
                     got[k] = msg.data
                     if len(got) == n:
-                        body = b"".join(parts.pop(msg.subject)[i] for i in range(1, n + 1))
+                        del parts[msg.subject]
+                        body = b"".join(got[i] for i in range(1, n + 1))
                         need(len(body) <= BODY_CAP, "a chunk is above the cap")
                         need(int(headers["Wg-Schema"]) == schema.revision, "a chunk of another schema")
                         body = await self.server.plain(headers, body, start["dictionary_sha256"] or "none")
@@ -615,9 +617,11 @@ class Consumer:
         m, epoch = unpack(msg.data), int(msg.headers["Wg-Pos"].split("/")[0], 16)
         if void := [t for t in self.tables if t.copy and t.copy.epoch < epoch]:
             raise Reload(f"epoch {epoch:08x} begins", *void)
-        for subject, at in [(s, self.gathered[s]) for s, got in parts.items() if got]:
-            if at <= (m["lsn"], m["n"]):  # promised, but not there
-                raise Reload(f"{subject}: the body at {at} never became whole", *(t for t in self.tables if "cdc." + t.token == subject))
+        for t in self.tables:
+            lost = self.gathered.get(t.token, (0, 0))
+            if parts.get("cdc." + t.token) and lost <= (m["lsn"], m["n"]):  # promised, but not there
+                t.floor = lost[0] + 1
+                raise Reload(f"{t.token}: the body at {lost} never became whole", t)
         parts.clear()
         if (epoch, (m["lsn"], m["n"])) > (self.mark.epoch, self.mark.pos):
             self.mark.epoch, self.mark.pos = epoch, (m["lsn"], m["n"])
@@ -637,7 +641,7 @@ class Consumer:
         got = parts.setdefault(msg.subject, []) if k > 1 else parts.update({msg.subject: []}) or parts[msg.subject]
         need(len(got) == k - 1, f"{t.token}: a part without its predecessors")
         got.append(msg.data)
-        self.gathered[msg.subject] = pos
+        self.gathered[t.token] = pos
         need(sum(map(len, got)) <= BODY_CAP, "a body is above the cap")
         if k < n:
             return

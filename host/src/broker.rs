@@ -8,13 +8,14 @@ use async_nats::{
     Client, ConnectOptions,
     jetstream::{
         self, ErrorCode,
-        stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+        stream::{
+            Config as StreamConfig, DiscardPolicy, RawMessageErrorKind, RetentionPolicy,
+            StorageType, Stream,
+        },
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use walgate_wire::{
-    Epoch, PART, POS, PROGRESS_SUBJECT, Part, Position, Progress, StreamPosition, subjects,
-};
+use walgate_wire::{Epoch, PART, POS, PROGRESS_SUBJECT, Part, Progress, StreamPosition, subjects};
 
 use crate::config;
 
@@ -202,31 +203,37 @@ pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
         Err(e) if e.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => {}
         Err(e) => return Err(read_error("the last progress", e)),
     }
-    let last = cdc.get_raw_message(last_sequence).await;
-    let message = last.map_err(|e| read_error("the last message of the CDC stream", e))?;
-    let mut position = position_of(&message.headers)?;
-    let part = message.headers.get(PART).map(|p| p.as_str().parse::<Part>());
-    if let Some(part) = part.transpose().map_err(|e| read_error("the last message", e))?
-        && !part.is_last()
-    {
-        position.position = before_body_of(cdc, last_sequence, part).await?;
-    }
-    tail.position = Some(position);
+    tail.position = last_whole_position(cdc, last_sequence).await?;
     Ok(tail)
 }
 
-/// The position before a body of which only some parts arrived: that of the message before its first part.
-async fn before_body_of(
+/// Position of the last body that is complete. A gateway that died in the midst of a body of several parts, once
+/// or several times, left parts without the rest: they do not count.
+async fn last_whole_position(
     cdc: &Stream,
     last_sequence: u64,
-    part: Part,
-) -> Result<Position, BrokerError> {
-    let before = last_sequence.saturating_sub(u64::from(part.number));
-    match cdc.get_raw_message(before).await {
-        Ok(message) => Ok(position_of(&message.headers)?.position),
-        // Nothing before it is left: everything from the slot's position on is sent again.
-        Err(_) => Ok(Position::default()),
+) -> Result<Option<StreamPosition>, BrokerError> {
+    let mut sequence = last_sequence;
+    while sequence > 0 {
+        let message = match cdc.get_raw_message(sequence).await {
+            Ok(message) => message,
+            // Nothing before the parts is left: everything from the slot's position on is sent again.
+            Err(e)
+                if sequence < last_sequence && e.kind() == RawMessageErrorKind::NoMessageFound =>
+            {
+                return Ok(None);
+            }
+            Err(e) => return Err(read_error("the last message of the CDC stream", e)),
+        };
+        let part = message.headers.get(PART).map(|part| part.as_str().parse::<Part>()).transpose();
+        match part.map_err(|e| read_error("the last message of the CDC stream", e))? {
+            Some(part) if !part.is_last() => {
+                sequence = sequence.saturating_sub(u64::from(part.number));
+            }
+            _ => return position_of(&message.headers).map(Some),
+        }
     }
+    Ok(None)
 }
 
 fn position_of(headers: &async_nats::HeaderMap) -> Result<StreamPosition, BrokerError> {

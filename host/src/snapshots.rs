@@ -98,7 +98,7 @@ pub async fn take(
     let client = catalog::open(postgres).await?;
     let exported = ExportedSnapshot::take(client, &found.0, waiting).await?;
     let estimated_rows = found.1.estimated_rows;
-    let plan = plan(gateway, found, &exported, snapshot_id, &catalog).await?;
+    let plan = plan(gateway, found, &exported, snapshot_id).await?;
     let start = start_message(&plan, &exported, epoch, cdc_sequence, estimated_rows);
     let started = publish(gateway, subjects::init_start(token), &start, snapshot_id).await?;
 
@@ -120,7 +120,6 @@ async fn plan(
     (table, info): (TableVersion, TableInfo),
     exported: &ExportedSnapshot,
     snapshot_id: &str,
-    catalog: &Catalog,
 ) -> Result<Plan, SessionError> {
     let has_default = |attnum| info.fills(attnum);
     let schema =
@@ -132,7 +131,7 @@ async fn plan(
         return Err(SessionError::Table { table: table.token, source });
     }
     let table = TableVersion { schema, ..table };
-    let relations = snapshot::relations(catalog.client(), &table).await?;
+    let relations = snapshot::relations(exported.client(), &table).await?;
     let pieces = snapshot::plan(&relations, gateway.config.snapshot.workers);
     Ok(Plan {
         gateway: gateway.clone(),
@@ -205,15 +204,29 @@ async fn run_workers(
     let pieces = plan.pieces.lock().unwrap_or_else(PoisonError::into_inner).len();
     let workers = plan.gateway.config.snapshot.workers.min(pieces).max(1);
     let mut running = JoinSet::new();
-    for _ in 0..workers {
+    let first = Worker::new(Arc::clone(plan));
+    running.spawn(async move { first.run(exported.into_reader()).await.map(Some) });
+    for _ in 1..workers {
         let plan = Arc::clone(plan);
-        running.spawn(async move { Worker::new(plan).run().await });
+        running.spawn(async move {
+            match plan.reader().await? {
+                Some(reader) => Worker::new(plan).run(reader).await.map(Some),
+                None => Ok(None),
+            }
+        });
     }
+    // The exporting connection has to live until the others have imported its snapshot.
+    let mut readers = vec![];
     while let Some(ended) = running.join_next().await {
-        // Dropping the set stops the other workers.
-        ended.map_err(|e| SessionError::Task(format!("a snapshot worker ended: {e}")))??;
+        // Returning drops the set and stops the other workers.
+        match ended.map_err(|e| SessionError::Task(format!("a snapshot worker ended: {e}")))?? {
+            Some(reader) => readers.push(reader),
+            None => {
+                tracing::info!(table = %plan.token, "somebody waits to alter the table: copying with fewer connections")
+            }
+        }
     }
-    exported.finish().await?;
+    drop(readers);
     let gateway = &plan.gateway;
     let again = tokio::time::timeout(ACTIVE_AGAIN, active.wait_for(Option::is_some)).await;
     let epoch = again.ok().and_then(|active| *active.ok()?);
@@ -266,8 +279,9 @@ impl Plan {
         (subjects::init_snap(&self.token, &self.snapshot_id, number), headers)
     }
 
-    async fn reader(&self) -> Result<SnapshotReader, SessionError> {
+    /// Another connection that sees the snapshot, unless the table is wanted by somebody else.
+    async fn reader(&self) -> Result<Option<SnapshotReader>, SessionError> {
         let client = catalog::open(&self.gateway.config.postgres).await?;
-        Ok(SnapshotReader::open(client, &self.exported).await?)
+        Ok(SnapshotReader::open(client, &self.exported, &self.table).await?)
     }
 }

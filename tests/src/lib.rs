@@ -13,10 +13,12 @@ pub mod load;
 pub mod oracle;
 pub mod postgres;
 pub mod program;
+pub mod python;
 pub mod replica;
 pub mod site;
 pub mod snapshot;
 pub mod stream;
+pub mod vectors;
 pub mod wait;
 pub mod workload;
 

@@ -177,11 +177,16 @@ impl<S: Sink> Consumer<S> {
             commit_bytes_max: self.options.commit_bytes_max,
         };
         let remote = Remote::new(self.client, self.options.streams);
-        let mut engine =
-            Box::new(Engine::open(remote, self.sink, &self.tokens, limits, self.status).await?);
+        let mut shutdown = std::pin::pin!(shutdown);
+        let opening = Engine::open(remote, self.sink, &self.tokens, limits, self.status);
+        let mut engine = tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(()),
+            opened = Box::pin(opening) => Box::new(opened?),
+        };
         let ended = tokio::select! {
             biased;
-            () = shutdown => Ok(()),
+            () = &mut shutdown => Ok(()),
             ended = engine.run() => ended,
         };
         let closed = engine.close().await;

@@ -134,7 +134,11 @@ pub(crate) async fn body(
     sha256: Option<&str>,
 ) -> Result<Option<Vec<u8>>, Unreadable> {
     let joined = match envelope.part {
-        None => None,
+        None => {
+            // What was left of a body whose rest never came is sent again as something else.
+            joiner.drop_open(&delivery.subject);
+            None
+        }
         Some(part) => match joiner.push(delivery, part)? {
             None => return Ok(None),
             joined => joined,

@@ -213,7 +213,8 @@ impl Watch {
             }
             "error" => {
                 let error: InitError = from_msgpack(&delivery.payload)?;
-                let other = error.snapshot_id.is_some() && error.snapshot_id != self.snapshot_id;
+                let known = error.snapshot_id.is_some() && self.snapshot_id.is_some();
+                let other = known && error.snapshot_id != self.snapshot_id;
                 Ok((!other).then_some(SnapshotProgress::Failed(error)))
             }
             _ => Ok(None),

@@ -259,8 +259,9 @@ impl Loader {
 
     fn error(&mut self, delivery: &Delivery) -> Result<Event, Unreadable> {
         let error: InitError = from_msgpack(&delivery.payload)?;
+        // A snapshot can fail before it says that it begins: then its id is not known here.
         let ours = self.current.as_ref().map(|current| &current.start.snapshot_id);
-        if error.snapshot_id.is_some() && error.snapshot_id.as_ref() != ours {
+        if ours.is_some() && error.snapshot_id.is_some() && error.snapshot_id.as_ref() != ours {
             return Ok(Event::Nothing);
         }
         Ok(Event::Failed {

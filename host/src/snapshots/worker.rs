@@ -11,7 +11,7 @@ use crate::{
     pack::{Rendered, TablePacker},
     policy::SessionError,
     publish::{Outgoing, PublishFailed, publish_acknowledged},
-    source::{catalog, render::Renderer},
+    source::{catalog, render::Renderer, snapshot::SnapshotReader},
     transform::{Packed, Transform, TransformError},
 };
 
@@ -53,9 +53,11 @@ impl Worker {
         }
     }
 
-    /// Copies pieces until there are no more.
-    pub(super) async fn run(mut self) -> Result<(), SessionError> {
-        let mut reader = self.plan.reader().await?;
+    /// Copies pieces until there are no more; gives the reader back.
+    pub(super) async fn run(
+        mut self,
+        mut reader: SnapshotReader,
+    ) -> Result<SnapshotReader, SessionError> {
         let plan = Arc::clone(&self.plan);
         let mut batch = RowBatch::new(Arc::clone(&plan.table));
         while let Some(piece) = plan.next_piece() {
@@ -73,7 +75,7 @@ impl Worker {
         while let Some(published) = self.in_flight.join_next().await {
             acknowledged(published)?;
         }
-        Ok(())
+        Ok(reader)
     }
 
     async fn pack(&mut self, batch: &RowBatch) -> Result<(), SessionError> {

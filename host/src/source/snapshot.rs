@@ -12,17 +12,19 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::runtime::Handle;
-use tokio_postgres::{Client, CopyOutStream, NoTls};
+use tokio_postgres::{Client, CopyOutStream, NoTls, error::SqlState};
 use walgate_wire::TableName;
 
 use super::{
     SourceError,
     catalog::TableVersion,
     client::{quote_identifier, quote_literal},
-    watermark::table_error,
+    watermark::{lock_sql, table_error},
 };
 use crate::batch::{Cell, RowBatch};
 
+/// How long a connection beside the exporting one waits for the table.
+const LOCK_TIMEOUT_MS: u32 = 500;
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// Stands where a row's field count would.
 const TRAILER: &[u8] = &[0xff, 0xff];
@@ -72,14 +74,31 @@ pub struct SnapshotReader {
 }
 
 impl SnapshotReader {
+    pub(super) fn new(client: Client) -> SnapshotReader {
+        SnapshotReader { client }
+    }
+
     /// `snapshot` must still be exported. Row security that would thin out a copy becomes an error.
-    pub async fn open(client: Client, snapshot: &str) -> Result<SnapshotReader, SourceError> {
+    ///
+    /// None if somebody waits to alter the table: whoever waits for it behind them, while the exporting connection
+    /// holds its lock, waits for ever, and with it everybody else who wants the table.
+    pub async fn open(
+        client: Client,
+        snapshot: &str,
+        table: &TableVersion,
+    ) -> Result<Option<SnapshotReader>, SourceError> {
+        let failed = SourceError::query("import the snapshot");
+        let lock = lock_sql(&client, table).await.map_err(&failed)?;
         let begin = format!(
-            "SET row_security = off; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            "SET row_security = off; SET lock_timeout = {LOCK_TIMEOUT_MS};
+            BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; {lock}",
             quote_literal(snapshot)
         );
-        client.batch_execute(&begin).await.map_err(SourceError::query("import the snapshot"))?;
-        Ok(SnapshotReader { client })
+        match client.batch_execute(&begin).await {
+            Ok(()) => Ok(Some(SnapshotReader { client })),
+            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+            Err(e) => Err(failed(e)),
+        }
     }
 
     /// Begins to copy a piece; the rows of one piece are read to their end before the next begins.

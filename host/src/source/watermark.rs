@@ -16,7 +16,7 @@ use walgate_wire::{Lsn, XidWindow};
 use super::{
     ErrorKind, SourceError,
     catalog::{ColumnType, TableVersion},
-    snapshot::quoted_table,
+    snapshot::{SnapshotReader, quoted_table},
 };
 
 const POLL_MIN: Duration = Duration::from_millis(10);
@@ -90,9 +90,15 @@ impl ExportedSnapshot {
         Ok(ExportedSnapshot { name: row.get(0), watermark, window, client })
     }
 
-    /// Ends the transaction. Snapshots that were imported live on.
-    pub async fn finish(self) -> Result<(), SourceError> {
-        self.client.batch_execute("COMMIT").await.map_err(SourceError::query("end the snapshot"))
+    /// For questions about the table: only this connection is sure not to wait behind an ALTER that waits for it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The exporting connection as a reader. It holds the lock on the table already; others can import the
+    /// snapshot as long as it lives.
+    pub fn into_reader(self) -> SnapshotReader {
+        SnapshotReader::new(self.client)
     }
 }
 
@@ -164,21 +170,28 @@ LIMIT 20";
 /// The lock comes before the snapshot, which the first query takes.
 async fn begin_locked(client: &Client, table: &TableVersion) -> Result<(), SourceError> {
     let failed = SourceError::query("begin the snapshot");
-    let row = client
-        .query_opt("SELECT relkind FROM pg_catalog.pg_class WHERE oid = $1", &[&table.relid])
-        .await
-        .map_err(&failed)?;
-    let lock = match row.map(|row| row.get::<_, i8>(0) as u8) {
-        Some(b'r') => format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", quoted_table(&table.name)),
-        Some(b'p') => format!("LOCK TABLE {} IN ACCESS SHARE MODE", quoted_table(&table.name)),
-        // Postgres locks neither foreign tables nor materialized views on demand, and a view has no rows.
-        _ => String::new(),
-    };
+    let lock = lock_sql(client, table).await.map_err(&failed)?;
     let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {lock}");
     client
         .batch_execute(&begin)
         .await
         .map_err(|source| table_error(table, "lock the table", source))
+}
+
+/// What keeps a table from being altered or truncated; nothing where there is nothing to lock.
+pub(super) async fn lock_sql(
+    client: &Client,
+    table: &TableVersion,
+) -> Result<String, tokio_postgres::Error> {
+    let row = client
+        .query_opt("SELECT relkind FROM pg_catalog.pg_class WHERE oid = $1", &[&table.relid])
+        .await?;
+    Ok(match row.map(|row| row.get::<_, i8>(0) as u8) {
+        Some(b'r') => format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", quoted_table(&table.name)),
+        Some(b'p') => format!("LOCK TABLE {} IN ACCESS SHARE MODE", quoted_table(&table.name)),
+        // Postgres locks neither foreign tables nor materialized views on demand, and a view has no rows.
+        _ => String::new(),
+    })
 }
 
 /// What the server refuses because of this table stops this table only.

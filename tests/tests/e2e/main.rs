@@ -10,3 +10,4 @@ mod preflight;
 mod schema_changes;
 mod snapshots;
 mod types;
+mod vectors;

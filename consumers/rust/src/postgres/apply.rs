@@ -1,8 +1,9 @@
-//! What each change does to a table. Statements are sent ahead of their results.
+//! What each change does to a table. Of rows that are found by key only the last state of each is sent, many at
+//! a time, and statements are sent ahead of their results.
 
-use std::{pin::Pin, task::Poll};
+use std::{collections::HashMap, pin::Pin, task::Poll};
 
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Statement, types::ToSql};
 use walgate_wire::{Op, Value};
 
 use super::{failed, plan::Plan, session::Session, text::postgres_text};
@@ -10,9 +11,18 @@ use crate::{Changes, SinkError};
 
 /// Statements that are under way at a time.
 const PIPELINE: usize = 128;
+/// Rows, and bytes of their text, that are gathered for one statement.
+const GATHERED_ROWS: usize = 1000;
+const GATHERED_BYTES: usize = 1 << 20;
 
 type Parameters = Vec<Option<String>>;
 type Executing<'a> = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + Send + 'a>>;
+
+/// What has become of a row, by its key.
+enum Last {
+    Row(Parameters),
+    Gone,
+}
 
 impl Session {
     pub async fn apply(&mut self, changes: &Changes) -> Result<(), SinkError> {
@@ -25,10 +35,19 @@ impl Session {
         let Some(plan) = self.plans.get_mut(token) else { return Ok(()) };
         let what = format!("changes of {}", changes.schema.table);
         let decoded = changes.decode().map_err(|e| SinkError::new(&what, e))?;
-        let mut applier = Applier { client: &self.client, plan, what, executing: Vec::new() };
+        let mut applier = Applier {
+            client: &self.client,
+            plan,
+            what,
+            executing: Vec::new(),
+            by_key: HashMap::new(),
+            appended: Vec::new(),
+            gathered_bytes: 0,
+        };
         for change in &decoded {
             applier.apply(&change.op).await?;
         }
+        applier.flush().await?;
         applier.settle().await
     }
 }
@@ -38,6 +57,11 @@ struct Applier<'a> {
     plan: &'a mut Plan,
     what: String,
     executing: Vec<Executing<'a>>,
+    /// Not sent yet.
+    by_key: HashMap<Parameters, Last>,
+    /// Not sent yet, of a table without a key.
+    appended: Vec<Parameters>,
+    gathered_bytes: usize,
 }
 
 impl Applier<'_> {
@@ -46,8 +70,13 @@ impl Applier<'_> {
             Op::Insert { row } => self.upsert(row).await,
             Op::Update { row, unchanged, old } => self.update(row, unchanged, old.as_deref()).await,
             Op::Delete { old } => {
-                let parameters = self.old_parameters(old)?;
-                self.send(&self.plan.delete.clone(), parameters).await
+                let key = self.old_parameters(old)?;
+                if self.plan.key.is_empty() {
+                    self.flush().await?;
+                    return self.send(&self.plan.delete.clone(), key).await;
+                }
+                self.by_key.insert(key, Last::Gone);
+                self.flush_if_full(0).await
             }
             // Not TRUNCATE: that shows an empty table to transactions that began before.
             Op::Truncate => self.truncate().await,
@@ -56,8 +85,16 @@ impl Applier<'_> {
 
     async fn upsert(&mut self, row: &[Value<'_>]) -> Result<(), SinkError> {
         let targets = self.plan.targets.iter();
-        let parameters = targets.map(|t| postgres_text(t.form, &t.kind, &row[t.index])).collect();
-        self.send(&self.plan.upsert.clone(), parameters).await
+        let parameters: Parameters =
+            targets.map(|t| postgres_text(t.form, &t.kind, &row[t.index])).collect();
+        let bytes = parameters.iter().flatten().map(String::len).sum();
+        if self.plan.key.is_empty() {
+            self.appended.push(parameters);
+        } else {
+            let key = self.key_parameters(row, &[])?;
+            self.by_key.insert(key, Last::Row(parameters));
+        }
+        self.flush_if_full(bytes).await
     }
 
     async fn update(
@@ -84,18 +121,14 @@ impl Applier<'_> {
         if stays && unchanged.is_empty() {
             return self.upsert(row).await;
         }
+        if stays {
+            return self.update_in_place(row, unchanged, old).await;
+        }
         let statement = self.plan.update(self.client, unchanged).await?;
         let Some(statement) = statement else { return Ok(()) };
-        let changed = self.plan.changed(unchanged);
-        let mut parameters: Parameters =
-            changed.map(|t| postgres_text(t.form, &t.kind, &row[t.index])).collect();
-        parameters.extend(match old {
-            Some(old) => self.old_parameters(old)?,
-            None => self.key_parameters(row, unchanged)?,
-        });
-        if stays {
-            return self.send(&statement, parameters).await;
-        }
+        let mut parameters = self.changed_parameters(row, unchanged);
+        parameters.extend(self.old_parameters(old.unwrap_or_default())?);
+        self.flush().await?;
         self.settle().await?;
         if !self.plan.key.is_empty() {
             self.clear_new_key(row, unchanged, old).await?;
@@ -103,6 +136,43 @@ impl Applier<'_> {
         let updated = self.client.execute_raw(&statement, parameters).await;
         let updated = updated.map_err(failed(&self.what))?;
         if updated == 0 && unchanged.is_empty() { self.upsert(row).await } else { Ok(()) }
+    }
+
+    /// Some columns did not travel. If the row is among those gathered, they are there.
+    async fn update_in_place(
+        &mut self,
+        row: &[Value<'_>],
+        unchanged: &[usize],
+        old: Option<&[Value<'_>]>,
+    ) -> Result<(), SinkError> {
+        let key = match old {
+            Some(old) => self.old_parameters(old)?,
+            None => self.key_parameters(row, unchanged)?,
+        };
+        match self.by_key.get_mut(&key) {
+            Some(Last::Gone) => Ok(()),
+            Some(Last::Row(gathered)) => {
+                for (text, target) in gathered.iter_mut().zip(&self.plan.targets) {
+                    if !unchanged.contains(&target.index) {
+                        *text = postgres_text(target.form, &target.kind, &row[target.index]);
+                    }
+                }
+                Ok(())
+            }
+            None => {
+                let Some(statement) = self.plan.update(self.client, unchanged).await? else {
+                    return Ok(());
+                };
+                let mut parameters = self.changed_parameters(row, unchanged);
+                parameters.extend(key);
+                self.send(&statement, parameters).await
+            }
+        }
+    }
+
+    fn changed_parameters(&self, row: &[Value<'_>], unchanged: &[usize]) -> Parameters {
+        let changed = self.plan.changed(unchanged);
+        changed.map(|t| postgres_text(t.form, &t.kind, &row[t.index])).collect()
     }
 
     /// A row that stands at the key that another moves to is one that the source does not have any more.
@@ -119,9 +189,9 @@ impl Applier<'_> {
             let value = kept.flatten().unwrap_or(&row[target.index]);
             postgres_text(target.form, &target.kind, value)
         };
-        let parameters = plan.old.iter().map(value).collect();
-        let delete = plan.delete.clone();
-        self.send(&delete, parameters).await?;
+        let key = plan.old.iter().map(value).collect();
+        self.by_key.insert(key, Last::Gone);
+        self.flush().await?;
         self.settle().await
     }
 
@@ -158,16 +228,54 @@ impl Applier<'_> {
     }
 
     async fn truncate(&mut self) -> Result<(), SinkError> {
+        self.by_key.clear();
+        self.appended.clear();
         self.settle().await?;
         let deleted = self.client.execute(&format!("DELETE FROM {}", self.plan.table), &[]).await;
         deleted.map(drop).map_err(failed(&self.what))
     }
 
+    async fn flush_if_full(&mut self, bytes: usize) -> Result<(), SinkError> {
+        self.gathered_bytes += bytes;
+        let rows = self.by_key.len() + self.appended.len();
+        if rows >= GATHERED_ROWS || self.gathered_bytes >= GATHERED_BYTES {
+            self.flush().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sends what was gathered. First what is gone, for it may be in the way of what came.
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        self.gathered_bytes = 0;
+        let mut rows = std::mem::take(&mut self.appended);
+        let mut gone = Vec::new();
+        for (key, last) in self.by_key.drain() {
+            match last {
+                Last::Row(row) => rows.push(row),
+                Last::Gone => gone.push(key),
+            }
+        }
+        if !gone.is_empty() {
+            let arrays = by_column(gone, self.plan.old.len());
+            self.send(&self.plan.delete.clone(), arrays).await?;
+        }
+        if self.plan.targets.is_empty() {
+            for _ in rows {
+                self.send(&self.plan.upsert.clone(), Parameters::new()).await?;
+            }
+        } else if !rows.is_empty() {
+            let arrays = by_column(rows, self.plan.targets.len());
+            self.send(&self.plan.upsert.clone(), arrays).await?;
+        }
+        Ok(())
+    }
+
     /// Sends without waiting; the server does them in this order.
-    async fn send(
+    async fn send<P: ToSql + Sync + Send + 'static>(
         &mut self,
         statement: &Statement,
-        parameters: Parameters,
+        parameters: Vec<P>,
     ) -> Result<(), SinkError> {
         let (client, statement) = (self.client, statement.clone());
         let mut executing: Executing<'_> =
@@ -186,4 +294,16 @@ impl Applier<'_> {
         }
         Ok(())
     }
+}
+
+/// Turns rows into columns.
+fn by_column(rows: Vec<Parameters>, columns: usize) -> Vec<Parameters> {
+    let mut arrays: Vec<Parameters> =
+        (0..columns).map(|_| Vec::with_capacity(rows.len())).collect();
+    for row in rows {
+        for (array, value) in arrays.iter_mut().zip(row) {
+            array.push(value);
+        }
+    }
+    arrays
 }

@@ -32,7 +32,9 @@ pub(super) struct Plan {
     /// What finds a row, the key's columns or without a key all that an old row carries: where in an old row
     /// they stand, if they do, and their indexes into `targets`.
     pub old: Vec<(Option<usize>, usize)>,
+    /// Parameters: an array for each target.
     pub upsert: Statement,
+    /// Parameters: with a key an array for each of its columns, without one a value as in `old`.
     pub delete: Statement,
     /// By the columns that are unchanged; none where nothing would change.
     updates: HashMap<Vec<usize>, Option<Statement>>,
@@ -74,8 +76,9 @@ impl Plan {
             key.iter().map(|&at| (place(at), at)).collect()
         };
         let shape = Shape { table: &table, targets: &targets, key: &key, old: &old };
-        let upsert = prepare(client, &shape.upsert(), targets.len()).await?;
-        let delete = prepare(client, &shape.delete(), old.len()).await?;
+        let upsert = prepare(client, &shape.upsert(), Type::TEXT_ARRAY, targets.len()).await?;
+        let finding = if key.is_empty() { Type::TEXT } else { Type::TEXT_ARRAY };
+        let delete = prepare(client, &shape.delete(), finding, old.len()).await?;
         let (revisions, updates) = ((schema.revision, local.revision), HashMap::new());
         Ok(Plan { revisions, table, targets, key, old, upsert, delete, updates })
     }
@@ -99,7 +102,7 @@ impl Plan {
             targets.iter().filter(|t| !unchanged.contains(&t.index)).collect();
         let sql = Shape { table, targets, key, old }.update(&changed);
         let statement = match sql {
-            Some(sql) => Some(prepare(client, &sql, changed.len() + old.len()).await?),
+            Some(sql) => Some(prepare(client, &sql, Type::TEXT, changed.len() + old.len()).await?),
             None => None,
         };
         self.updates.insert(unchanged.to_vec(), statement.clone());
@@ -111,8 +114,20 @@ impl Plan {
     }
 }
 
-async fn prepare(client: &Client, sql: &str, parameters: usize) -> Result<Statement, SinkError> {
-    client.prepare_typed(sql, &vec![Type::TEXT; parameters]).await.map_err(failed(sql))
+async fn prepare(
+    client: &Client,
+    sql: &str,
+    parameter: Type,
+    count: usize,
+) -> Result<Statement, SinkError> {
+    client.prepare_typed(sql, &vec![parameter; count]).await.map_err(failed(sql))
+}
+
+/// Rows out of one array for each column: `unnest($1, $2) AS v(c0, c1)`.
+fn unnested(columns: usize) -> String {
+    let arrays: Vec<String> = (1..=columns).map(|n| format!("${n}::text[]")).collect();
+    let names: Vec<String> = (0..columns).map(|n| format!("c{n}")).collect();
+    format!("unnest({}) AS v({})", arrays.join(", "), names.join(", "))
 }
 
 /// What the statements are written from.
@@ -124,16 +139,16 @@ struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    /// Parameters: a value for each target.
     fn upsert(&self) -> String {
         if self.targets.is_empty() {
             return format!("INSERT INTO {} DEFAULT VALUES", self.table);
         }
         let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
+        let values = self.targets.iter().enumerate();
         let values: Vec<String> =
-            self.targets.iter().enumerate().map(|(at, target)| parameter(at + 1, target)).collect();
-        let (names, values) = (names.join(", "), values.join(", "));
-        let insert = format!("INSERT INTO {} ({names}) VALUES ({values})", self.table);
+            values.map(|(at, target)| format!("v.c{at}::{}", target.type_name)).collect();
+        let (names, values, from) = (names.join(", "), values.join(", "), unnested(names.len()));
+        let insert = format!("INSERT INTO {} ({names}) SELECT {values} FROM {from}", self.table);
         if self.key.is_empty() {
             return insert;
         }
@@ -148,9 +163,18 @@ impl Shape<'_> {
         }
     }
 
-    /// Parameters as in `old`.
     fn delete(&self) -> String {
-        format!("DELETE FROM {} WHERE {}", self.table, self.found_by_old(0))
+        if self.key.is_empty() {
+            return format!("DELETE FROM {} WHERE {}", self.table, self.found_by_old(0));
+        }
+        let key = self.old.iter().enumerate();
+        let found: Vec<String> = key
+            .map(|(i, &(_, at))| {
+                format!("t.{} = v.c{i}::{}", self.targets[at].name, self.targets[at].type_name)
+            })
+            .collect();
+        let (from, found) = (unnested(self.old.len()), found.join(" AND "));
+        format!("DELETE FROM {} AS t USING {from} WHERE {found}", self.table)
     }
 
     fn update(&self, changed: &[&Target]) -> Option<String> {

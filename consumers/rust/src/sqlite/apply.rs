@@ -39,15 +39,16 @@ struct Applier<'a> {
     plan: &'a Plan,
     upsert: CachedStatement<'a>,
     delete: CachedStatement<'a>,
-    /// By the columns that are unchanged; none where nothing would change.
-    updates: HashMap<Vec<usize>, Option<CachedStatement<'a>>>,
+    /// For rows that stay at their key and for those that move, by the columns that are unchanged; none
+    /// where nothing would change.
+    updates: [HashMap<Vec<usize>, Option<CachedStatement<'a>>>; 2],
 }
 
 impl<'a> Applier<'a> {
     fn new(connection: &'a Connection, plan: &'a Plan) -> Result<Self, Trouble> {
         let upsert = connection.prepare_cached(&plan.upsert)?;
         let delete = connection.prepare_cached(&plan.delete)?;
-        Ok(Applier { connection, plan, upsert, delete, updates: HashMap::new() })
+        Ok(Applier { connection, plan, upsert, delete, updates: [HashMap::new(), HashMap::new()] })
     }
 
     fn apply(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
@@ -96,17 +97,17 @@ impl<'a> Applier<'a> {
                 !plan.key.is_empty() && plan.old.iter().all(same)
             }
         };
-        if stays && unchanged.is_empty() {
-            return self.upsert(row);
-        }
-        if !self.updates.contains_key(unchanged) {
-            let sql = plan.update_sql(unchanged);
+        let updates = &mut self.updates[usize::from(!stays)];
+        if !updates.contains_key(unchanged) {
+            let sql = plan.update_sql(!stays, unchanged);
             let statement = sql.map(|sql| self.connection.prepare_cached(&sql)).transpose()?;
-            self.updates.insert(unchanged.to_vec(), statement);
+            updates.insert(unchanged.to_vec(), statement);
         }
-        let Some(Some(update)) = self.updates.get_mut(unchanged) else { return Ok(()) };
+        let Some(Some(update)) = updates.get_mut(unchanged) else {
+            return if unchanged.is_empty() { self.upsert(row) } else { Ok(()) };
+        };
         let mut at = 0;
-        for target in plan.changed(unchanged) {
+        for target in plan.changed(!stays, unchanged) {
             at += 1;
             update.raw_bind_parameter(at, stored(&target.kind, &row[target.index]))?;
         }

@@ -124,23 +124,26 @@ impl Plan {
         }
     }
 
-    /// Changes the columns that are not in `unchanged`; parameters: their values, then as in `old`.
-    /// None if nothing would change.
-    pub fn update_sql(&self, unchanged: &[usize]) -> Option<String> {
-        let changed = self.changed(unchanged);
+    /// Changes the columns that `changed` gives; parameters: their values, then as in `old`. None if nothing
+    /// would change.
+    pub fn update_sql(&self, moves: bool, unchanged: &[usize]) -> Option<String> {
+        let changed = self.changed(moves, unchanged);
         let set: Vec<String> = changed.map(|target| format!("{} = ?", target.name)).collect();
         // A row that stands at the new key is one that the source does not have any more.
+        let update = if moves { "UPDATE OR REPLACE" } else { "UPDATE" };
         (!set.is_empty()).then(|| {
-            format!(
-                "UPDATE OR REPLACE {} SET {} WHERE {}",
-                self.table,
-                set.join(", "),
-                self.found_by_old()
-            )
+            format!("{update} {} SET {} WHERE {}", self.table, set.join(", "), self.found_by_old())
         })
     }
 
-    pub fn changed<'a>(&'a self, unchanged: &'a [usize]) -> impl Iterator<Item = &'a Target> {
-        self.targets.iter().filter(|target| !unchanged.contains(&target.index))
+    /// The columns that did travel, and of them the key's only if the row moves.
+    pub fn changed<'a>(
+        &'a self,
+        moves: bool,
+        unchanged: &'a [usize],
+    ) -> impl Iterator<Item = &'a Target> {
+        let changes =
+            move |index: &usize| !unchanged.contains(index) && (moves || !self.is_key(*index));
+        self.targets.iter().filter(move |target| changes(&target.index))
     }
 }

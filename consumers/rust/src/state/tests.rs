@@ -340,8 +340,8 @@ proptest! {
                 Act::Read(count) => model.read(&messages, count),
             }
         }
-        for table in 0..3 {
-            if model.tables.record(&token(NAMES[table])).is_none() {
+        for (table, name) in NAMES.iter().enumerate() {
+            if model.tables.record(&token(name)).is_none() {
                 model.load(&messages, table, 3, 5, &[4], 1);
             }
         }

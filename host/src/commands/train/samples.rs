@@ -69,7 +69,7 @@ impl Thinned {
     /// Whether the next one is to be pushed; to be asked once for each.
     pub fn wants_next(&mut self) -> bool {
         self.seen += 1;
-        (self.seen - 1) % self.step == 0
+        (self.seen - 1).is_multiple_of(self.step)
     }
 
     pub fn push(&mut self, sample: &[u8]) {

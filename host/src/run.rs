@@ -101,7 +101,7 @@ pub async fn run(
         .as_ref()
         .map_or_else(|| config.nats.url.clone(), |private| Some(private.url.clone()));
     let client = broker::connect(&url.unwrap_or_default()).await?;
-    let streams = Streams::ensure(&client, &config.nats).await?;
+    let streams = Box::pin(Streams::ensure(&client, &config.nats)).await?;
     slot::ensure_publication(catalog.client(), &preflight).await?;
 
     let assets = Assets::default();

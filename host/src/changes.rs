@@ -99,7 +99,7 @@ impl Session {
         loop {
             let event = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return self.drain().await,
+                () = asked(&mut stop) => return self.drain().await,
                 broken = self.chain.broken() => return Err(broken.into()),
                 event = self.stream.next() => event,
             };
@@ -133,8 +133,8 @@ impl Session {
         }
     }
 
-    /// Last stream sequence up to which everything was acknowledged in this session.
-    pub fn acknowledged_sequence(&self) -> u64 {
+    /// Tells, also when the session is gone, up to which stream sequence everything was acknowledged in it.
+    pub fn acknowledged_sequence(&self) -> impl Fn() -> u64 + Send + use<> {
         self.chain.acknowledged_sequence()
     }
 
@@ -286,6 +286,11 @@ impl Session {
         self.stream.set_table(relation.relid, Some(version.into()));
         Ok(())
     }
+}
+
+/// Completes when `stop` is true, or nobody is left to say so.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// The message that states a position.

@@ -14,7 +14,8 @@ pub mod verify;
 /// Where NATS is, for every command that needs it.
 #[derive(Debug, clap::Args)]
 pub struct NatsArgs {
-    /// NATS server, nats://user:password@host:4222; several separated by commas [default: nats://127.0.0.1:4222]
+    /// NATS server, nats://user:password@host:4222, several separated by commas; NATS_URL is read, too [default:
+    /// nats://127.0.0.1:4222]
     #[arg(long = "nats", value_name = "URL", env = "WALGATE_NATS_URL", hide_env_values = true)]
     url: Option<String>,
     /// What other NATS tools read.

@@ -139,9 +139,10 @@ impl Chain {
         self.shared.ledger().in_flight()
     }
 
-    /// Last sequence up to which everything is stored.
-    pub fn acknowledged_sequence(&self) -> u64 {
-        self.shared.ledger().acknowledged_sequence()
+    /// Tells, also when the chain is gone, the last sequence up to which everything is stored.
+    pub fn acknowledged_sequence(&self) -> impl Fn() -> u64 + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.ledger().acknowledged_sequence()
     }
 
     /// Sends the next message; waits while too much is in flight. Success says nothing about storage.

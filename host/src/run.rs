@@ -241,14 +241,24 @@ async fn one_session(
     tracing::info!(%epoch, slot = gateway.config.postgres.slot, "streaming");
     let feedback = tokio::spawn(feedback.run(gateway.status.clone()));
     let _abort = AbortOnDrop(feedback.abort_handle());
+    let sequence = session.acknowledged_sequence();
+    let stopped = stop.clone();
+    // A task of its own: what the runtime itself waits for is woken across threads, here at every frame.
+    let mut running = tokio::spawn(async move { session.run(stopped).await });
+    let _abort_running = AbortOnDrop(running.abort_handle());
     let ended = tokio::select! {
-        ended = session.run(stop.clone()) => ended,
-        ended = feedback => match ended {
-            Ok(error) => Err(error.into()),
-            Err(error) => Err(SessionError::Task(error.to_string())),
-        },
+        ended = &mut running => ended.unwrap_or_else(|error| Err(SessionError::Task(error.to_string()))),
+        ended = feedback => {
+            // What it is about to send is sent before the next session looks where the stream ends.
+            running.abort();
+            let _ = running.await;
+            match ended {
+                Ok(error) => Err(error.into()),
+                Err(error) => Err(SessionError::Task(error.to_string())),
+            }
+        }
     };
-    acknowledged.fetch_max(session.acknowledged_sequence(), Relaxed);
+    acknowledged.fetch_max(sequence(), Relaxed);
     if ended.is_ok() {
         // Postgres is still told what the last acknowledgements made durable.
         tokio::time::sleep(LAST_STATUS).await;

@@ -53,7 +53,7 @@ impl Site {
         let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
         let found =
             copy.rows(&copied, &columns, &shape).await.ok_or("there is no such table any more")?;
-        compare(self.source_rows(&name, &names, &shape, &copy).await, found)
+        compare(&names, self.source_rows(&name, &names, &shape, &copy).await, found)
     }
 
     async fn source_rows(
@@ -62,45 +62,67 @@ impl Site {
         columns: &[String],
         shape: &Shape,
         copy: &Copy,
-    ) -> Vec<String> {
+    ) -> Vec<Row> {
         let list: Vec<_> = columns.iter().map(|column| quote(column)).collect();
         let sql = format!("select {} from {}", list.join(", "), quoted(name));
         let types: Vec<_> = columns.iter().map(|column| shape.ty(column)).collect();
         let row = |row: Vec<Option<String>>| {
             let cells = row.iter().zip(&types).map(|(cell, ty)| copy.expected(ty, cell.as_deref()));
-            cells.collect::<Vec<_>>().join(" | ")
+            cells.collect()
         };
         self.database.rows(&sql).await.into_iter().map(row).collect()
     }
 }
 
+/// One canonical text a column.
+type Row = Vec<String>;
+
 /// Both as multisets.
-fn compare(mut expected: Vec<String>, mut found: Vec<String>) -> Result<(), String> {
+fn compare(columns: &[String], mut expected: Vec<Row>, mut found: Vec<Row>) -> Result<(), String> {
     expected.sort();
     found.sort();
     if expected == found {
         return Ok(());
     }
-    let only = |these: &[String], those: &[String]| {
-        let mut rest = those.iter().peekable();
-        let missing = these.iter().filter(|row| {
-            while rest.peek().is_some_and(|other| other < row) {
-                rest.next();
-            }
-            rest.next_if(|other| other == row).is_none()
-        });
-        missing.take(SHOWN_MAX).map(|row| format!("\n    {}", shortened(row))).collect::<String>()
-    };
     let missing = only(&expected, &found);
     let extra = only(&found, &expected);
-    Err(format!("\n  only in the source:{missing}\n  only in the copy:{extra}"))
+    let mut said = String::new();
+    for row in missing.iter().take(SHOWN_MAX) {
+        // Usually the key comes first.
+        match extra.iter().find(|other| other[0] == row[0]) {
+            Some(other) => {
+                said += &format!("\n  row {}:", row[0]);
+                let cells = columns.iter().zip(row.iter().zip(*other)).filter(|(_, (a, b))| a != b);
+                cells.for_each(|(name, (a, b))| {
+                    said +=
+                        &format!("\n    {name}: source {}, copy {}", shortened(a), shortened(b));
+                });
+            }
+            None => said += &format!("\n  only in the source: {}", shortened(&row.join(" | "))),
+        }
+    }
+    let alone = extra.iter().filter(|row| missing.iter().all(|other| other[0] != row[0]));
+    alone.take(SHOWN_MAX).for_each(|row| {
+        said += &format!("\n  only in the copy: {}", shortened(&row.join(" | ")));
+    });
+    Err(said)
 }
 
-/// Around what matters nothing is known, so the beginning and the length are shown.
-fn shortened(row: &str) -> String {
-    match row.char_indices().nth(1500) {
-        Some((end, _)) => format!("{} … ({} bytes)", &row[..end], row.len()),
-        None => row.to_owned(),
+/// Both sorted; what of `these` is not in `those`, as often as it is not.
+fn only<'a>(these: &'a [Row], those: &[Row]) -> Vec<&'a Row> {
+    let mut rest = those.iter().peekable();
+    let is_missing = |row: &&Row| {
+        while rest.next_if(|other| *other < *row).is_some() {}
+        rest.next_if(|other| *other == *row).is_none()
+    };
+    these.iter().filter(is_missing).collect()
+}
+
+/// The beginning and the length.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{} … ({} bytes)", &text[..end], text.len()),
+        None => text.to_owned(),
     }
 }
 

@@ -139,6 +139,9 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let name = &self.name;
+        // One that a failed test left would hold up every snapshot of the server.
+        let prepared = "select format('rollback prepared %L', gid) from pg_prepared_xacts where database = current_database() \\gexec";
+        let _ = self.server.process().psql_in(name, prepared);
         let gone = format!(
             "select pg_terminate_backend(active_pid) from pg_replication_slots where database = '{name}' and active;
              select pg_sleep(0.05);

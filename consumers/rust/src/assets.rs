@@ -75,6 +75,12 @@ impl Assets {
         Ok(None)
     }
 
+    /// Revisions that were fetched may stand for something else now.
+    pub fn forget(&mut self) {
+        self.schemas.clear();
+        self.decompressors.clear();
+    }
+
     /// A schema that was read elsewhere.
     pub fn remember(&mut self, schema: Arc<Schema>) {
         if self.schemas.len() >= SCHEMAS_MAX {

@@ -162,6 +162,7 @@ mod tests {
             headers: HeaderMap::new(),
             payload: payload.into(),
             pending: 0,
+            rewound: false,
         }
     }
 

@@ -33,6 +33,8 @@ use schemas::Schemas;
 
 /// How often the stream is looked at and the position of an idle consumer is stored.
 const TICK: Duration = Duration::from_secs(1);
+/// How many of these pass between looks at a stream that is silent.
+const IDLE_TICKS: u32 = 5;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -62,6 +64,7 @@ pub(crate) struct Engine<S> {
     retries: HashMap<Token, Retry>,
     asked: HashSet<Token>,
     tick: Interval,
+    ticks: u32,
 }
 
 enum Input {
@@ -109,6 +112,7 @@ impl<S: Sink> Engine<S> {
             retries: HashMap::new(),
             asked: HashSet::new(),
             tick,
+            ticks: 0,
             remote,
         })
     }
@@ -200,6 +204,7 @@ impl<S: Sink> Engine<S> {
     async fn reload(&mut self, tables: Vec<(Token, String)>) -> Result<(), Error> {
         self.changes = None;
         self.joiner.clear();
+        self.assets.forget();
         self.sink.rollback().await?;
         for record in std::mem::take(&mut self.open).undo() {
             self.tables.restore(record);
@@ -227,10 +232,12 @@ impl<S: Sink> Engine<S> {
             }
             self.unsaved = false;
         }
-        let Some(mark) = self.tables.mark().filter(|mark| mark.seq > mark.verified_seq) else {
+        self.ticks += 1;
+        let Some(mark) = self.tables.mark().filter(|_| self.changes.is_some()) else {
             return Ok(());
         };
-        if self.changes.is_none() {
+        // Also now and then when nothing comes: nothing can come of a stream that was created anew.
+        if mark.seq == mark.verified_seq && !self.ticks.is_multiple_of(IDLE_TICKS) {
             return Ok(());
         }
         // Asked after the messages were read: if it still begins before them, nothing was missing between.
@@ -241,8 +248,8 @@ impl<S: Sink> Engine<S> {
                 if !gaps.is_empty() {
                     return self.reload(gaps).await;
                 }
+                self.unsaved |= mark.seq > mark.verified_seq;
                 self.tables.verified(mark.seq);
-                self.unsaved = true;
             }
         }
         Ok(())

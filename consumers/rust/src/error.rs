@@ -28,8 +28,6 @@ pub enum ErrorKind {
     Protocol,
     /// The local copy cannot be written.
     Sink,
-    /// The gateway cannot make a snapshot.
-    Snapshot,
 }
 
 /// Why a consumer ended.
@@ -43,8 +41,6 @@ pub enum Error {
     Protocol { subject: String, sequence: u64, reason: String },
     #[error(transparent)]
     Sink(#[from] SinkError),
-    #[error("snapshot of {table}: {message} ({code})")]
-    Snapshot { table: String, code: String, message: String, retry_after_s: Option<u64> },
 }
 
 impl Error {
@@ -54,7 +50,6 @@ impl Error {
             Error::Nats { .. } => ErrorKind::Nats,
             Error::Protocol { .. } => ErrorKind::Protocol,
             Error::Sink(_) => ErrorKind::Sink,
-            Error::Snapshot { .. } => ErrorKind::Snapshot,
         }
     }
 

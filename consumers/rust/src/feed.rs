@@ -36,6 +36,8 @@ pub(crate) struct Delivery {
     pub payload: Bytes,
     /// Messages that the stream held behind this one when it was sent.
     pub pending: u64,
+    /// The first of another stream of the same name: revisions count anew.
+    pub rewound: bool,
 }
 
 /// What to read.
@@ -46,6 +48,8 @@ pub(crate) struct Source {
     pub subjects: Vec<String>,
     /// All that `subjects` may be part of, `cdc.>` say.
     pub everything: &'static str,
+    /// Whether to begin at the first message if the stream turns out to be another of the same name.
+    pub rewinds: bool,
 }
 
 /// The reading end. The reading stops when it is dropped.
@@ -65,7 +69,9 @@ impl Feed {
     /// Reads from the message with sequence `next` on.
     pub fn open(source: Source, next: u64) -> Feed {
         let (sender, queue) = mpsc::channel(QUEUE_MESSAGES);
-        let task = tokio::spawn(Reading { source, next, consumer_seq: 0 }.run(sender));
+        let task = tokio::spawn(
+            Reading { source, next, consumer_seq: 0, created: None, rewound: false }.run(sender),
+        );
         Feed { queue, task }
     }
 
@@ -90,6 +96,9 @@ struct Reading {
     next: u64,
     /// Of the last message; the server numbers what it sends without gaps.
     consumer_seq: u64,
+    /// When the stream was created, as far as it was asked for.
+    created: Option<i128>,
+    rewound: bool,
 }
 
 impl Reading {
@@ -117,8 +126,25 @@ impl Reading {
         }
     }
 
+    /// Whoever wipes a server does not tell.
+    async fn rewind_if_new(&mut self) -> Result<(), String> {
+        let Source { jetstream, stream, .. } = &self.source;
+        let handle = jetstream.get_stream_no_info(stream).await.map_err(|e| e.to_string())?;
+        let info = handle.get_info().await.map_err(|e| e.to_string())?;
+        let created = info.created.unix_timestamp_nanos();
+        let known = *self.created.get_or_insert(created);
+        if known != created || info.state.last_sequence + 1 < self.next {
+            tracing::warn!(stream, "the stream was created anew: reading it from its beginning");
+            (self.created, self.next, self.rewound) = (Some(created), 1, true);
+        }
+        Ok(())
+    }
+
     async fn messages(&mut self) -> Result<pull::Stream, String> {
-        let Source { jetstream, stream, subjects, everything } = &self.source;
+        if self.source.rewinds {
+            self.rewind_if_new().await?;
+        }
+        let Source { jetstream, stream, subjects, everything, .. } = &self.source;
         let filter_subjects = if subjects.len() > FILTERS_MAX {
             vec![(*everything).to_owned()]
         } else {
@@ -178,6 +204,7 @@ impl Reading {
             let delivery = Delivery {
                 seq: info.stream_sequence,
                 pending: info.pending,
+                rewound: std::mem::take(&mut self.rewound),
                 subject: message.message.subject.to_string(),
                 headers: message.message.headers.unwrap_or_default(),
                 payload: message.message.payload,

@@ -53,17 +53,35 @@ impl Remote {
 
     pub fn cdc(&self, subjects: Vec<String>) -> Source {
         let (jetstream, stream) = (self.jetstream.clone(), self.names.cdc.clone());
-        Source { jetstream, stream, subjects, everything: walgate_wire::subjects::CDC_ALL }
+        Source {
+            jetstream,
+            stream,
+            subjects,
+            everything: walgate_wire::subjects::CDC_ALL,
+            rewinds: false,
+        }
     }
 
     pub fn init(&self, subjects: Vec<String>) -> Source {
         let (jetstream, stream) = (self.jetstream.clone(), self.names.init.clone());
-        Source { jetstream, stream, subjects, everything: walgate_wire::subjects::INIT_ALL }
+        Source {
+            jetstream,
+            stream,
+            subjects,
+            everything: walgate_wire::subjects::INIT_ALL,
+            rewinds: true,
+        }
     }
 
     pub fn schemas(&self, subjects: Vec<String>) -> Source {
         let stream = SCHEMAS_STREAM.to_owned();
-        Source { jetstream: self.jetstream.clone(), stream, subjects, everything: "$KV.schemas.>" }
+        Source {
+            jetstream: self.jetstream.clone(),
+            stream,
+            subjects,
+            everything: "$KV.schemas.>",
+            rewinds: true,
+        }
     }
 
     pub async fn extent(&self, stream: &str) -> Result<StreamExtent, Error> {

@@ -111,13 +111,13 @@ impl Copy {
         (!columns.is_empty()).then_some(columns)
     }
 
-    /// Every row as one canonical text.
+    /// Every row, each value as its canonical text.
     pub(super) async fn rows(
         &self,
         table: &TableName,
         columns: &[CopyColumn],
         shape: &Shape,
-    ) -> Option<Vec<String>> {
+    ) -> Option<Vec<Vec<String>>> {
         let list: Vec<_> = columns.iter().map(|column| quote(&column.name)).collect();
         let sql = format!("select {} from {}", list.join(", "), self.local(table));
         let types: Vec<Type> = columns.iter().map(|column| shape.ty(&column.name)).collect();
@@ -141,7 +141,7 @@ impl Copy {
                     let cell = |((cell, column), ty): ((&Option<String>, &CopyColumn), &Type)| {
                         postgres_cell(&column.ty, ty, cell.as_deref())
                     };
-                    cells.map(cell).collect::<Vec<_>>().join(" | ")
+                    cells.map(cell).collect()
                 };
                 Some(rows(client, &sql).await?.into_iter().map(row).collect())
             }

@@ -200,7 +200,8 @@ on_each_postgres! {
             "begin; insert into a values (2, 2); savepoint s; insert into a values (3, 3); rollback to s; insert into a values (4, 4);
              savepoint t; update a set v = 40 where id = 4; release t; commit;",
             "begin; insert into a values (9, 9); rollback;",
-            "begin; insert into a values (5, 5); prepare transaction 'walgate-test'; commit prepared 'walgate-test';",
+            "begin; insert into a values (5, 5); prepare transaction 'walgate-test';",
+            "commit prepared 'walgate-test'",
             "begin; update a set v = v + 1; delete from a where id = 2; insert into a values (2, 22); update a set id = 6 where id = 5; commit;",
             "begin; truncate a cascade; insert into a values (1, 100); insert into b values (1, 1, 100); commit;",
             "insert into a select i, i from generate_series(100, 20000) i;",

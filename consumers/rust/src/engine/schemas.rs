@@ -62,6 +62,9 @@ impl Schemas {
 
 impl<S: Sink> Engine<S> {
     pub(super) async fn on_schema(&mut self, delivery: &Delivery) -> Result<(), Error> {
+        if delivery.rewound {
+            self.assets.forget();
+        }
         let key = delivery.subject.strip_prefix(SCHEMAS_PREFIX).unwrap_or_default();
         if key == EpochRecord::KEY {
             self.on_epoch(delivery)?;

@@ -32,7 +32,7 @@ fn history(schema: &Schema, seeds: &[(u8, u8, u8)], rows: &mut Vec<Vec<V>>) -> V
         let value = |name: &str, n: u8| match name {
             "a" => V::Int(i64::from(n % 8)),
             "b" => s(["", "x", "'\"\\\t\n", "né€😀"][usize::from(n / 8 % 4)]),
-            _ if n % 5 == 0 && key.len() < 3 => V::Nil,
+            _ if n.is_multiple_of(5) => V::Nil,
             _ => s(&format!("c{n}")),
         };
         let row: Vec<V> = schema.columns.iter().map(|c| value(&c.name, x)).collect();
@@ -49,9 +49,17 @@ fn history(schema: &Schema, seeds: &[(u8, u8, u8)], rows: &mut Vec<Vec<V>>) -> V
             }
             (8..=11, Some(at)) => dids.push(Did::Delete(old_of(&rows.remove(at)))),
             (12..=14, Some(at)) if !taken => {
-                // The key moves, or without one the whole row.
-                let old = std::mem::replace(&mut rows[at], row.clone());
-                dids.push(Did::Update { row, unchanged: vec![], old: Some(old_of(&old)) });
+                // The key moves, or without one the whole row; `c` may not have travelled.
+                let old = rows[at].clone();
+                let c = schema.columns.iter().position(|c| c.name == "c").unwrap();
+                let (mut new, mut sent, mut unchanged) = (row.clone(), row, vec![]);
+                if y % 2 == 0 {
+                    new[c] = old[c].clone();
+                    sent[c] = V::Nil;
+                    unchanged.push(c);
+                }
+                rows[at] = new;
+                dids.push(Did::Update { row: sent, unchanged, old: Some(old_of(&old)) });
             }
             (_, Some(at)) => {
                 // Only `c` changes, or nothing does; `c` may be one that did not travel.

@@ -126,7 +126,8 @@ async fn sqlite_speed() {
     text_key[0] = "*id text";
     let mut composite = ORDER;
     composite[1] = "*user_id bigint";
-    let shapes: [(&str, [&str; 8], fn(i64) -> Vec<V>); 3] = [
+    type Make = fn(i64) -> Vec<V>;
+    let shapes: [(&str, [&str; 8], Make); 3] = [
         ("sqlite, integer key", ORDER, order),
         ("sqlite, text key", text_key, |id| {
             let mut row = order(id);

@@ -39,10 +39,8 @@ pub struct Site {
 impl Site {
     /// Blocks for about two seconds, most of them for Postgres to make its data directory.
     pub fn open(wanted: &Wanted) -> Result<Site> {
-        const SET_UP: &str =
-            "run `cargo xtask setup` in the source tree: it fetches what is missing";
-        let postgres = find_postgres(wanted.postgres_bin.as_deref()).context(SET_UP)?;
-        let nats = find_nats(wanted.nats_server.as_deref()).context(SET_UP)?;
+        let postgres = find_postgres(wanted.postgres_bin.as_deref())?;
+        let nats = find_nats(wanted.nats_server.as_deref())?;
         let found =
             format!("PostgreSQL {} and nats-server {}", postgres.bin.version, nats.bin.version);
         if let Some(dir) = &wanted.dir {

@@ -48,7 +48,7 @@ fn missing_extra_and_different_rows_are_named() {
     assert_eq!(
         compare(&[0], &source, &replica),
         [
-            difference(Kind::Missing, "3001", vec![]),
+            difference(Kind::Missing, "3000", vec![]),
             difference(Kind::Extra, "200", vec![]),
             difference(Kind::Different, "100", vec![2])
         ]

@@ -63,7 +63,9 @@ impl PostgresSide {
         let snapshot: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
         let (table, filter) = describe(&exporter, &postgres.publication, schema).await?;
         let relations = snapshot::relations(client, &table).await?;
-        let reader = SnapshotReader::open(catalog::open(postgres).await?, &snapshot).await?;
+        let reader =
+            SnapshotReader::open(catalog::open(postgres).await?, &snapshot, &table).await?;
+        let reader = reader.context("the table is being altered at this moment; compare again")?;
         let renderer = Renderer::new(catalog::open(postgres).await?);
         Ok(PostgresSide {
             columns: compared_columns(&table, schema, forms)?,

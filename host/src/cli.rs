@@ -41,6 +41,16 @@ enum Command {
     Demo(commands::demo::Args),
 }
 
+impl Cli {
+    /// What is logged unless `WALGATE_LOG` says otherwise: everything of note where the log is all there is to see.
+    pub fn log_filter(&self) -> &'static str {
+        match self.command {
+            Command::Run(_) | Command::Replicate(_) => "info,async_nats=warn,tokio_postgres=warn",
+            _ => "warn",
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct RunArgs {
     /// Configuration file [default: walgate.toml if there is one]

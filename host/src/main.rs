@@ -4,15 +4,18 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
-use walgate_host::cli::{self, Cli};
+use walgate_host::{
+    cli::{self, Cli},
+    commands,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("WALGATE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn,tokio_postgres=warn"));
+    let filter =
+        EnvFilter::try_from_env("WALGATE_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(commands::log::lines)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();

@@ -92,7 +92,11 @@ impl DictionaryFolder {
     }
 
     fn watcher(&self, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-        let on_event = move |_: notify::Result<notify::Event>| {
+        let on_event = move |event: notify::Result<notify::Event>| {
+            // Reading a file is an event, too: ours would wake us for ever.
+            if event.is_ok_and(|event| event.kind.is_access()) {
+                return;
+            }
             // A full channel already means "look again".
             let _ = events.try_send(());
         };

@@ -73,6 +73,11 @@ impl Program {
     ) -> Program {
         let file = File::options().create(true).append(true).open(log).expect("a log file");
         let mut command = dying_with_us(program);
+        // Ours would be refused as unknown configuration.
+        let ours = std::env::vars_os().map(|(name, _)| name);
+        ours.filter(|name| name.to_string_lossy().starts_with("WALGATE_TEST_")).for_each(|name| {
+            command.env_remove(name);
+        });
         command.args(args).envs(env.iter().cloned()).stdin(Stdio::null());
         command.stdout(file.try_clone().expect("one more handle")).stderr(file);
         // Ctrl-C is for the test, which then takes its programs with it.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::program;
 
-/// Generous: a loaded machine is not a bug.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Generous: a loaded machine is not a bug. `WALGATE_TEST_PATIENCE_SECONDS` sets another.
+const PATIENCE_SECONDS: u64 = 120;
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Looks until it sees, and returns what it saw. An `Err` says what was seen instead. A program that ended
@@ -24,7 +24,10 @@ async fn wait<T, L>(what: String, caller: &'static std::panic::Location<'static>
 where
     L: AsyncFnMut() -> Result<T, String>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    let seconds = std::env::var("WALGATE_TEST_PATIENCE_SECONDS");
+    let seconds =
+        seconds.map_or(PATIENCE_SECONDS, |text| text.parse().expect("a number of seconds"));
+    let deadline = Instant::now() + Duration::from_secs(seconds);
     let mut pause = Duration::from_millis(5);
     loop {
         let reason = match look().await {

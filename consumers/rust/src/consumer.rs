@@ -119,8 +119,13 @@ pub async fn connect(url: &str) -> Result<async_nats::Client, Error> {
         .name("walgate-consumer")
         .retry_on_initial_connect()
         .max_reconnects(None);
-    let connected = with_credentials(options, url).connect(url).await;
-    connected.map_err(|e| Error::nats(format!("connecting to {}", shown(url)), e))
+    let servers: Result<Vec<async_nats::ServerAddr>, _> =
+        url.split(',').map(|server| server.trim().parse()).collect();
+    let servers = servers.map_err(|e| Error::Configuration(format!("NATS URL: {e}")))?;
+    // One account for all servers of a cluster: that of the first.
+    let first = url.split(',').next().unwrap_or_default().trim();
+    let connected = with_credentials(options, first).connect(servers).await;
+    connected.map_err(|e| Error::nats(format!("connecting to {}", shown(first)), e))
 }
 
 /// Takes `user:password@` or `token@` out of a NATS URL; the client itself does not look for them there.

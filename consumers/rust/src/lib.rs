@@ -3,6 +3,22 @@
 //! A [`Consumer`] follows the published protocol (`docs/PROTOCOL.md`) step by step: schema, dictionary,
 //! snapshot, changes. Rows and position are kept together in a [`Sink`], so it goes on where it was, also
 //! after being killed. Nothing here knows the gateway or its database.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), walgate_consumer::Error> {
+//! use walgate_consumer::{Consumer, SqliteSink};
+//!
+//! let consumer = Consumer::builder()
+//!     .nats("nats://localhost:4222")
+//!     .table("public.users")
+//!     .table("orders")
+//!     .sink(SqliteSink::new("edge.db"))
+//!     .build()
+//!     .await?;
+//! let shutdown = std::future::pending();
+//! consumer.run(shutdown).await
+//! # }
+//! ```
 
 mod assets;
 mod consumer;

@@ -116,3 +116,44 @@ impl<'a, T: FromValue<'a>> FromValue<'a> for Option<T> {
         if value.is_nil() { Some(None) } else { T::from_value(column, value).map(Some) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use walgate_wire::{Identity, Lsn, TableName, TableState};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_read_by_name_and_type() {
+        let column = |name: &str, oid| Column {
+            name: name.into(),
+            type_name: format!("oid {oid}"),
+            oid,
+            attnum: 1,
+            nullable: true,
+            key: false,
+        };
+        let name = TableName::new("public", "t");
+        let schema = Schema {
+            table: name.to_string(),
+            token: name.token(),
+            revision: 1,
+            state: TableState::Live,
+            columns: vec![column("id", 20), column("email", 25), column("born", 1082)],
+            key: vec![],
+            identity: Identity::Full,
+            old: vec![],
+            guest: None,
+            lsn: Lsn(0),
+            reason: None,
+        };
+        let values = [Value::Int(7), Value::Nil, Value::Int(0)];
+        let row = Row::new(&schema, &values);
+        assert_eq!(row.get::<i64>("id"), Ok(7));
+        assert_eq!(row.get::<Option<&str>>("email"), Ok(None));
+        assert_eq!(row.get::<String>("born").unwrap(), "1970-01-01");
+        assert!(row.get::<&str>("email").is_err());
+        let missing = row.get::<i64>("age").unwrap_err().to_string();
+        assert_eq!(missing, "column age: there is no such column");
+    }
+}

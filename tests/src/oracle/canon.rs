@@ -6,6 +6,7 @@
 //! | float4, float8 | REAL; NaN is TEXT; −0 is 0 |
 //! | bytea | BLOB |
 //! | arrays, composites, hstore, vector | TEXT: JSON |
+//! | money | TEXT, a plain decimal |
 //! | all else | TEXT as Postgres prints it |
 
 use rusqlite::types::ValueRef;
@@ -29,6 +30,7 @@ pub fn source(ty: &Type, text: Option<&str>) -> String {
         Type::Int => format!("integer {text}"),
         Type::Float4 | Type::Float8 => float(parsed(ty, text)),
         Type::Bytes => format!("blob {}", text.trim_start_matches("\\x")),
+        Type::Money => format!("text {}", text.replace(['$', ','], "")),
         Type::Json | Type::Text => format!("text {text}"),
     }
 }
@@ -83,6 +85,8 @@ fn nested(tree: &Tree) -> String {
     match tree {
         Tree::Null => NULL.to_owned(),
         Tree::Leaf(ty @ (Type::Float4 | Type::Float8), text) => float(parsed(ty, text)),
+        // In JSON, the JSON null inside an array cannot be told from NULL.
+        Tree::Leaf(Type::Json, text) if text == "null" => NULL.to_owned(),
         Tree::Leaf(Type::Json, text) => match serde_json::from_str::<Json>(text) {
             Ok(json) => json.to_string(),
             Err(_) => format!("not JSON: {text}"),

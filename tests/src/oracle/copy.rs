@@ -126,12 +126,7 @@ impl Copy {
                 let mut statement = connection.as_ref()?.prepare(&sql).ok()?;
                 let cells = |row: &rusqlite::Row<'_>| {
                     let cell = |(index, ty)| Ok(canon::sqlite(ty, row.get_ref(index)?));
-                    Ok(types
-                        .iter()
-                        .enumerate()
-                        .map(cell)
-                        .collect::<rusqlite::Result<Vec<_>>>()?
-                        .join(" | "))
+                    types.iter().enumerate().map(cell).collect::<rusqlite::Result<Vec<_>>>()
                 };
                 statement.query_map([], cells).ok()?.collect::<Result<_, _>>().ok()
             }

@@ -16,6 +16,8 @@ pub enum Type {
     Float8,
     Bytes,
     Json,
+    /// As an exact decimal, without its currency.
+    Money,
     /// As Postgres prints it.
     Text,
     Array(Box<Type>),
@@ -89,6 +91,7 @@ fn load_type<'a>(
             ("701", ..) => Type::Float8,
             ("17", ..) => Type::Bytes,
             ("114" | "3802", ..) => Type::Json,
+            ("790", ..) => Type::Money,
             (_, "d", _) => load_type(database, &base).await,
             (_, "c", _) => Type::Composite(load_fields(database, &relation).await),
             (_, _, "hstore") => Type::Hstore,

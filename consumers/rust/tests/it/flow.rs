@@ -104,7 +104,7 @@ async fn same(publisher: &Publisher, path: &Path, tables: &[&str]) {
 }
 
 struct World {
-    _nats: walgate_servers::PrivateNats,
+    nats: walgate_servers::PrivateNats,
     url: String,
     publisher: Publisher,
     dir: tempfile::TempDir,
@@ -124,7 +124,7 @@ async fn world(rows: i64) -> World {
         (1..=rows)
             .for_each(|id| publisher.silently(table, &insert(id, &format!("name {id}"), 100)));
     }
-    World { url: nats.url(), _nats: nats, publisher, dir: tempfile::tempdir().unwrap() }
+    World { url: nats.url(), nats, publisher, dir: tempfile::tempdir().unwrap() }
 }
 
 impl World {
@@ -261,6 +261,35 @@ async fn lost_changes_mean_loading_again() {
     publisher.begin_epoch(2).await;
     publisher.silently("orders", &set(5, "five", 5));
     publisher.transaction(&[("users", set(6, "six", 6))]).await;
+    same(publisher, &path, &["users", "orders"]).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_may_restart_or_lose_everything() {
+    let mut world = world(10).await;
+    let path = world.path();
+    let running = start(&world.url, &path, &["users", "orders"]).await;
+    same(&world.publisher, &path, &["users", "orders"]).await;
+    let snapshots = world.publisher.snapshots();
+    world.nats.kill9().unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.nats.start_again().unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let publisher = &world.publisher;
+    publisher.transaction(&[("users", set(1, "after", 1))]).await;
+    same(publisher, &path, &["users", "orders"]).await;
+    assert_eq!(publisher.snapshots(), snapshots);
+
+    let schemas = ["users", "orders"].map(|table| publisher.schema(table));
+    publisher.wipe().await;
+    publisher.begin_epoch(2).await;
+    for schema in schemas {
+        publisher.put_schema(schema).await;
+    }
+    publisher.silently("orders", &set(2, "lost", 2));
+    same(publisher, &path, &["users", "orders"]).await;
+    publisher.transaction(&[("users", set(3, "new", 3))]).await;
     same(publisher, &path, &["users", "orders"]).await;
     running.stop().await;
 }

@@ -103,6 +103,14 @@ impl Publisher {
         self.create_streams().await;
     }
 
+    /// Everything that the server had, as if its disk had been lost.
+    pub async fn wipe(&self) {
+        for stream in ["CDC", "INIT", "REQUESTS", "KV_schemas", "KV_dictionaries"] {
+            self.jetstream.delete_stream(stream).await.unwrap();
+        }
+        self.create_streams().await;
+    }
+
     pub async fn purge_changes(&self) {
         self.jetstream.get_stream("CDC").await.unwrap().purge().await.unwrap();
     }

@@ -43,6 +43,12 @@ pub async fn metas(broker: &Broker) -> Vec<Message> {
     of_kind(broker, "init.meta.").await
 }
 
+/// How many messages `INIT` has ever stored.
+pub async fn stored(broker: &Broker) -> u64 {
+    let stream = broker.jetstream().get_stream("INIT").await.expect("the stream is there");
+    stream.cached_info().state.last_sequence
+}
+
 /// Waits for the refusal of a table.
 pub async fn error(broker: &Broker, token: &str) -> InitError {
     let subject = format!("init.error.{token}");

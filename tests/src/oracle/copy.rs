@@ -49,15 +49,14 @@ impl Copy {
         value.first()?.as_ref()?.parse().ok()
     }
 
-    /// Sums of one column of two tables, in one snapshot of a reader.
-    pub async fn sums(&self, a: &str, b: &str, column: &str) -> Option<(i64, i64)> {
-        let row = self
-            .one(&format!(
-                "select (select sum({column}) from {a}), (select sum({column}) from {b})"
-            ))
-            .await?;
+    /// Sums of one column of two tables, and something that is different in (almost) every state of the first,
+    /// in one snapshot of a reader.
+    pub async fn sums(&self, a: &str, b: &str, column: &str) -> Option<(i64, i64, i64)> {
+        let sum = |table| format!("(select sum({column}) from {table})");
+        let mark = format!("(select sum({column} * ({column} % 1000) * id) from {a})");
+        let row = self.one(&format!("select {}, {}, {mark}", sum(a), sum(b))).await?;
         let number = |index: usize| row.get(index)?.as_ref()?.parse().ok();
-        Some((number(0)?, number(1)?))
+        Some((number(0)?, number(1)?, number(2)?))
     }
 
     /// One row as texts; none if the query fails.

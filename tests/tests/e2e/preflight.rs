@@ -52,7 +52,8 @@ on_each_postgres! {
     async fn full_slots_are_told(server) {
         let own = Arc::new(Server::start(server.bin(), &[("max_replication_slots", "1")]));
         let site = Site::new(&own).await;
-        site.sql("create table t (id int primary key); select pg_create_logical_replication_slot('others', 'pgoutput')").await;
+        site.sql("create table t (id int primary key)").await;
+        site.sql("select pg_create_logical_replication_slot('others', 'pgoutput')").await;
         refused(&site, site.gateway(&["t"]), 3, &["max_replication_slots", "pg_replication_slots"]).await;
     }
 }
@@ -87,9 +88,9 @@ on_newest_postgres! {
     async fn what_others_made_is_respected(server) {
         let site = Site::new(&server).await;
         let slot = site.slot();
-        site.sql(&format!("create table t (id int primary key); create table theirs (id int primary key);
-            create publication walgate for table theirs;
-            select pg_create_logical_replication_slot('{slot}', 'test_decoding')")).await;
+        site.sql("create table t (id int primary key); create table theirs (id int primary key);
+                  create publication walgate for table theirs").await;
+        site.sql(&format!("select pg_create_logical_replication_slot('{slot}', 'test_decoding')")).await;
         let ended = site.gateway(&["t"]).run_to_end();
         assert_eq!(ended.code, Some(3));
         assert!(ended.output.contains(&slot) && ended.output.contains("test_decoding"), "{}", ended.output);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use rand::Rng;
 use tokio::time::MissedTickBehavior;
 use walgate_host::{
-    commands::demo::shop::{Row, Rows, STATUSES, Shop, now_micros, time},
+    commands::demo::shop::{Row, Rows, Shop, now_micros, time},
     config::Postgres,
     source::catalog::Catalog,
 };
@@ -84,7 +84,7 @@ async fn fill(site: &Site, table: &str, rows: &mut Rows) -> Result<()> {
 }
 
 fn order(rows: &mut Rows, id: i64, at: i64) -> Row {
-    let status = if rows.chance(90) { "delivered" } else { rows.pick(STATUSES) };
+    let status = if rows.chance(90) { "delivered" } else { rows.status() };
     rows.order(id, ROWS, PRODUCTS, at, status)
 }
 
@@ -104,7 +104,7 @@ pub async fn write_changes(site: &Site, count: i64) -> Result<()> {
             ),
             40..70 => format!(
                 "update orders set status = '{}', updated_at = '{}', tracking_id = coalesce(tracking_id, '{}') where id = {some}",
-                rows.pick(STATUSES),
+                rows.status(),
                 time(now),
                 rows.uuid()
             ),

@@ -70,10 +70,11 @@ impl Site {
 
     /// Kills or stops the server, starts it again and connects anew. Only for a server of the test's own.
     pub async fn restart_postgres(&mut self, kill: bool) {
-        let mut server = self.database.server().process();
-        let stopped = if kill { server.kill9() } else { server.stop_fast() };
-        stopped.and_then(|()| server.start_again()).expect("Postgres starts again");
-        drop(server);
+        {
+            let mut server = self.database.server().process();
+            let stopped = if kill { server.kill9() } else { server.stop_fast() };
+            stopped.and_then(|()| server.start_again()).expect("Postgres starts again");
+        }
         self.database.reconnect().await;
     }
 

@@ -61,8 +61,7 @@ pub async fn error(broker: &Broker, token: &str) -> InitError {
 impl Site {
     /// The latest snapshot of a table; asks for one.
     pub async fn snapshot(&self, token: &str) -> Snapshot {
-        let before = metas(&self.broker).await.len();
-        let known = starts(&self.broker).await.last().map_or(0, |start| start.sequence);
+        let before = stored(&self.broker).await;
         eventually("a snapshot is asked for", async || {
             if request(&self.broker, token).await { Ok(()) } else { Err("refused".to_owned()) }
         })
@@ -70,8 +69,8 @@ impl Site {
         let subject = subjects::init_meta(&Token::parse(token).expect("a token"));
         let meta = eventually("the snapshot is complete", async || {
             let metas = of_kind(&self.broker, &subject).await;
-            let last = metas.into_iter().next_back().filter(|meta| meta.sequence > known);
-            last.ok_or(format!("{before} metas before"))
+            let last = metas.into_iter().next_back().filter(|meta| meta.sequence > before);
+            last.ok_or(format!("none after message {before}"))
         })
         .await;
         let meta: InitMeta = from_msgpack(&meta.payload).expect("init.meta");

@@ -53,7 +53,14 @@ const EDGES: &[Edge] = &[
     Edge { what: &["zstd::", "rmp::", "rmp_serde", "zstd_safe"], allowed: &["wire/"] },
     Edge {
         what: &["std::env", "env::var", "env::args"],
-        allowed: &["host/src/config", "host/src/cli", "xtask/", "servers/", "tests/"],
+        allowed: &[
+            "host/src/config",
+            "host/src/cli",
+            "xtask/",
+            "servers/",
+            "tests/",
+            "consumers/rust/tests/",
+        ],
     },
     Edge { what: &["rusqlite::"], allowed: &["consumers/", "host/src/commands/", "tests/"] },
 ];

@@ -142,33 +142,35 @@ fn operations() -> Vec<u8> {
     writer.out
 }
 
+/// Around every change of form.
+const INTS: [i64; 21] = [
+    0,
+    1,
+    127,
+    128,
+    255,
+    256,
+    65_535,
+    65_536,
+    4_294_967_295,
+    4_294_967_296,
+    i64::MAX,
+    -1,
+    -32,
+    -33,
+    -128,
+    -129,
+    -32_768,
+    -32_769,
+    -2_147_483_648,
+    -2_147_483_649,
+    i64::MIN,
+];
+
 /// One insert for each value.
 fn values() -> Vec<u8> {
     let mut writer = ChangeWriter::default();
     writer.transaction(Lsn(1), 1, 0);
-    let ints = [
-        0,
-        1,
-        127,
-        128,
-        255,
-        256,
-        65_535,
-        65_536,
-        4_294_967_295,
-        4_294_967_296,
-        i64::MAX,
-        -1,
-        -32,
-        -33,
-        -128,
-        -129,
-        -32_768,
-        -32_769,
-        -2_147_483_648,
-        -2_147_483_649,
-        i64::MIN,
-    ];
     let texts = ["", "a", "é", "日本語 🦀", "quote \" backslash \\ newline \n nul-free"];
     let lengths = [31, 32, 255, 256].map(|len| "x".repeat(len));
     let mut cells: Vec<Vec<u8>> = vec![];
@@ -180,7 +182,7 @@ fn values() -> Vec<u8> {
     cell(&|out| pack::nil(out));
     cell(&|out| pack::bool(out, false));
     cell(&|out| pack::bool(out, true));
-    ints.iter().for_each(|&i| cell(&|out| pack::int(out, i)));
+    INTS.iter().for_each(|&i| cell(&|out| pack::int(out, i)));
     for f in [0.0, -0.0, 1.0, 0.1, 1e300, 5e-324, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         cell(&|out| pack::f64_bits(out, f.to_be_bytes()));
         cell(&|out| pack::f32_bits(out, (f as f32).to_be_bytes()));

@@ -9,5 +9,5 @@ mod names;
 mod preflight;
 mod schema_changes;
 mod snapshots;
-mod types;
+mod type_matrix;
 mod vectors;

@@ -91,12 +91,20 @@ pub async fn take(
     let cdc_sequence = last_sequence(gateway).await?;
     let postgres = &gateway.config.postgres;
     let mut catalog = Catalog::connect(postgres).await?;
-    let found = catalog.current(&table.name, token.clone(), Lsn(0)).await?;
     let waiting = |waiting: &crate::source::watermark::Waiting| {
         tracing::warn!(table = %token, snapshot_id, "{waiting}");
     };
-    let client = catalog::open(postgres).await?;
-    let exported = ExportedSnapshot::take(client, &found.0, waiting).await?;
+    let (found, exported) = loop {
+        let found = catalog.current(&table.name, token.clone(), Lsn(0)).await?;
+        let client = catalog::open(postgres).await?;
+        let exported = ExportedSnapshot::take(client, &found.0, waiting).await?;
+        // What was altered before the lock was there is in the snapshot, and changes up to then count as seen:
+        // rows that were read by an older shape would lose a column for good.
+        let now = catalog::load_table(exported.client(), &postgres.publication, &table.name).await?;
+        if now.is_some_and(|now| now.same_shape(&found.1)) {
+            break (found, exported);
+        }
+    };
     let estimated_rows = found.1.estimated_rows;
     let plan = plan(gateway, found, &exported, snapshot_id).await?;
     let start = start_message(&plan, &exported, epoch, cdc_sequence, estimated_rows);

@@ -15,7 +15,7 @@ use walgate_wire::{Lsn, XidWindow};
 
 use super::{
     ErrorKind, SourceError,
-    catalog::{ColumnType, TableVersion},
+    catalog::TableVersion,
     snapshot::{SnapshotReader, quoted_table},
 };
 
@@ -62,10 +62,11 @@ impl fmt::Display for Waiting {
 
 impl ExportedSnapshot {
     /// `client` becomes the exporting connection. The table is locked against ALTER and TRUNCATE (ACCESS SHARE)
-    /// before the snapshot is taken, because neither respects snapshots, and its columns are compared with
-    /// `table`. `on_wait` is called every few seconds while other transactions have to end.
+    /// before the snapshot is taken, because neither respects snapshots. `on_wait` is called every few seconds
+    /// while other transactions have to end.
     ///
-    /// The caller notes the change stream's last sequence before.
+    /// The caller notes the change stream's last sequence before, and sees to it that the table was not altered
+    /// between its reading the catalog and the lock.
     pub async fn take(
         client: Client,
         table: &TableVersion,
@@ -86,7 +87,6 @@ impl ExportedSnapshot {
                 window.xmin
             )));
         }
-        check_shape(&client, table).await?;
         Ok(ExportedSnapshot { name: row.get(0), watermark, window, client })
     }
 
@@ -219,28 +219,6 @@ fn describe(error: &SourceError) -> String {
         }
         None => error.to_string(),
     }
-}
-
-async fn check_shape(client: &Client, table: &TableVersion) -> Result<(), SourceError> {
-    let query = "SELECT attnum, attname::text, atttypid FROM pg_catalog.pg_attribute
-        WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
-    let rows = client
-        .query(query, &[&table.relid])
-        .await
-        .map_err(SourceError::query("read the columns of a table"))?;
-    let is = |(named, column): (&walgate_wire::Column, &ColumnType)| {
-        rows.iter().any(|row| {
-            row.get::<_, i16>(0) == named.attnum
-                && row.get::<_, &str>(1) == named.name
-                && row.get::<_, u32>(2) == column.oid
-        })
-    };
-    if table.schema.columns.iter().zip(&table.columns).all(is) {
-        return Ok(());
-    }
-    let what =
-        "its columns were altered while a snapshot began; ask for the snapshot again".to_owned();
-    Err(SourceError::Table { table: table.name.to_string(), what })
 }
 
 /// `xmin:xmax:xip,xip,…` as `pg_snapshot` prints itself.

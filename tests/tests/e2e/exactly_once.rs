@@ -28,14 +28,14 @@ fn order(n: u64) -> String {
          insert into lines select currval('orders_id_seq'), i, 'article ' || i from generate_series(1, {}) i;",
         n % 5
     );
-    if n % 7 == 0 {
+    if n.is_multiple_of(7) {
         sql += "update orders set total = total + 1 where id = currval('orders_id_seq') - 3;
                 delete from lines where order_id = currval('orders_id_seq') - 5;";
     }
     if n % 50 == 49 {
         sql += "truncate lines;";
     }
-    sql + if n % 11 == 0 { "rollback;" } else { "commit;" }
+    sql + if n.is_multiple_of(11) { "rollback;" } else { "commit;" }
 }
 
 /// None while NATS does not answer.

@@ -103,6 +103,12 @@ impl TableInfo {
         }
     }
 
+    /// All but statistics.
+    pub fn same_shape(&self, other: &TableInfo) -> bool {
+        let shape = |info: &TableInfo| TableInfo { estimated_rows: 0, pages: 0, leaves: vec![], ..info.clone() };
+        shape(self) == shape(other)
+    }
+
     /// For [`schema_change`](super::schema_change): whether a column that appears in the stream may hold values in
     /// rows that were there before.
     pub fn fills(&self, attnum: i16) -> bool {

@@ -100,7 +100,8 @@ pub async fn take(
         let exported = ExportedSnapshot::take(client, &found.0, waiting).await?;
         // What was altered before the lock was there is in the snapshot, and changes up to then count as seen:
         // rows that were read by an older shape would lose a column for good.
-        let now = catalog::load_table(exported.client(), &postgres.publication, &table.name).await?;
+        let now =
+            catalog::load_table(exported.client(), &postgres.publication, &table.name).await?;
         if now.is_some_and(|now| now.same_shape(&found.1)) {
             break (found, exported);
         }

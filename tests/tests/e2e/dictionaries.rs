@@ -50,6 +50,9 @@ const INSERT: &str = "insert into users (email, likes) select 'user' || i || '@e
 
 on_newest_postgres! {
     async fn two_hundred_dictionaries_and_every_message_stays_readable(server) {
+        if !walgate_tests::thorough() {
+            return;
+        }
         let site = site(&server).await;
         let gateway = site.gateway(&["users"]).start().await;
         let audit = Audit::begin(&site.database).await;
@@ -78,6 +81,9 @@ on_newest_postgres! {
     }
 
     async fn a_bad_file_leaves_the_old_one_and_is_reported_once(server) {
+        if !walgate_tests::thorough() {
+            return;
+        }
         let site = site(&server).await;
         let folder = site.dictionaries();
         let good = dictionary(1);

@@ -96,6 +96,9 @@ on_each_postgres! {
     }
 
     async fn the_gateway_is_killed_inside_a_large_transaction(server) {
+        if !walgate_tests::thorough() {
+            return;
+        }
         let site = shop(&server).await;
         let mut gateway = site.gateway(&NAMES).start().await;
         let audit = Audit::begin(&site.database).await;

@@ -1,6 +1,8 @@
 //! SQL connections: the same session settings on each, no timeouts that a role may have.
 
-use tokio_postgres::{Client, Config, NoTls};
+use std::io;
+
+use tokio_postgres::{Client, Config, NoTls, config::Host};
 
 use crate::source::{
     SourceError,
@@ -26,7 +28,7 @@ pub async fn connect(config: &Config) -> Result<Client, SourceError> {
         config.application_name("walgate");
     }
     let (client, connection) =
-        config.connect(NoTls).await.map_err(SourceError::query("connect to Postgres"))?;
+        config.connect(NoTls).await.map_err(|source| failed(&config, source))?;
     // Ends when the client is dropped.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -35,4 +37,37 @@ pub async fn connect(config: &Config) -> Result<Client, SourceError> {
     });
     client.query(NO_TIMEOUTS, &[]).await.map_err(SourceError::query("set session settings"))?;
     Ok(client)
+}
+
+/// A server that answers has its own words; one that does not is named.
+fn failed(config: &Config, source: tokio_postgres::Error) -> SourceError {
+    if source.code().is_some() {
+        return SourceError::Sql { what: "connect to Postgres", source };
+    }
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(folder)) => folder.display().to_string(),
+        None => "localhost".to_owned(),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    SourceError::Connect { target: format!("{host}:{port}"), source: io::Error::other(source) }
+}
+
+/// The server's words if it answered; where it was sought if it did not.
+fn not_connected(config: &Config, error: tokio_postgres::Error) -> SourceError {
+    if error.as_db_error().is_some() {
+        return SourceError::query("connect to Postgres")(error);
+    }
+    let name = |host: &Host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    };
+    let ports = config.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+    let hosts = config.get_hosts().iter().enumerate();
+    let targets: Vec<_> = hosts.map(|(i, host)| format!("{}:{}", name(host), port(i))).collect();
+    let said = error.to_string();
+    let source =
+        std::io::Error::other(error.into_source().map_or(said, |source| source.to_string()));
+    SourceError::Connect { target: targets.join(", "), source }
 }

@@ -105,7 +105,12 @@ impl TableInfo {
 
     /// All but statistics.
     pub fn same_shape(&self, other: &TableInfo) -> bool {
-        let shape = |info: &TableInfo| TableInfo { estimated_rows: 0, pages: 0, leaves: vec![], ..info.clone() };
+        let shape = |info: &TableInfo| TableInfo {
+            estimated_rows: 0,
+            pages: 0,
+            leaves: vec![],
+            ..info.clone()
+        };
         shape(self) == shape(other)
     }
 

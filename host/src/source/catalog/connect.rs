@@ -52,22 +52,3 @@ fn failed(config: &Config, source: tokio_postgres::Error) -> SourceError {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     SourceError::Connect { target: format!("{host}:{port}"), source: io::Error::other(source) }
 }
-
-/// The server's words if it answered; where it was sought if it did not.
-fn not_connected(config: &Config, error: tokio_postgres::Error) -> SourceError {
-    if error.as_db_error().is_some() {
-        return SourceError::query("connect to Postgres")(error);
-    }
-    let name = |host: &Host| match host {
-        Host::Tcp(name) => name.clone(),
-        Host::Unix(path) => path.display().to_string(),
-    };
-    let ports = config.get_ports();
-    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-    let hosts = config.get_hosts().iter().enumerate();
-    let targets: Vec<_> = hosts.map(|(i, host)| format!("{}:{}", name(host), port(i))).collect();
-    let said = error.to_string();
-    let source =
-        std::io::Error::other(error.into_source().map_or(said, |source| source.to_string()));
-    SourceError::Connect { target: targets.join(", "), source }
-}

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod epoch;
 pub mod gateway;
+pub mod guest;
 pub mod http;
 pub mod kv;
 pub mod ledger;

@@ -61,4 +61,6 @@ pub struct Outcome {
 #[cfg(test)]
 mod programs;
 #[cfg(test)]
+mod test_support;
+#[cfg(test)]
 mod tests;

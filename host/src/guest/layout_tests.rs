@@ -109,13 +109,13 @@ fn values_of_each_kind() {
     assert_eq!(ok(3802, b"\x01{}"), b"{}");
     assert_eq!(ok(2950, &[9; 16]), [9; 16]);
     assert_eq!(ok(1083, &5i64.to_be_bytes()), word(5));
-    // 2000-01-01 in numeric's binary form: 12.50.
     let numeric = [0, 2, 0, 0, 0, 0, 0, 2, 0, 12, 0x13, 0x88];
     assert_eq!(ok(1700, &numeric), b"12.50");
     let mood = Type { oid: 16_500, kind: catalog::Kind::Enum };
     assert_eq!(laid(mood, b"happy").unwrap(), b"happy");
     let array = Type { oid: 1009, kind: catalog::Kind::Array(Box::new(Type::base(25))) };
-    assert_eq!(laid(array, &[0; 12]).unwrap(), [0x90], "an empty array in MessagePack");
+    let empty = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25];
+    assert_eq!(laid(array, &empty).unwrap(), [0x90], "an empty array in MessagePack");
 }
 
 #[test]

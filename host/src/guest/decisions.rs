@@ -122,9 +122,7 @@ pub fn decode<'a>(bytes: &'a [u8], shape: &Shape<'_>) -> Result<Decisions<'a>, G
     let errors = answer.errors(errors, rows)?;
     let columns = shape.columns.iter().enumerate().map(|(index, expected)| {
         let entry = HEADER + index * DIRECTORY_ENTRY;
-        answer
-            .column(entry, rows, expected)
-            .map_err(|what| Garbage::Column { column: index, what })
+        answer.column(entry, rows, expected).map_err(|what| Garbage::Column { column: index, what })
     });
     Ok(Decisions { verdicts, errors, columns: columns.collect::<Result<_, _>>()? })
 }
@@ -212,8 +210,7 @@ impl<'a> Answer<'a> {
     }
 
     fn errors(self, count: usize, rows: usize) -> Result<Vec<(usize, &'a str)>, Garbage> {
-        let entries =
-            self.section("errors", self.u32(20), count.saturating_mul(ERROR_ENTRY))?;
+        let entries = self.section("errors", self.u32(20), count.saturating_mul(ERROR_ENTRY))?;
         let (entries, _) = entries.as_chunks::<ERROR_ENTRY>();
         let read = |entry: &[u8; ERROR_ENTRY]| {
             let entry = Answer(entry);

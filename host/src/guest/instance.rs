@@ -10,9 +10,7 @@ use std::{
 
 use wasmtime::{
     ResourceLimiter, Store, StoreContextMut, Trap,
-    component::{
-        ComponentExportIndex, ComponentNamedList, Func, InstancePre, Lift, Linker, Lower,
-    },
+    component::{ComponentExportIndex, ComponentNamedList, Func, InstancePre, Lift, Linker, Lower},
 };
 
 use super::{
@@ -153,9 +151,7 @@ impl Code {
                 Err(failure(&self.shared, &mut store, &error, START))
             }
             Err(error) => match store.data_mut().memory.take_refused() {
-                Some(asked) => {
-                    Err(CallFailure::OutOfMemory { asked, limit: limits.memory_bytes })
-                }
+                Some(asked) => Err(CallFailure::OutOfMemory { asked, limit: limits.memory_bytes }),
                 None => Err(CallFailure::Start(format!("{error:#}"))),
             },
         }

@@ -18,7 +18,11 @@ const ADDED_ATTNUM_FIRST: i16 = -2000;
 const ADDED_ATTNUMS: u64 = 30_000;
 
 /// The table's columns in their order without the hidden ones, then the added ones.
-pub(super) fn cells(table: &TableVersion, patches: &[Patch], hidden: &HashSet<usize>) -> Vec<Cells> {
+pub(super) fn cells(
+    table: &TableVersion,
+    patches: &[Patch],
+    hidden: &HashSet<usize>,
+) -> Vec<Cells> {
     let of_table = (0..table.columns.len()).filter(|index| !hidden.contains(index)).map(|input| {
         let replaces = |patch: &Patch| patch.replaces.is_some_and(|(index, _)| index == input);
         match patches.iter().position(replaces) {
@@ -59,11 +63,12 @@ pub(super) fn output(
     });
     let columns = cells.iter().map(|cells| match *cells {
         Cells::Input(input) => table.columns[input].clone(),
-        Cells::Replaced { input, patch } => column_type(patches[patch].ty, table.columns[input].key),
+        Cells::Replaced { input, patch } => {
+            column_type(patches[patch].ty, table.columns[input].key)
+        }
         Cells::Added { patch } => column_type(patches[patch].ty, false),
     });
-    let place =
-        |&old: &u32| cells.iter().position(|cells| cells.input() == Some(old as usize));
+    let place = |&old: &u32| cells.iter().position(|cells| cells.input() == Some(old as usize));
     let old = table.schema.old.iter().filter_map(place).map(|index| index as u32).collect();
     let schema = Schema {
         revision: 0,

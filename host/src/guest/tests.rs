@@ -122,7 +122,7 @@ fn a_change_that_leaves_the_filter_is_a_delete() {
 #[test]
 fn a_trap_says_why() {
     let message = always_fails(&Program::process(answer(), "(unreachable)"));
-    let expected = "guest test fails on change 0/10/1 of public.t: its process trapped: wasm \
+    let expected = "guest test fails on change 0/10#1 of public.t: its process trapped: wasm \
                     `unreachable` instruction executed; mend the guest, or set on_guest_error of the table";
     assert_eq!(message, expected);
     let message =
@@ -150,7 +150,8 @@ fn an_endless_loop_is_interrupted() {
 fn an_endless_loop_in_plan_is_interrupted() {
     let plan = Some("(loop $ever (br $ever)) (unreachable)".to_owned());
     let error = try_bind(&Program { plan, ..Program::keeping(answer()) }).err().unwrap();
-    let expected = "its plan took longer than 50 ms; raise guests.batch_ms if that is how long it needs";
+    let expected =
+        "its plan took longer than 50 ms; raise guests.batch_ms if that is how long it needs";
     assert_eq!(error.to_string(), expected);
     a_good_guest_goes_on();
 }
@@ -159,7 +160,10 @@ fn an_endless_loop_in_plan_is_interrupted() {
 fn memory_is_bounded() {
     let body = "(drop (call $alloc (i32.const 100000000))) (unreachable)";
     let message = always_fails(&Program::process(answer(), body));
-    assert!(message.contains("ran out of memory: it asked for 96 MiB, the limit is 4 MiB"), "{message}");
+    assert!(
+        message.contains("ran out of memory: it asked for 96 MiB, the limit is 4 MiB"),
+        "{message}"
+    );
     let more = "(memory $more 1000)".to_owned();
     let error = try_bind(&Program { more, ..Program::keeping(answer()) }).err().unwrap();
     assert!(error.to_string().contains("memory"), "{error}");
@@ -173,7 +177,7 @@ fn a_batch_larger_than_its_memory_is_cut() {
     assert_eq!(outcome.batch.len(), 2, "one by one they fit");
     let larger = "x".repeat(5 << 20);
     let error = run(&bound, inserts(&["x", &larger]), OnGuestError::Halt).unwrap_err().to_string();
-    assert!(error.contains("change 0/10/2"), "{error}");
+    assert!(error.contains("change 0/10#2"), "{error}");
     assert!(error.contains("its rows take 6 MiB, more than its memory of 4 MiB"), "{error}");
     let outcome = run(&bound, inserts(&["x", &larger, "y"]), OnGuestError::Drop).unwrap();
     assert_eq!(show(&outcome.batch), ["+ 0,x,·", "+ 2,y,·"]);
@@ -213,7 +217,10 @@ fn an_answer_has_a_size() {
     let body = "(call $ok (i32.const 0) (i32.const 2000000))";
     let more = "(func $grow (drop (memory.grow (i32.const 40)))) (start $grow)".to_owned();
     let message = always_fails(&Program { more, ..Program::process(answer(), body) });
-    assert!(message.contains("answered with 2000000 bytes, at most 1048576 are allowed"), "{message}");
+    assert!(
+        message.contains("answered with 2000000 bytes, at most 1048576 are allowed"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -245,7 +252,7 @@ fn a_plan_that_does_not_fit_is_explained() {
 fn a_promise_never_to_drop_is_kept() {
     let bound = bind(&Program::deciding(Answer { filters: false, ..answer() }));
     let error = run(&bound, inserts(&["x", "D"]), OnGuestError::Halt).unwrap_err().to_string();
-    assert!(error.contains("change 0/10/2"), "{error}");
+    assert!(error.contains("change 0/10#2"), "{error}");
     assert!(error.contains("its plan says that it never drops any"), "{error}");
     let outcome = run(&bound, inserts(&["x", "D"]), OnGuestError::Drop).unwrap();
     assert_eq!((show(&outcome.batch), outcome.failed.len()), (vec!["+ 0,x,·".into()], 1));
@@ -256,7 +263,7 @@ fn an_error_of_a_row_stops_that_row() {
     let bound = bind(&Program::deciding(answer()));
     let values = ["x", "E", "y"];
     let error = run(&bound, inserts(&values), OnGuestError::Halt).unwrap_err().to_string();
-    assert!(error.contains("change 0/10/2 of public.t: the guest says that it cannot"), "{error}");
+    assert!(error.contains("change 0/10#2 of public.t: the guest says that it cannot"), "{error}");
     let outcome = run(&bound, inserts(&values), OnGuestError::DeadLetter).unwrap();
     assert_eq!(show(&outcome.batch), ["+ 0,x,·", "+ 2,y,·"]);
     let failed = &outcome.failed[0];
@@ -284,7 +291,7 @@ fn poison_rows_are_found() {
         values[at] = "P";
     }
     let error = run(&bound, inserts(&values), OnGuestError::Halt).unwrap_err().to_string();
-    assert!(error.contains("fails on change 0/10/1 of public.t: its process trapped"), "{error}");
+    assert!(error.contains("fails on change 0/10#1 of public.t: its process trapped"), "{error}");
     let outcome = run(&bound, inserts(&values), OnGuestError::DeadLetter).unwrap();
     let failed: Vec<usize> = outcome.failed.iter().map(|failed| failed.index).collect();
     assert_eq!(failed, [0, 417, 418, 999]);
@@ -313,7 +320,7 @@ fn a_poison_row_of_a_snapshot_is_found() {
 fn a_guest_that_fails_on_everything_stops_its_table() {
     let bound = bind(&Program::deciding(answer()));
     let error = run(&bound, inserts(&["P"; 400]), OnGuestError::Drop).unwrap_err().to_string();
-    assert!(error.contains("fails on more than 17 rows of one batch"), "{error}");
+    assert!(error.contains("fails on 17 rows of one batch"), "{error}");
 }
 
 #[test]
@@ -344,16 +351,12 @@ fn logs_are_bounded() {
 }
 
 #[test]
-fn a_plan_depends_on_its_table_alone() {
-    // Each instance plans once; the second finds what the first left in no memory: time would be needed, or
-    // luck. What can differ is simulated by a plan that fails in a fresh instance only after a trap.
+fn a_batch_of_another_table_is_refused() {
     let bound = bind(&Program::deciding(answer()));
-    assert_eq!(run(&bound, inserts(&["x"]), OnGuestError::Halt).unwrap().batch.len(), 1);
     let other: std::sync::Arc<TableVersion> =
         test_support::table(&[("id", crate::source::catalog::Type::base(23))], Identity::Default);
-    let error = bound
-        .run(RowBatch::new(other), &mut Rendered::default(), OnGuestError::Halt)
-        .unwrap_err();
+    let error =
+        bound.run(RowBatch::new(other), &mut Rendered::default(), OnGuestError::Halt).unwrap_err();
     assert!(error.to_string().contains("does not fit what its guest was bound to"), "{error}");
 }
 

@@ -96,3 +96,10 @@ impl Schema {
         self.key.iter().filter_map(index).collect()
     }
 }
+
+impl Guest {
+    /// Enough of the hash to tell guests apart, for a header.
+    pub fn short(&self) -> &str {
+        self.sha256.get(..12).unwrap_or(&self.sha256)
+    }
+}

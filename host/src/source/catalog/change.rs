@@ -39,12 +39,15 @@ pub fn schema_change(
     }
     let before: HashMap<i16, &Column> =
         old.columns.iter().map(|column| (column.attnum, column)).collect();
+    let guest_changed = old.guest != new.guest;
     let last = before.keys().copied().max().unwrap_or(0);
     let reason = new.columns.iter().find_map(|column| match before.get(&column.attnum) {
         Some(before) => retyped(before, column),
         None if old.columns.iter().any(|before| before.name == column.name) => {
             Some(format!("column {} was dropped and added again", column.name))
         }
+        // A guest adds it, or does not hide it any more: what that means for copies is configured.
+        None if column.attnum < 0 || (guest_changed && column.attnum <= last) => None,
         None => filled(column, last, &has_default),
     });
     reason.map_or(SchemaChange::Compatible, SchemaChange::NeedsReseed)

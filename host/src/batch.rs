@@ -131,6 +131,50 @@ impl RowBatch {
         }
     }
 
+    /// The batch as another version of its table shows it: cells and changes index into its bytes as ever.
+    /// `copied_rows`: how many rows the cells are, if they came from a COPY.
+    pub fn with_rows(
+        self,
+        table: Arc<TableVersion>,
+        cells: Vec<Cell>,
+        changes: Vec<Change>,
+        copied_rows: usize,
+    ) -> Self {
+        RowBatch { table, cells, changes, copied_rows, ..self }
+    }
+
+    /// One change, or one row of a COPY, as a batch of its own.
+    pub fn only(&self, index: usize) -> RowBatch {
+        let mut one = RowBatch::new(Arc::clone(&self.table));
+        let Some(change) = self.changes.get(index) else {
+            let first = (index * self.table.columns.len()) as u32;
+            if index < self.copied_rows {
+                one.push_cells(self, first);
+                one.copied_rows = 1;
+            }
+            return one;
+        };
+        let old = change.old.map(|first| one.push_cells(self, first));
+        let new = change.new.map(|first| one.push_cells(self, first));
+        one.txns.push(*self.txn(change));
+        one.changes.push(Change { txn: 0, old, new, ..*change });
+        one
+    }
+
+    fn push_cells(&mut self, of: &RowBatch, first: u32) -> u32 {
+        let at = self.cells.len() as u32;
+        for &cell in of.row_at(first) {
+            let start = self.bytes.len() as u32;
+            self.bytes.extend_from_slice(of.cell_bytes(cell).unwrap_or_default());
+            self.cells.push(match cell {
+                Cell::Binary { len, .. } => Cell::Binary { start, len },
+                Cell::Text { len, .. } => Cell::Text { start, len },
+                other => other,
+            });
+        }
+        at
+    }
+
     /// Empties the batch for reuse with `table` and keeps its buffers.
     pub fn clear(&mut self, table: Arc<TableVersion>) {
         self.table = table;

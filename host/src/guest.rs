@@ -1,0 +1,64 @@
+//! Guests: per-table WebAssembly that decides which rows and columns leave, and what they hold.
+//!
+//! An [`Engine`] loads files into [`Module`]s; a module bound to a table version is a [`Bound`], which turns
+//! batches of that version into batches of its output. Where files and batches come from, and what a halted
+//! table means, is not known here. Only `engine`, `instance` and `calls` know the wasm runtime.
+
+mod apply;
+mod calls;
+pub mod decisions;
+mod engine;
+mod failure;
+mod images;
+mod instance;
+mod interface;
+mod isolate;
+pub mod kind;
+mod layout;
+mod leaving;
+mod limits;
+mod output;
+mod plan;
+mod pool;
+mod reading;
+mod settled;
+mod ticker;
+
+use std::time::Duration;
+
+pub use engine::{Engine, Module};
+pub use failure::{CallFailure, FailedRow, GuestError, GuestFailure, Place};
+pub use interface::InterfaceError;
+pub use limits::Limits;
+pub use plan::PlanError;
+pub use pool::Bound;
+
+use crate::batch::RowBatch;
+
+/// What happens to rows that a guest fails on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnGuestError {
+    /// The batch does not leave.
+    #[default]
+    Halt,
+    /// They are left out and handed back.
+    DeadLetter,
+    /// They are left out.
+    Drop,
+}
+
+/// A batch as it leaves its guest.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of the output's table version; may be empty.
+    pub batch: RowBatch,
+    /// Changes and copied rows that left not at all, or as the deletion of what was there; failed ones included.
+    pub dropped: u64,
+    pub failed: Vec<FailedRow>,
+    pub took: Duration,
+}
+
+#[cfg(test)]
+mod programs;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! The interface's types as the runtime passes them, and the way from and to those that the rest knows.
+//!
+//! Field for field guest-sdk/wit/guest.wit. What they mean is not known here.
+
+use std::collections::BTreeMap;
+
+use walgate_wire::Identity;
+use wasmtime::component::{ComponentType, Lift, Lower};
+
+use super::{
+    kind,
+    plan::{Answer, self},
+};
+use crate::source::catalog::TableVersion;
+
+#[derive(Clone, Copy, ComponentType, Lower)]
+#[component(enum)]
+#[repr(u8)]
+enum Kind {
+    #[component(name = "boolean")]
+    Boolean,
+    #[component(name = "integer")]
+    Integer,
+    #[component(name = "float")]
+    Float,
+    #[component(name = "text")]
+    Text,
+    #[component(name = "bytes")]
+    Bytes,
+    #[component(name = "uuid")]
+    Uuid,
+    #[component(name = "timestamp")]
+    Timestamp,
+    #[component(name = "date")]
+    Date,
+    #[component(name = "time")]
+    Time,
+    #[component(name = "packed")]
+    Packed,
+}
+
+impl From<kind::Kind> for Kind {
+    fn from(kind: kind::Kind) -> Kind {
+        match kind {
+            kind::Kind::Boolean => Kind::Boolean,
+            kind::Kind::Integer => Kind::Integer,
+            kind::Kind::Float => Kind::Float,
+            kind::Kind::Text => Kind::Text,
+            kind::Kind::Bytes => Kind::Bytes,
+            kind::Kind::Uuid => Kind::Uuid,
+            kind::Kind::Timestamp => Kind::Timestamp,
+            kind::Kind::Date => Kind::Date,
+            kind::Kind::Time => Kind::Time,
+            kind::Kind::Packed => Kind::Packed,
+        }
+    }
+}
+
+#[derive(Clone, ComponentType, Lower)]
+#[component(record)]
+struct Column {
+    name: String,
+    #[component(name = "type-name")]
+    type_name: String,
+    kind: Kind,
+    nullable: bool,
+    key: bool,
+}
+
+#[derive(Clone, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Table {
+    name: String,
+    columns: Vec<Column>,
+    #[component(name = "old-rows")]
+    old_rows: bool,
+    parameters: Vec<(String, String)>,
+}
+
+impl Table {
+    pub(super) fn new(table: &TableVersion, parameters: &BTreeMap<String, String>) -> Table {
+        let column = |(column, kind): (&walgate_wire::Column, kind::Kind)| Column {
+            name: column.name.clone(),
+            type_name: column.type_name.clone(),
+            kind: kind.into(),
+            nullable: column.nullable,
+            key: column.key,
+        };
+        Table {
+            name: table.name.to_string(),
+            columns: plan::kinds(table).map(column).collect(),
+            old_rows: table.schema.identity == Identity::Full,
+            parameters: parameters.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+}
+
+#[derive(Clone, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Description {
+    pub(super) name: String,
+    pub(super) version: String,
+}
+
+#[derive(Clone, ComponentType, Lift)]
+#[component(record)]
+struct Read {
+    column: String,
+    unchanged: bool,
+}
+
+#[derive(Clone, ComponentType, Lift)]
+#[component(record)]
+struct Output {
+    column: String,
+    #[component(name = "type-name")]
+    type_name: String,
+    nullable: bool,
+}
+
+#[derive(Clone, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Plan {
+    reads: Vec<Read>,
+    hides: Vec<String>,
+    replaces: Vec<Output>,
+    adds: Vec<Output>,
+    filters: bool,
+}
+
+impl From<Plan> for Answer {
+    fn from(plan: Plan) -> Answer {
+        let outputs = |outputs: Vec<Output>| {
+            let output = |output: Output| {
+                let Output { column, type_name, nullable } = output;
+                plan::Output { column, type_name, nullable }
+            };
+            outputs.into_iter().map(output).collect()
+        };
+        Answer {
+            reads: plan.reads.into_iter().map(|read| (read.column, read.unchanged)).collect(),
+            hides: plan.hides,
+            replaces: outputs(plan.replaces),
+            adds: outputs(plan.adds),
+            filters: plan.filters,
+        }
+    }
+}
+
+/// Of the imported `log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+pub(super) enum Level {
+    #[component(name = "debug")]
+    Debug,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "error")]
+    Error,
+}

@@ -1,0 +1,131 @@
+//! A guest that is bound to one table: its plan, and its instances, which wait here between batches.
+//!
+//! What is done with a batch is `isolate`'s business.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use walgate_wire::{Guest, Schema};
+
+use super::{
+    Limits,
+    calls::Table,
+    engine::Module,
+    failure::{CallFailure, GuestError},
+    instance::{Code, Instance},
+    layout::{Buffer, Layout},
+    plan::Plan,
+};
+use crate::{
+    batch::RowBatch,
+    pack::{Rendered, RowError},
+    source::catalog::TableVersion,
+};
+
+/// Instances that wait; more are only needed while more tasks than these work on one table.
+const IDLE_MAX: usize = 8;
+
+/// A guest at work for one table version.
+pub struct Bound {
+    pub(super) plan: Plan,
+    pub(super) layout: Layout,
+    pub(super) guest: Guest,
+    code: Arc<Code>,
+    told: Table,
+    names: (Arc<str>, Arc<str>),
+    idle: Mutex<Vec<Worker>>,
+}
+
+/// An instance that knows its table, and the buffer that batches are laid out in for it.
+pub(super) struct Worker {
+    pub(super) instance: Instance,
+    pub(super) buffer: Buffer,
+}
+
+impl Module {
+    /// Tells the guest of a table and checks what it plans. Blocks for as long as the guest thinks.
+    pub fn bind(
+        &self,
+        table: Arc<TableVersion>,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Bound, GuestError> {
+        let guest = self.description().clone();
+        let names: (Arc<str>, Arc<str>) =
+            (Arc::from(&*guest.name), Arc::from(table.name.to_string()));
+        let told = Table::new(&table, parameters);
+        let (instance, answer) = self.code.plan(names.clone(), &told)?;
+        let answer = answer.map_err(|reason| GuestError::Refused {
+            guest: guest.name.clone(),
+            table: table.name.to_string(),
+            reason,
+        })?;
+        let plan = Plan::new(Arc::clone(&table), answer, guest.clone());
+        let plan = plan.map_err(|source| GuestError::Plan {
+            guest: guest.name.clone(),
+            table: table.name.to_string(),
+            source,
+        })?;
+        let idle = Mutex::new(vec![Worker { instance, buffer: Buffer::default() }]);
+        let layout = Layout::new(&plan);
+        Ok(Bound { layout, plan, guest, code: Arc::clone(&self.code), told, names, idle })
+    }
+}
+
+impl Bound {
+    /// The table as it leaves the guest. Revision, state and position are the caller's to set.
+    pub fn output(&self) -> &Arc<TableVersion> {
+        &self.plan.output
+    }
+
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Sets what the batches that leave name as their schema: the output's, registered.
+    pub fn with_schema(&mut self, schema: Schema) {
+        let output = TableVersion { schema, ..(*self.plan.output).clone() };
+        self.plan.output = Arc::new(output);
+    }
+
+    /// Columns of the input whose unchanged cells have to be looked up before [`Bound::run`].
+    pub fn needs_values(&self) -> Vec<usize> {
+        self.plan.needs_values()
+    }
+
+    /// Whether batches have to go through [`Bound::collect`] before [`Bound::run`].
+    pub fn renders(&self) -> bool {
+        self.layout.renders()
+    }
+
+    /// Notes in `rendered` what the server has to print before the guest can read the batch.
+    pub fn collect(&self, batch: &RowBatch, rendered: &mut Rendered) -> Result<(), RowError> {
+        self.layout.collect(batch, rendered)
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.code.shared.limits
+    }
+
+    /// One that waits, or a fresh one.
+    pub(super) fn worker(&self) -> Result<Worker, CallFailure> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.map_or_else(|| self.fresh(), Ok)
+    }
+
+    pub(super) fn fresh(&self) -> Result<Worker, CallFailure> {
+        let (instance, answer) = self.code.plan(self.names.clone(), &self.told)?;
+        if answer.as_ref() != Ok(&self.plan.answer) {
+            return Err(CallFailure::PlanChanged);
+        }
+        Ok(Worker { instance, buffer: Buffer::default() })
+    }
+
+    pub(super) fn put_back(&self, worker: Worker) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX {
+            idle.push(worker);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Wasm programs for the tests of guests.

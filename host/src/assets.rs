@@ -27,7 +27,7 @@ pub struct Assets {
 }
 
 /// How the rows of a table may leave.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub enum Gate {
     /// As they are.
     #[default]
@@ -36,6 +36,16 @@ pub enum Gate {
     Guest(Arc<Module>),
     /// Not at all: the guest that the table needs is not there, and why.
     Shut(Arc<str>),
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Gate::Open => write!(f, "Open"),
+            Gate::Guest(module) => write!(f, "Guest({:?})", module.description()),
+            Gate::Shut(reason) => write!(f, "Shut({reason})"),
+        }
+    }
 }
 
 impl Gate {

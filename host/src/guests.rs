@@ -28,7 +28,6 @@ use crate::{
 const CANARY_BYTES: usize = 64 << 10;
 
 /// Where the guests of a running gateway come from.
-#[derive(Debug)]
 pub struct GuestShelf {
     gateway: Gateway,
     engine: Engine,

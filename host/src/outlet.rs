@@ -69,7 +69,7 @@ impl Outlet {
         let bound = module
             .bind(Arc::clone(&input), &table.guest.parameters)
             .map_err(|source| OutletError::Guest { table: name, source })?;
-        let output = Arc::new(bound.output().clone());
+        let output = bound.output().clone();
         let guest = Guarded {
             needed: bound.needs_values(),
             input: TablePacker::new(&input),

@@ -9,14 +9,14 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 
 use super::{
     kind,
-    plan::{Answer, self},
+    plan::{self, Answer},
 };
 use crate::source::catalog::TableVersion;
 
 #[derive(Clone, Copy, ComponentType, Lower)]
 #[component(enum)]
 #[repr(u8)]
-enum Kind {
+pub(super) enum Kind {
     #[component(name = "boolean")]
     Boolean,
     #[component(name = "integer")]
@@ -58,7 +58,7 @@ impl From<kind::Kind> for Kind {
 
 #[derive(Clone, ComponentType, Lower)]
 #[component(record)]
-struct Column {
+pub(super) struct Column {
     name: String,
     #[component(name = "type-name")]
     type_name: String,
@@ -104,14 +104,14 @@ pub(super) struct Description {
 
 #[derive(Clone, ComponentType, Lift)]
 #[component(record)]
-struct Read {
+pub(super) struct Read {
     column: String,
     unchanged: bool,
 }
 
 #[derive(Clone, ComponentType, Lift)]
 #[component(record)]
-struct Output {
+pub(super) struct Output {
     column: String,
     #[component(name = "type-name")]
     type_name: String,
@@ -151,6 +151,7 @@ impl From<Plan> for Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "the runtime makes them of what a guest passes")]
 pub(super) enum Level {
     #[component(name = "debug")]
     Debug,

@@ -52,14 +52,17 @@ struct Guarded {
 }
 
 impl Outlet {
+    /// For a table without a guest.
+    pub fn unguarded(input: TableVersion) -> Outlet {
+        let (packer, output) = (TablePacker::new(&input), input.into());
+        Outlet { guest: None, packer, output }
+    }
+
     /// Has the guest plan for the table's shape; blocks for as long as that takes.
     pub fn open(gate: &Gate, table: &Table, input: TableVersion) -> Result<Outlet, OutletError> {
         let name = input.name.to_string();
         let module = match gate {
-            Gate::Open => {
-                let (packer, output) = (TablePacker::new(&input), input.into());
-                return Ok(Outlet { guest: None, packer, output });
-            }
+            Gate::Open => return Ok(Outlet::unguarded(input)),
             Gate::Shut(reason) => {
                 return Err(OutletError::Shut { table: name, reason: Arc::clone(reason) });
             }

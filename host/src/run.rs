@@ -16,7 +16,7 @@ use walgate_wire::{Epoch, TableName, TableState};
 use crate::{
     assets::Assets,
     broker::{self, BrokerError, Streams},
-    config::{Config, Guests, Postgres},
+    config::{Config, Postgres},
     dictionaries,
     gateway::Gateway,
     guest::{Engine, GuestError, Limits},
@@ -115,7 +115,9 @@ pub async fn run(
     let mut dictionaries = dictionaries::folder(&gateway);
     dictionaries.load().await;
     tasks.spawn(dictionaries.follow());
-    let mut guests = guests::folder(&gateway, guest_engine(&gateway.config)?).await?;
+    let Config { guests: limits, data_dir, .. } = &gateway.config;
+    let engine = Engine::new(Limits::of(limits), Some(&data_dir.join("guests")))?;
+    let mut guests = guests::folder(&gateway, engine).await?;
     guests.load().await;
     tasks.spawn(guests.follow());
     let (stop_sender, stopped) = watch::channel(false);
@@ -170,14 +172,6 @@ fn start_nats(store_dir: &Path, port: u16) -> walgate_servers::Result<PrivateNat
         ..NatsOptions::default()
     };
     PrivateNats::start(&found.bin, options)
-}
-
-/// Compiled guests are kept in `data_dir`.
-fn guest_engine(config: &Config) -> Result<Engine, RunError> {
-    let Guests { memory_bytes, batch, module_bytes, output_bytes, log_lines_s, .. } = config.guests;
-    let limits =
-        Limits { memory_bytes, batch, module_bytes, output_bytes, log_lines_per_s: log_lines_s };
-    Ok(Engine::new(limits, Some(&config.data_dir.join("guests")))?)
 }
 
 /// Every configured table has a schema before anyone asks, behind the guest that is live from the start.

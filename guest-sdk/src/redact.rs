@@ -16,7 +16,9 @@ impl<'a> Masked<'a> {
     /// What it is written as, one behind the other.
     #[inline]
     pub(crate) fn parts(self) -> [&'a str; 3] {
-        let Some(at) = self.0.bytes().rposition(|byte| byte == b'@') else { return ["***", "", ""] };
+        let Some(at) = self.0.bytes().rposition(|byte| byte == b'@') else {
+            return ["***", "", ""];
+        };
         let first = self.0[..at].chars().next().map_or(0, char::len_utf8);
         [&self.0[..first], "***", &self.0[at..]]
     }

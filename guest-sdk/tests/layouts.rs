@@ -83,16 +83,16 @@ fn owned(cell: Option<Cell<Any<'_>>>) -> Value {
 }
 
 fn read_all(batch: &Batch<'_>) -> Vec<Vec<Value>> {
-    let views = AllColumns::open(batch).unwrap();
+    let views = AllColumns::open(batch).expect("all columns");
     (0..batch.rows())
-        .map(|row| AllColumns::read(&views, row).unwrap().iter().map(owned).collect())
+        .map(|row| AllColumns::read(&views, row).expect("a row").iter().map(owned).collect())
         .collect()
 }
 
 fn batch_of(rows: &[Cells]) -> Vec<u8> {
     let (table, plan) = table();
     let images: Vec<_> = rows.iter().map(|cells| Image { flags: 1, cells }).collect();
-    encode(&table, &plan, &images).unwrap()
+    encode(&table, &plan, &images).expect("values of these kinds")
 }
 
 /// Replaces by a text and adds a date: one column of each way of laying out.

@@ -173,15 +173,18 @@ fn kinds_rows() -> Vec<Change> {
         r#"{"op":"insert","new":{"n":1}}"#,
         r#"{"op":"update","new":{"n":2,"at":"infinity","d":"-infinity","c":"24:00:00"},"unchanged":["t","tags"]}"#,
     ];
-    lines.iter().map(|line| walgate_guest::test::change_of(&table, line).unwrap()).collect()
+    lines
+        .iter()
+        .map(|line| walgate_guest::test::change_of(&table, line).expect("a vector"))
+        .collect()
 }
 
 fn vector<T: Transform>(table: &Table, what: &str, changes: &[Change]) -> Json {
-    let (mut instance, plan) = Instance::<T>::plan(table).unwrap();
+    let (mut instance, plan) = Instance::<T>::plan(table).expect("a vector");
     let images = walgate_guest::test::images(table, changes);
-    let batch = encode(table, &plan, &images).unwrap();
-    let decisions = instance.process(&batch).unwrap();
-    let decided = Decided::decode(&decisions, table, &plan).unwrap();
+    let batch = encode(table, &plan, &images).expect("a vector");
+    let decisions = instance.process(&batch).expect("a vector");
+    let decided = Decided::decode(&decisions, table, &plan).expect("a vector");
     let reads: Vec<_> =
         plan.reads.iter().map(|r| json!({"column": r.column, "unchanged": r.unchanged})).collect();
     let outputs = |outputs: &[walgate_guest::Output]| -> Json {
@@ -260,9 +263,10 @@ fn damaged(bytes: &[u8], damage: &[(usize, &[u8], &str)]) -> Json {
 }
 
 fn refused_batches() -> Json {
-    let (_, plan) = Instance::<region>::plan(&people()).unwrap();
+    let (_, plan) = Instance::<region>::plan(&people()).expect("a vector");
     let rows = region_rows();
-    let batch = encode(&people(), &plan, &walgate_guest::test::images(&people(), &rows)).unwrap();
+    let batch =
+        encode(&people(), &plan, &walgate_guest::test::images(&people(), &rows)).expect("a vector");
     damaged(
         &batch,
         &[
@@ -277,11 +281,12 @@ fn refused_batches() -> Json {
 }
 
 fn refused_decisions() -> Json {
-    let (mut instance, plan) = Instance::<region>::plan(&people()).unwrap();
+    let (mut instance, plan) = Instance::<region>::plan(&people()).expect("a vector");
     let rows = region_rows();
-    let batch = encode(&people(), &plan, &walgate_guest::test::images(&people(), &rows)).unwrap();
-    let decisions = instance.process(&batch).unwrap();
-    let verdicts = u32::from_le_bytes(decisions[16..20].try_into().unwrap()) as usize;
+    let batch =
+        encode(&people(), &plan, &walgate_guest::test::images(&people(), &rows)).expect("a vector");
+    let decisions = instance.process(&batch).expect("a vector");
+    let verdicts = u32::from_le_bytes(decisions[16..20].try_into().expect("a vector")) as usize;
     damaged(
         &decisions,
         &[

@@ -119,12 +119,19 @@ macro_rules! displayed {
 
 displayed! {
     fmt::Arguments<'_> => Text Json Numeric;
-    Masked<'_> => Text;
     Decimal => Text Numeric;
     i16 => Numeric;
     i32 => Numeric;
     i64 => Numeric;
     u32 => Numeric;
+}
+
+impl Fits<types::Text> for Masked<'_> {
+    #[inline]
+    fn write(self, cell: Cell<'_>) {
+        let bytes = cell.column.bytes(cell.row);
+        self.parts().into_iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+    }
 }
 
 struct Text<'o>(&'o mut Vec<u8>);

@@ -12,14 +12,21 @@ pub fn mask(text: &str) -> Masked<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Masked<'a>(&'a str);
 
-impl fmt::Display for Masked<'_> {
+impl<'a> Masked<'a> {
+    /// What it is written as, one behind the other.
     #[inline]
+    pub(crate) fn parts(self) -> [&'a str; 3] {
+        let Some(at) = self.0.bytes().rposition(|byte| byte == b'@') else {
+            return ["***", "", ""];
+        };
+        let first = self.0[..at].chars().next().map_or(0, char::len_utf8);
+        [&self.0[..first], "***", &self.0[at..]]
+    }
+}
+
+impl fmt::Display for Masked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((local, domain)) = self.0.rsplit_once('@') else { return f.write_str("***") };
-        let first = local.chars().next().map_or(0, char::len_utf8);
-        f.write_str(&local[..first])?;
-        f.write_str("***@")?;
-        f.write_str(domain)
+        self.parts().into_iter().try_for_each(|part| f.write_str(part))
     }
 }
 

@@ -162,6 +162,15 @@ impl<T: Transform> Guest<T> {
     }
 }
 
+/// The rows of the batch that these changes make, in its order.
+pub fn images<'c>(table: &Table, changes: &'c [Change]) -> Vec<Image<'c>> {
+    let mut images = Vec::new();
+    for change in changes {
+        place(change, table, &mut images);
+    }
+    images
+}
+
 /// Which images of a batch belong to a change, of those that the guest is asked about.
 #[derive(Clone, Copy)]
 struct Place {

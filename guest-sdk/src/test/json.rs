@@ -28,7 +28,7 @@ pub fn change_of(table: &Table, line: &str) -> Result<Change, String> {
         Some(_) => Err(format!("{key} is an object, a member for each column")),
     };
     let (mut new, old) = (row("new")?, row("old")?);
-    if new.is_some() != takes_new || (op == Op::Delete) > old.is_some() {
+    if new.is_some() != takes_new || op == Op::Delete && old.is_none() {
         return Err("a delete has old; everything else has new".into());
     }
     for name in json.get("unchanged").and_then(Json::as_array).into_iter().flatten() {

@@ -210,10 +210,11 @@ fn explain(source: &str, error: &figment::Error) -> String {
 const PREFIX: &str = "WALGATE_";
 const FILE_SUFFIX: &str = "_FILE";
 /// Variables of this prefix that are not configuration: the file itself, the log filter, where set-up found servers.
-const NOT_CONFIG: [&str; 5] = [
+const NOT_CONFIG: [&str; 6] = [
     "WALGATE_CONFIG",
     "WALGATE_LOG",
     "WALGATE_CACHE",
+    "WALGATE_GUEST_FILES",
     "WALGATE_POSTGRES_BIN",
     "WALGATE_NATS_SERVER",
 ];

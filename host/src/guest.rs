@@ -51,4 +51,6 @@ pub struct Outcome {
 #[cfg(test)]
 mod programs;
 #[cfg(test)]
+mod test_support;
+#[cfg(test)]
 mod tests;

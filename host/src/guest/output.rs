@@ -80,10 +80,10 @@ const TYPES: [(OutputType, u32, &str, &[&str]); 16] = [
 const EPOCH_DAYS: i64 = 10_957;
 const DAY_MICROS: i64 = 86_400_000_000;
 const EPOCH_MICROS: i64 = EPOCH_DAYS * DAY_MICROS;
-/// 4713-11-24 BC and 294277-01-01 in days and microseconds since 2000: `DATETIME_MIN_JULIAN`, `END_TIMESTAMP`.
+/// 4713-11-24 BC in days and microseconds since 2000: `DATETIME_MIN_JULIAN`. The last timestamp lies beyond what
+/// microseconds since 1970 can say.
 const MIN_DAYS: i64 = -2_451_545;
 const MIN_MICROS: i64 = MIN_DAYS * DAY_MICROS;
-const END_MICROS: i64 = 9_223_371_331_200_000_000;
 /// 5874898-01-01 in days since 2000: `DATE_END_JULIAN`.
 const END_DAYS: i64 = 2_147_483_494 - 2_451_545;
 /// What numeric holds before and after its point.
@@ -197,7 +197,7 @@ fn timestamp(micros: i64) -> Result<i64, Misfit> {
         return Ok(micros);
     }
     let since_2000 = micros.checked_sub(EPOCH_MICROS);
-    since_2000.filter(|micros| (MIN_MICROS..END_MICROS).contains(micros)).ok_or(Misfit::TimeRange)
+    since_2000.filter(|micros| *micros >= MIN_MICROS).ok_or(Misfit::TimeRange)
 }
 
 fn date(days: i64) -> Result<i32, Misfit> {

@@ -86,7 +86,7 @@ fn what_does_not_fit_is_refused() {
     assert!(packed(Jsonb, Value::Text(r#""\\u0000""#)).is_ok());
     assert_eq!(refused(Time, Value::Integer(-1)), Misfit::TimeRange);
     assert_eq!(refused(Date, Value::Integer(1 << 40)), Misfit::TimeRange);
-    assert_eq!(refused(TimestampTz, Value::Integer(i64::MAX - 1)), Misfit::TimeRange);
+    assert_eq!(refused(TimestampTz, Value::Integer(i64::MIN / 2)), Misfit::TimeRange);
     for text in ["", "-", "1.", ".5", "+1", "1e5", " 1", "01", "1,0", "inf", "--1", "1.2.3"] {
         assert_eq!(refused(Numeric, Value::Text(text)), Misfit::NotNumeric, "{text:?}");
     }

@@ -85,7 +85,7 @@ def local(value: Any) -> Any:
 class Column:
     id: int | str  # what makes it the same column in another revision: attnum, or the name if there is none
     name: str
-    type: str
+    type: str  # and the oid of what its values are
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class Schema:
     def parse(raw: bytes, revision: int, token: str) -> Schema:
         m = unpack(raw)
         need(m["token"] == token, f"schema {token}@{revision} is of {m['token']}")
-        columns = [Column(c["attnum"] if c["attnum"] > 0 else c["name"], c["name"], c["type"]) for c in m["columns"]]
+        columns = [Column(c["attnum"] if c["attnum"] > 0 else c["name"], c["name"], f"{c['type']} {c.get('base_oid', c['oid'])}")
+                   for c in m["columns"]]  # fmt: skip
         key = [[c.name for c in columns].index(name) for name in m["key"]]
         need(all(0 <= i < len(columns) for i in m["old"]), "old: no such column")
         return Schema(raw, revision, m["state"], columns, key, m["old"], m["lsn"], m.get("reason") or "")

@@ -54,7 +54,9 @@ pub fn schema_change(
 }
 
 fn retyped(before: &Column, column: &Column) -> Option<String> {
-    let changed = before.oid != column.oid || before.type_name != column.type_name;
+    let changed = before.oid != column.oid
+        || before.value_oid() != column.value_oid()
+        || before.type_name != column.type_name;
     changed.then(|| {
         format!(
             "column {} changed its type from {} to {}",
@@ -81,7 +83,15 @@ mod tests {
 
     fn column(attnum: i16, name: &str, type_name: &str) -> Column {
         let (name, type_name) = (name.to_owned(), type_name.to_owned());
-        Column { name, type_name, oid: 23, attnum, nullable: attnum != 1, key: attnum == 1 }
+        Column {
+            name,
+            type_name,
+            oid: 23,
+            base_oid: None,
+            attnum,
+            nullable: attnum != 1,
+            key: attnum == 1,
+        }
     }
 
     fn schema(columns: Vec<Column>) -> Schema {

@@ -245,7 +245,7 @@ on_newest_postgres! {
         shows(&site, &replica, "leaving", "orders").await;
         // `walgate verify` judges by the same guest.
         let verified = walgate_tests::program::run("walgate", &[
-            "verify", "--source", &site.database.url(), "--replica", &replica.target.to_string(),
+            "verify", "--source", &site.database.url(), "--replica", &replica.target.url(),
             "--config", &site.config().display().to_string(),
         ]);
         assert!(verified.status.success(), "{verified:?}");

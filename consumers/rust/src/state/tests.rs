@@ -1,7 +1,7 @@
 //! Tables by example, and a model: whatever is loaded when and killed where, each change counts once.
 
 use proptest::prelude::*;
-use walgate_wire::{Change, Column, Identity, Op};
+use walgate_wire::{Change, Column, Identity, InitStart, Op};
 
 use super::*;
 

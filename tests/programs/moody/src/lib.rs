@@ -4,12 +4,12 @@
 use walgate_guest::prelude::*;
 
 #[derive(Columns)]
-pub struct Row<'a> {
+pub struct Mood<'a> {
     mood: Option<&'a str>,
 }
 
 #[transform]
-pub fn moody(row: Row<'_>) -> Result<Verdict, String> {
+pub fn moody(row: Mood<'_>) -> Result<Verdict, String> {
     match row.mood {
         Some("drop") => Ok(Verdict::Drop),
         Some("error") => Err("in no mood for this row".to_owned()),

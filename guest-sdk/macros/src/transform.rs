@@ -128,6 +128,9 @@ fn guest(items: &Items, function: &ItemFn, takes: &Takes) -> TokenStream {
         #[allow(non_camel_case_types, dead_code)]
         #visibility struct #name {}
 
+        // Outside of wasm and tests nothing runs a guest: without this it would be said to be unused.
+        const _: #name = #name {};
+
         impl ::walgate_guest::transform::Transform for #name {
             const NAME: &'static str = ::core::env!("CARGO_PKG_NAME");
             const VERSION: &'static str = ::core::env!("CARGO_PKG_VERSION");

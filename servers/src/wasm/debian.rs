@@ -43,7 +43,7 @@ pub fn make(say: &impl Fn(&str)) -> Result<()> {
     let target = cache.join(format!("{CACHED}{version}"));
     say(&format!(
         "fetching Debian's rustc-web {version} (nothing is installed) and building the standard library of {TARGET} \
-         into {}; this takes a minute or two, once",
+         into {}; this takes some minutes, once",
         target.display()
     ));
     let root = work.path().join("root");

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse, asyncio, base64, fcntl, hashlib, json, logging, math, re, secrets, sqlite3, sys, time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Iterator
@@ -85,7 +85,7 @@ def local(value: Any) -> Any:
 class Column:
     id: int | str  # what makes it the same column in another revision: attnum, or the name if there is none
     name: str
-    type: str
+    type: str  # and the oid of what its values are
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class Schema:
     def parse(raw: bytes, revision: int, token: str) -> Schema:
         m = unpack(raw)
         need(m["token"] == token, f"schema {token}@{revision} is of {m['token']}")
-        columns = [Column(c["attnum"] if c["attnum"] > 0 else c["name"], c["name"], c["type"]) for c in m["columns"]]
+        columns = [Column(c["attnum"] if c["attnum"] > 0 else c["name"], c["name"], f"{c['type']} {c.get('base_oid', c['oid'])}")
+                   for c in m["columns"]]  # fmt: skip
         key = [[c.name for c in columns].index(name) for name in m["key"]]
         need(all(0 <= i < len(columns) for i in m["old"]), "old: no such column")
         return Schema(raw, revision, m["state"], columns, key, m["old"], m["lsn"], m.get("reason") or "")
@@ -160,7 +161,8 @@ class Table:
     latest: Schema | None = None
     reseed: int = 0  # of the latest schema, if it is of this epoch
     retry_at: float = 0.0
-    floor: int = 0  # snapshots below this position do not help: the stream has lost something behind them
+    floor: int = 0  # snapshots below this position do not help: what follows them could not be applied
+    bad: set[str] = field(default_factory=set)  # snapshots that were not whole, or failed
 
     def wants_copy(self) -> bool:
         return self.copy is None and self.latest is not None and self.latest.state in ("live", "reseed")
@@ -283,9 +285,11 @@ class Store:
                         if hit:
                             self.db.execute(f"UPDATE {table} SET {sets} WHERE _wg_rowid = ?", [*args, hit[0]])
                             return
-                need(schema.key, "an update of a table without a key finds no row")
-                if skip:
-                    self.db.execute(f"UPDATE {table} SET {sets} WHERE {where}", [*args, *at])
+                if not schema.key:
+                    self.db.execute(insert, args)
+                elif skip:  # a row that was not there holds NULL in what did not travel
+                    if not self.db.execute(f"UPDATE {table} SET {sets} WHERE {where}", [*args, *at]).rowcount:
+                        self.db.execute(insert, args)
                 else:
                     sets = ",".join(f"{n}=excluded.{n}" for _, n in cols)
                     self.db.execute(f"{insert} ON CONFLICT ({','.join(local_key)}) DO UPDATE SET {sets}", args)
@@ -463,7 +467,11 @@ class Consumer:
         entry = await self.server.message("KV_schemas", last_by_subj="$KV.schemas.=epoch")
         if not entry or not entry.data:
             raise Later("no gateway has streamed yet", 2)
-        self.epoch = unpack(entry.data)["epoch"]
+        epoch, before = unpack(entry.data)["epoch"], self.epoch
+        self.epoch = epoch
+        if epoch != before:  # positions of another epoch mean nothing
+            for t in self.tables:
+                t.floor = 0
         for t in self.tables:
             m = await self.server.message("KV_schemas", last_by_subj="$KV.schemas." + t.token)
             if m and m.data and (t.latest is None or t.latest.revision != m.seq):
@@ -494,7 +502,8 @@ class Consumer:
         if not begun:
             return 0
         m = unpack(begun.data)
-        if m["v"] != 1 or m["epoch"] != self.epoch or m["lsn"] < max(t.reseed, t.floor) or not first - 1 <= m["cdc_sequence"] <= last:
+        good = m["v"] == 1 and m["epoch"] == self.epoch and m["lsn"] >= max(t.reseed, t.floor)
+        if not good or m["snapshot_id"] in t.bad or not first - 1 <= m["cdc_sequence"] <= last:
             return 0
         meta, error = [await get("INIT", last_by_subj=f"init.{k}.{t.token}") for k in ("meta", "error")]
         if meta and unpack(meta.data)["snapshot_id"] == m["snapshot_id"]:
@@ -521,6 +530,9 @@ class Consumer:
                 heard, headers, what = time.monotonic(), msg.headers or {}, msg.subject.split(".")
                 if what[1] == "start":
                     start, parts, chunks = unpack(msg.data), {}, {}
+                    if start["snapshot_id"] in t.bad:
+                        start = None
+                        continue
                     need(start["v"] == 1, "init.start is of another version")
                     await self.refresh()
                     if start["epoch"] < self.epoch or start["lsn"] < max(t.reseed, t.floor):
@@ -553,8 +565,13 @@ class Consumer:
                     if (len(chunks), rows, digest) == (m["batch_count"], m["row_count"], m["sha256"]):
                         return self.install(t, schema, m)
                     log.warning("%s: the snapshot is not whole", t.token)
+                    t.bad.add(start["snapshot_id"])
                     start, asked = None, True
                     await self.ask(t)
+        except (Later, Reload) as e:
+            if start and (isinstance(e, Later) or t in e.tables):
+                t.bad.add(start["snapshot_id"])
+            raise
         finally:
             await reader.close()
 
@@ -620,7 +637,7 @@ class Consumer:
         for t in self.tables:
             lost = self.gathered.get(t.token, (0, 0))
             if parts.get("cdc." + t.token) and lost <= (m["lsn"], m["n"]):  # promised, but not there
-                t.floor = lost[0] + 1
+                t.floor = m["lsn"] + 1
                 raise Reload(f"{t.token}: the body at {lost} never became whole", t)
         parts.clear()
         if (epoch, (m["lsn"], m["n"])) > (self.mark.epoch, self.mark.pos):
@@ -646,10 +663,14 @@ class Consumer:
         if k < n:
             return
         body = await self.server.plain(msg.headers, b"".join(parts.pop(msg.subject)))
-        schema = await self.server.schema(t, int(msg.headers["Wg-Schema"]))
         self.store.begin()
-        if schema.revision > c.schema.revision:
-            self.store.follow(t, schema)
+        try:
+            schema = await self.server.schema(t, int(msg.headers["Wg-Schema"]))
+            if schema.revision > c.schema.revision:
+                self.store.follow(t, schema)
+        except Reload:
+            t.floor = pos[0] + 1  # a snapshot from before would lead here again
+            raise
         xid = None
         for item in unpack_all(body):
             if item[0] == "b":

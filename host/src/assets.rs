@@ -1,18 +1,63 @@
-//! The live dictionaries, swapped whole between batches.
+//! What the folders made available: live dictionaries and guests, swapped whole between batches.
 //!
-//! A dictionary becomes live here only after its revision is stored in KV. Files and folders are not known.
+//! A dictionary becomes live here only after its revision is stored in KV. A guest is offered here, and becomes
+//! live when the session, between two transactions, says so. Files and folders are not known.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use arc_swap::ArcSwap;
 use walgate_wire::Token;
 
-use crate::kv::StoredDictionary;
+use crate::{guest::Module, kv::StoredDictionary};
 
-/// Which dictionary each table uses at this moment. Cheap to clone and to read.
+/// What each table uses at this moment. Cheap to clone and to read.
 #[derive(Clone, Debug, Default)]
 pub struct Assets {
     dictionaries: Arc<ArcSwap<HashMap<Token, Arc<StoredDictionary>>>>,
+    offered: Arc<ArcSwap<HashMap<Token, Gate>>>,
+    live: Arc<ArcSwap<HashMap<Token, Gate>>>,
+    /// Grows with every offer.
+    offers: Arc<AtomicU64>,
+}
+
+/// How the rows of a table may leave.
+#[derive(Clone, Default)]
+pub enum Gate {
+    /// As they are.
+    #[default]
+    Open,
+    /// As the guest lets them.
+    Guest(Arc<Module>),
+    /// Not at all: the guest that the table needs is not there, and why.
+    Shut(Arc<str>),
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Gate::Open => write!(f, "Open"),
+            Gate::Guest(module) => write!(f, "Guest({:?})", module.description()),
+            Gate::Shut(reason) => write!(f, "Shut({reason})"),
+        }
+    }
+}
+
+impl Gate {
+    /// Whether nothing changes for the table.
+    pub fn same(&self, other: &Gate) -> bool {
+        match (self, other) {
+            (Gate::Open, Gate::Open) => true,
+            (Gate::Guest(a), Gate::Guest(b)) => a.description() == b.description(),
+            (Gate::Shut(a), Gate::Shut(b)) => a == b,
+            _ => false,
+        }
+    }
 }
 
 impl Assets {
@@ -31,4 +76,37 @@ impl Assets {
             live
         });
     }
+
+    /// What the folder of guests last said of the table.
+    pub fn offered(&self, token: &Token) -> Gate {
+        self.offered.load().get(token).cloned().unwrap_or_default()
+    }
+
+    /// A number that changes when [`Assets::offered`] may.
+    pub fn offers(&self) -> u64 {
+        self.offers.load(Relaxed)
+    }
+
+    pub fn offer(&self, token: &Token, gate: Gate) {
+        set(&self.offered, token, gate);
+        self.offers.fetch_add(1, Relaxed);
+    }
+
+    /// How the table's rows leave now, in changes and in snapshots that begin now.
+    pub fn gate(&self, token: &Token) -> Gate {
+        self.live.load().get(token).cloned().unwrap_or_default()
+    }
+
+    /// Between two transactions only: the session's to call.
+    pub fn set_gate(&self, token: &Token, gate: Gate) {
+        set(&self.live, token, gate);
+    }
+}
+
+fn set(gates: &ArcSwap<HashMap<Token, Gate>>, token: &Token, gate: Gate) {
+    gates.rcu(|gates| {
+        let mut gates = HashMap::clone(gates);
+        gates.insert(token.clone(), gate.clone());
+        gates
+    });
 }

@@ -231,6 +231,15 @@ impl RowBatch {
         }
     }
 
+    /// Whether an update left some value of these columns alone, so that it is not here.
+    pub fn lacks_values(&self, columns: &[usize]) -> bool {
+        let lacks = |first: u32| {
+            let row = self.row_at(first);
+            columns.iter().any(|&column| row[column] == Cell::Unchanged)
+        };
+        !columns.is_empty() && self.changes.iter().filter_map(|change| change.new).any(lacks)
+    }
+
     pub fn txn(&self, change: &Change) -> &TxnMark {
         &self.txns[change.txn as usize]
     }

@@ -71,6 +71,7 @@ pub struct Streams {
     pub cdc: Stream,
     pub init: Stream,
     pub requests: Stream,
+    pub dlq: Stream,
     pub schemas: Stream,
     pub dictionaries: Stream,
 }
@@ -106,10 +107,16 @@ impl Streams {
             num_replicas: config.replicas,
             ..StreamConfig::default()
         };
+        // Set aside for an operator: the newest are worth most, and nobody waits for room.
+        let dlq = StreamConfig {
+            discard: DiscardPolicy::Old,
+            ..limits(&config.dlq, subjects::DLQ_ALL)
+        };
         Ok(Streams {
             cdc: ensure(&context, limits(&config.cdc, subjects::CDC_ALL)).await?,
             init: ensure(&context, limits(&config.init, subjects::INIT_ALL)).await?,
             requests: ensure(&context, requests).await?,
+            dlq: ensure(&context, dlq).await?,
             schemas: ensure(&context, bucket("schemas", config.replicas)).await?,
             dictionaries: ensure(&context, bucket("dictionaries", config.replicas)).await?,
             context,

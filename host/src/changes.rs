@@ -12,20 +12,24 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 use walgate_wire::{
-    Epoch, Lsn, MSG_ID, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition,
-    TableState, subjects, to_msgpack,
+    Epoch, GUEST, Lsn, MSG_ID, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition,
+    subjects, to_msgpack,
 };
+
+mod tables;
 
 use crate::{
     batch::RowBatch,
     config::Table,
+    dead_letters,
     gateway::Gateway,
-    pack::{Rendered, TablePacker},
-    policy::{Action, SessionError, action},
+    outlet::Outlet,
+    pack::Rendered,
+    policy::SessionError,
     publish::{Chain, Headers, Outgoing},
-    schemas,
     source::{
-        catalog::{Catalog, TableVersion},
+        catalog::Catalog,
+        lookup::Lookup,
         render::Renderer,
         stream::{ChangeStream, Event, RelationChange},
     },
@@ -57,9 +61,13 @@ pub struct Session {
     chain: Chain,
     catalog: Catalog,
     renderer: Renderer,
-    packers: HashMap<u32, TablePacker>,
+    lookup: Lookup,
     /// Configured tables by the relation that carries their rows.
     announced: HashMap<u32, (RelationChange, Table)>,
+    /// Those of them whose rows leave.
+    outlets: HashMap<u32, Outlet>,
+    /// What the folder of guests had offered when it was looked at last.
+    offers_seen: Option<u64>,
     transform: Transform,
     rendered: Rendered,
     unstated: Option<Commit>,
@@ -75,7 +83,7 @@ impl Session {
         stream: ChangeStream,
         chain: Chain,
         catalog: Catalog,
-        renderer: Renderer,
+        (renderer, lookup): (Renderer, Lookup),
         stated: Lsn,
     ) -> Session {
         Session {
@@ -86,8 +94,10 @@ impl Session {
             chain,
             catalog,
             renderer,
-            packers: HashMap::new(),
+            lookup,
             announced: HashMap::new(),
+            outlets: HashMap::new(),
+            offers_seen: None,
             rendered: Rendered::default(),
             unstated: None,
             stated: (stated, Instant::now()),
@@ -96,6 +106,7 @@ impl Session {
 
     /// Runs until an error, or until `stop` is true; then what was sent is acknowledged first.
     pub async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), SessionError> {
+        self.adopt_offers(self.stated.0).await?;
         loop {
             let event = tokio::select! {
                 biased;
@@ -111,21 +122,16 @@ impl Session {
                 }
             };
             match event {
-                Event::Rows(batch) => {
-                    self.rows(&batch).await?;
-                    self.stream.recycle(batch);
-                }
+                Event::Rows(batch) => self.rows(batch).await?,
                 Event::Commit { position, end_lsn, at_micros } => {
                     self.gateway.status.set_received_lsn(end_lsn.0);
                     self.unstated = Some(Commit { position, end_lsn, at: at_micros });
+                    self.adopt_offers(end_lsn).await?;
                 }
-                Event::Relation(change) => {
-                    if let Err(error) = self.relation(change).await {
-                        self.quarantine_or(error).await?;
-                    }
-                }
+                Event::Relation(change) => self.relation(change).await?,
                 Event::KeepAlive { wal_end, reply_requested } => {
                     self.state_progress().await?;
+                    self.adopt_offers(wal_end).await?;
                     self.keepalive(wal_end, reply_requested).await?;
                 }
                 Event::Idle => self.state_progress().await?,
@@ -147,8 +153,8 @@ impl Session {
         Ok(())
     }
 
-    /// Publishes a batch as one message; a table whose rows cannot be carried is suspended.
-    async fn rows(&mut self, batch: &RowBatch) -> Result<(), SessionError> {
+    /// Publishes what leaves of a batch as one message; a table whose rows cannot leave is suspended.
+    async fn rows(&mut self, mut batch: RowBatch) -> Result<(), SessionError> {
         // Positions in the stream only grow: a commit that is not stated before these rows is not stated at
         // all, the next one speaks for it. Where batches are small that saves a message for each of them.
         if batch.raw_bytes() >= LARGE_BATCH_BYTES || self.stated.1.elapsed() >= STATE_WITHIN {
@@ -156,59 +162,79 @@ impl Session {
         } else {
             self.unstated = None;
         }
-        let token = &batch.table.token;
-        if self.gateway.is_quarantined(token) {
+        let relid = batch.table.relid;
+        let Some(mut outlet) = self.outlets.remove(&relid) else {
+            self.stream.recycle(batch);
             return Ok(());
+        };
+        let mut prepared = self.prepare(&outlet, &mut batch).await;
+        if prepared.as_ref().is_err_and(SessionError::is_altered_type) {
+            outlet = self.read_types_again(relid, outlet).await?;
+            prepared = self.prepare(&outlet, &mut batch).await;
         }
-        let mut packed = self.pack(batch).await;
-        if packed.as_ref().is_err_and(SessionError::is_altered_type) {
-            self.read_types_again(batch.table.relid).await?;
-            packed = self.pack(batch).await;
-        }
-        match packed {
-            Ok(message) => Ok(self.chain.publish(message).await?),
+        let left = match prepared {
+            Ok(()) => self.leave(&outlet, batch).await,
+            Err(error) => Err(error),
+        };
+        self.outlets.insert(relid, outlet);
+        match left {
+            Ok(Some(message)) => Ok(self.chain.publish(message).await?),
+            Ok(None) => Ok(()),
             Err(error) => self.quarantine_or(error).await,
         }
     }
 
-    /// An altered composite type is not announced as a relation is: its rows no longer fit what is known of it.
-    async fn read_types_again(&mut self, relid: u32) -> Result<(), SessionError> {
-        let Some((change, table)) = self.announced.get(&relid) else { return Ok(()) };
-        self.catalog.forget_types();
-        let RelationChange { relation, lsn } = change;
-        let (version, _) =
-            self.catalog.announced(relation, table.token.clone(), None, *lsn).await?;
-        self.packers.insert(relid, TablePacker::new(&version));
+    /// Asks the server for what the rows alone do not say.
+    async fn prepare(&mut self, outlet: &Outlet, batch: &mut RowBatch) -> Result<(), SessionError> {
+        if batch.lacks_values(outlet.needed()) {
+            self.lookup.fill(batch, outlet.needed()).await?;
+        }
+        self.rendered.clear();
+        if outlet.renders() {
+            outlet.collect(batch, &mut self.rendered)?;
+            self.renderer.render(&batch.table.name.to_string(), &mut self.rendered).await?;
+        }
         Ok(())
     }
 
-    async fn pack(&mut self, batch: &RowBatch) -> Result<Outgoing, SessionError> {
-        let table = &batch.table;
-        let packer = self.packers.entry(table.relid).or_insert_with(|| TablePacker::new(table));
-        if packer.renders() {
-            self.rendered.clear();
-            packer
-                .collect(batch, &mut self.rendered)
-                .map_err(crate::transform::TransformError::from)?;
-            self.renderer.render(&table.name.to_string(), &mut self.rendered).await?;
+    /// The message with what leaves of the batch; none if nothing does.
+    async fn leave(
+        &mut self,
+        outlet: &Outlet,
+        batch: RowBatch,
+    ) -> Result<Option<Outgoing>, SessionError> {
+        // Rows behind the last that leaves are settled, too.
+        let position = batch.last_position().unwrap_or_default();
+        let table = outlet.output();
+        let token = &table.token;
+        let status = self.gateway.status.table(token);
+        let rows = batch.len() as u64;
+        let mut batch = batch;
+        if let Some(guest) = &table.schema.guest {
+            let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut self.rendered))?;
+            status.add_guest(guest, rows, &passed);
+            let (failed, rendered) = (&passed.failed, &mut self.rendered);
+            dead_letters::publish(&self.gateway, Some(self.epoch), table, failed, rendered).await?;
+            batch = passed.batch;
         }
-        let dictionary = self.gateway.assets.dictionary(&table.token);
-        let packed = self.transform.changes(packer, batch, &mut self.rendered, dictionary)?;
-        let mut headers = self.headers(batch.last_position().unwrap_or_default());
+        if batch.is_empty() {
+            self.stream.recycle(batch);
+            return Ok(None);
+        }
+        let dictionary = self.gateway.assets.dictionary(token);
+        let packer = outlet.packer();
+        let packed = self.transform.changes(packer, &batch, &mut self.rendered, dictionary)?;
+        let changes = batch.changes.len() as u64;
+        self.stream.recycle(batch);
+        let mut headers = self.headers(position);
         packed.describe(&mut headers);
         headers.insert(SCHEMA, table.schema.revision.to_string());
-        let status = self.gateway.status.table(&table.token);
-        status.add_changes(
-            batch.changes.len() as u64,
-            packed.raw_bytes as u64,
-            packed.body.len() as u64,
-        );
-        Ok(Outgoing {
-            subject: subjects::cdc(&table.token),
-            headers,
-            body: packed.body,
-            confirms: None,
-        })
+        if let Some(guest) = &table.schema.guest {
+            headers.insert(GUEST, guest.short());
+        }
+        status.add_changes(changes, packed.raw_bytes as u64, packed.body.len() as u64);
+        let subject = subjects::cdc(token);
+        Ok(Some(Outgoing { subject, headers, body: packed.body, confirms: None }))
     }
 
     fn headers(&self, position: Position) -> Headers {
@@ -217,21 +243,6 @@ impl Session {
         headers.insert(MSG_ID, position.as_str());
         headers.insert(POS, position);
         headers
-    }
-
-    /// Suspends the table that the error is about; an error that is not about one table stays an error.
-    async fn quarantine_or(&mut self, error: SessionError) -> Result<(), SessionError> {
-        let name = error.table().filter(|_| action(&error) == Action::Quarantine);
-        let announced = name.and_then(|name| {
-            self.announced.iter().find(|(_, (_, table))| table.name.to_string() == name)
-        });
-        let Some((&relid, (_, table))) = announced else { return Err(error) };
-        let token = &table.token;
-        tracing::error!(table = %token, %error, "table suspended: a row cannot be carried; the other tables go on");
-        schemas::suspend(&self.gateway.schemas, token, &error.to_string()).await?;
-        self.gateway.quarantine(token);
-        self.stream.set_table(relid, None);
-        Ok(())
     }
 
     /// States the last commit, if it is not stated yet.
@@ -257,34 +268,6 @@ impl Session {
         self.stated = (end_lsn, Instant::now());
         let message = progress_message(self.headers(position), position, end_lsn, at)?;
         Ok(self.chain.publish(message).await?)
-    }
-
-    /// A table's shape is announced: from here on its rows are read by it.
-    async fn relation(&mut self, change: RelationChange) -> Result<(), SessionError> {
-        let RelationChange { relation, lsn } = &change;
-        let name = relation.table_name();
-        let gateway = self.gateway.clone();
-        let table = gateway.table(&name).filter(|table| !gateway.is_quarantined(&table.token));
-        self.packers.remove(&relation.relid);
-        let Some(table) = table else {
-            self.stream.set_table(relation.relid, None);
-            return Ok(());
-        };
-        self.announced.insert(relation.relid, (change.clone(), table.clone()));
-        let token = table.token.clone();
-        let previous = self.gateway.schemas.latest(&token).await?;
-        let (version, info) =
-            self.catalog.announced(relation, token, previous.as_ref(), *lsn).await?;
-        let has_default = |attnum| info.as_ref().is_none_or(|info| info.fills(attnum));
-        let schema =
-            schemas::register(&self.gateway.schemas, version.schema, *lsn, has_default).await?;
-        if schema.state == TableState::Suspended {
-            self.stream.set_table(relation.relid, None);
-            return Ok(());
-        }
-        let version = TableVersion { schema, ..version };
-        self.stream.set_table(relation.relid, Some(version.into()));
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! names a file that holds it. The environment wins over the file. Whether servers exist and tables are
 //! there is not known here.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use figment::{
     Figment,
@@ -25,6 +25,7 @@ pub struct Config {
     pub postgres: Postgres,
     pub nats: Nats,
     pub compression: Compression,
+    pub guests: Guests,
     pub snapshot: Snapshot,
     pub http: Http,
     pub data_dir: PathBuf,
@@ -48,6 +49,7 @@ pub struct Nats {
     pub cdc: Stream,
     pub init: Stream,
     pub requests: String,
+    pub dlq: Stream,
 }
 
 /// Name and limits of one stream.
@@ -79,6 +81,18 @@ pub enum UseDictionary {
     Auto,
 }
 
+/// Where guests lie, and what each of them may use.
+#[derive(Clone, Debug)]
+pub struct Guests {
+    pub dir: PathBuf,
+    pub memory_bytes: usize,
+    /// For one batch of rows.
+    pub batch: Duration,
+    pub module_bytes: usize,
+    pub output_bytes: usize,
+    pub log_lines_s: u32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Connections that copy one table.
@@ -99,6 +113,47 @@ pub struct Http {
 pub struct Table {
     pub name: TableName,
     pub token: Token,
+    pub guest: TableGuest,
+}
+
+/// What is said of a table's guest, whether there is one or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableGuest {
+    /// Relative to the folder of guests.
+    pub file: PathBuf,
+    /// The configuration names the file: the table does not flow without it.
+    pub named: bool,
+    /// Without its file the table flows unfiltered.
+    pub optional: bool,
+    pub parameters: BTreeMap<String, String>,
+    /// The only contents that are accepted, in hex.
+    pub sha256: Option<String>,
+    pub on_error: OnGuestError,
+    pub on_change: OnGuestChange,
+}
+
+/// What becomes of a row that its guest cannot process. It never leaves as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnGuestError {
+    /// The table stops until its guest is mended.
+    #[default]
+    Halt,
+    /// The row goes to `dlq.{table}` and counts as dropped.
+    DeadLetter,
+    /// The row counts as dropped.
+    Drop,
+}
+
+/// What consumers do with the rows that an earlier guest let through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnGuestChange {
+    /// They keep them; the new guest decides about changes from now on.
+    #[default]
+    Continue,
+    /// They load the table again.
+    Reseed,
 }
 
 /// Why a configuration was refused. Exit code 2.
@@ -155,10 +210,11 @@ fn explain(source: &str, error: &figment::Error) -> String {
 const PREFIX: &str = "WALGATE_";
 const FILE_SUFFIX: &str = "_FILE";
 /// Variables of this prefix that are not configuration: the file itself, the log filter, where set-up found servers.
-const NOT_CONFIG: [&str; 5] = [
+const NOT_CONFIG: [&str; 6] = [
     "WALGATE_CONFIG",
     "WALGATE_LOG",
     "WALGATE_CACHE",
+    "WALGATE_GUEST_FILES",
     "WALGATE_POSTGRES_BIN",
     "WALGATE_NATS_SERVER",
 ];

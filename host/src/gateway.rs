@@ -69,9 +69,14 @@ impl Gateway {
         self.config.tables.iter().find(|table| table.token == *token)
     }
 
-    /// From now until the process is restarted the table does not flow.
+    /// From now on the table does not flow, until it is released or the process is restarted.
     pub fn quarantine(&self, token: &Token) {
         self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone());
+    }
+
+    /// What kept the table from flowing may be gone.
+    pub fn release(&self, token: &Token) {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
     }
 
     pub fn is_quarantined(&self, token: &Token) -> bool {

@@ -33,19 +33,9 @@ pub use limits::Limits;
 pub use plan::PlanError;
 pub use pool::Bound;
 
-use crate::batch::RowBatch;
+pub use crate::config::OnGuestError;
 
-/// What happens to rows that a guest fails on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnGuestError {
-    /// The batch does not leave.
-    #[default]
-    Halt,
-    /// They are left out and handed back.
-    DeadLetter,
-    /// They are left out.
-    Drop,
-}
+use crate::batch::RowBatch;
 
 /// A batch as it leaves its guest.
 #[derive(Debug)]

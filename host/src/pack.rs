@@ -9,6 +9,7 @@
 mod address;
 mod nested;
 mod numeric;
+mod printed;
 mod rendered;
 mod rows;
 mod time;
@@ -20,6 +21,7 @@ use walgate_wire::pack;
 
 use crate::source::catalog::{Kind, Type};
 use nested::{ArrayPacker, CompositePacker};
+use printed::Printed;
 
 /// Why a value cannot be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +84,8 @@ pub enum Packer {
     Composite(Box<CompositePacker>),
     Hstore,
     Vector,
+    /// Inside a composite, whose fields' types a consumer does not know: as Postgres prints it.
+    Printed(Printed),
     /// The server prints it; the oid to ask for.
     Rendered(u32),
 }
@@ -100,6 +104,22 @@ impl Packer {
             }
             Kind::Hstore => Packer::Hstore,
             Kind::Vector => Packer::Vector,
+        }
+    }
+
+    /// For a field of a composite, at any depth.
+    fn of_field(ty: &Type) -> Packer {
+        match &ty.kind {
+            Kind::Array(element) => Packer::Array(Box::new(ArrayPacker::of_field(element))),
+            _ => match Self::new(ty) {
+                Packer::Bytea => Packer::Printed(Printed::Bytea),
+                Packer::Uuid => Packer::Printed(Printed::Uuid),
+                Packer::Timestamp => Packer::Printed(Printed::Timestamp),
+                Packer::TimestampTz => Packer::Printed(Printed::TimestampTz),
+                Packer::Date => Packer::Printed(Printed::Date),
+                Packer::Time => Packer::Printed(Printed::Time),
+                other => other,
+            },
         }
     }
 
@@ -204,6 +224,7 @@ impl Packer {
             Packer::Composite(composite) => composite.pack(bytes, out, rendered)?,
             Packer::Hstore => nested::pack_hstore(bytes, out)?,
             Packer::Vector => nested::pack_vector(bytes, out)?,
+            Packer::Printed(printed) => printed.pack(bytes, out)?,
             Packer::Rendered(oid) => rendered.pack(*oid, bytes, out),
         }
         Ok(())

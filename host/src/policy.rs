@@ -5,9 +5,11 @@ use walgate_wire::Token;
 use crate::{
     broker::BrokerError,
     kv::KvError,
-    pack::PackError,
+    pack::{PackError, RowError},
     publish::{Broken, PublishFailed},
     source::{ErrorKind, SourceError},
+    guest::GuestFailure,
+    outlet::OutletError,
     transform::TransformError,
 };
 
@@ -26,6 +28,10 @@ pub enum SessionError {
     PublishFailed(#[from] PublishFailed),
     #[error(transparent)]
     Transform(#[from] TransformError),
+    #[error(transparent)]
+    Outlet(#[from] OutletError),
+    #[error(transparent)]
+    Guest(#[from] GuestFailure),
     #[error("{table}: {source}")]
     Table { table: Token, source: Box<SessionError> },
     #[error("a background task of the session ended: {0}")]
@@ -44,8 +50,16 @@ impl SessionError {
             SessionError::Source(error) => error.table(),
             SessionError::Transform(TransformError::Row(error)) => Some(&error.table),
             SessionError::Transform(TransformError::Compress { table, .. }) => Some(table),
+            SessionError::Outlet(error) => Some(error.table()),
+            SessionError::Guest(failure) => Some(failure.table()),
             _ => None,
         }
+    }
+}
+
+impl From<RowError> for SessionError {
+    fn from(error: RowError) -> Self {
+        SessionError::Transform(error.into())
     }
 }
 
@@ -77,6 +91,7 @@ pub fn action(error: &SessionError) -> Action {
         SessionError::Transform(TransformError::Row(_) | TransformError::Compress { .. }) => {
             Action::Quarantine
         }
+        SessionError::Outlet(_) | SessionError::Guest(_) => Action::Quarantine,
         SessionError::Table { source, .. } => action(source),
         SessionError::Task(_) => Action::Retry,
     }

@@ -190,7 +190,8 @@ fn code(error: &SessionError) -> &'static str {
     match error {
         SessionError::Source(_) => "source_failed",
         SessionError::Transform(_) => "row_not_carried",
-        SessionError::Table { .. } => "table_suspended",
+        SessionError::Table { .. } | SessionError::Outlet(_) => "table_suspended",
+        SessionError::Guest(_) => "guest_failed",
         SessionError::Broker(_)
         | SessionError::Kv(_)
         | SessionError::Publish(_)

@@ -17,9 +17,11 @@ use crate::{
     assets::Assets,
     broker::{self, BrokerError, Streams},
     config::{Config, Postgres},
+    dictionaries,
     gateway::Gateway,
-    http,
-    kv::{Dictionaries, KvError},
+    guest::{Engine, GuestError, Limits},
+    guests, http,
+    kv::KvError,
     policy::{Action, SessionError, action},
     requests, schemas,
     session::{self, Connection},
@@ -29,7 +31,6 @@ use crate::{
         slot::{self, Preflight, Wanted},
     },
     status::Status,
-    watch::DictionaryFolder,
 };
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -53,6 +54,8 @@ pub enum RunError {
     #[error("the private NATS server: {0}. Or set nats.url to a server that runs")]
     PrivateNats(String),
     #[error(transparent)]
+    Guests(#[from] GuestError),
+    #[error(transparent)]
     Session(SessionError),
 }
 
@@ -64,6 +67,7 @@ impl RunError {
             RunError::Source(_)
             | RunError::Broker(_)
             | RunError::Kv(_)
+            | RunError::Guests(_)
             | RunError::PrivateNats(_) => 3,
             RunError::Session(_) => 4,
         }
@@ -108,9 +112,14 @@ pub async fn run(
     let gateway = Gateway::new(config, streams, assets, status.clone(), preflight.server_version);
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, status));
-    let mut folder = dictionary_folder(&gateway);
-    folder.load().await;
-    tasks.spawn(folder.follow());
+    let mut dictionaries = dictionaries::folder(&gateway);
+    dictionaries.load().await;
+    tasks.spawn(dictionaries.follow());
+    let Config { guests: limits, data_dir, .. } = &gateway.config;
+    let engine = Engine::new(Limits::of(limits), Some(&data_dir.join("guests")))?;
+    let mut guests = guests::folder(&gateway, engine).await?;
+    guests.load().await;
+    tasks.spawn(guests.follow());
     let (stop_sender, stopped) = watch::channel(false);
     tasks.spawn(async move {
         stop.await;
@@ -165,26 +174,15 @@ fn start_nats(store_dir: &Path, port: u16) -> walgate_servers::Result<PrivateNat
     PrivateNats::start(&found.bin, options)
 }
 
-fn dictionary_folder(gateway: &Gateway) -> DictionaryFolder {
-    let tokens = gateway.config.tables.iter().map(|table| table.token.clone()).collect();
-    DictionaryFolder::new(
-        gateway.config.compression.dictionaries.clone(),
-        tokens,
-        Dictionaries::new(&gateway.streams),
-        gateway.assets.clone(),
-        gateway.status.clone(),
-    )
-}
-
-/// Every configured table has a schema before anyone asks.
+/// Every configured table has a schema before anyone asks, behind the guest that is live from the start.
 async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), RunError> {
     for table in &gateway.config.tables {
-        let known = gateway.schemas.latest(&table.token).await?;
+        let token = &table.token;
+        gateway.assets.set_gate(token, gateway.assets.offered(token));
+        let known = gateway.schemas.latest(token).await?;
         if known.is_none_or(|schema| schema.state == TableState::Dropped) {
-            let now = catalog.insert_lsn().await?;
-            let (version, info) = catalog.current(&table.name, table.token.clone(), now).await?;
-            let has_default = |attnum| info.fills(attnum);
-            schemas::register(&gateway.schemas, version.schema, now, has_default).await?;
+            let published = schemas::publish_or_suspend(gateway, &mut catalog, table).await;
+            published.map_err(RunError::Session)?;
         }
     }
     Ok(())

@@ -3,47 +3,95 @@
 //! A revision is stored in KV before the first row that names it leaves. Where shapes come from (the stream, the
 //! catalog) is not known here.
 
-use walgate_wire::{Lsn, Schema, TableState, Token};
+use walgate_wire::{Identity, Lsn, Schema, TableState, Token};
 
 use crate::{
+    config::{OnGuestChange, Table},
+    gateway::Gateway,
     kv::{KvError, Schemas},
-    source::catalog::{SchemaChange, schema_change},
+    outlet::Outlet,
+    policy::{Action, SessionError, action},
+    source::catalog::{Catalog, SchemaChange, schema_change},
 };
 
-/// Makes sure that the latest revision of the table has the shape of `seen`, which holds from `lsn` on, and
-/// returns it. `has_default`: whether rows that exist already may have a value in the column with this
-/// attnum that the stream will never mention.
+/// What decides the state of a new revision.
+pub struct Due<F> {
+    /// From where on the shape holds.
+    pub lsn: Lsn,
+    pub on_guest_change: OnGuestChange,
+    /// Whether rows that exist already may have a value in the column with this attnum that the stream will
+    /// never mention.
+    pub has_default: F,
+}
+
+/// Makes sure that the latest revision of the table has the shape of `seen`, and returns it. A table that was
+/// suspended flows again: whoever keeps it from flowing does not come here.
 pub async fn register(
     store: &Schemas,
     seen: Schema,
-    lsn: Lsn,
-    has_default: impl Fn(i16) -> bool,
+    due: Due<impl Fn(i16) -> bool>,
 ) -> Result<Schema, KvError> {
+    let lsn = due.lsn;
     let Some(latest) = store.latest(&seen.token).await? else {
         tracing::info!(table = %seen.table, token = %seen.token, "schema published");
         return store.put(&Schema { state: TableState::Live, lsn, reason: None, ..seen }).await;
     };
-    let change = schema_change(&latest, &seen, has_default);
-    let (state, reason) = match change {
+    let reseed = |reason: &str| (TableState::Reseed, Some(reason.to_owned()));
+    let guest_changed = latest.guest != seen.guest;
+    let (state, reason) = match schema_change(&latest, &seen, due.has_default) {
         // What happened to its rows meanwhile was not published.
-        _ if latest.state == TableState::Dropped => {
-            (TableState::Reseed, Some("the table was not offered for a while".to_owned()))
+        _ if latest.state == TableState::Dropped => reseed("the table was not offered for a while"),
+        _ if latest.state == TableState::Suspended => {
+            reseed("the table was suspended and flows again")
         }
         SchemaChange::Same => return Ok(latest),
+        _ if guest_changed && due.on_guest_change == OnGuestChange::Reseed => {
+            reseed("its guest changed")
+        }
         SchemaChange::Compatible => (TableState::Live, None),
-        SchemaChange::NeedsReseed(reason) => (TableState::Reseed, Some(reason)),
+        SchemaChange::NeedsReseed(reason) => reseed(&reason),
     };
     // A copy that had to be loaded again before this revision still has to be.
     let (state, lsn, reason) = match latest.state {
         TableState::Reseed if state == TableState::Live => {
             (latest.state, latest.lsn, latest.reason)
         }
-        TableState::Suspended => (latest.state, latest.lsn, latest.reason),
         _ => (state, lsn, reason),
     };
     tracing::info!(table = %seen.table, ?state, reason, "schema changed");
     let revision = latest.revision;
     store.put(&Schema { state, lsn, reason, revision, ..seen }).await
+}
+
+/// Registers the table as the catalog shows it now, through its guest.
+pub async fn publish(
+    gateway: &Gateway,
+    catalog: &mut Catalog,
+    table: &Table,
+) -> Result<Schema, SessionError> {
+    let lsn = catalog.insert_lsn().await?;
+    let (input, info) = catalog.current(&table.name, table.token.clone(), lsn).await?;
+    let gate = gateway.assets.gate(&table.token);
+    let outlet = tokio::task::block_in_place(|| Outlet::open(&gate, table, input))?;
+    let has_default = |attnum| info.fills(attnum);
+    let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
+    Ok(register(&gateway.schemas, outlet.output().schema.clone(), due).await?)
+}
+
+/// The same; a table that cannot leave as it is now is suspended instead.
+pub async fn publish_or_suspend(
+    gateway: &Gateway,
+    catalog: &mut Catalog,
+    table: &Table,
+) -> Result<(), SessionError> {
+    match publish(gateway, catalog, table).await {
+        Err(error) if action(&error) == Action::Quarantine => {
+            tracing::error!(table = %table.token, %error, "table suspended; the other tables go on");
+            gateway.quarantine(&table.token);
+            Ok(suspend(&gateway.schemas, table, &error.to_string()).await?)
+        }
+        published => published.map(|_| ()),
+    }
 }
 
 /// Tells consumers that copies whose watermark is below `lsn` have to be loaded again.
@@ -54,11 +102,29 @@ pub async fn reseed(store: &Schemas, token: &Token, lsn: Lsn, reason: &str) -> R
     store.put(&Schema { state, lsn, reason: Some(reason.to_owned()), ..latest }).await.map(|_| ())
 }
 
-/// Tells consumers that the table does not flow for now.
-pub async fn suspend(store: &Schemas, token: &Token, reason: &str) -> Result<(), KvError> {
-    let Some(latest) = store.latest(token).await? else { return Ok(()) };
-    let reason =
-        Some(format!("{reason}. Mend this and restart the gateway; copies are then loaded again"));
+/// Tells consumers that the table does not flow for now. Of one that never did nothing else is told.
+pub async fn suspend(store: &Schemas, table: &Table, reason: &str) -> Result<(), KvError> {
+    let reason = format!(
+        "{reason}. Once this is mended (by a new guest in its folder, or a restart of the gateway) the table \
+         flows again and copies are loaded again"
+    );
+    let latest = store.latest(&table.token).await?.unwrap_or_else(|| Schema {
+        table: table.name.to_string(),
+        token: table.token.clone(),
+        revision: 0,
+        state: TableState::Suspended,
+        columns: vec![],
+        key: vec![],
+        identity: Identity::Nothing,
+        old: vec![],
+        guest: None,
+        lsn: Lsn(0),
+        reason: None,
+    });
+    let reason = Some(reason);
+    if latest.state == TableState::Suspended && latest.reason == reason {
+        return Ok(());
+    }
     store.put(&Schema { state: TableState::Suspended, reason, ..latest }).await.map(|_| ())
 }
 
@@ -69,16 +135,6 @@ pub async fn retire(store: &Schemas, token: &Token, reason: &str) -> Result<(), 
             tracing::info!(table = %token, reason, "table is not offered any more");
             let reason = Some(reason.to_owned());
             store.put(&Schema { state: TableState::Dropped, reason, ..latest }).await.map(|_| ())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// At the start of the process: what an earlier one suspended flows again, from `lsn` on.
-pub async fn resume_suspended(store: &Schemas, token: &Token, lsn: Lsn) -> Result<(), KvError> {
-    match store.latest(token).await? {
-        Some(schema) if schema.state == TableState::Suspended => {
-            reseed(store, token, lsn, "the table was suspended and flows again").await
         }
         _ => Ok(()),
     }

@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use tokio::{sync::watch, time::MissedTickBehavior};
-use walgate_wire::{Epoch, EpochRecord, Lsn, MSG_ID, POS, Position, StreamPosition};
+use walgate_wire::{Epoch, EpochRecord, Lsn, MSG_ID, POS, Position, Schema, StreamPosition, TableState};
 
 use crate::{
+    assets::Gate,
     broker,
     changes::{Session, now_micros, progress_message},
     epoch::{Decision, SlotFacts, decide},
@@ -21,6 +22,7 @@ use crate::{
         SourceError,
         catalog::{self, Catalog},
         client::{Feedback, ReplicationClient, Timing},
+        lookup::Lookup,
         render::Renderer,
         slot,
         stream::{ChangeStream, Gathering},
@@ -84,20 +86,25 @@ pub async fn open(
     };
     tracing::debug!(%resume, %confirmed, last_sequence = tail.last_sequence, "resuming");
     let renderer = Renderer::new(catalog::open(config).await?);
+    let lookup = Lookup::new(catalog::open(config).await?);
     let stream = ChangeStream::new(reader, resume, Gathering::default());
     let feedback = FeedbackLoop { feedback, durable: chain.durable(), confirmed };
     // A heartbeat that was stored and not confirmed before the process died is not repeated.
     let stated = tail.progress.map_or(confirmed, |(_, progress)| progress.end_lsn.max(confirmed));
-    let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, renderer, stated);
+    let asking = (renderer, lookup);
+    let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
     Ok(Connection { epoch, session, feedback })
 }
 
 /// Once a process holds the slot for the first time. What an earlier one suspended flows again, and copies have
 /// to be loaded again, for the changes in between were left out; what is not configured any more is gone.
 pub async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
-    let now = Catalog::connect(&gateway.config.postgres).await?.insert_lsn().await?;
+    let mut catalog = Catalog::connect(&gateway.config.postgres).await?;
     for table in &gateway.config.tables {
-        schemas::resume_suspended(&gateway.schemas, &table.token, now).await?;
+        let latest = gateway.schemas.latest(&table.token).await?;
+        if !latest.is_some_and(|schema| is_current(&schema, &gateway.assets.gate(&table.token))) {
+            schemas::publish_or_suspend(gateway, &mut catalog, table).await?;
+        }
     }
     for token in gateway.schemas.tokens().await? {
         if gateway.table_by_token(&token).is_none() {
@@ -106,6 +113,16 @@ pub async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
         }
     }
     Ok(())
+}
+
+/// Whether nothing has to be said about the table before its first rows. Its shape is the stream's to tell.
+fn is_current(schema: &Schema, gate: &Gate) -> bool {
+    let same_guest = match gate {
+        Gate::Open => schema.guest.is_none(),
+        Gate::Guest(module) => schema.guest.as_ref() == Some(module.description()),
+        Gate::Shut(_) => false,
+    };
+    same_guest && matches!(schema.state, TableState::Live | TableState::Reseed)
 }
 
 /// Copies are distrusted first, then the record is stored, then the first message of the stream says where it

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{sync::watch, task::JoinSet};
 use walgate_wire::{
-    ChunkDigest, Epoch, InitMeta, InitStart, Lsn, MSG_ID, SCHEMA, TableState, Token, subjects,
+    ChunkDigest, Epoch, GUEST, InitMeta, InitStart, Lsn, MSG_ID, SCHEMA, Schema, Token, subjects,
     to_msgpack,
 };
 
@@ -21,9 +21,10 @@ use crate::{
     config::Table,
     gateway::Gateway,
     kv::StoredDictionary,
+    outlet::Outlet,
     policy::SessionError,
     publish::{Headers, Outgoing, publish_acknowledged},
-    schemas,
+    schemas::{self, Due},
     source::{
         catalog::{self, Catalog, TableInfo, TableVersion},
         snapshot::{self, Piece, SnapshotReader},
@@ -49,7 +50,10 @@ struct Plan {
     gateway: Gateway,
     token: Token,
     snapshot_id: String,
+    /// As rows are copied.
     table: Arc<TableVersion>,
+    /// Through which they leave: the guest stays the same from beginning to end.
+    outlet: Outlet,
     row_filter: Option<String>,
     /// Name of the exported snapshot.
     exported: String,
@@ -68,6 +72,11 @@ struct Totals {
 }
 
 impl Plan {
+    /// As consumers see the rows.
+    fn schema(&self) -> &Schema {
+        &self.outlet.output().schema
+    }
+
     fn next_piece(&self) -> Option<Piece> {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -130,27 +139,34 @@ async fn plan(
     exported: &ExportedSnapshot,
     snapshot_id: &str,
 ) -> Result<Plan, SessionError> {
-    let has_default = |attnum| info.fills(attnum);
-    let schema =
-        schemas::register(&gateway.schemas, table.schema.clone(), exported.watermark, has_default)
-            .await?;
-    if schema.state == TableState::Suspended {
-        let reason = schema.reason.unwrap_or_default();
+    let token = table.token.clone();
+    let config = gateway.table_by_token(&token).filter(|_| !gateway.is_quarantined(&token));
+    let Some(config) = config else {
+        let latest = gateway.schemas.latest(&token).await?;
+        let reason = latest.and_then(|schema| schema.reason).unwrap_or_default();
         let source = Box::new(SessionError::Task(format!("suspended: {reason}")));
-        return Err(SessionError::Table { table: table.token, source });
-    }
-    let table = TableVersion { schema, ..table };
+        return Err(SessionError::Table { table: token, source });
+    };
+    let gate = gateway.assets.gate(&token);
+    let outlet = tokio::task::block_in_place(|| Outlet::open(&gate, config, table.clone()))?;
+    let has_default = |attnum| info.fills(attnum);
+    let lsn = exported.watermark;
+    let due = Due { lsn, on_guest_change: config.guest.on_change, has_default };
+    let schema = outlet.output().schema.clone();
+    let schema = schemas::register(&gateway.schemas, schema, due).await?;
+    let outlet = outlet.with_schema(schema);
     let relations = snapshot::relations(exported.client(), &table).await?;
     let pieces = snapshot::plan(&relations, gateway.config.snapshot.workers);
     Ok(Plan {
         gateway: gateway.clone(),
-        token: table.token.clone(),
         snapshot_id: snapshot_id.to_owned(),
         dictionary: gateway
             .assets
-            .dictionary(&table.token)
+            .dictionary(&token)
             .filter(|_| gateway.config.compression.enabled),
+        token,
         table: Arc::new(table),
+        outlet,
         row_filter: info.row_filter,
         exported: exported.name.clone(),
         pieces: Mutex::new(pieces.into()),
@@ -165,7 +181,7 @@ fn start_message(
     cdc_sequence: u64,
     estimated_rows: u64,
 ) -> InitStart {
-    let schema = &plan.table.schema;
+    let schema = plan.schema();
     let dictionary = plan.dictionary.as_deref();
     InitStart {
         v: PROTOCOL_VERSION,
@@ -284,7 +300,10 @@ impl Plan {
     fn chunk_message(&self, number: u64) -> (String, Headers) {
         let mut headers = Headers::new();
         headers.insert(MSG_ID, format!("{}/{number}", self.snapshot_id));
-        headers.insert(SCHEMA, self.table.schema.revision.to_string());
+        headers.insert(SCHEMA, self.schema().revision.to_string());
+        if let Some(guest) = &self.schema().guest {
+            headers.insert(GUEST, guest.short());
+        }
         (subjects::init_snap(&self.token, &self.snapshot_id, number), headers)
     }
 

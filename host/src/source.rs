@@ -5,6 +5,7 @@
 pub mod catalog;
 pub mod client;
 pub mod decode;
+pub mod lookup;
 pub mod render;
 pub mod slot;
 pub mod snapshot;

@@ -10,6 +10,8 @@ use std::{
 
 use walgate_wire::Token;
 
+use crate::guest::Outcome;
+
 /// Shared by all tasks; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Status(Arc<Inner>);
@@ -33,10 +35,27 @@ pub struct TableStatus {
     raw_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
+    guest: Mutex<GuestCounts>,
+}
+
+/// What a table's guest did since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct GuestCounts {
+    /// Name and version of the one that was called last.
+    pub guest: String,
+    pub batches: u64,
+    /// Rows shown to it, or changes of rows.
+    pub rows: u64,
+    pub dropped: u64,
+    pub failed: u64,
+    /// In it and around it.
+    pub micros: u64,
+    /// Of the last row or batch that it failed on.
+    pub last_error: Option<String>,
 }
 
 /// A table's counters at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct TableCounts {
     pub changes: u64,
     pub snapshot_rows: u64,
@@ -46,6 +65,9 @@ pub struct TableCounts {
     pub sent_bytes: u64,
     /// Zero: none.
     pub dictionary_revision: u64,
+    /// Absent: none was called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestCounts>,
 }
 
 impl Status {
@@ -129,6 +151,31 @@ impl TableStatus {
         self.sent_bytes.fetch_add(sent_bytes, Relaxed);
     }
 
+    /// `rows` went through the guest, as `outcome` says.
+    pub fn add_guest(&self, guest: &walgate_wire::Guest, rows: u64, outcome: &Outcome) {
+        let mut counts = self.guest();
+        let name = format!("{} {}", guest.name, guest.version);
+        if counts.guest != name {
+            counts.guest = name;
+        }
+        counts.batches += 1;
+        counts.rows += rows;
+        counts.dropped += outcome.dropped;
+        counts.failed += outcome.failed.len() as u64;
+        counts.micros += outcome.took.as_micros() as u64;
+        if let Some(last) = outcome.failed.last() {
+            counts.last_error = Some(format!("{}: {}", last.place, last.error));
+        }
+    }
+
+    pub fn set_guest_error(&self, error: String) {
+        self.guest().last_error = Some(error);
+    }
+
+    fn guest(&self) -> std::sync::MutexGuard<'_, GuestCounts> {
+        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn set_dictionary_revision(&self, revision: u64) {
         self.dictionary_revision.store(revision, Relaxed);
     }
@@ -140,6 +187,7 @@ impl TableStatus {
             raw_bytes: self.raw_bytes.load(Relaxed),
             sent_bytes: self.sent_bytes.load(Relaxed),
             dictionary_revision: self.dictionary_revision.load(Relaxed),
+            guest: Some(self.guest().clone()).filter(|guest| guest.batches > 0),
         }
     }
 }

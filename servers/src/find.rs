@@ -206,7 +206,7 @@ fn on_path(program: &str) -> impl Iterator<Item = PathBuf> {
 
 /// Unpacked downloads whose name begins so. Others' directories are not trusted: what lies in
 /// them will be executed.
-fn cached(prefix: &'static str) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn cached(prefix: &'static str) -> impl Iterator<Item = PathBuf> {
     let ours = |dir: &PathBuf| {
         let me = rustix::process::geteuid().as_raw();
         fs::metadata(dir).is_ok_and(|meta| meta.uid() == me || meta.uid() == 0)

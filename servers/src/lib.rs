@@ -1,5 +1,5 @@
 //! Finds Postgres and nats-server on this machine and runs private ones: on free ports, in private
-//! directories, gone when dropped and gone when their parent dies.
+//! directories, gone when dropped and gone when their parent dies. Also finds, or makes, the compiler that guests need.
 //!
 //! Everything here is synchronous and knows nothing of what the servers are for: no SQL, no subjects.
 
@@ -14,6 +14,7 @@ mod postgres;
 mod process;
 mod scratch;
 mod user;
+mod wasm;
 #[cfg(feature = "fetch")]
 mod wheels;
 
@@ -26,5 +27,8 @@ pub use find::{
 pub use nats::{NatsOptions, PrivateNats};
 pub use port::free_port;
 pub use postgres::{PgOptions, PrivatePostgres};
+#[cfg(feature = "fetch")]
+pub use wasm::wasm_toolchain;
+pub use wasm::{WasmToolchain, find_wasm_toolchain};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -27,6 +27,8 @@ pub struct GatewayOptions {
     pub(crate) nats: String,
     pub(crate) tables: Vec<(String, Option<String>)>,
     pub(crate) env: Vec<(String, String)>,
+    /// Further keys of a table, as they stand in the file.
+    pub(crate) keys: Vec<(String, String)>,
 }
 
 /// A gateway that was started.
@@ -58,6 +60,12 @@ impl GatewayOptions {
 
     pub fn table(mut self, table: &str) -> Self {
         self.tables.push((table.to_owned(), None));
+        self
+    }
+
+    /// Further keys of a table: `("users", "on_guest_error = 'drop'")`.
+    pub fn keys(mut self, table: &str, lines: &str) -> Self {
+        self.keys.push((table.to_owned(), lines.to_owned()));
         self
     }
 
@@ -108,12 +116,14 @@ impl GatewayOptions {
     fn toml(&self, port: u16) -> String {
         // A Rust string literal is a TOML string for every name that is used here.
         let folder = self.folder.join("dictionaries");
+        let guests = self.folder.join("guests");
         let data = self.folder.join(format!("{}-data", self.name));
         let mut toml = format!(
             "data_dir = {data:?}\n\
              [postgres]\nurl = {:?}\nslot = {:?}\npublication = {:?}\n\
              [nats]\nurl = {:?}\n\
              [compression]\ndictionaries = {folder:?}\n\
+             [guests]\ndir = {guests:?}\n\
              [http]\nlisten = \"127.0.0.1:{port}\"\n",
             self.postgres, self.slot, self.publication, self.nats,
         );
@@ -121,6 +131,9 @@ impl GatewayOptions {
             toml += &format!("[[tables]]\nname = '{name}'\n");
             if let Some(alias) = alias {
                 toml += &format!("alias = '{alias}'\n");
+            }
+            for (_, lines) in self.keys.iter().filter(|(table, _)| table == name) {
+                toml += &format!("{lines}\n");
             }
         }
         toml

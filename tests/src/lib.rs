@@ -64,12 +64,3 @@ macro_rules! on_newest_postgres {
         }
     )* };
 }
-
-/// Whether the tests run that depend on how fast the machine is: `WALGATE_THOROUGH=1`. They say so when they do not.
-pub fn thorough() -> bool {
-    let asked = std::env::var_os("WALGATE_THOROUGH").is_some();
-    if !asked {
-        println!("skipped: set WALGATE_THOROUGH=1 to run it");
-    }
-    asked
-}

@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     rc::{Rc, Weak},
     time::{Duration, Instant},
 };
@@ -48,6 +48,12 @@ pub fn built(name: &str) -> PathBuf {
         program.display()
     );
     program
+}
+
+/// Runs a program to its end.
+pub fn run(name: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(built(name));
+    command.args(args).env("NO_COLOR", "1").output().expect("the program runs")
 }
 
 /// Some program ended by itself: says which, and how.

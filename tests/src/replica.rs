@@ -66,6 +66,14 @@ impl Target {
     pub fn database(database: &Database) -> Target {
         Target::Postgres(database.url())
     }
+
+    /// As `walgate` takes it.
+    pub fn url(&self) -> String {
+        match self {
+            Target::Sqlite(file) => format!("sqlite:{}", file.display()),
+            Target::Postgres(url) => url.clone(),
+        }
+    }
 }
 
 impl std::fmt::Display for Target {

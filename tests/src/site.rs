@@ -31,7 +31,9 @@ impl Site {
         let broker = Broker::start(options).await;
         let folder = tempfile::Builder::new().prefix("walgate-test-").tempdir_in("/var/tmp");
         let folder = folder.or_else(|_| tempfile::tempdir()).expect("a folder");
-        fs::create_dir(folder.path().join("dictionaries")).expect("a folder in a folder");
+        for drop_in in ["dictionaries", "guests"] {
+            fs::create_dir(folder.path().join(drop_in)).expect("a folder in a folder");
+        }
         Site { database, broker, folder, replicas: Cell::new(0) }
     }
 
@@ -41,6 +43,23 @@ impl Site {
 
     pub fn dictionaries(&self) -> PathBuf {
         self.folder().join("dictionaries")
+    }
+
+    /// Drops a guest of the source tree into the folder, whole.
+    pub fn drop_guest(&self, guest: &str, file: &str) {
+        self.drop_file(&wasm(guest), file);
+    }
+
+    /// Drops anything into the folder of guests, whole.
+    pub fn drop_file(&self, bytes: &[u8], file: &str) {
+        let path = self.folder().join("guests").join(file);
+        let unfinished = path.with_extension("tmp");
+        fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, &path)).expect("a file");
+    }
+
+    /// The configuration file that its gateway was started with.
+    pub fn config(&self) -> PathBuf {
+        self.folder().join("gateway.toml")
     }
 
     /// Runs statements at the source.
@@ -60,6 +79,7 @@ impl Site {
             nats: self.broker.url(),
             tables: tables.iter().map(|table| ((*table).to_owned(), None)).collect(),
             env: vec![],
+            keys: vec![],
         }
     }
 
@@ -109,4 +129,15 @@ impl Site {
     fn replica_log(&self, number: u32) -> PathBuf {
         self.folder().join(format!("replica{number}.log"))
     }
+}
+
+/// A guest as `cargo xtask` built it.
+pub fn wasm(guest: &str) -> Vec<u8> {
+    let folder = std::env::var_os("WALGATE_GUEST_FILES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests"),
+        PathBuf::from,
+    );
+    let path = folder.join(format!("{guest}.wasm"));
+    fs::read(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask guests` builds it", path.display()))
 }

@@ -273,11 +273,16 @@ pub async fn last_progress(broker: &Broker) -> Option<Progress> {
     from_msgpack(&message.payload).ok()
 }
 
-/// Waits until everything before `lsn` is in the stream, and says so.
+/// Waits until the transaction whose commit record begins at `lsn`, and everything before it, is in the stream.
 pub async fn reaches(broker: &Broker, lsn: Lsn) {
+    reaches_end(broker, Lsn(lsn.0 + 1)).await;
+}
+
+/// Waits until everything that was written before `end` is in the stream.
+pub async fn reaches_end(broker: &Broker, end: Lsn) {
     eventually("the stream reaches the last commit", async || match last_progress(broker).await {
-        Some(progress) if progress.end_lsn > lsn => Ok(()),
-        Some(progress) => Err(format!("{} of {lsn}", progress.end_lsn)),
+        Some(progress) if progress.end_lsn >= end => Ok(()),
+        Some(progress) => Err(format!("{} of {end}", progress.end_lsn)),
         None => Err("no progress message".to_owned()),
     })
     .await;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Column, Epoch, Guest, Identity, Lsn, Position};
+use crate::{Column, Epoch, Guest, Identity, Lsn, Position, Schema};
 
 /// A control message that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,24 @@ pub struct DictionaryRef {
     pub revision: u64,
     /// In hex.
     pub sha256: String,
+}
+
+/// `dlq.{t}`: a change, or a row of a snapshot, that the table's guest failed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    pub v: u32,
+    /// The shape of the row before the guest, without the columns that it hides.
+    pub schema: Schema,
+    pub guest: Guest,
+    /// Why the guest failed on it.
+    pub error: String,
+    /// `<epoch>/<commit_lsn>/<ordinal>`; none for a row of a snapshot.
+    pub position: Option<String>,
+    /// When it was set aside, microseconds since 1970.
+    pub at: i64,
+    /// One change as in the body of `cdc.{t}`, not compressed.
+    #[serde(with = "serde_bytes")]
+    pub change: Vec<u8>,
 }
 
 /// `init.start.{t}`: a snapshot begins. A newer one supersedes all older ones of its table.

@@ -21,6 +21,7 @@ pub use compress::{
     Compressor, Decompressor, Dictionary, DictionaryError, FrameError, MAX_DICTIONARY_BYTES, train,
 };
 pub use control::{
+    DeadLetter,
     ControlError, DictionaryRef, EpochRecord, InitError, InitMeta, InitStart, Progress, XidWindow,
     from_msgpack, to_msgpack,
 };

@@ -39,13 +39,24 @@ pub struct Column {
     /// As `format_type` prints it, `numeric(10,2)` say.
     #[serde(rename = "type")]
     pub type_name: String,
-    /// OID of the column's type (a domain's base type is resolved by the gateway, this is the declared one).
+    /// OID of the declared type, a domain's own.
     pub oid: u32,
+    /// What a domain is made of in the end, or for an array of a domain the array of that; absent where it
+    /// would repeat `oid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_oid: Option<u32>,
     /// Position in the source table; stays the same when the column is renamed.
     pub attnum: i16,
     pub nullable: bool,
     /// Part of the key by which rows are located.
     pub key: bool,
+}
+
+impl Column {
+    /// OID of the type that values are of: they are carried as what a domain is based on.
+    pub fn value_oid(&self) -> u32 {
+        self.base_oid.unwrap_or(self.oid)
+    }
 }
 
 /// The guest whose output the rows are.
@@ -94,5 +105,12 @@ impl Schema {
     pub fn key_indexes(&self) -> Vec<usize> {
         let index = |name: &String| self.columns.iter().position(|c| &c.name == name);
         self.key.iter().filter_map(index).collect()
+    }
+}
+
+impl Guest {
+    /// Enough of the hash to tell guests apart, for a header.
+    pub fn short(&self) -> &str {
+        self.sha256.get(..12).unwrap_or(&self.sha256)
     }
 }

@@ -2,6 +2,7 @@
 //! with them; it knows nothing of what those do.
 
 mod cargo;
+mod guests;
 mod setup;
 
 use std::path::Path;
@@ -29,6 +30,8 @@ enum Task {
     Test(Rest),
     /// Run the benchmarks
     Bench(Rest),
+    /// Build the guests that ship and those of the tests to WebAssembly, into target/guests
+    Guests,
     /// Formatting, lints and layering
     Check,
     /// Write the conformance vectors in tests/vectors anew
@@ -61,6 +64,7 @@ fn run(task: Task) -> Result<ExitCode> {
             cargo::cargo(["build", "--release", "--workspace", "--bin", "walgate"])?;
             let mut walgate = cargo::built("walgate");
             servers.export(&mut walgate);
+            guests::export(&mut walgate)?;
             cargo::become_it(walgate.arg("demo").args(rest.args))
         }
         Task::Test(rest) => {
@@ -69,14 +73,18 @@ fn run(task: Task) -> Result<ExitCode> {
             cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
             let mut test = cargo::command(["test", "--release", "--workspace"]);
             servers.export(&mut test);
+            guests::export(&mut test)?;
             cargo::become_it(test.args(rest.args))
         }
         Task::Bench(rest) => {
             // What the user named is in the environment; of what is here the newest Postgres is measured.
             Servers::ready()?;
             cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
-            cargo::become_it(cargo::built("bench").args(rest.args))
+            let mut bench = cargo::built("bench");
+            guests::export(&mut bench)?;
+            cargo::become_it(bench.args(rest.args))
         }
+        Task::Guests => guests::build().map(|_| ExitCode::SUCCESS),
         Task::Check => {
             cargo::cargo(["fmt", "--all", "--check"])?;
             let lints = ["--", "-D", "warnings"];

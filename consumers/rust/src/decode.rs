@@ -69,6 +69,8 @@ struct Joined {
     /// Parts so far.
     number: u32,
     of: u32,
+    /// Of the last change in the body.
+    position: Option<StreamPosition>,
 }
 
 impl Joiner {
@@ -81,16 +83,32 @@ impl Joiner {
         self.open.contains_key(subject)
     }
 
+    /// Subjects with a body that is said to be in the stream up to `place`, and is not whole.
+    pub fn overdue(&self, place: StreamPosition) -> Vec<String> {
+        let due = |joined: &Joined| {
+            joined
+                .position
+                .is_some_and(|last| last.epoch == place.epoch && last.position <= place.position)
+        };
+        let open = self.open.iter().filter(|(_, joined)| due(joined));
+        open.map(|(subject, _)| subject.clone()).collect()
+    }
+
     pub fn clear(&mut self) {
         self.open.clear();
         self.bytes = 0;
     }
 
     /// The body, if this was its last part.
-    pub fn push(&mut self, delivery: &Delivery, part: Part) -> Result<Option<Vec<u8>>, Unreadable> {
+    pub fn push(
+        &mut self,
+        delivery: &Delivery,
+        part: Part,
+        position: Option<StreamPosition>,
+    ) -> Result<Option<Vec<u8>>, Unreadable> {
         if part.number == 1 {
             self.drop_open(&delivery.subject);
-            let fresh = Joined { of: part.of, ..Joined::default() };
+            let fresh = Joined { of: part.of, position, ..Joined::default() };
             self.open.insert(delivery.subject.clone(), fresh);
         }
         let Some(joined) = self.open.get_mut(&delivery.subject) else {
@@ -139,7 +157,7 @@ pub(crate) async fn body(
             joiner.drop_open(&delivery.subject);
             None
         }
-        Some(part) => match joiner.push(delivery, part)? {
+        Some(part) => match joiner.push(delivery, part, envelope.position)? {
             None => return Ok(None),
             joined => joined,
         },
@@ -170,11 +188,11 @@ mod tests {
     fn parts_of_several_subjects_interleave() {
         let mut joiner = Joiner::new(&Caps::default());
         let part = |number, of| Part { number, of };
-        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 2)).unwrap(), None);
-        assert_eq!(joiner.push(&delivery("b", b"x"), part(1, 3)).unwrap(), None);
-        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 2)).unwrap().unwrap(), b"12");
-        assert_eq!(joiner.push(&delivery("b", b"y"), part(2, 3)).unwrap(), None);
-        assert_eq!(joiner.push(&delivery("b", b"z"), part(3, 3)).unwrap().unwrap(), b"xyz");
+        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 2), None).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("b", b"x"), part(1, 3), None).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 2), None).unwrap().unwrap(), b"12");
+        assert_eq!(joiner.push(&delivery("b", b"y"), part(2, 3), None).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("b", b"z"), part(3, 3), None).unwrap().unwrap(), b"xyz");
         assert_eq!(joiner.bytes, 0);
     }
 
@@ -182,17 +200,36 @@ mod tests {
     fn parts_out_of_line_are_refused_and_a_repeated_body_begins_again() {
         let mut joiner = Joiner::new(&Caps { body_bytes_max: 3, ..Caps::default() });
         let part = |number, of| Part { number, of };
-        assert!(joiner.push(&delivery("a", b"1"), part(2, 2)).is_err());
-        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 3)).unwrap(), None);
-        assert!(joiner.push(&delivery("a", b"3"), part(3, 3)).is_err());
-        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 2)).unwrap(), None);
-        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 2)).unwrap().unwrap(), b"12");
-        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 3)).unwrap(), None);
-        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 3)).unwrap(), None);
-        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 3)).unwrap(), None, "sent twice");
-        assert_eq!(joiner.push(&delivery("a", b"3"), part(3, 3)).unwrap().unwrap(), b"123");
-        assert_eq!(joiner.push(&delivery("a", b"12"), part(1, 2)).unwrap(), None);
-        assert!(joiner.push(&delivery("a", b"34"), part(2, 2)).is_err(), "beyond the cap");
+        assert!(joiner.push(&delivery("a", b"1"), part(2, 2), None).is_err());
+        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 3), None).unwrap(), None);
+        assert!(joiner.push(&delivery("a", b"3"), part(3, 3), None).is_err());
+        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 2), None).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 2), None).unwrap().unwrap(), b"12");
+        assert_eq!(joiner.push(&delivery("a", b"1"), part(1, 3), None).unwrap(), None);
+        assert_eq!(joiner.push(&delivery("a", b"2"), part(2, 3), None).unwrap(), None);
+        assert_eq!(
+            joiner.push(&delivery("a", b"2"), part(2, 3), None).unwrap(),
+            None,
+            "sent twice"
+        );
+        assert_eq!(joiner.push(&delivery("a", b"3"), part(3, 3), None).unwrap().unwrap(), b"123");
+        assert_eq!(joiner.push(&delivery("a", b"12"), part(1, 2), None).unwrap(), None);
+        assert!(joiner.push(&delivery("a", b"34"), part(2, 2), None).is_err(), "beyond the cap");
+    }
+
+    #[test]
+    fn a_body_that_should_be_whole_is_noticed() {
+        let mut joiner = Joiner::new(&Caps::default());
+        let place = |text: &str| text.parse::<StreamPosition>().unwrap();
+        let first = Part { number: 1, of: 2 };
+        joiner.push(&delivery("cdc.a", b"1"), first, Some(place("00000001/0A/5"))).unwrap();
+        joiner.push(&delivery("cdc.b", b"1"), first, Some(place("00000001/0B/1"))).unwrap();
+        assert!(joiner.overdue(place("00000001/0A/4")).is_empty());
+        assert_eq!(joiner.overdue(place("00000001/0A/6")), ["cdc.a"]);
+        assert!(joiner.overdue(place("00000002/0A/6")).is_empty(), "of another epoch");
+        let last = Part { number: 2, of: 2 };
+        joiner.push(&delivery("cdc.a", b"2"), last, Some(place("00000001/0A/5"))).unwrap();
+        assert!(joiner.overdue(place("00000001/0A/6")).is_empty());
     }
 
     #[test]

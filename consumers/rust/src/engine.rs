@@ -10,7 +10,7 @@ use tokio::{
     sync::watch,
     time::{Instant, Interval, MissedTickBehavior},
 };
-use walgate_wire::{Caps, Epoch, PROGRESS_SUBJECT, Token, subjects};
+use walgate_wire::{Caps, Epoch, PROGRESS_SUBJECT, Position, Token, subjects};
 
 use crate::{
     Error, Sink, Status,
@@ -221,6 +221,16 @@ impl<S: Sink> Engine<S> {
         }
         self.board.publish();
         Ok(self.sink.save(records).await?)
+    }
+
+    /// What is at `position` cannot be applied to these copies: a snapshot that ends before it would lead back there.
+    async fn reload_beyond(
+        &mut self,
+        position: Position,
+        tables: Vec<(Token, String)>,
+    ) -> Result<(), Error> {
+        tables.iter().for_each(|(token, _)| self.tables.stuck(token, position));
+        self.reload(tables).await
     }
 
     async fn on_tick(&mut self) -> Result<(), Error> {

@@ -1,11 +1,11 @@
 //! Values as JSON: for `walgate tail`, and for arrays and composites where the local copy has no such types.
 //!
 //! Dates, times and UUIDs are written as Postgres prints them, `bytea` in hex, NaN and infinities as strings.
-//! Numerics stay strings. A column of type json or jsonb is put in as it is; its numbers lose digits that a
+//! Members stand in the order of columns and fields. Numerics stay strings. A column of type json or jsonb is put in as it is; its numbers lose digits that a
 //! 64-bit float cannot hold.
 
 use serde_json::{Map, Value as Json, json};
-use walgate_wire::{Change, Op, Schema, Value};
+use walgate_wire::{Change, Column, Op, Schema, Value};
 
 use crate::{Kind, text};
 
@@ -56,12 +56,16 @@ fn key_text(key: &Value<'_>) -> String {
     }
 }
 
-/// An object with a member for each column.
+/// An object with a member for each column, in their order.
 pub fn row_json(schema: &Schema, row: &[Value<'_>]) -> Json {
-    let columns = schema.columns.iter().zip(row);
-    Json::Object(
-        columns.map(|(c, value)| (c.name.clone(), value_json(&Kind::of(c), value))).collect(),
-    )
+    object(schema.columns.iter().zip(row))
+}
+
+fn object<'a>(values: impl Iterator<Item = (&'a Column, &'a Value<'a>)>) -> Json {
+    let member = |(column, value): (&Column, &Value<'_>)| {
+        (column.name.clone(), value_json(&Kind::of(column), value))
+    };
+    Json::Object(values.map(member).collect())
 }
 
 /// One change: `{"table", "op", "lsn", "n", "xid", "at", "row"?, "unchanged"?, "old"?}`. Columns that did not
@@ -81,23 +85,60 @@ pub fn change_json(schema: &Schema, change: &Change<'_>) -> Json {
     out.insert("xid".into(), change.xid.into());
     out.insert("at".into(), text::timestamptz(change.at).into());
     if let Some(row) = row {
-        let mut row = row_json(schema, row);
-        let name = |&index: &usize| schema.columns.get(index).map(|column| column.name.clone());
-        let unchanged: Vec<String> = unchanged.iter().filter_map(name).collect();
-        if let Json::Object(members) = &mut row {
-            unchanged.iter().for_each(|name| drop(members.remove(name)));
-        }
-        out.insert("row".into(), row);
+        let columns = schema.columns.iter().zip(row).enumerate();
+        let travelled = columns.filter(|(index, _)| !unchanged.contains(index));
+        out.insert("row".into(), object(travelled.map(|(_, column)| column)));
+        let name = |&index: &usize| schema.columns.get(index).map(|column| column.name.as_str());
+        let unchanged: Vec<&str> = unchanged.iter().filter_map(name).collect();
         if !unchanged.is_empty() {
             out.insert("unchanged".into(), json!(unchanged));
         }
     }
     if let Some(old) = old {
         let columns = schema.old.iter().filter_map(|&index| schema.columns.get(index as usize));
-        let member = |(column, value): (&walgate_wire::Column, &Value<'_>)| {
-            (column.name.clone(), value_json(&Kind::of(column), value))
-        };
-        out.insert("old".into(), Json::Object(columns.zip(old).map(member).collect()));
+        out.insert("old".into(), object(columns.zip(old)));
     }
     Json::Object(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use walgate_wire::{Identity, Lsn, Position, TableName, TableState};
+
+    use super::*;
+
+    #[test]
+    fn members_stand_in_the_order_of_columns() {
+        let column = |(attnum, name): (i16, &str)| Column {
+            name: name.into(),
+            type_name: "text".into(),
+            oid: 25,
+            base_oid: None,
+            attnum,
+            nullable: true,
+            key: false,
+        };
+        let name = TableName::new("public", "t");
+        let schema = Schema {
+            table: name.to_string(),
+            token: name.token(),
+            revision: 1,
+            state: TableState::Live,
+            columns: (1..).zip(["z", "b", "y", "a"]).map(column).collect(),
+            key: vec![],
+            identity: Identity::Full,
+            old: vec![2, 0],
+            guest: None,
+            lsn: Lsn(0),
+            reason: None,
+        };
+        let fields = vec![(Value::Str("late"), Value::Nil), (Value::Str("early"), Value::Int(1))];
+        let row = vec![Value::Str("1"), Value::Nil, Value::Map(fields), Value::Nil];
+        let old = Some(vec![Value::Str("3"), Value::Str("2")]);
+        let op = Op::Update { row, unchanged: vec![1], old };
+        let change = Change { position: Position::new(Lsn(1), 2), xid: 3, at: 0, op };
+        let json = change_json(&schema, &change).to_string();
+        let expected = r#"{"table":"public.t","op":"update","lsn":"0/1","n":2,"xid":3,"at":"1970-01-01 00:00:00+00","row":{"z":"1","y":{"late":null,"early":1},"a":null},"unchanged":["b"],"old":{"y":"3","z":"2"}}"#;
+        assert_eq!(json, expected);
+    }
 }

@@ -23,9 +23,10 @@ pub enum Kind {
 impl Kind {
     /// By the OID of built-in types (`pg_type.dat`), which never change.
     pub fn of(column: &Column) -> Kind {
-        match Self::scalar(column.oid) {
+        let oid = column.value_oid();
+        match Self::scalar(oid) {
             Some(kind) => kind,
-            None => match element(column.oid) {
+            None => match element(oid) {
                 Some(oid) => Kind::Array(Box::new(Self::scalar(oid).unwrap_or(Kind::Other))),
                 None if column.type_name.ends_with("[]") => Kind::Array(Box::new(Kind::Other)),
                 None => Kind::Other,

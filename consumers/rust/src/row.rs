@@ -129,6 +129,7 @@ mod tests {
             name: name.into(),
             type_name: format!("oid {oid}"),
             oid,
+            base_oid: None,
             attnum: 1,
             nullable: true,
             key: false,

@@ -6,7 +6,6 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use walgate_wire::{
     Caps, ChunkDigest, Epoch, InitError, InitMeta, InitStart, Lsn, Schema, Token, from_msgpack,
-    subjects,
 };
 
 use crate::{
@@ -19,12 +18,16 @@ use crate::{
     state::StreamExtent,
 };
 
+mod chunks;
 mod find;
 
+pub(crate) use chunks::{all_subjects, chunk_place, row_count};
 pub(crate) use find::ask_unless_there;
 
 /// Nothing heard for so long: ask again. Before a start the gateway may wait for old transactions.
 const STALL: Duration = Duration::from_secs(60);
+/// Nothing heard for so long after the end of a snapshot that is to be avoided: ask again.
+const AFTER_BAD: Duration = Duration::from_secs(2);
 /// The version of the protocol that is understood here.
 const PROTOCOL_VERSION: u32 = 1;
 
@@ -36,8 +39,8 @@ pub(crate) struct Wish {
     pub epoch: Option<Epoch>,
     /// The lowest watermark that is good enough.
     pub watermark: Lsn,
-    /// A snapshot that turned out bad.
-    pub avoid: Option<String>,
+    /// Snapshots that turned out bad.
+    pub avoid: Vec<String>,
 }
 
 /// A snapshot being received.
@@ -174,9 +177,9 @@ impl Loader {
         };
         if start.v != PROTOCOL_VERSION {
             let reason = format!("protocol {} is not understood by this version", start.v);
-            return Ok(Err(Unreadable::Other(reason)));
+            return Ok(Ok(refused(start, reason)));
         }
-        if self.wish.avoid.as_ref() == Some(&start.snapshot_id) {
+        if self.wish.avoid.contains(&start.snapshot_id) {
             return Ok(Ok(Event::Nothing));
         }
         let outdated = self.wish.epoch.is_some_and(|epoch| start.epoch < epoch);
@@ -188,11 +191,11 @@ impl Loader {
         let (token, revision) = (&self.wish.token, start.schema_revision);
         let Some(schema) = assets.schema(token, revision).await? else {
             let reason = format!("schema revision {revision} is not in KV");
-            return Ok(Err(Unreadable::Other(reason)));
+            return Ok(Ok(refused(start, reason)));
         };
         if schema.columns != start.columns {
             let reason = format!("its columns are not those of schema revision {revision}");
-            return Ok(Err(Unreadable::Other(reason)));
+            return Ok(Ok(refused(start, reason)));
         }
         let estimated_rows = start.estimated_rows;
         tracing::info!(
@@ -233,8 +236,12 @@ impl Loader {
     }
 
     fn meta(&mut self, delivery: &Delivery) -> Result<Event, Unreadable> {
-        let Some(current) = &self.current else { return Ok(Event::Nothing) };
         let meta: InitMeta = from_msgpack(&delivery.payload)?;
+        if self.wish.avoid.contains(&meta.start.snapshot_id) {
+            // A request made while it was being taken was answered with it.
+            self.patience_ends = Instant::now() + AFTER_BAD;
+        }
+        let Some(current) = &self.current else { return Ok(Event::Nothing) };
         if meta.start.snapshot_id != current.start.snapshot_id {
             return Ok(Event::Nothing);
         }
@@ -272,43 +279,6 @@ impl Loader {
     }
 }
 
-/// Snapshot id and chunk number of `init.snap.{t}.{snapshot_id}.{n}`.
-pub(crate) fn chunk_place(subject: &str) -> Option<(&str, u64)> {
-    let mut tokens = subject.strip_prefix(INIT_SNAP)?.split('.').skip(1);
-    let place = (tokens.next()?, tokens.next()?.parse().ok()?);
-    tokens.next().is_none().then_some(place)
-}
-
-const INIT_SNAP: &str = "init.snap.";
-
-/// The number of rows that a chunk states at its beginning.
-pub(crate) fn row_count(body: &[u8], caps: &Caps) -> Result<u64, Unreadable> {
-    let mut reader = walgate_wire::Reader::new(body, caps);
-    reader.array()?;
-    reader.int()?;
-    let rows = reader.int()?;
-    u64::try_from(rows).map_err(|_| Unreadable::Other(format!("a chunk of {rows} rows")))
-}
-
-/// Every subject that a snapshot of this table uses.
-pub(crate) fn all_subjects(token: &Token) -> Vec<String> {
-    vec![
-        subjects::init_start(token),
-        subjects::init_snap_all(token),
-        subjects::init_meta(token),
-        subjects::init_error(token),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_placed_by_their_subject() {
-        assert_eq!(chunk_place("init.snap.sales=2Eorders.abc.12"), Some(("abc", 12)));
-        assert_eq!(chunk_place("init.snap.users.abc"), None);
-        assert_eq!(chunk_place("init.snap.users.abc.1.2"), None);
-        assert_eq!(chunk_place("init.snap.users.abc.x"), None);
-    }
+fn refused(start: InitStart, reason: String) -> Event {
+    Event::Failed { reason, retry_after: None, snapshot_id: Some(start.snapshot_id) }
 }

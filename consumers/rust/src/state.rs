@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use walgate_wire::{
-    Epoch, InitStart, Lsn, Position, Schema, StreamPosition, TableState, Token, XidWindow,
-};
+use walgate_wire::{Epoch, Lsn, Position, Schema, StreamPosition, TableState, Token, XidWindow};
 
 mod filter;
+mod loaded;
 mod migration;
 mod record;
 
@@ -26,6 +25,8 @@ struct Table {
     news: bool,
     /// Copies below this are void, and the KV revision that said so.
     reseed: Option<(u64, Lsn)>,
+    /// Copies of the current epoch that do not reach beyond this lead back to what could not be applied.
+    stuck_at: Option<Lsn>,
 }
 
 impl Table {
@@ -81,6 +82,7 @@ impl Tables {
         self.epoch_since = kv_revision;
         for table in self.tables.values_mut() {
             table.reseed = table.reseed.filter(|(revision, _)| *revision > kv_revision);
+            table.stuck_at = None;
         }
     }
 
@@ -116,8 +118,9 @@ impl Tables {
 
     /// The lowest watermark at which a copy of the table is good.
     pub fn watermark_min(&self, token: &Token) -> Lsn {
-        let reseed = self.tables.get(token).and_then(|table| table.reseed);
-        reseed.map_or(Lsn(0), |(_, lsn)| lsn)
+        let Some(table) = self.tables.get(token) else { return Lsn(0) };
+        let reseed = table.reseed.map_or(Lsn(0), |(_, lsn)| lsn);
+        reseed.max(table.stuck_at.map_or(Lsn(0), |lsn| Lsn(lsn.0 + 1)))
     }
 
     /// Tables whose copy is of an epoch before this one, and why that matters.
@@ -152,6 +155,12 @@ impl Tables {
         let record = self.tables.get_mut(token)?.record.as_mut()?;
         record.reload.get_or_insert_with(|| reason.to_owned());
         Some(record.clone())
+    }
+
+    /// The stream cannot be applied at `position`: only a snapshot from beyond it helps.
+    pub fn stuck(&mut self, token: &Token, position: Position) {
+        let Some(table) = self.tables.get_mut(token) else { return };
+        table.stuck_at = table.stuck_at.max(Some(position.commit_lsn));
     }
 
     fn applied_seq(&self, record: &TableRecord) -> u64 {
@@ -229,69 +238,6 @@ impl Tables {
         if let Some(table) = self.tables.get_mut(&record.token) {
             table.record = Some(record);
         }
-    }
-
-    /// A snapshot was received whole: the records to store and the position to continue from.
-    /// `finished_at` is from its meta message, `stream_created` that of the stream it counts in.
-    pub fn loaded(
-        &mut self,
-        start: &InitStart,
-        schema: &Schema,
-        finished_at: i64,
-        stream_created: i64,
-    ) -> (Vec<TableRecord>, Mark) {
-        let watermark = Position::new(start.lsn, 0);
-        let seq = start.cdc_sequence;
-        let void_below = self.watermark_min(&schema.token);
-        let record = TableRecord {
-            token: schema.token.clone(),
-            schema: schema.clone(),
-            epoch: start.epoch,
-            seeded: start.lsn,
-            seq,
-            position: watermark,
-            window: Some(SnapshotWindow::new(start.xid_window.clone(), finished_at)),
-            reload: (start.lsn < void_below).then(|| {
-                format!("rows from before {void_below} became void while they were loaded")
-            }),
-        };
-        let mut mark = Mark {
-            epoch: start.epoch,
-            position: watermark,
-            seq,
-            verified_seq: seq,
-            stream_created,
-            at: start.started_at,
-        };
-        let mut changed = Vec::new();
-        let before = self.mark;
-        let others = self.tables.iter_mut().filter(|(token, _)| **token != schema.token);
-        for other in others.filter_map(|(_, table)| table.record.as_mut()) {
-            if other.reload.is_some() {
-                continue;
-            }
-            if other.epoch < start.epoch {
-                other.reload = Some(epoch_changed(other.epoch, start.epoch));
-                changed.push(other.clone());
-            } else if let Some(before) = before {
-                other.seq = other.seq.max(before.seq);
-                if other.epoch == before.epoch {
-                    other.position = other.position.max(before.position);
-                }
-                changed.push(other.clone());
-                // What is common is the lesser of both; each table keeps what it has beyond.
-                mark.at = before.at;
-                mark.seq = before.seq.min(seq);
-                mark.verified_seq = before.verified_seq.min(mark.seq);
-                mark.position = before.position.min(watermark);
-            }
-        }
-        if let Some(table) = self.tables.get_mut(&schema.token) {
-            table.record = Some(record.clone());
-        }
-        changed.push(record);
-        self.mark = Some(mark);
-        (changed, mark)
     }
 
     /// The stream sequence to read from, if any table flows.

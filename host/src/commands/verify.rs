@@ -11,12 +11,14 @@ mod sqlite;
 mod tables;
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
-use walgate_wire::Schema;
+use anyhow::{Context, Result, bail, ensure};
+use walgate_wire::{Guest, Schema};
 
 use self::{
     compare::{Key, Look, Sums},
@@ -24,7 +26,11 @@ use self::{
     sqlite::SqliteSide,
 };
 use super::target::Target;
-use crate::config::Postgres;
+use crate::{
+    assets::Gate,
+    config::{Config, Postgres, Table},
+    guest::{Engine, Limits},
+};
 
 pub use report::{Comparison, print};
 
@@ -56,6 +62,9 @@ pub struct Args {
     /// A table to compare; may be repeated [default: every table that the copy keeps]
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<String>,
+    /// The gateway's configuration, if tables have guests: what they let through should have arrived
+    #[arg(short, long, value_name = "FILE", env = "WALGATE_CONFIG")]
+    config: Option<PathBuf>,
     /// Compare again until everything is equal, for at most so long
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
@@ -68,6 +77,34 @@ pub struct Question {
     pub replica: Target,
     /// None: every table that the copy keeps.
     pub tables: Vec<String>,
+    /// Tables with guests.
+    pub gates: Vec<TableGate>,
+}
+
+/// A table and the guest that stands before it.
+#[derive(Clone, Debug)]
+pub struct TableGate {
+    pub table: Table,
+    pub gate: Gate,
+}
+
+/// Loads the guests that lie in their folder.
+pub async fn gates(config: &Config) -> Result<Vec<TableGate>> {
+    let engine = Engine::new(Limits::of(&config.guests), None)?;
+    let mut gates = vec![];
+    for table in &config.tables {
+        let path = config.guests.dir.join(&table.guest.file);
+        if !path.exists() && !table.guest.named {
+            continue;
+        }
+        let reading = || format!("reading guest {}", path.display());
+        let bytes = tokio::fs::read(&path).await.with_context(reading)?;
+        let engine = engine.clone();
+        let module = tokio::task::spawn_blocking(move || engine.load(&bytes)).await?;
+        let gate = Gate::Guest(Arc::new(module.with_context(reading)?));
+        gates.push(TableGate { table: table.clone(), gate });
+    }
+    Ok(gates)
 }
 
 pub async fn run(args: Args) -> Result<ExitCode> {
@@ -75,7 +112,11 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let wait = Duration::from_secs(args.wait);
     let source =
         Postgres { url: args.source.into(), slot: String::new(), publication: args.publication };
-    let question = Question { source, replica: args.replica, tables: args.tables };
+    let gates = match args.config {
+        Some(file) => gates(&Config::load(Some(file))?).await?,
+        None => vec![],
+    };
+    let question = Question { source, replica: args.replica, tables: args.tables, gates };
     loop {
         let compared = compare(&question).await;
         let equal = compared.as_ref().is_ok_and(|all| all.iter().all(Comparison::is_equal));
@@ -110,7 +151,14 @@ async fn compare_table(question: &Question, schema: &Schema) -> Result<Compariso
     let begun = Instant::now();
     let mut replica = Replica::open(&question.replica, schema).await?;
     let forms = replica.forms(schema);
-    let mut source = PostgresSide::open(&question.source, schema, &forms).await?;
+    let guest = question.gates.iter().find(|gate| gate.table.token == schema.token);
+    if let (Some(Guest { name, version, .. }), None) = (&schema.guest, guest) {
+        bail!(
+            "its rows went through guest {name} {version}: name the gateway's configuration with --config, so \
+             that they are compared with what it lets through"
+        );
+    }
+    let mut source = PostgresSide::open(&question.source, schema, &forms, guest).await?;
     let key = Key::new(schema.key_indexes());
     let sums = Sums::new(key);
     let both = tokio::try_join!(source.scan(sums.clone()), replica.scan(sums));
@@ -144,7 +192,7 @@ impl Replica {
                     publication: String::new(),
                 };
                 let forms = vec![Form::Wire; schema.columns.len()];
-                Replica::Postgres(Box::new(PostgresSide::open(&postgres, schema, &forms).await?))
+                Replica::Postgres(Box::new(PostgresSide::open(&postgres, schema, &forms, None).await?))
             }
         })
     }

@@ -1,12 +1,13 @@
 //! The configuration as it is written, and the checks that turn it into a [`Config`].
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use walgate_wire::{TableName, Token};
 
 use super::{
-    Compression, Config, ConfigError, Http, Nats, Postgres, Snapshot, Stream, Table, UseDictionary,
+    Compression, Config, ConfigError, Guests, Http, Nats, OnGuestChange, OnGuestError, Postgres,
+    Snapshot, Stream, Table, TableGuest, UseDictionary,
 };
 
 const DAY_SECONDS: u64 = 24 * 3600;
@@ -19,6 +20,7 @@ pub struct Raw {
     pub postgres: RawPostgres,
     pub nats: RawNats,
     pub compression: RawCompression,
+    pub guests: RawGuests,
     pub snapshot: RawSnapshot,
     pub http: RawHttp,
     pub tables: Vec<RawTable>,
@@ -45,6 +47,9 @@ pub struct RawNats {
     pub init_max_bytes: u64,
     pub init_max_age_seconds: u64,
     pub requests_stream: String,
+    pub dlq_stream: String,
+    pub dlq_max_bytes: u64,
+    pub dlq_max_age_seconds: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,6 +60,17 @@ pub struct RawCompression {
     #[serde(rename = "use")]
     pub use_dictionary: UseDictionary,
     pub dictionaries: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawGuests {
+    pub dir: PathBuf,
+    pub memory_mib: usize,
+    pub batch_ms: u64,
+    pub module_bytes: usize,
+    pub output_bytes: usize,
+    pub log_lines_s: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,6 +93,18 @@ pub struct RawTable {
     pub name: String,
     #[serde(default)]
     pub alias: Option<String>,
+    #[serde(default)]
+    pub guest: Option<String>,
+    #[serde(default)]
+    pub guest_optional: bool,
+    #[serde(default)]
+    pub guest_params: BTreeMap<String, String>,
+    #[serde(default)]
+    pub guest_sha256: Option<String>,
+    #[serde(default)]
+    pub on_guest_error: OnGuestError,
+    #[serde(default)]
+    pub on_guest_change: OnGuestChange,
 }
 
 impl Default for Raw {
@@ -86,6 +114,7 @@ impl Default for Raw {
             postgres: RawPostgres::default(),
             nats: RawNats::default(),
             compression: RawCompression::default(),
+            guests: RawGuests::default(),
             snapshot: RawSnapshot::default(),
             http: RawHttp::default(),
             tables: vec![],
@@ -112,6 +141,9 @@ impl Default for RawNats {
             init_max_bytes: 0,
             init_max_age_seconds: DAY_SECONDS,
             requests_stream: "REQUESTS".into(),
+            dlq_stream: "DLQ".into(),
+            dlq_max_bytes: 1 << 30,
+            dlq_max_age_seconds: 30 * DAY_SECONDS,
         }
     }
 }
@@ -123,6 +155,19 @@ impl Default for RawCompression {
             level: 1,
             use_dictionary: UseDictionary::Always,
             dictionaries: "dictionaries".into(),
+        }
+    }
+}
+
+impl Default for RawGuests {
+    fn default() -> Self {
+        RawGuests {
+            dir: "guests".into(),
+            memory_mib: 64,
+            batch_ms: 250,
+            module_bytes: 16 << 20,
+            output_bytes: 32 << 20,
+            log_lines_s: 50,
         }
     }
 }
@@ -149,6 +194,7 @@ impl Raw {
             postgres: self.postgres.validate()?,
             nats: self.nats.validate()?,
             compression: self.compression.validate()?,
+            guests: self.guests.validate()?,
             snapshot: self.snapshot.validate()?,
             http: self.http.validate()?,
             data_dir: self.data_dir,
@@ -186,6 +232,7 @@ impl RawNats {
             ("nats.cdc_stream", &self.cdc_stream),
             ("nats.init_stream", &self.init_stream),
             ("nats.requests_stream", &self.requests_stream),
+            ("nats.dlq_stream", &self.dlq_stream),
         ] {
             if name.is_empty()
                 || name.contains(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
@@ -208,6 +255,7 @@ impl RawNats {
             cdc: stream(self.cdc_stream, self.cdc_max_bytes, self.cdc_max_age_seconds),
             init: stream(self.init_stream, self.init_max_bytes, self.init_max_age_seconds),
             requests: self.requests_stream,
+            dlq: stream(self.dlq_stream, self.dlq_max_bytes, self.dlq_max_age_seconds),
         })
     }
 }
@@ -226,6 +274,28 @@ impl RawCompression {
             use_dictionary: self.use_dictionary,
             dictionaries: self.dictionaries,
         })
+    }
+}
+
+impl RawGuests {
+    fn validate(self) -> Result<Guests, ConfigError> {
+        let RawGuests { dir, memory_mib, batch_ms, module_bytes, output_bytes, log_lines_s } = self;
+        if !(1..=4096).contains(&memory_mib) {
+            return invalid("guests.memory_mib", format!("is {memory_mib}, must be 1 to 4096"));
+        }
+        if !(10..=60_000).contains(&batch_ms) {
+            return invalid("guests.batch_ms", format!("is {batch_ms}, must be 10 to 60000"));
+        }
+        for (key, bytes) in
+            [("guests.module_bytes", module_bytes), ("guests.output_bytes", output_bytes)]
+        {
+            if !((64 << 10)..=(1 << 30)).contains(&bytes) {
+                return invalid(key, format!("is {bytes}, must be 64 KiB to 1 GiB"));
+            }
+        }
+        let memory_bytes = memory_mib << 20;
+        let batch = Duration::from_millis(batch_ms);
+        Ok(Guests { dir, memory_bytes, batch, module_bytes, output_bytes, log_lines_s })
     }
 }
 
@@ -268,11 +338,29 @@ fn tables(raw: Vec<RawTable>) -> Result<Vec<Table>, ConfigError> {
         return invalid("tables", "there is none: add [[tables]] with name = \"public.users\"");
     }
     let mut tables: Vec<Table> = Vec::with_capacity(raw.len());
-    for RawTable { name, alias } in raw {
-        let name: TableName = name
+    for raw in raw {
+        let table = raw.validate()?;
+        if tables.iter().any(|t| t.name == table.name || t.token == table.token) {
+            let Table { name, token, .. } = table;
+            return invalid(
+                "tables",
+                format!(
+                    "{name} stands there twice, or its token {token} is taken by another's alias"
+                ),
+            );
+        }
+        tables.push(table);
+    }
+    Ok(tables)
+}
+
+impl RawTable {
+    fn validate(self) -> Result<Table, ConfigError> {
+        let name: TableName = self
+            .name
             .parse()
             .or_else(|e: walgate_wire::InvalidName| invalid("tables.name", e.to_string()))?;
-        let token = match alias {
+        let token = match self.alias {
             Some(alias) if alias.is_empty() => {
                 return invalid(
                     "tables.alias",
@@ -282,15 +370,23 @@ fn tables(raw: Vec<RawTable>) -> Result<Vec<Table>, ConfigError> {
             Some(alias) => Token::of_alias(&alias),
             None => name.token(),
         };
-        if tables.iter().any(|t| t.name == name || t.token == token) {
+        let is_digest =
+            |hash: &String| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+        if self.guest_sha256.as_ref().is_some_and(|hash| !is_digest(hash)) {
             return invalid(
-                "tables",
-                format!(
-                    "{name} stands there twice, or its token {token} is taken by another's alias"
-                ),
+                "tables.guest_sha256",
+                format!("of {name} is no SHA-256: write the 64 hex digits that sha256sum prints"),
             );
         }
-        tables.push(Table { name, token });
+        let guest = TableGuest {
+            file: self.guest.clone().unwrap_or_else(|| format!("{token}.wasm")).into(),
+            named: self.guest.is_some(),
+            optional: self.guest_optional,
+            parameters: self.guest_params,
+            sha256: self.guest_sha256.map(|hash| hash.to_ascii_lowercase()),
+            on_error: self.on_guest_error,
+            on_change: self.on_guest_change,
+        };
+        Ok(Table { name, token, guest })
     }
-    Ok(tables)
 }

@@ -43,12 +43,12 @@ pub enum CallFailure {
     #[error("took longer than {} ms; raise guests.batch_ms if that is how long it needs{}", .after.as_millis(), words(.said))]
     Timeout { after: Duration, said: Option<String> },
     #[error(
-        "ran out of memory: it asked for {} MiB, the limit is {} MiB; raise guests.memory_mb if that is what it needs",
+        "ran out of memory: it asked for {} MiB, the limit is {} MiB; raise guests.memory_mib if that is what it needs",
         mebibytes(.asked), mebibytes(.limit)
     )]
     OutOfMemory { asked: usize, limit: usize },
     #[error(
-        "was not called: its rows take {} MiB, more than its memory of {} MiB; raise guests.memory_mb",
+        "was not called: its rows take {} MiB, more than its memory of {} MiB; raise guests.memory_mib",
         mebibytes(.bytes), mebibytes(.limit)
     )]
     Input { bytes: usize, limit: usize },
@@ -111,6 +111,19 @@ pub enum GuestFailure {
         "a batch of {table} does not fit what its guest was bound to; this is a mistake in Walgate, please report it"
     )]
     OtherTable { table: String },
+}
+
+impl GuestFailure {
+    /// The table, as one writes it.
+    pub fn table(&self) -> &str {
+        match self {
+            GuestFailure::Row { table, .. }
+            | GuestFailure::Guest { table, .. }
+            | GuestFailure::TooManyRows { table, .. }
+            | GuestFailure::OtherTable { table } => table,
+            GuestFailure::Unreadable(error) => &error.table,
+        }
+    }
 }
 
 /// A row that the guest failed on, and that did not stop its table.

@@ -48,6 +48,7 @@ impl Kind {
             | Packer::Address(_)
             | Packer::Mac
             | Packer::Bits
+            | Packer::Printed(_)
             | Packer::Rendered(_) => Kind::Text,
         }
     }

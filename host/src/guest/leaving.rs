@@ -53,12 +53,20 @@ pub(super) fn output(
         Cells::Replaced { input, patch } => {
             let Patch { ty, nullable, .. } = patches[patch];
             let (oid, type_name) = (ty.oid(), ty.name().to_owned());
-            Column { oid, type_name, nullable, ..table.schema.columns[input].clone() }
+            Column { oid, base_oid: None, type_name, nullable, ..table.schema.columns[input].clone() }
         }
         Cells::Added { patch } => {
             let Patch { ref column, ty, nullable, .. } = patches[patch];
             let (name, type_name, oid) = (column.clone(), ty.name().to_owned(), ty.oid());
-            Column { attnum: attnum(&name), name, type_name, oid, nullable, key: false }
+            Column {
+                attnum: attnum(&name),
+                name,
+                type_name,
+                oid,
+                base_oid: None,
+                nullable,
+                key: false,
+            }
         }
     });
     let columns = cells.iter().map(|cells| match *cells {

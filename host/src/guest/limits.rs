@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config;
+
 /// Limits of every guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -16,6 +18,19 @@ pub struct Limits {
     /// The answer to a batch.
     pub output_bytes: usize,
     pub log_lines_per_s: u32,
+}
+
+impl Limits {
+    /// As configured.
+    pub fn of(config: &config::Guests) -> Limits {
+        Limits {
+            memory_bytes: config.memory_bytes,
+            batch: config.batch,
+            module_bytes: config.module_bytes,
+            output_bytes: config.output_bytes,
+            log_lines_per_s: config.log_lines_s,
+        }
+    }
 }
 
 impl Default for Limits {

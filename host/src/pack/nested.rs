@@ -25,6 +25,10 @@ impl Part {
         Part { oid: ty.oid, packer: Packer::new(ty) }
     }
 
+    fn of_field(ty: &Type) -> Self {
+        Part { oid: ty.oid, packer: Packer::of_field(ty) }
+    }
+
     /// Values name the declared type, the catalog compiled its base: they can only be compared where Postgres
     /// sent a built-in type, which is never a domain.
     fn check(&self, sent: u32) -> Result<(), PackError> {
@@ -56,6 +60,11 @@ pub struct ArrayPacker {
 impl ArrayPacker {
     pub(super) fn new(element: &Type) -> Self {
         ArrayPacker { element: Part::new(element) }
+    }
+
+    /// Of a composite's field.
+    pub(super) fn of_field(element: &Type) -> Self {
+        ArrayPacker { element: Part::of_field(element) }
     }
 
     pub(super) fn renders(&self) -> bool {
@@ -117,7 +126,7 @@ pub struct CompositePacker {
 
 impl CompositePacker {
     pub(super) fn new(fields: &[(String, Type)]) -> Self {
-        let part = |(name, ty): &(String, Type)| (name.clone(), Part::new(ty));
+        let part = |(name, ty): &(String, Type)| (name.clone(), Part::of_field(ty));
         CompositePacker { fields: fields.iter().map(part).collect() }
     }
 

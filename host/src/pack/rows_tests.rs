@@ -21,6 +21,7 @@ fn table(columns: &[(&str, Type)], old: &[u32]) -> Arc<TableVersion> {
         name: (*name).to_owned(),
         type_name: format!("type {}", ty.oid),
         oid: ty.oid,
+        base_oid: None,
         attnum: index as i16 + 1,
         nullable: true,
         key: index == 0,

@@ -80,6 +80,13 @@ pub(super) fn pack_date_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Pack
     Ok(())
 }
 
+pub(super) fn pack_time_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
+    let mut text = Text::new();
+    text.clock(time(bytes)?);
+    text.pack(out);
+    Ok(())
+}
+
 fn infinity(positive: bool, negative: bool) -> Option<&'static str> {
     if positive { Some("infinity") } else { negative.then_some("-infinity") }
 }

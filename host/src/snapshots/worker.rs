@@ -8,7 +8,8 @@ use walgate_wire::{ChunkDigest, ChunkWriter};
 use super::Plan;
 use crate::{
     batch::RowBatch,
-    pack::{Rendered, TablePacker},
+    dead_letters,
+    pack::Rendered,
     policy::SessionError,
     publish::{Outgoing, PublishFailed, publish_acknowledged},
     source::{catalog, render::Renderer, snapshot::SnapshotReader},
@@ -26,7 +27,6 @@ const CHUNKS_IN_FLIGHT_MAX: usize = 2;
 
 pub(super) struct Worker {
     plan: Arc<Plan>,
-    packer: TablePacker,
     writer: ChunkWriter,
     transform: Transform,
     rendered: Rendered,
@@ -38,13 +38,11 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(plan: Arc<Plan>) -> Worker {
-        let packer = TablePacker::new(&plan.table);
         let config = &plan.gateway.config;
         Worker {
-            writer: packer.chunk_writer(),
+            writer: plan.outlet.packer().chunk_writer(),
             transform: Transform::new(&config.compression),
             chunk_bytes: FIRST_CHUNK_BYTES.min(config.snapshot.chunk_bytes),
-            packer,
             plan,
             rendered: Rendered::default(),
             renderer: None,
@@ -66,7 +64,7 @@ impl Worker {
             while more {
                 batch.clear(Arc::clone(&plan.table));
                 more = rows.fill(&mut batch, BATCH_BYTES).await?;
-                self.pack(&batch).await?;
+                batch = self.pack(batch).await?;
             }
         }
         if self.writer.rows() > 0 {
@@ -78,21 +76,42 @@ impl Worker {
         Ok(reader)
     }
 
-    async fn pack(&mut self, batch: &RowBatch) -> Result<(), SessionError> {
-        if self.packer.renders() {
-            self.rendered.clear();
-            self.packer.collect(batch, &mut self.rendered).map_err(TransformError::from)?;
+    /// Adds what leaves of the batch to the chunk; gives the buffers back.
+    async fn pack(&mut self, batch: RowBatch) -> Result<RowBatch, SessionError> {
+        let plan = Arc::clone(&self.plan);
+        self.rendered.clear();
+        if plan.outlet.renders() {
+            plan.outlet.collect(&batch, &mut self.rendered)?;
             let renderer = match self.renderer.take() {
                 Some(renderer) => renderer,
-                None => Renderer::new(catalog::open(&self.plan.gateway.config.postgres).await?),
+                None => Renderer::new(catalog::open(&plan.gateway.config.postgres).await?),
             };
             let renderer = self.renderer.insert(renderer);
-            renderer.render(&self.plan.table.name.to_string(), &mut self.rendered).await?;
+            renderer.render(&plan.table.name.to_string(), &mut self.rendered).await?;
         }
+        let batch = self.pass(batch).await?;
+        let packer = plan.outlet.packer();
         let rows = 0..batch.len();
-        let packed = self.packer.pack_rows(batch, rows, &mut self.writer, &mut self.rendered);
-        packed.map_err(TransformError::from)?;
-        if self.writer.raw_bytes() >= self.chunk_bytes { self.chunk().await } else { Ok(()) }
+        packer
+            .pack_rows(&batch, rows, &mut self.writer, &mut self.rendered)
+            .map_err(TransformError::from)?;
+        if self.writer.raw_bytes() >= self.chunk_bytes {
+            self.chunk().await?;
+        }
+        Ok(batch)
+    }
+
+    async fn pass(&mut self, batch: RowBatch) -> Result<RowBatch, SessionError> {
+        let plan = Arc::clone(&self.plan);
+        let Some(guest) = &plan.schema().guest else { return Ok(batch) };
+        let rows = batch.len() as u64;
+        let passed =
+            tokio::task::block_in_place(|| plan.outlet.pass(batch, &mut self.rendered))?;
+        plan.gateway.status.table(&plan.token).add_guest(guest, rows, &passed);
+        let leaving = plan.outlet.output();
+        let (failed, rendered) = (&passed.failed, &mut self.rendered);
+        dead_letters::publish(&plan.gateway, None, leaving, failed, rendered).await?;
+        Ok(passed.batch)
     }
 
     /// Ends the chunk that is being gathered and sends it.

@@ -120,9 +120,9 @@ fn cannot_print(table: &str, oid: u32, source: tokio_postgres::Error) -> SourceE
 
 /// A one-dimensional array parameter whose elements are in binary form already.
 #[derive(Debug)]
-struct BinaryArray<'a> {
-    element: u32,
-    values: &'a [Box<[u8]>],
+pub(super) struct BinaryArray<'a> {
+    pub element: u32,
+    pub values: &'a [Box<[u8]>],
 }
 
 impl ToSql for BinaryArray<'_> {

@@ -7,7 +7,7 @@ mod plan;
 
 pub use plan::{Piece, Relation, plan};
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -123,6 +123,27 @@ impl SnapshotReader {
             ended: false,
         })
     }
+}
+
+/// Some rows of the table, at most about so many bytes; of the first partition that has any.
+pub async fn sample(
+    client: Client,
+    table: &Arc<TableVersion>,
+    filter: Option<&str>,
+    bytes_max: usize,
+) -> Result<RowBatch, SourceError> {
+    let settings = format!("SET row_security = off; SET lock_timeout = {LOCK_TIMEOUT_MS}");
+    client.batch_execute(&settings).await.map_err(SourceError::query("look at some rows"))?;
+    let mut batch = RowBatch::new(Arc::clone(table));
+    let relations = relations(&client, table).await?;
+    let mut reader = SnapshotReader::new(client);
+    for piece in plan(&relations, 1) {
+        reader.copy(table, &piece, filter).await?.fill(&mut batch, bytes_max).await?;
+        if !batch.is_empty() {
+            break;
+        }
+    }
+    Ok(batch)
 }
 
 /// The rows of one piece.

@@ -13,6 +13,7 @@ pub fn table_version(name: &str, relid: u32, columns: usize) -> Arc<TableVersion
         name: format!("c{index}"),
         type_name: "text".into(),
         oid: 25,
+        base_oid: None,
         attnum: index as i16 + 1,
         nullable: index > 0,
         key: index == 0,

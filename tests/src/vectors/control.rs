@@ -86,6 +86,7 @@ fn columns() -> Vec<Column> {
         name: name.to_owned(),
         type_name: type_name.to_owned(),
         oid,
+        base_oid: None,
         attnum,
         nullable: !key,
         key,
@@ -93,6 +94,8 @@ fn columns() -> Vec<Column> {
     vec![
         column("id", "bigint", 20, 1, true),
         column("é mail", "character varying(80)", 1043, 3, false),
+        Column { base_oid: Some(1184), ..column("seen", "moment", 16_402, 4, false) },
+        Column { base_oid: Some(1185), ..column("times", "moment[]", 16_401, 6, false) },
     ]
 }
 

@@ -73,9 +73,6 @@ on_newest_postgres! {
     }
 
     async fn servers_that_are_not_there(server) {
-        if !walgate_tests::thorough() {
-            return;
-        }
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
         let nowhere = "postgres://postgres:hunter2@127.0.0.1:1/db";

@@ -71,9 +71,6 @@ on_each_postgres! {
 
     /// DDL inside a transaction with rows before and after it, while others write.
     async fn ddl_under_load(server) {
-        if !walgate_tests::thorough() {
-            return;
-        }
         let site = Site::new(&server).await;
         site.sql("create table t (id bigint generated always as identity primary key, v text)").await;
         let _gateway = site.gateway(&["t"]).start().await;

@@ -186,6 +186,30 @@ const MATRIX: &[(&str, &[&str])] = &[
     ("address", &["(Main Street,5,\"{a,b}\")", "(,,)", "(\"with, comma and \\\"quote\\\"\",7,{})"]),
     ("address[]", &["{\"(x,1,{})\",NULL}"]),
     ("place", &["(\"(Main,1,{})\",\"(1,2)\",happy)"]),
+    (
+        "stamp",
+        &[
+            "(\"2024-01-01 00:00:00.5+00\",a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,\"\\\\x00ff\",2024-02-29,1.5)",
+            "(infinity,,\"\\\\x\",-infinity,NaN)",
+            "(,,,,)",
+            "(\"0044-03-15 12:00:00+00 BC\",00000000-0000-0000-0000-000000000000,,\"0001-01-01 BC\",-0.10)",
+        ],
+    ),
+    ("stamp[]", &["{\"(\\\"2024-01-01 00:00:00+02\\\",,,1969-12-31,)\",NULL}", "{}"]),
+    (
+        "visit",
+        &[
+            "(\"(infinity,,,,)\",\"{\"\"2024-01-01 12:00:00+00\"\",NULL}\",24:00:00,\"2024-01-01 00:00:00.25\")",
+        ],
+    ),
+    ("moment", &["2026-11-22 16:51:38.123456+00", "infinity", "0044-03-15 12:00:00+00 BC"]),
+    ("key_id", &["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"]),
+    ("late_moment", &["2026-11-22 16:51:38.5+00", "-infinity"]),
+    ("birthday", &["2024-02-29", "infinity", "0001-01-01 BC"]),
+    ("blob", &["\\x00ff", "\\x"]),
+    ("moment[]", &["{\"2026-11-22 16:51:38.5+00\",infinity,NULL}", "{}"]),
+    ("key_id[]", &["{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,NULL}"]),
+    ("moments", &["{\"2026-11-22 16:51:38.5+00\",NULL}", "{{infinity},{-infinity}}"]),
     ("hstore", &["", "a=>1, b=>NULL, \"c d\"=>\"e\\\"f\""]),
     ("hstore[]", &["{\"\\\"a\\\"=>\\\"1\\\"\"}"]),
     ("citext", &["MiXed", ""]),
@@ -199,6 +223,14 @@ const PREPARATION: &str = "
     create domain positive as int check (value > 0);
     create domain email as text;
     create type address as (street text, number int, tags text[]);
+    create domain moment as timestamptz;
+    create domain late_moment as moment check (value > '-infinity' or value = '-infinity');
+    create domain moments as moment[];
+    create domain key_id as uuid;
+    create domain birthday as date;
+    create domain blob as bytea;
+    create type stamp as (at timestamptz, id uuid, raw bytea, day date, n numeric);
+    create type visit as (seen stamp, times moment[], closes time, local timestamp);
     create type place as (home address, at point, feels mood);";
 
 /// The extensions that this server has, of those whose types are in the matrix.

@@ -87,15 +87,19 @@ impl<S: Sink> Engine<S> {
         };
         let dictionary =
             envelope.dictionary.as_ref().map(|name| format!("{}@{}", name.key, name.revision));
+        let position = envelope.position.unwrap_or_default().position;
         let body =
             decode::body(&delivery, envelope, &mut self.joiner, &mut self.assets, None).await;
         let Some(body) = body.map_err(unreadable(&delivery))? else { return Ok(()) };
         let Some(schema) = self.assets.schema(&token, revision).await? else {
             let reason = format!("schema revision {revision} is not in KV any more");
-            return self.reload(vec![(token, reason)]).await;
+            return self.reload_beyond(position, vec![(token, reason)]).await;
         };
+        if self.tables.reseeds(&schema) {
+            return self.reload(vec![(token, reseed_reason(&schema))]).await;
+        }
         if let Some(reason) = self.follow(&schema).await? {
-            return self.reload(vec![(token, reason)]).await;
+            return self.reload_beyond(position, vec![(token, reason)]).await;
         }
         let Some(record) = self.tables.record(&token) else { return Ok(()) };
         let local = if record.schema.revision == schema.revision {
@@ -113,9 +117,6 @@ impl<S: Sink> Engine<S> {
     /// has to be loaded again, if it has.
     async fn follow(&mut self, schema: &Arc<Schema>) -> Result<Option<String>, Error> {
         let Some(record) = self.tables.record(&schema.token) else { return Ok(None) };
-        if self.tables.reseeds(schema) {
-            return Ok(Some(reseed_reason(schema)));
-        }
         if schema.revision <= record.schema.revision {
             return Ok(None);
         }
@@ -140,6 +141,15 @@ impl<S: Sink> Engine<S> {
             Ok(mark) => mark,
             Err(outdated) => return self.reload(outdated).await,
         };
+        let lost = self.joiner.overdue(place);
+        if !lost.is_empty() {
+            let token = |subject: &String| Token::parse(subject.strip_prefix(CDC_PREFIX)?).ok();
+            let reason = format!("the stream lost part of a body before {place}");
+            let lost = lost.iter().filter_map(token).map(|token| (token, reason.clone()));
+            return self.reload_beyond(place.position, lost.collect()).await;
+        }
+        // Of what is not stated yet the rest did not follow: it comes again from its first part.
+        self.joiner.clear();
         if !self.open.has_changes() {
             self.tables.advance(mark);
             self.unsaved = true;

@@ -13,13 +13,32 @@ use crate::{
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
+const AVOIDED_MAX: usize = 8;
 
 /// What was learned from attempts that failed.
 #[derive(Debug)]
 pub(super) struct Retry {
     at: Instant,
     delay: Duration,
-    avoid: Option<String>,
+    /// Snapshots that turned out bad.
+    avoid: Vec<String>,
+}
+
+impl Retry {
+    /// `after`: what the gateway asks for; `avoid`: the snapshot, if it is to blame.
+    fn next(
+        earlier: Option<Retry>,
+        now: Instant,
+        after: Option<Duration>,
+        avoid: Option<String>,
+    ) -> Retry {
+        let delay = earlier.as_ref().map_or(RETRY_FIRST, |retry| (retry.delay * 2).min(RETRY_MAX));
+        let mut avoided = earlier.map_or(vec![], |retry| retry.avoid);
+        avoided.extend(avoid);
+        // Only the last one is ever offered; those before it are gone from the stream.
+        let avoid = avoided.split_off(avoided.len().saturating_sub(AVOIDED_MAX));
+        Retry { at: now + after.unwrap_or(delay), delay, avoid }
+    }
 }
 
 impl<S: Sink> Engine<S> {
@@ -75,7 +94,7 @@ impl<S: Sink> Engine<S> {
             token: token.clone(),
             epoch: self.epoch,
             watermark: self.tables.watermark_min(token),
-            avoid: self.retries.get(token).and_then(|retry| retry.avoid.clone()),
+            avoid: self.retries.get(token).map_or(vec![], |retry| retry.avoid.clone()),
         }
     }
 
@@ -86,16 +105,21 @@ impl<S: Sink> Engine<S> {
         after: Option<Duration>,
         avoid: Option<String>,
     ) {
-        let before =
-            self.retries.get(token).map_or(RETRY_FIRST, |retry| (retry.delay * 2).min(RETRY_MAX));
-        let delay = after.unwrap_or(before);
-        let (table, retry_in_s) = (token.as_str(), delay.as_secs());
+        let now = Instant::now();
+        let retry = Retry::next(self.retries.remove(token), now, after, avoid);
+        let (table, retry_in_s) = (token.as_str(), (retry.at - now).as_secs());
         tracing::warn!(table, reason, retry_in_s, "the snapshot failed");
         self.board.table(token).reason = Some(reason.to_owned());
         self.board.publish();
         self.asked.remove(token);
-        self.retries
-            .insert(token.clone(), Retry { at: Instant::now() + delay, delay: before, avoid });
+        self.retries.insert(token.clone(), retry);
+    }
+
+    /// The table flows again: what kept its snapshot from being taken has passed.
+    pub(super) fn try_now(&mut self, token: &Token) {
+        if let Some(retry) = self.retries.get_mut(token) {
+            retry.at = Instant::now();
+        }
     }
 
     pub(super) async fn on_snapshot(&mut self, delivery: Delivery) -> Result<(), Error> {
@@ -150,5 +174,25 @@ impl<S: Sink> Engine<S> {
         self.board.table(token).phase = Phase::Live;
         self.board.committed(mark);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_snapshot_is_remembered_over_attempts_that_fail_otherwise() {
+        let now = Instant::now();
+        let first = Retry::next(None, now, None, Some("a".into()));
+        let refused = Retry::next(Some(first), now, Some(Duration::ZERO), None);
+        assert_eq!((refused.at, refused.delay), (now, RETRY_FIRST * 2));
+        let mut retry = Retry::next(Some(refused), now, None, Some("b".into()));
+        assert_eq!(retry.avoid, ["a", "b"]);
+        for n in 0..20 {
+            retry = Retry::next(Some(retry), now, None, Some(n.to_string()));
+        }
+        assert_eq!((retry.avoid.len(), retry.delay), (AVOIDED_MAX, RETRY_MAX));
+        assert_eq!(retry.avoid.last().unwrap(), "19");
     }
 }

@@ -114,9 +114,13 @@ impl<S: Sink> Engine<S> {
 
     /// Says what changed in the state of tables.
     fn announce(&mut self) {
+        let mut flowing = Vec::new();
         for schema in self.tables.news() {
             let (table, reason) =
                 (schema.table.as_str(), schema.reason.as_deref().unwrap_or_default());
+            if matches!(schema.state, TableState::Live | TableState::Reseed) {
+                flowing.push(schema.token.clone());
+            }
             match schema.state {
                 TableState::Live => tracing::info!(table, "flows"),
                 TableState::Suspended => {
@@ -129,6 +133,9 @@ impl<S: Sink> Engine<S> {
                     tracing::info!(table, reason, "copies from before {} are void", schema.lsn)
                 }
             }
+        }
+        for token in flowing {
+            self.try_now(&token);
         }
         self.board.publish();
     }

@@ -9,6 +9,8 @@ use walgate_wire::{Op, Value};
 use super::{failed, plan::Plan, session::Session, text::postgres_text};
 use crate::{Changes, SinkError};
 
+mod partial;
+
 /// Statements that are under way at a time.
 const PIPELINE: usize = 128;
 /// Rows, and bytes of their text, that are gathered for one statement.
@@ -91,7 +93,7 @@ impl Applier<'_> {
         if self.plan.key.is_empty() {
             self.appended.push(parameters);
         } else {
-            let key = self.key_parameters(row, &[])?;
+            let key = self.new_key(row, &[], None)?;
             self.by_key.insert(key, Last::Row(parameters));
         }
         self.flush_if_full(bytes).await
@@ -121,78 +123,10 @@ impl Applier<'_> {
         if stays && unchanged.is_empty() {
             return self.upsert(row).await;
         }
-        if stays {
-            return self.update_in_place(row, unchanged, old).await;
+        if stays || !self.moved(row, unchanged, old.unwrap_or_default()).await? {
+            return self.merge(row, unchanged, old).await;
         }
-        let statement = self.plan.update(self.client, unchanged).await?;
-        let Some(statement) = statement else { return Ok(()) };
-        let mut parameters = self.changed_parameters(row, unchanged);
-        parameters.extend(self.old_parameters(old.unwrap_or_default())?);
-        self.flush().await?;
-        self.settle().await?;
-        if !self.plan.key.is_empty() {
-            self.clear_new_key(row, unchanged, old).await?;
-        }
-        let updated = self.client.execute_raw(&statement, parameters).await;
-        let updated = updated.map_err(failed(&self.what))?;
-        if updated == 0 && unchanged.is_empty() { self.upsert(row).await } else { Ok(()) }
-    }
-
-    /// Some columns did not travel. If the row is among those gathered, they are there.
-    async fn update_in_place(
-        &mut self,
-        row: &[Value<'_>],
-        unchanged: &[usize],
-        old: Option<&[Value<'_>]>,
-    ) -> Result<(), SinkError> {
-        let key = match old {
-            Some(old) => self.old_parameters(old)?,
-            None => self.key_parameters(row, unchanged)?,
-        };
-        match self.by_key.get_mut(&key) {
-            Some(Last::Gone) => Ok(()),
-            Some(Last::Row(gathered)) => {
-                for (text, target) in gathered.iter_mut().zip(&self.plan.targets) {
-                    if !unchanged.contains(&target.index) {
-                        *text = postgres_text(target.form, &target.kind, &row[target.index]);
-                    }
-                }
-                Ok(())
-            }
-            None => {
-                let Some(statement) = self.plan.update(self.client, unchanged).await? else {
-                    return Ok(());
-                };
-                let mut parameters = self.changed_parameters(row, unchanged);
-                parameters.extend(key);
-                self.send(&statement, parameters).await
-            }
-        }
-    }
-
-    fn changed_parameters(&self, row: &[Value<'_>], unchanged: &[usize]) -> Parameters {
-        let changed = self.plan.changed(unchanged);
-        changed.map(|t| postgres_text(t.form, &t.kind, &row[t.index])).collect()
-    }
-
-    /// A row that stands at the key that another moves to is one that the source does not have any more.
-    async fn clear_new_key(
-        &mut self,
-        row: &[Value<'_>],
-        unchanged: &[usize],
-        old: Option<&[Value<'_>]>,
-    ) -> Result<(), SinkError> {
-        let plan = &*self.plan;
-        let value = |&(place, at): &(Option<usize>, usize)| {
-            let target = &plan.targets[at];
-            let kept = unchanged.contains(&target.index).then(|| old?.get(place?));
-            let value = kept.flatten().unwrap_or(&row[target.index]);
-            postgres_text(target.form, &target.kind, value)
-        };
-        let key = plan.old.iter().map(value).collect();
-        self.by_key.insert(key, Last::Gone);
-        self.flush().await?;
-        self.settle().await
+        Ok(())
     }
 
     fn old_parameters(&self, old: &[Value<'_>]) -> Result<Parameters, SinkError> {
@@ -202,23 +136,6 @@ impl Applier<'_> {
                 value.ok_or_else(|| self.wrong("an old row does not carry what finds the row"))?;
             let target = &self.plan.targets[at];
             Ok(postgres_text(target.form, &target.kind, value))
-        };
-        self.plan.old.iter().map(parameter).collect()
-    }
-
-    fn key_parameters(
-        &self,
-        row: &[Value<'_>],
-        unchanged: &[usize],
-    ) -> Result<Parameters, SinkError> {
-        let parameter = |&(_, at): &(Option<usize>, usize)| {
-            let target = &self.plan.targets[at];
-            if unchanged.contains(&target.index) {
-                return Err(
-                    self.wrong("an update says that its key is unchanged, but not what it is")
-                );
-            }
-            Ok(postgres_text(target.form, &target.kind, &row[target.index]))
         };
         self.plan.old.iter().map(parameter).collect()
     }

@@ -83,7 +83,7 @@ impl TargetColumn {
     /// How to read values of `column`; the target may know more of a domain than the wire says.
     pub fn kind(&self, column: &Column) -> Kind {
         match Kind::of(column) {
-            Kind::Other => Kind::of(&Column { oid: self.oid, ..column.clone() }),
+            Kind::Other => Kind::of(&Column { base_oid: Some(self.oid), ..column.clone() }),
             known => known,
         }
     }

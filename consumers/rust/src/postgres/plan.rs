@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub delete: Statement,
     /// By the columns that are unchanged; none where nothing would change.
     updates: HashMap<Vec<usize>, Option<Statement>>,
+    merges: HashMap<Vec<usize>, Statement>,
+    clear: Option<Statement>,
 }
 
 impl Plan {
@@ -79,8 +81,9 @@ impl Plan {
         let upsert = prepare(client, &shape.upsert(), Type::TEXT_ARRAY, targets.len()).await?;
         let finding = if key.is_empty() { Type::TEXT } else { Type::TEXT_ARRAY };
         let delete = prepare(client, &shape.delete(), finding, old.len()).await?;
-        let (revisions, updates) = ((schema.revision, local.revision), HashMap::new());
-        Ok(Plan { revisions, table, targets, key, old, upsert, delete, updates })
+        let revisions = (schema.revision, local.revision);
+        let (updates, merges, clear) = (HashMap::new(), HashMap::new(), None);
+        Ok(Plan { revisions, table, targets, key, old, upsert, delete, updates, merges, clear })
     }
 
     pub fn fits(&self, changes: &Changes) -> bool {
@@ -111,6 +114,43 @@ impl Plan {
 
     pub fn changed<'a>(&'a self, unchanged: &'a [usize]) -> impl Iterator<Item = &'a Target> {
         self.targets.iter().filter(|target| !unchanged.contains(&target.index))
+    }
+
+    /// The columns that are not in `unchanged` and not in the key.
+    pub fn besides_key<'a>(&'a self, unchanged: &'a [usize]) -> impl Iterator<Item = &'a Target> {
+        let targets = self.targets.iter().enumerate();
+        let travels = move |(at, target): &(usize, &Target)| {
+            !self.key.contains(at) && !unchanged.contains(&target.index)
+        };
+        targets.filter(travels).map(|(_, target)| target)
+    }
+
+    /// Sets these columns of the row at a key, or adds it; parameters: their values, then the key as in `old`.
+    pub async fn merge(
+        &mut self,
+        client: &Client,
+        unchanged: &[usize],
+    ) -> Result<Statement, SinkError> {
+        if let Some(statement) = self.merges.get(unchanged) {
+            return Ok(statement.clone());
+        }
+        let set: Vec<&Target> = self.besides_key(unchanged).collect();
+        let Plan { table, targets, key, old, .. } = &*self;
+        let sql = Shape { table, targets, key, old }.merge(&set);
+        let statement = prepare(client, &sql, Type::TEXT, set.len() + old.len()).await?;
+        self.merges.insert(unchanged.to_vec(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Deletes the row at a key, if there is one at another key; parameters: that one, then the first, as in `old`.
+    pub async fn clear(&mut self, client: &Client) -> Result<Statement, SinkError> {
+        if let Some(statement) = &self.clear {
+            return Ok(statement.clone());
+        }
+        let Plan { table, targets, key, old, .. } = &*self;
+        let sql = Shape { table, targets, key, old }.clear();
+        let statement = prepare(client, &sql, Type::TEXT, old.len() * 2).await?;
+        Ok(self.clear.insert(statement).clone())
     }
 }
 
@@ -184,6 +224,32 @@ impl Shape<'_> {
         let found = self.found_by_old(changed.len());
         (!set.is_empty())
             .then(|| format!("UPDATE {} SET {} WHERE {found}", self.table, set.join(", ")))
+    }
+
+    fn merge(&self, set: &[&Target]) -> String {
+        let table = self.table;
+        let key = self.old.iter().map(|&(_, at)| &self.targets[at]);
+        let all: Vec<&Target> = set.iter().copied().chain(key).collect();
+        let names: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
+        let values = all.iter().enumerate().map(|(at, target)| parameter(at + 1, target));
+        let (names, values) = (names.join(", "), values.collect::<Vec<_>>().join(", "));
+        match self.update(set) {
+            Some(update) => format!(
+                "WITH u AS ({update} RETURNING 1) INSERT INTO {table} ({names}) SELECT {values} WHERE NOT EXISTS (SELECT FROM u)"
+            ),
+            None => {
+                format!("INSERT INTO {table} ({names}) VALUES ({values}) ON CONFLICT DO NOTHING")
+            }
+        }
+    }
+
+    fn clear(&self) -> String {
+        let (table, there, here) =
+            (self.table, self.found_by_old(0), self.found_by_old(self.old.len()));
+        // Keys can be equal that are not written alike: 1.0 and 1.00.
+        format!(
+            "DELETE FROM {table} WHERE {here} AND NOT ({there}) AND EXISTS (SELECT FROM {table} WHERE {there})"
+        )
     }
 
     /// The condition for one row; its parameters come after `before` others. Without a key the whole row

@@ -67,7 +67,7 @@ async fn find(remote: &Remote, wish: &Wish, cdc: StreamExtent) -> Result<Option<
 fn good_enough(start: &InitStart, wish: &Wish, cdc: StreamExtent) -> bool {
     wish.epoch.is_none_or(|epoch| start.epoch == epoch)
         && start.lsn >= wish.watermark
-        && wish.avoid.as_ref() != Some(&start.snapshot_id)
+        && !wish.avoid.contains(&start.snapshot_id)
         && cdc.first_seq <= start.cdc_sequence + 1
         && start.cdc_sequence <= cdc.last_seq
 }

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use rusqlite::{CachedStatement, Connection};
 use walgate_wire::{Op, Value};
 
-use super::{plan::Plan, store::failed, value::stored};
+use super::{
+    plan::{Partial, Plan},
+    store::failed,
+    value::stored,
+};
 use crate::{Changes, SinkError};
 
 pub(super) fn apply(
@@ -39,16 +43,15 @@ struct Applier<'a> {
     plan: &'a Plan,
     upsert: CachedStatement<'a>,
     delete: CachedStatement<'a>,
-    /// For rows that stay at their key and for those that move, by the columns that are unchanged; none
-    /// where nothing would change.
-    updates: [HashMap<Vec<usize>, Option<CachedStatement<'a>>>; 2],
+    /// By what they do and the columns that are unchanged; none where nothing would change.
+    partial: HashMap<(Partial, Vec<usize>), Option<CachedStatement<'a>>>,
 }
 
 impl<'a> Applier<'a> {
     fn new(connection: &'a Connection, plan: &'a Plan) -> Result<Self, Trouble> {
         let upsert = connection.prepare_cached(&plan.upsert)?;
         let delete = connection.prepare_cached(&plan.delete)?;
-        Ok(Applier { connection, plan, upsert, delete, updates: [HashMap::new(), HashMap::new()] })
+        Ok(Applier { connection, plan, upsert, delete, partial: HashMap::new() })
     }
 
     fn apply(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
@@ -77,6 +80,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// Where no row is found, one is added: of what did not travel it holds NULL.
     fn update(
         &mut self,
         row: &[Value<'_>],
@@ -97,38 +101,67 @@ impl<'a> Applier<'a> {
                 !plan.key.is_empty() && plan.old.iter().all(same)
             }
         };
-        let updates = &mut self.updates[usize::from(!stays)];
-        if !updates.contains_key(unchanged) {
-            let sql = plan.update_sql(!stays, unchanged);
+        let update = Update { row, unchanged, old };
+        if !stays && self.run(Partial::Move, &update)? > 0 {
+            return Ok(());
+        }
+        if !plan.key.is_empty() && self.run(Partial::Stay, &update)? > 0 {
+            return Ok(());
+        }
+        if unchanged.is_empty() {
+            return self.upsert(row);
+        }
+        self.run(Partial::Insert, &update).map(drop)
+    }
+
+    /// Returns how many rows it found.
+    fn run(&mut self, what: Partial, update: &Update<'_>) -> Result<usize, Trouble> {
+        let (plan, unchanged) = (self.plan, update.unchanged);
+        let key = (what, unchanged.to_vec());
+        if !self.partial.contains_key(&key) {
+            let sql = plan.partial_sql(what, unchanged);
             let statement = sql.map(|sql| self.connection.prepare_cached(&sql)).transpose()?;
-            updates.insert(unchanged.to_vec(), statement);
+            self.partial.insert(key.clone(), statement);
         }
-        let Some(Some(update)) = updates.get_mut(unchanged) else {
-            return if unchanged.is_empty() { self.upsert(row) } else { Ok(()) };
-        };
+        let Some(Some(statement)) = self.partial.get_mut(&key) else { return Ok(0) };
         let mut at = 0;
-        for target in plan.changed(!stays, unchanged) {
+        for target in plan.travelled(what, unchanged) {
             at += 1;
-            update.raw_bind_parameter(at, stored(&target.kind, &row[target.index]))?;
+            let value = update.value(plan, target.index)?;
+            statement.raw_bind_parameter(at, stored(&target.kind, value))?;
         }
-        match old {
-            Some(old) => bind_old(update, at, plan, old)?,
-            None if plan.key.iter().any(|index| unchanged.contains(index)) => {
-                return Err(Trouble::Wire(
-                    "an update says that its key is unchanged, but not what it is",
-                ));
-            }
-            None => {
+        match (what, update.old) {
+            (Partial::Insert, _) => {}
+            (Partial::Move, old) => bind_old(statement, at, plan, old.unwrap_or_default())?,
+            (Partial::Stay, _) => {
                 for &(_, index) in &plan.old {
                     at += 1;
-                    update.raw_bind_parameter(at, stored(&plan.kinds[index], &row[index]))?;
+                    let value = stored(&plan.kinds[index], update.value(plan, index)?);
+                    statement.raw_bind_parameter(at, value)?;
                 }
             }
         }
-        if update.raw_execute()? == 0 && unchanged.is_empty() {
-            return self.upsert(row);
+        Ok(statement.raw_execute()?)
+    }
+}
+
+/// An update as it was sent.
+struct Update<'a> {
+    row: &'a [Value<'a>],
+    unchanged: &'a [usize],
+    old: Option<&'a [Value<'a>]>,
+}
+
+impl Update<'_> {
+    /// The column's new value; of one that is unchanged the old one.
+    fn value(&self, plan: &Plan, index: usize) -> Result<&Value<'_>, Trouble> {
+        if !self.unchanged.contains(&index) {
+            return Ok(&self.row[index]);
         }
-        Ok(())
+        let place =
+            plan.old.iter().find(|(_, known)| *known == index).and_then(|(place, _)| *place);
+        let value = place.and_then(|place| self.old?.get(place));
+        value.ok_or(Trouble::Wire("an update says that its key is unchanged, but not what it is"))
     }
 }
 

@@ -31,15 +31,14 @@ pub(super) fn column_type(column: &Column) -> &'static str {
         Kind::Bytes => "BLOB",
         Kind::Uuid | Kind::Timestamptz | Kind::Timestamp | Kind::Date | Kind::Time => "TEXT",
         Kind::Json | Kind::Array(_) => "TEXT",
-        // A domain over an integer arrives as an integer and stays one.
-        Kind::Other if DOMAINS_FROM <= column.oid => "BLOB",
+        Kind::Other if USER_TYPES_FROM <= column.value_oid() => "BLOB",
         Kind::Other => "TEXT",
     }
 }
 
 /// OIDs from here on are given to types that users and extensions create. Declared BLOB, a column keeps
 /// whatever arrives as it is.
-const DOMAINS_FROM: u32 = 16_384;
+const USER_TYPES_FROM: u32 = 16_384;
 
 /// Not null is not enforced: a replica holds what the source held.
 pub(super) fn create_table(name: &str, schema: &Schema) -> Result<String, SinkError> {

@@ -14,6 +14,17 @@ pub(super) struct Target {
     name: String,
 }
 
+/// What an update does to a row, of which not all columns need have travelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Partial {
+    /// It stays at its key.
+    Stay,
+    /// It is found by its old row and may get another key.
+    Move,
+    /// It was not there.
+    Insert,
+}
+
 pub(super) struct Plan {
     revisions: (u64, u64),
     pub table: String,
@@ -124,26 +135,42 @@ impl Plan {
         }
     }
 
-    /// Changes the columns that `changed` gives; parameters: their values, then as in `old`. None if nothing
-    /// would change.
-    pub fn update_sql(&self, moves: bool, unchanged: &[usize]) -> Option<String> {
-        let changed = self.changed(moves, unchanged);
-        let set: Vec<String> = changed.map(|target| format!("{} = ?", target.name)).collect();
+    /// Parameters: the values of [`Plan::travelled`], then, except for an insert, those that find the row. None if
+    /// nothing would change.
+    pub fn partial_sql(&self, what: Partial, unchanged: &[usize]) -> Option<String> {
+        let names: Vec<&str> =
+            self.travelled(what, unchanged).map(|target| target.name.as_str()).collect();
+        if what == Partial::Insert {
+            let places = vec!["?"; names.len()].join(", ");
+            let names = names.join(", ");
+            return Some(if places.is_empty() {
+                format!("INSERT INTO {} DEFAULT VALUES", self.table)
+            } else {
+                format!(
+                    "INSERT INTO {} ({names}) VALUES ({places}) ON CONFLICT DO NOTHING",
+                    self.table
+                )
+            });
+        }
+        let set: Vec<String> = names.iter().map(|name| format!("{name} = ?")).collect();
         // A row that stands at the new key is one that the source does not have any more.
-        let update = if moves { "UPDATE OR REPLACE" } else { "UPDATE" };
+        let update = if what == Partial::Move { "UPDATE OR REPLACE" } else { "UPDATE" };
         (!set.is_empty()).then(|| {
             format!("{update} {} SET {} WHERE {}", self.table, set.join(", "), self.found_by_old())
         })
     }
 
-    /// The columns that did travel, and of them the key's only if the row moves.
-    pub fn changed<'a>(
+    /// The columns that did travel. The key's are not set where the row stays, and always where it is new.
+    pub fn travelled<'a>(
         &'a self,
-        moves: bool,
+        what: Partial,
         unchanged: &'a [usize],
     ) -> impl Iterator<Item = &'a Target> {
-        let changes =
-            move |index: &usize| !unchanged.contains(index) && (moves || !self.is_key(*index));
-        self.targets.iter().filter(move |target| changes(&target.index))
+        let travels = move |index: &usize| match (self.is_key(*index), what) {
+            (true, Partial::Stay) => false,
+            (true, Partial::Insert) => true,
+            _ => !unchanged.contains(index),
+        };
+        self.targets.iter().filter(move |target| travels(&target.index))
     }
 }

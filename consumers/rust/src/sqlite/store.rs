@@ -5,7 +5,7 @@ use std::{
     fs::{File, TryLockError},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, params};
@@ -19,6 +19,8 @@ use crate::{Changes, Mark, SinkError, Step, Stored, TableRecord};
 
 const PREPARED_STATEMENTS: usize = 256;
 const BUSY_WAIT: Duration = Duration::from_secs(30);
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;
@@ -258,12 +260,20 @@ fn lock(path: &Path) -> Result<File, SinkError> {
     name.push("-walgate-lock");
     let what = || format!("lock file {}", name.display());
     let file = File::create(&name).map_err(|e| SinkError::new(what(), e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let reason = "another consumer is writing to this file; stop it or choose another file";
-            Err(SinkError::new(what(), reason))
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // One that was killed holds it until the system has cleared it away.
+            Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_WAIT => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            Err(TryLockError::WouldBlock) => {
+                let reason =
+                    "another consumer is writing to this file; stop it or choose another file";
+                return Err(SinkError::new(what(), reason));
+            }
+            Err(TryLockError::Error(e)) => return Err(SinkError::new(what(), e)),
         }
-        Err(TryLockError::Error(e)) => Err(SinkError::new(what(), e)),
     }
 }

@@ -34,7 +34,7 @@ pub fn migration(from: &Schema, to: &Schema) -> Migration {
                 return Migration::Reload(format!("key column {} is gone", old.name));
             }
             None => steps.push(Step::Drop { name: old.name.clone() }),
-            Some(new) if new.type_name != old.type_name => {
+            Some(new) if new.type_name != old.type_name || new.value_oid() != old.value_oid() => {
                 let (name, before, after) = (&new.name, &old.type_name, &new.type_name);
                 return Migration::Reload(format!("column {name} was {before} and is {after}"));
             }

@@ -1,7 +1,7 @@
 //! Tables by example, and a model: whatever is loaded when and killed where, each change counts once.
 
 use proptest::prelude::*;
-use walgate_wire::{Change, Column, Identity, Op};
+use walgate_wire::{Change, Column, Identity, InitStart, Op};
 
 use super::*;
 
@@ -11,7 +11,8 @@ fn token(name: &str) -> Token {
 
 fn column(name: &str, attnum: i16, type_name: &str, key: bool) -> Column {
     let oid = if type_name == "integer" { 23 } else { 25 };
-    Column { name: name.into(), type_name: type_name.into(), oid, attnum, nullable: !key, key }
+    let (name, type_name, nullable) = (name.into(), type_name.into(), !key);
+    Column { name, type_name, oid, base_oid: None, attnum, nullable, key }
 }
 
 fn schema(name: &str, revision: u64, state: TableState, lsn: u64) -> Schema {
@@ -109,6 +110,19 @@ fn a_reseed_counts_for_copies_below_it() {
 }
 
 #[test]
+fn what_could_not_be_applied_is_not_met_again() {
+    let mut tables = tables(&["a", "b"]);
+    tables.stuck(&token("a"), Position::new(Lsn(50), 3));
+    tables.stuck(&token("a"), Position::new(Lsn(40), 1));
+    assert_eq!(tables.watermark_min(&token("a")), Lsn(51));
+    assert_eq!(tables.watermark_min(&token("b")), Lsn(0));
+    let (records, _) = load(&mut tables, "a", 50, 5);
+    assert!(records[0].reload.is_some(), "its watermark is not beyond it");
+    tables.epoch_begins(100);
+    assert_eq!(tables.watermark_min(&token("a")), Lsn(0), "positions of another epoch");
+}
+
+#[test]
 fn a_new_epoch_voids_every_copy() {
     let mut tables = tables(&["a", "b"]);
     load(&mut tables, "a", 100, 5);
@@ -173,6 +187,12 @@ fn migrations_go_by_place() {
     let mut keyless = from.clone();
     keyless.key.clear();
     assert!(matches!(migration(&from, &keyless), Migration::Reload(_)));
+    let guest = walgate_wire::Guest { name: "a".into(), version: "2".into(), sha256: "".into() };
+    let guested = Schema { guest: Some(guest), ..from.clone() };
+    assert_eq!(migration(&from, &guested), Migration::Steps(vec![]));
+    let mut based = from.clone();
+    based.columns[1].base_oid = Some(1184);
+    assert!(matches!(migration(&from, &based), Migration::Reload(_)));
 }
 
 /// One change of the model: transaction number, ordinal, table.

@@ -15,16 +15,16 @@ use crate::{
     rows::{Did, V, s, schema},
 };
 
-const USERS: [&str; 3] = ["*id bigint", "name text", "balance bigint"];
+pub const USERS: [&str; 3] = ["*id bigint", "name text", "balance bigint"];
 
 /// A consumer that runs until it is stopped or dropped.
-struct Running {
+pub struct Running {
     task: tokio::task::JoinHandle<Result<(), Error>>,
     stop: oneshot::Sender<()>,
-    status: tokio::sync::watch::Receiver<Status>,
+    pub status: tokio::sync::watch::Receiver<Status>,
 }
 
-async fn start(url: &str, path: &Path, tables: &[&str]) -> Running {
+pub async fn start(url: &str, path: &Path, tables: &[&str]) -> Running {
     let mut builder = Consumer::builder().nats(url);
     for table in tables {
         builder = builder.table(*table);
@@ -37,33 +37,31 @@ async fn start(url: &str, path: &Path, tables: &[&str]) -> Running {
 }
 
 impl Running {
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send(()).unwrap();
         self.task.await.unwrap().unwrap();
     }
 
     /// As near to kill -9 as a task comes.
-    async fn kill(self) {
+    pub async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
-        // The thread of the sink lets go of the file when it sees that nobody is there.
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-fn user(id: i64, name: &str, balance: i64) -> Vec<V> {
+pub fn user(id: i64, name: &str, balance: i64) -> Vec<V> {
     vec![V::Int(id), s(name), V::Int(balance)]
 }
 
-fn insert(id: i64, name: &str, balance: i64) -> Did {
+pub fn insert(id: i64, name: &str, balance: i64) -> Did {
     Did::Insert(user(id, name, balance))
 }
 
-fn set(id: i64, name: &str, balance: i64) -> Did {
+pub fn set(id: i64, name: &str, balance: i64) -> Did {
     Did::Update { row: user(id, name, balance), unchanged: vec![], old: None }
 }
 
-fn replica(path: &Path, table: &str) -> Option<Vec<String>> {
+pub fn replica(path: &Path, table: &str) -> Option<Vec<String>> {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = rusqlite::Connection::open_with_flags(path, flags).ok()?;
     let mut select = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).ok()?;
@@ -80,7 +78,7 @@ fn replica(path: &Path, table: &str) -> Option<Vec<String>> {
     select.query_map([], text).ok()?.collect::<Result<_, _>>().ok()
 }
 
-fn source(publisher: &Publisher, table: &str) -> Vec<String> {
+pub fn source(publisher: &Publisher, table: &str) -> Vec<String> {
     let text = |value: &V| match value {
         V::Nil => "∅".to_owned(),
         V::Int(i) => i.to_string(),
@@ -91,7 +89,7 @@ fn source(publisher: &Publisher, table: &str) -> Vec<String> {
     rows.iter().map(|row| row.iter().map(text).collect::<Vec<_>>().join("|")).collect()
 }
 
-async fn same(publisher: &Publisher, path: &Path, tables: &[&str]) {
+pub async fn same(publisher: &Publisher, path: &Path, tables: &[&str]) {
     for _ in 0..400 {
         if tables.iter().all(|t| replica(path, t).as_ref() == Some(&source(publisher, t))) {
             return;
@@ -103,15 +101,15 @@ async fn same(publisher: &Publisher, path: &Path, tables: &[&str]) {
     }
 }
 
-struct World {
+pub struct World {
     nats: walgate_servers::PrivateNats,
-    url: String,
-    publisher: Publisher,
+    pub url: String,
+    pub publisher: Publisher,
     dir: tempfile::TempDir,
 }
 
 /// A source with `rows` users and as many orders.
-async fn world(rows: i64) -> World {
+pub async fn world(rows: i64) -> World {
     if std::env::var_os("RUST_LOG").is_some() {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -128,7 +126,7 @@ async fn world(rows: i64) -> World {
 }
 
 impl World {
-    fn path(&self) -> std::path::PathBuf {
+    pub fn path(&self) -> std::path::PathBuf {
         self.dir.path().join("edge.db")
     }
 }

@@ -1,7 +1,9 @@
 //! The consumer against real servers and files; a stand-in publishes what a gateway would.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod cases;
 mod flow;
+mod hardship;
 mod publisher;
 mod rows;
 mod sinks;

@@ -1,7 +1,7 @@
 //! A stand-in for the gateway: its streams and buckets, a source kept in memory, snapshots on request.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -12,9 +12,9 @@ use async_nats::{
 };
 use bytes::Bytes;
 use walgate_consumer::wire::{
-    self, ChangeWriter, ChunkDigest, Compressor, Dictionary, Epoch, EpochRecord, InitMeta,
-    InitStart, Lsn, PROGRESS_SUBJECT, Position, Progress, Schema, StreamPosition, Token, XidWindow,
-    split, subjects, to_msgpack,
+    self, ChangeWriter, ChunkDigest, Compressor, Dictionary, Epoch, EpochRecord, InitError,
+    InitMeta, InitStart, Lsn, PROGRESS_SUBJECT, Position, Progress, Schema, StreamPosition, Token,
+    XidWindow, split, subjects, to_msgpack,
 };
 use walgate_servers::{NatsOptions, PrivateNats, find_nats};
 
@@ -32,6 +32,8 @@ pub enum Spoil {
     LoseChunk,
     /// Ends without meta.
     BreakOff,
+    /// Is not taken: an error that names none.
+    Refuse,
 }
 
 struct Source {
@@ -40,7 +42,8 @@ struct Source {
     tables: BTreeMap<Token, (Schema, Rows)>,
     dictionary: Option<(Dictionary, u64)>,
     part_bytes: usize,
-    spoil: Spoil,
+    spoil: VecDeque<Spoil>,
+    lose_last_part: bool,
     snapshots: u32,
 }
 
@@ -66,7 +69,8 @@ impl Publisher {
             tables: BTreeMap::new(),
             dictionary: None,
             part_bytes: 900 << 10,
-            spoil: Spoil::Nothing,
+            spoil: VecDeque::new(),
+            lose_last_part: false,
             snapshots: 0,
         };
         let publisher = Publisher { client, jetstream, source: Arc::new(Mutex::new(source)) };
@@ -164,7 +168,12 @@ impl Publisher {
     }
 
     pub fn spoil_next(&self, spoil: Spoil) {
-        self.source.lock().unwrap().spoil = spoil;
+        self.source.lock().unwrap().spoil.push_back(spoil);
+    }
+
+    /// The last part of the next body of changes is not published.
+    pub fn lose_last_part(&self) {
+        self.source.lock().unwrap().lose_last_part = true;
     }
 
     pub fn snapshots(&self) -> u32 {
@@ -216,8 +225,14 @@ impl Publisher {
             }
             (messages, StreamPosition { epoch, position: Position::new(Lsn(lsn), n) })
         };
-        for message in messages.into_iter().flatten() {
-            self.publish(message).await;
+        for mut body in messages {
+            if std::mem::take(&mut self.source.lock().unwrap().lose_last_part) {
+                assert!(body.len() > 1, "it is not in parts");
+                body.pop();
+            }
+            for message in body {
+                self.publish(message).await;
+            }
         }
         place
     }
@@ -265,7 +280,10 @@ type Message = (String, HeaderMap, Vec<u8>);
 impl Source {
     fn snapshot(&mut self, token: &Token, cdc_sequence: u64) -> Vec<Message> {
         self.snapshots += 1;
-        let spoil = std::mem::take(&mut self.spoil);
+        let spoil = self.spoil.pop_front().unwrap_or_default();
+        if spoil == Spoil::Refuse {
+            return vec![refusal(token)];
+        }
         let (schema, rows) = &self.tables[token];
         let rows: Vec<Vec<V>> = rows.values().cloned().collect();
         let dictionary = self.dictionary.as_ref();
@@ -355,6 +373,17 @@ impl Source {
         });
         parts.collect()
     }
+}
+
+fn refusal(token: &Token) -> Message {
+    let error = InitError {
+        table: token.to_string(),
+        snapshot_id: None,
+        code: "stream_failed".into(),
+        message: "not now".into(),
+        retry_after: Some(0),
+    };
+    (subjects::init_error(token), HeaderMap::new(), to_msgpack(&error).unwrap())
 }
 
 fn token(table: &str) -> Token {

@@ -123,7 +123,8 @@ pub fn schema(table: &str, columns: &[&str], full: bool) -> Schema {
         let (name, type_name) = spec.trim_start_matches('*').split_once(' ').unwrap();
         let key = spec.starts_with('*');
         let oid = oid(type_name);
-        Column { name: name.into(), type_name: type_name.into(), oid, attnum, nullable: !key, key }
+        let (name, type_name, nullable) = (name.into(), type_name.into(), !key);
+        Column { name, type_name, oid, base_oid: None, attnum, nullable, key }
     };
     let columns: Vec<Column> = columns.iter().zip(1..).map(column).collect();
     let key: Vec<String> = columns.iter().filter(|c| c.key).map(|c| c.name.clone()).collect();

@@ -83,7 +83,7 @@ fn history(schema: &Schema, seeds: &[(u8, u8, u8)], rows: &mut Vec<Vec<V>>) -> V
     dids
 }
 
-async fn seed(sink: &mut impl Sink, schema: &Arc<Schema>, rows: &[Vec<V>]) {
+pub async fn seed(sink: &mut impl Sink, schema: &Arc<Schema>, rows: &[Vec<V>]) {
     sink.begin_load(schema.clone()).await.unwrap();
     for piece in rows.chunks(3) {
         sink.load(chunk(schema, piece)).await.unwrap();
@@ -92,7 +92,7 @@ async fn seed(sink: &mut impl Sink, schema: &Arc<Schema>, rows: &[Vec<V>]) {
 }
 
 /// Rows in a form that does not depend on order.
-fn sorted(rows: &[Vec<V>]) -> Vec<String> {
+pub fn sorted(rows: &[Vec<V>]) -> Vec<String> {
     let text = |value: &V| match value {
         V::Nil => "∅".to_owned(),
         V::Int(i) => i.to_string(),
@@ -105,7 +105,7 @@ fn sorted(rows: &[Vec<V>]) -> Vec<String> {
     rows
 }
 
-fn sqlite_rows(path: &Path, table: &str, columns: usize) -> Vec<String> {
+pub fn sqlite_rows(path: &Path, table: &str, columns: usize) -> Vec<String> {
     let connection = rusqlite::Connection::open(path).unwrap();
     let mut select =
         connection.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))).unwrap();
@@ -192,7 +192,7 @@ fn postgres_follows_random_histories() {
         .unwrap();
 }
 
-async fn postgres_rows(url: &str, schema: &Schema) -> Vec<String> {
+pub async fn postgres_rows(url: &str, schema: &Schema) -> Vec<String> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
     let columns: Vec<String> = schema.columns.iter().map(|c| format!("{}::text", c.name)).collect();

@@ -8,7 +8,10 @@ use walgate_wire::TableName;
 
 use super::{shop, site::Site};
 use crate::{
-    config::{Compression, Config, Http, Nats, Postgres, Snapshot, Stream, Table, UseDictionary},
+    config::{
+        Compression, Config, Guests, Http, Nats, Postgres, Snapshot, Stream, Table, TableGuest,
+        UseDictionary,
+    },
     status::Status,
 };
 
@@ -19,7 +22,7 @@ pub fn config(site: &Site) -> Config {
     let stream = |name: &str| Stream { name: name.to_owned(), max_bytes: None, max_age: None };
     let table = |table: &str| {
         let name = TableName::new("public", table);
-        Table { token: name.token(), name }
+        Table { token: name.token(), name, guest: TableGuest { file: format!("{table}.wasm").into(), ..TableGuest::default() } }
     };
     Config {
         postgres: Postgres {
@@ -34,6 +37,7 @@ pub fn config(site: &Site) -> Config {
             cdc: stream("CDC"),
             init: stream("INIT"),
             requests: "REQUESTS".to_owned(),
+            dlq: stream("DLQ"),
         },
         compression: Compression {
             enabled: true,
@@ -41,9 +45,17 @@ pub fn config(site: &Site) -> Config {
             use_dictionary: UseDictionary::Always,
             dictionaries: site.dictionaries(),
         },
+        guests: Guests {
+            dir: site.guests(),
+            memory_bytes: 64 << 20,
+            batch: Duration::from_millis(250),
+            module_bytes: 16 << 20,
+            output_bytes: 32 << 20,
+            log_lines_s: 50,
+        },
         snapshot: Snapshot { workers: 2, chunk_bytes: 3 << 20, max_concurrent: 1 },
         http: Http { listen: site.http },
-        data_dir: site.dictionaries(),
+        data_dir: site.data_dir(),
         tables: shop::TABLES.map(table).into(),
     }
 }

@@ -68,7 +68,7 @@ impl Sample {
     }
 
     fn of(&self, token: &Token) -> TableCounts {
-        self.tables.iter().find(|(t, _)| t == token).map(|(_, counts)| *counts).unwrap_or_default()
+        self.tables.iter().find(|(t, _)| t == token).map(|(_, counts)| counts.clone()).unwrap_or_default()
     }
 
     fn sum(&self) -> TableCounts {
@@ -115,7 +115,7 @@ impl Meter {
         let tables = now
             .tables
             .iter()
-            .map(|(token, counts)| table(token.to_string(), *counts, before.of(token)));
+            .map(|(token, counts)| table(token.to_string(), counts.clone(), before.of(token)));
         Reading {
             elapsed: board.elapsed(),
             stage: board.stage(),

@@ -55,15 +55,26 @@ impl Site {
         let postgres = PrivatePostgres::start(&postgres.bin, options)?;
         // Without a directory of our own: beside the store of the private server, and removed with it.
         let folder = wanted.dir.clone().unwrap_or_else(|| nats.store_dir().with_file_name("demo"));
-        let dictionaries = folder.join("dictionaries");
-        fs::create_dir_all(&dictionaries)
-            .with_context(|| format!("making {}", dictionaries.display()))?;
+        for name in ["dictionaries", "guests"] {
+            let drop_in = folder.join(name);
+            fs::create_dir_all(&drop_in)
+                .with_context(|| format!("making {}", drop_in.display()))?;
+        }
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         Ok(Site { postgres, nats, http, folder, found })
     }
 
     pub fn dictionaries(&self) -> PathBuf {
         self.folder.join("dictionaries")
+    }
+
+    pub fn guests(&self) -> PathBuf {
+        self.folder.join("guests")
+    }
+
+    /// The gateway's own.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.join("gateway")
     }
 
     /// The SQLite file.

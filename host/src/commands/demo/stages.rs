@@ -19,7 +19,7 @@ use super::{
     writer::{Writer, Written},
 };
 use crate::{
-    commands::verify::{self, Comparison, Question},
+    commands::verify::{self, Comparison, Question, TableGate},
     config::Config,
     source::catalog::Catalog,
 };
@@ -84,16 +84,17 @@ impl Stages {
         self.replica.wait_for_order(last_order, CAUGHT_UP_WITHIN).await?;
         self.board.set_stage("comparing the replica with its source");
         let begun = Instant::now();
-        let comparisons = verify::compare(&self.question()).await?;
+        let comparisons = verify::compare(&self.question(verify::gates(&self.config).await?)).await?;
         self.board.event(format!("every row compared in {}", seconds(begun.elapsed())));
         Ok(comparisons)
     }
 
-    fn question(&self) -> Question {
+    fn question(&self, gates: Vec<TableGate>) -> Question {
         Question {
             source: self.config.postgres.clone(),
             replica: self.replica.target(),
             tables: shop::TABLES.map(|table| format!("public.{table}")).into(),
+            gates,
         }
     }
 

@@ -9,13 +9,15 @@ use walgate_consumer::{Kind, sqlite_value, value_json};
 use walgate_wire::{Caps, Column, Lsn, Reader, Schema, TableName, Value, pack};
 
 use super::{
+    TableGate,
     compare::{Look, Row},
     sqlite,
 };
 use crate::{
     batch::{Cell, RowBatch},
     config::Postgres,
-    pack::{Packer, Rendered, TablePacker},
+    outlet::Outlet,
+    pack::{Packer, Rendered},
     source::{
         catalog::{self, Catalog, TableVersion, TypeCache},
         render::Renderer,
@@ -39,9 +41,10 @@ pub enum Form {
 
 pub struct PostgresSide {
     table: Arc<TableVersion>,
+    /// What a row goes through before it is compared.
+    outlet: Outlet,
     /// In the order of the replica's.
     columns: Vec<ComparedColumn>,
-    packer: TablePacker,
     pieces: Vec<Piece>,
     filter: Option<String>,
     reader: SnapshotReader,
@@ -51,25 +54,33 @@ pub struct PostgresSide {
 }
 
 impl PostgresSide {
-    /// `schema`: the replica's idea of the table; only its columns are read. `forms`: one for each of them.
+    /// `schema`: the replica's idea of the table; only its columns are compared. `forms`: one for each of them.
+    /// `guest`: what stands between the two.
     pub async fn open(
         postgres: &Postgres,
         schema: &Schema,
         forms: &[Form],
+        guest: Option<&TableGate>,
     ) -> Result<PostgresSide> {
         let exporter = Catalog::connect(postgres).await?;
         let client = exporter.client();
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let snapshot: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
-        let (table, filter) = describe(&exporter, &postgres.publication, schema).await?;
+        let replicas = schema.columns.iter().map(|column| column.name.as_str()).collect();
+        let wanted = guest.is_none().then_some(replicas);
+        let (table, filter) = describe(&exporter, &postgres.publication, schema, wanted).await?;
+        let outlet = match guest {
+            Some(TableGate { table: config, gate }) => Outlet::open(gate, config, table.clone())?,
+            None => Outlet::unguarded(table.clone()),
+        };
         let relations = snapshot::relations(client, &table).await?;
         let reader =
             SnapshotReader::open(catalog::open(postgres).await?, &snapshot, &table).await?;
         let reader = reader.context("the table is being altered at this moment; compare again")?;
         let renderer = Renderer::new(catalog::open(postgres).await?);
         Ok(PostgresSide {
-            columns: compared_columns(&table, schema, forms)?,
-            packer: TablePacker::new(&table),
+            columns: compared_columns(outlet.output(), schema, forms)?,
+            outlet,
             pieces: snapshot::plan(&relations, 1),
             table: Arc::new(table),
             filter,
@@ -97,11 +108,13 @@ impl PostgresSide {
             while more {
                 batch.clear(Arc::clone(&self.table));
                 more = rows.fill(&mut batch, BATCH_BYTES).await?;
-                if self.packer.renders() {
-                    rendered.clear();
-                    self.packer.collect(&batch, &mut rendered)?;
+                rendered.clear();
+                if self.outlet.renders() {
+                    self.outlet.collect(&batch, &mut rendered)?;
                     self.renderer.render(&self.table.name.to_string(), &mut rendered).await?;
                 }
+                let outlet = &self.outlet;
+                batch = tokio::task::block_in_place(|| outlet.pass(batch, &mut rendered))?.batch;
                 look_at(&batch, &self.columns, &mut rendered, &mut look)?;
             }
         }
@@ -170,20 +183,23 @@ impl ComparedColumn {
     }
 }
 
-/// The table as its catalog shows it, reduced to the columns that the replica has; and the publication's row
+/// The table as its catalog shows it, reduced to `columns` or to what is published; and the publication's row
 /// filter.
 async fn describe(
     postgres: &Catalog,
     publication: &str,
     schema: &Schema,
+    columns: Option<Vec<&str>>,
 ) -> Result<(TableVersion, Option<String>)> {
     let name: TableName = schema.table.parse()?;
     let client = postgres.client();
     let mut info = catalog::load_table(client, publication, &name)
         .await?
         .with_context(|| format!("there is no table {name} on this side"))?;
-    for column in &mut info.columns {
-        column.published = schema.columns.iter().any(|kept| kept.name == column.name);
+    if let Some(columns) = columns {
+        for column in &mut info.columns {
+            column.published = columns.contains(&&*column.name);
+        }
     }
     let mut types = TypeCache::default();
     let table =

@@ -39,19 +39,24 @@ pub fn schema_change(
     }
     let before: HashMap<i16, &Column> =
         old.columns.iter().map(|column| (column.attnum, column)).collect();
+    let guest_changed = old.guest != new.guest;
     let last = before.keys().copied().max().unwrap_or(0);
     let reason = new.columns.iter().find_map(|column| match before.get(&column.attnum) {
         Some(before) => retyped(before, column),
         None if old.columns.iter().any(|before| before.name == column.name) => {
             Some(format!("column {} was dropped and added again", column.name))
         }
+        // A guest adds it, or does not hide it any more: what that means for copies is configured.
+        None if column.attnum < 0 || (guest_changed && column.attnum <= last) => None,
         None => filled(column, last, &has_default),
     });
     reason.map_or(SchemaChange::Compatible, SchemaChange::NeedsReseed)
 }
 
 fn retyped(before: &Column, column: &Column) -> Option<String> {
-    let changed = before.oid != column.oid || before.type_name != column.type_name;
+    let changed = before.oid != column.oid
+        || before.value_oid() != column.value_oid()
+        || before.type_name != column.type_name;
     changed.then(|| {
         format!(
             "column {} changed its type from {} to {}",
@@ -78,7 +83,15 @@ mod tests {
 
     fn column(attnum: i16, name: &str, type_name: &str) -> Column {
         let (name, type_name) = (name.to_owned(), type_name.to_owned());
-        Column { name, type_name, oid: 23, attnum, nullable: attnum != 1, key: attnum == 1 }
+        Column {
+            name,
+            type_name,
+            oid: 23,
+            base_oid: None,
+            attnum,
+            nullable: attnum != 1,
+            key: attnum == 1,
+        }
     }
 
     fn schema(columns: Vec<Column>) -> Schema {

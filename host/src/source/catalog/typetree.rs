@@ -86,6 +86,8 @@ pub(super) struct RawType {
     pub element: u32,
     /// Base type of a domain, else 0.
     pub base: u32,
+    /// Of an array: the array type of what its elements are made of, domains resolved; else 0.
+    pub base_array: u32,
     /// Has a send function.
     pub sends: bool,
     /// Extension that it belongs to, or empty.
@@ -122,6 +124,7 @@ impl TypeCache {
                     base: row.get(4),
                     sends: row.get(5),
                     extension: row.get(6),
+                    base_array: row.get(9),
                     fields: row
                         .get::<_, Vec<String>>(7)
                         .into_iter()
@@ -179,6 +182,20 @@ impl TypeCache {
         Type { oid, kind }
     }
 
+    /// What a domain, or an array of a domain, is made of; none where that is the type itself.
+    pub fn base_oid(&self, oid: u32) -> Option<u32> {
+        let mut base = oid;
+        for _ in 0..DEPTH_MAX {
+            let Some(raw) = self.raw.get(&base) else { break };
+            base = match (raw.typtype, raw.base_array) {
+                (b'd', _) => raw.base,
+                (_, array) if array != 0 && array != base => array,
+                _ => break,
+            };
+        }
+        (base != oid).then_some(base)
+    }
+
     /// Whether Postgres can send the type in binary. If the type itself cannot, both pgoutput and a cast fall
     /// back to text; a part that cannot makes the server fail.
     pub fn binary(&self, oid: u32) -> Binary {
@@ -218,7 +235,8 @@ fn is_native(oid: u32) -> bool {
     NATIVE_OIDS.binary_search(&oid).is_ok()
 }
 
-/// `int2vector` and `oidvector` (22, 30) are arrays inside, but print as neither arrays nor lists do.
+/// The last column is an array's [`RawType::base_array`]: an array of domains over arrays has none, and its values
+/// are those of the inner array, deeper. `int2vector` and `oidvector` (22, 30) are arrays inside, but print as neither arrays nor lists do.
 const TYPES_SQL: &str = "
 SELECT t.oid, t.typname::text, t.typtype,
        CASE WHEN t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc AND t.oid NOT IN (22, 30)
@@ -226,7 +244,15 @@ SELECT t.oid, t.typname::text, t.typtype,
        t.typbasetype, t.typsend <> 0,
        coalesce((SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
                  WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e' LIMIT 1), ''),
-       coalesce(f.names, '{}'), coalesce(f.types, '{}')
+       coalesce(f.names, '{}'), coalesce(f.types, '{}'),
+       CASE WHEN t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc AND t.oid NOT IN (22, 30)
+            THEN (WITH RECURSIVE element AS (
+                    SELECT e.oid, e.typtype, e.typbasetype, e.typarray FROM pg_catalog.pg_type e WHERE e.oid = t.typelem
+                    UNION ALL
+                    SELECT e.oid, e.typtype, e.typbasetype, e.typarray FROM element d
+                    JOIN pg_catalog.pg_type e ON e.oid = d.typbasetype WHERE d.typtype = 'd')
+                  SELECT coalesce(nullif(typarray, 0), oid) FROM element WHERE typtype <> 'd')
+            ELSE 0 END
 FROM pg_catalog.pg_type t
 LEFT JOIN LATERAL (
   SELECT array_agg(a.attname::text ORDER BY a.attnum) AS names, array_agg(a.atttypid ORDER BY a.attnum) AS types
@@ -236,57 +262,5 @@ LEFT JOIN LATERAL (
 WHERE t.oid = ANY($1)";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn raw(name: &str, typtype: u8) -> RawType {
-        RawType { name: name.into(), typtype, sends: true, ..RawType::default() }
-    }
-
-    #[test]
-    fn native_oids_are_sorted() {
-        assert!(NATIVE_OIDS.is_sorted());
-    }
-
-    #[test]
-    fn types_are_compiled_to_their_leaves() {
-        let mut cache = TypeCache::default();
-        cache.insert(100, RawType { base: 101, ..raw("price", b'd') });
-        cache.insert(101, RawType { base: 1700, ..raw("positive", b'd') });
-        cache.insert(102, RawType { element: 103, ..raw("_line", b'b') });
-        let fields = vec![("price".into(), 100), ("mood".into(), 104), ("box".into(), 603)];
-        cache.insert(103, RawType { fields, ..raw("line", b'c') });
-        cache.insert(104, raw("mood", b'e'));
-        cache.insert(105, RawType { extension: "citext".into(), ..raw("citext", b'b') });
-        cache.insert(106, RawType { extension: "vector".into(), ..raw("vector", b'b') });
-        cache.insert(107, raw("hstore", b'b'));
-        let fields = vec![
-            ("price".to_owned(), Type::base(1700)),
-            ("mood".to_owned(), Type { oid: 104, kind: Kind::Enum }),
-            ("box".to_owned(), Type::rendered(603)),
-        ];
-        let line = Type { oid: 103, kind: Kind::Composite { name: "line".into(), fields } };
-        assert_eq!(cache.compile(102), Type { oid: 102, kind: Kind::Array(Box::new(line)) });
-        assert_eq!(cache.compile(105), Type::base(25));
-        assert_eq!(cache.compile(106).kind, Kind::Vector);
-        assert_eq!(cache.compile(107).kind, Kind::Rendered, "somebody's own type of that name");
-    }
-
-    #[test]
-    fn a_type_that_contains_itself_ends() {
-        let mut cache = TypeCache::default();
-        cache.insert(100, RawType { fields: vec![("self".into(), 100)], ..raw("loop", b'c') });
-        cache.compile(100);
-        assert_eq!(cache.binary(100), Binary::Yes);
-    }
-
-    #[test]
-    fn missing_send_functions_are_noticed() {
-        let mut cache = TypeCache::default();
-        cache.insert(1033, RawType { sends: false, ..raw("aclitem", b'b') });
-        cache.insert(1034, RawType { element: 1033, ..raw("_aclitem", b'b') });
-        assert_eq!(cache.binary(23), Binary::Yes);
-        assert_eq!(cache.binary(1033), Binary::TextInstead);
-        assert_eq!(cache.binary(1034), Binary::Fails);
-    }
-}
+#[path = "typetree_tests.rs"]
+mod tests;

@@ -1,0 +1,189 @@
+//! What a consumer meets when gateway or stream did badly: bodies that never become whole, bad snapshots one after the
+//! other, tables that are suspended, schemas that change without a word.
+
+use std::time::Duration;
+
+use walgate_consumer::wire::{Guest, Lsn, TableState, Token};
+
+use crate::{
+    flow::{USERS, World, insert, replica, same, set, source, start, user, world},
+    publisher::{Publisher, Spoil},
+    rows::{Did, V, s, schema},
+};
+
+const BOTH: [&str; 2] = ["users", "orders"];
+
+fn rewrite(
+    publisher: &Publisher,
+    table: &str,
+    ids: std::ops::RangeInclusive<i64>,
+    row: impl Fn(i64) -> Vec<V>,
+) {
+    for id in ids {
+        publisher.silently(table, &Did::Update { row: row(id), unchanged: vec![], old: None });
+    }
+}
+
+async fn put_state(publisher: &Publisher, table: &str, state: TableState) {
+    let mut schema = publisher.schema(table);
+    (schema.state, schema.lsn) = (state, Lsn(publisher.lsn() + 1));
+    schema.reason = (state != TableState::Live).then(|| "a test".to_owned());
+    publisher.put_schema(schema).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_never_becomes_whole_means_loading_again() {
+    let world = world(20).await;
+    let World { publisher, url, .. } = &world;
+    let path = world.path();
+    let running = start(url, &path, &BOTH).await;
+    same(publisher, &path, &BOTH).await;
+    let snapshots = publisher.snapshots();
+
+    // Sent again from the first part: nothing is lost.
+    publisher.cut_at(20);
+    let many = |name: &str| (1..=9).map(|id| ("users", set(id, name, id))).collect::<Vec<_>>();
+    publisher.lose_last_part();
+    publisher.begin_transaction(&many("half")).await;
+    publisher.transaction(&many("whole")).await;
+    same(publisher, &path, &BOTH).await;
+    assert_eq!(publisher.snapshots(), snapshots);
+
+    // Stated, and not whole: neither the copy nor the snapshot from before is any good.
+    publisher.lose_last_part();
+    let place = publisher.begin_transaction(&many("lost")).await;
+    publisher.transaction(&[("orders", set(2, "with it", 2))]).await;
+    publisher.transaction(&[("orders", set(3, "later", 3))]).await;
+    same(publisher, &path, &BOTH).await;
+    assert!(publisher.snapshots() > snapshots, "the table was loaded again");
+    let reason = running.status.borrow().tables[&Token::parse("orders").unwrap()].reason.clone();
+    assert_eq!(reason, None, "the other table goes on");
+    publisher.progress(place).await;
+    publisher.transaction(&[("users", set(4, "after", 4))]).await;
+    same(publisher, &path, &BOTH).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_snapshot_is_not_chosen_again() {
+    let world = world(350).await;
+    let World { publisher, url, .. } = &world;
+    let path = world.path();
+    for spoil in [Spoil::Digest, Spoil::Refuse, Spoil::LoseChunk, Spoil::Refuse] {
+        publisher.spoil_next(spoil);
+    }
+    let running = start(url, &path, &["users"]).await;
+    same(publisher, &path, &["users"]).await;
+    assert_eq!(publisher.snapshots(), 5);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_table_keeps_its_rows_and_is_loaded_when_it_flows_again() {
+    let world = world(10).await;
+    let World { publisher, url, .. } = &world;
+    let path = world.path();
+    let running = start(url, &path, &["users"]).await;
+    same(publisher, &path, &["users"]).await;
+    let (kept, snapshots) = (source(publisher, "users"), publisher.snapshots());
+    for state in [TableState::Suspended, TableState::Dropped] {
+        put_state(publisher, "users", state).await;
+        publisher.silently("users", &set(1, &format!("{state:?}"), 1));
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(replica(&path, "users").unwrap(), kept);
+    }
+    // One that has no copy yet waits; nobody asks for what cannot be had.
+    put_state(publisher, "orders", TableState::Suspended).await;
+    running.stop().await;
+    let running = start(url, &path, &BOTH).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!((replica(&path, "orders"), publisher.snapshots()), (None, snapshots));
+    assert_eq!(replica(&path, "users").unwrap(), kept);
+
+    put_state(publisher, "users", TableState::Reseed).await;
+    put_state(publisher, "orders", TableState::Live).await;
+    // The watermark of a snapshot has to reach the reseed's position.
+    publisher.transaction(&[("orders", insert(500, "first", 0))]).await;
+    same(publisher, &path, &BOTH).await;
+    publisher.transaction(&[("users", set(2, "flows", 2)), ("orders", set(2, "too", 2))]).await;
+    same(publisher, &path, &BOTH).await;
+    running.stop().await;
+}
+
+/// `users` with a column that a guest adds, and says of itself in `version`.
+fn guested(columns: &[(&str, i16)], version: &str) -> walgate_consumer::wire::Schema {
+    let specs: Vec<String> = columns
+        .iter()
+        .map(
+            |(name, _)| {
+                if *name == "*id" { "*id bigint".to_owned() } else { format!("{name} text") }
+            },
+        )
+        .collect();
+    let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
+    let mut schema = schema("users", &specs, false);
+    for (column, (_, attnum)) in schema.columns.iter_mut().zip(columns) {
+        column.attnum = *attnum;
+    }
+    let (name, sha256) = ("users".to_owned(), version.repeat(8));
+    schema.guest = Some(Guest { name, version: version.to_owned(), sha256 });
+    schema
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_of_guests_come_and_go() {
+    let world = world(5).await;
+    let World { publisher, url, .. } = &world;
+    let path = world.path();
+    let first = [("*id", 1), ("name", 2), ("domain", -1), ("initial", -2)];
+    publisher.put_schema(guested(&first, "1.0")).await;
+    rewrite(publisher, "users", 1..=5, |id| {
+        vec![V::Int(id), s("ann"), s(&format!("{id}.example")), s("a")]
+    });
+    let running = start(url, &path, &["users"]).await;
+    same(publisher, &path, &["users"]).await;
+    let snapshots = publisher.snapshots();
+
+    // The same columns from another guest.
+    publisher.put_schema(guested(&first, "1.1")).await;
+    let row = vec![V::Int(1), s("bob"), s("b.example"), s("b")];
+    publisher.transaction(&[("users", Did::Update { row, unchanged: vec![], old: None })]).await;
+    same(publisher, &path, &["users"]).await;
+
+    // One is hidden, one is not added any more, another is; numbers of added ones mean nothing.
+    publisher.put_schema(guested(&[("*id", 1), ("initial", -1), ("city", -2)], "2.0")).await;
+    rewrite(publisher, "users", 2..=5, |id| vec![V::Int(id), s("a"), V::Nil]);
+    let row = vec![V::Int(1), s("b"), s("Bern")];
+    publisher.transaction(&[("users", Did::Update { row, unchanged: vec![], old: None })]).await;
+    same(publisher, &path, &["users"]).await;
+
+    // A column of the source and one that is added are never the same, whatever they are called.
+    publisher.put_schema(guested(&[("*id", 1), ("initial", -1), ("city", 7)], "2.1")).await;
+    rewrite(publisher, "users", 1..=5, |id| vec![V::Int(id), s("a"), V::Nil]);
+    let row = vec![V::Int(1), s("a"), V::Nil];
+    publisher.transaction(&[("users", Did::Update { row, unchanged: vec![1], old: None })]).await;
+    rewrite(publisher, "users", 1..=1, |id| vec![V::Int(id), s("b"), V::Nil]);
+    same(publisher, &path, &["users"]).await;
+    assert_eq!(publisher.snapshots(), snapshots, "none of this took a snapshot");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_that_changes_without_a_word_means_loading_again() {
+    let world = world(5).await;
+    let World { publisher, url, .. } = &world;
+    let path = world.path();
+    let running = start(url, &path, &BOTH).await;
+    same(publisher, &path, &BOTH).await;
+    let snapshots = publisher.snapshots();
+    let mut retyped = schema("users", &USERS, false);
+    (retyped.columns[2].type_name, retyped.columns[2].oid) = ("text".into(), 25);
+    publisher.put_schema(retyped).await;
+    rewrite(publisher, "users", 1..=5, |id| vec![V::Int(id), s("x"), s("100.0")]);
+    let row = vec![V::Int(1), s("x"), s("1.0")];
+    publisher.transaction(&[("users", Did::Update { row, unchanged: vec![], old: None })]).await;
+    publisher.transaction(&[("orders", Did::Insert(user(9, "beyond", 9)))]).await;
+    same(publisher, &path, &BOTH).await;
+    assert!(publisher.snapshots() > snapshots);
+    running.stop().await;
+}

@@ -1,0 +1,180 @@
+//! The words of `#[transform(…)]`: what is hidden, replaced and added. Columns are names here; whether the table
+//! has them shows when the guest is told its table.
+
+use proc_macro2::Span;
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::{Error, Ident, LitStr, Result, Token, parenthesized};
+
+#[derive(Default)]
+pub struct Items {
+    pub hides: Vec<LitStr>,
+    pub replaces: Vec<Written>,
+    pub adds: Vec<Written>,
+    pub never_drops: bool,
+}
+
+/// `"column" [as name] [, "type"] [, nullable | not_null]`
+pub struct Written {
+    pub column: LitStr,
+    /// Of the method that sets it.
+    pub setter: Ident,
+    /// The Postgres type and its marker in `walgate_guest::output::types`.
+    pub type_name: Option<(LitStr, Ident)>,
+    pub nullable: Option<bool>,
+}
+
+impl Parse for Items {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let mut items = Items::default();
+        while !input.is_empty() {
+            items.item(input)?;
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        items.check()?;
+        Ok(items)
+    }
+}
+
+impl Items {
+    fn item(&mut self, input: ParseStream<'_>) -> Result<()> {
+        let word = input.parse::<Ident>()?;
+        if word == "never_drops" {
+            self.never_drops = true;
+            return Ok(());
+        }
+        let arguments;
+        match word.to_string().as_str() {
+            "hide" => {
+                parenthesized!(arguments in input);
+                self.hides.extend(Punctuated::<LitStr, Token![,]>::parse_terminated(&arguments)?);
+            }
+            "replace" => {
+                parenthesized!(arguments in input);
+                self.replaces.push(arguments.parse()?);
+            }
+            "add" => {
+                parenthesized!(arguments in input);
+                let added = arguments.parse::<Written>()?;
+                if added.type_name.is_none() {
+                    let column = added.column.value();
+                    let message =
+                        format!("name the type of the column, as in add(\"{column}\", \"text\")");
+                    return Err(Error::new_spanned(&added.column, message));
+                }
+                self.adds.push(added);
+            }
+            _ => {
+                let message = "expected hide(\"column\", …), replace(\"column\"), replace(\"column\", \"type\"), add(\"column\", \"type\") or never_drops";
+                return Err(Error::new_spanned(word, message));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn written(&self) -> impl Iterator<Item = &Written> {
+        self.replaces.iter().chain(&self.adds)
+    }
+
+    /// Names that occur twice, as columns or as methods.
+    fn check(&self) -> Result<()> {
+        let mut columns = std::collections::HashSet::new();
+        for column in self.hides.iter().chain(self.written().map(|written| &written.column)) {
+            if !columns.insert(column.value()) {
+                let message = "this column is hidden, replaced or added more than once";
+                return Err(Error::new_spanned(column, message));
+            }
+        }
+        let mut setters = std::collections::HashSet::new();
+        for written in self.written() {
+            if !setters.insert(written.setter.to_string()) {
+                let message = format!(
+                    "another column has the method {} already: give this one a name of its own with `as`",
+                    written.setter
+                );
+                return Err(Error::new_spanned(&written.column, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Parse for Written {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let column = input.parse::<LitStr>()?;
+        let setter = if input.peek(Token![as]) {
+            input.parse::<Token![as]>()?;
+            input.parse::<Ident>()?
+        } else {
+            setter(&column)?
+        };
+        let mut written = Written { column, setter, type_name: None, nullable: None };
+        while !input.is_empty() {
+            input.parse::<Token![,]>()?;
+            if input.peek(LitStr) {
+                let type_name = input.parse::<LitStr>()?;
+                let marker = marker(&type_name)?;
+                written.type_name = Some((type_name, marker));
+            } else if !input.is_empty() {
+                written.nullable = Some(nullable(&input.parse()?)?);
+            }
+        }
+        Ok(written)
+    }
+}
+
+fn nullable(word: &Ident) -> Result<bool> {
+    match word.to_string().as_str() {
+        "nullable" => Ok(true),
+        "not_null" => Ok(false),
+        _ => Err(Error::new_spanned(word, "expected a type in quotes, `nullable` or `not_null`")),
+    }
+}
+
+fn setter(column: &LitStr) -> Result<Ident> {
+    let name = column.value();
+    if let Ok(ident) = syn::parse_str::<Ident>(&name) {
+        return Ok(Ident::new(&ident.to_string(), column.span()));
+    }
+    let raw = format!("r#{name}");
+    if syn::parse_str::<Ident>(&raw).is_ok() {
+        return Ok(Ident::new_raw(&name, column.span()));
+    }
+    let message = format!(
+        "{name:?} cannot be the name of a method: give it one, as in replace({name:?} as other_name)"
+    );
+    Err(Error::new_spanned(column, message))
+}
+
+fn marker(type_name: &LitStr) -> Result<Ident> {
+    let marker = match type_name.value().as_str() {
+        "bool" | "boolean" => "Bool",
+        "int2" | "smallint" => "Int2",
+        "int4" | "integer" => "Int4",
+        "int8" | "bigint" => "Int8",
+        "float4" | "real" => "Float4",
+        "float8" | "double precision" => "Float8",
+        "numeric" => "Numeric",
+        "text" => "Text",
+        "bytea" => "Bytea",
+        "uuid" => "Uuid",
+        "json" | "jsonb" => "Json",
+        "timestamptz"
+        | "timestamp with time zone"
+        | "timestamp"
+        | "timestamp without time zone" => "Timestamp",
+        "date" => "Date",
+        "time" | "time without time zone" => "Time",
+        other => {
+            let message = format!(
+                "{other} is not a type that can be written. These are: bool, int2, int4, int8, float4, float8, numeric, text, \
+                 bytea, uuid, json, jsonb, timestamptz, timestamp, date, time; without modifiers. (Several columns are \
+                 replaced by several replace(…).)"
+            );
+            return Err(Error::new_spanned(type_name, message));
+        }
+    };
+    Ok(Ident::new(marker, Span::call_site()))
+}

@@ -1,0 +1,176 @@
+//! What columns are made of: the kinds in which values reach a guest and leave it, and the Postgres types of
+//! columns that a guest writes. Knows names and numbers, no values.
+
+/// How the values of a column are laid out. The discriminant stands for the kind in buffers.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(u8)]
+pub enum Kind {
+    Boolean = 0,
+    /// int2, int4, int8, oid.
+    Integer = 1,
+    Float = 2,
+    /// Everything that the wire carries as a string: text, enum, numeric, json, inet, interval, ranges, …
+    Text = 3,
+    Bytes = 4,
+    Uuid = 5,
+    /// With and without time zone: µs since 1970.
+    Timestamp = 6,
+    /// Days since 1970.
+    Date = 7,
+    /// µs since midnight.
+    Time = 8,
+    /// Arrays, composites, hstore, vector: MessagePack.
+    Packed = 9,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 10] = [
+        Kind::Boolean,
+        Kind::Integer,
+        Kind::Float,
+        Kind::Text,
+        Kind::Bytes,
+        Kind::Uuid,
+        Kind::Timestamp,
+        Kind::Date,
+        Kind::Time,
+        Kind::Packed,
+    ];
+
+    pub fn from_number(number: u8) -> Option<Kind> {
+        Kind::ALL.get(usize::from(number)).copied()
+    }
+
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Bytes a value, for the kinds whose values all have the same size.
+    pub fn width(self) -> Option<usize> {
+        match self {
+            Kind::Boolean => Some(1),
+            Kind::Uuid => Some(16),
+            Kind::Integer | Kind::Float | Kind::Timestamp | Kind::Date | Kind::Time => Some(8),
+            Kind::Text | Kind::Bytes | Kind::Packed => None,
+        }
+    }
+
+    /// The kind of a column of this Postgres type. A type that is not known here is taken for one that is
+    /// carried as text; composites have to be declared as packed.
+    pub fn of_type(type_name: &str) -> Kind {
+        let base = base(type_name);
+        if base.ends_with("[]") {
+            return Kind::Packed;
+        }
+        match base.as_str() {
+            "oid" => Kind::Integer,
+            "hstore" | "vector" => Kind::Packed,
+            name => Type::parse(name).map_or(Kind::Text, Type::kind),
+        }
+    }
+}
+
+/// The Postgres type of a column that a guest writes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Type {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    Numeric,
+    Text,
+    Bytea,
+    Uuid,
+    Json,
+    Jsonb,
+    Timestamptz,
+    Timestamp,
+    Date,
+    Time,
+}
+
+impl Type {
+    /// By the names that an output may have. No modifiers: `numeric`, not `numeric(10,2)`.
+    pub fn parse(name: &str) -> Option<Type> {
+        Some(match name {
+            "bool" | "boolean" => Type::Bool,
+            "int2" | "smallint" => Type::Int2,
+            "int4" | "integer" => Type::Int4,
+            "int8" | "bigint" => Type::Int8,
+            "float4" | "real" => Type::Float4,
+            "float8" | "double precision" => Type::Float8,
+            "numeric" => Type::Numeric,
+            "text" => Type::Text,
+            "bytea" => Type::Bytea,
+            "uuid" => Type::Uuid,
+            "json" => Type::Json,
+            "jsonb" => Type::Jsonb,
+            "timestamptz" | "timestamp with time zone" => Type::Timestamptz,
+            "timestamp" | "timestamp without time zone" => Type::Timestamp,
+            "date" => Type::Date,
+            "time" | "time without time zone" => Type::Time,
+            _ => return None,
+        })
+    }
+
+    pub fn kind(self) -> Kind {
+        match self {
+            Type::Bool => Kind::Boolean,
+            Type::Int2 | Type::Int4 | Type::Int8 => Kind::Integer,
+            Type::Float4 | Type::Float8 => Kind::Float,
+            Type::Numeric | Type::Text | Type::Json | Type::Jsonb => Kind::Text,
+            Type::Bytea => Kind::Bytes,
+            Type::Uuid => Kind::Uuid,
+            Type::Timestamptz | Type::Timestamp => Kind::Timestamp,
+            Type::Date => Kind::Date,
+            Type::Time => Kind::Time,
+        }
+    }
+
+    /// What a replaced column becomes that keeps its own type: modifiers fall away, kinds of strings become
+    /// text. `None`: the type cannot be written, another has to be named.
+    pub fn kept(type_name: &str) -> Option<Type> {
+        match base(type_name).as_str() {
+            "character varying" | "varchar" | "character" | "char" | "bpchar" | "name"
+            | "citext" => Some(Type::Text),
+            name => Type::parse(name),
+        }
+    }
+}
+
+/// `timestamp(3) with time zone` → `timestamp with time zone`.
+pub(crate) fn base(type_name: &str) -> String {
+    match (type_name.find('('), type_name.find(')')) {
+        (Some(open), Some(close)) if open < close => {
+            format!("{}{}", type_name[..open].trim_end(), &type_name[close + 1..])
+        }
+        _ => type_name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_interface() {
+        for (number, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!(kind.number(), number);
+            assert_eq!(Kind::from_number(number), Some(kind));
+        }
+        assert_eq!(Kind::from_number(10), None);
+    }
+
+    #[test]
+    fn modifiers_do_not_change_the_kind() {
+        assert_eq!(Kind::of_type("timestamp(3) with time zone"), Kind::Timestamp);
+        assert_eq!(Kind::of_type("numeric(10,2)"), Kind::Text);
+        assert_eq!(Kind::of_type("numeric(10,2)[]"), Kind::Packed);
+        assert_eq!(Kind::of_type("order_status"), Kind::Text);
+        assert_eq!(Type::kept("character varying(20)"), Some(Type::Text));
+        assert_eq!(Type::kept("numeric(10,2)"), Some(Type::Numeric));
+        assert_eq!(Type::kept("inet"), None);
+    }
+}

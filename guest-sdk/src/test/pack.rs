@@ -1,0 +1,108 @@
+//! JSON to MessagePack and back, for arrays and composites in tests.
+
+use serde_json::Value as Json;
+
+use crate::Value;
+
+use super::parse;
+
+pub fn pack(json: &Json) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, json);
+    out
+}
+
+fn put(out: &mut Vec<u8>, json: &Json) {
+    match json {
+        Json::Null => out.push(0xc0),
+        Json::Bool(b) => out.push(if *b { 0xc3 } else { 0xc2 }),
+        Json::Number(number) => match number.as_i64() {
+            Some(int) => put_int(out, int),
+            None => {
+                out.push(0xcb);
+                out.extend(number.as_f64().unwrap_or(f64::NAN).to_be_bytes());
+            }
+        },
+        Json::String(text) => {
+            put_head(out, text.len(), 0xa0, 32, [Some(0xd9), Some(0xda), Some(0xdb)]);
+            out.extend(text.as_bytes());
+        }
+        Json::Array(elements) => {
+            put_head(out, elements.len(), 0x90, 16, [None, Some(0xdc), Some(0xdd)]);
+            elements.iter().for_each(|element| put(out, element));
+        }
+        Json::Object(members) => {
+            put_head(out, members.len(), 0x80, 16, [None, Some(0xde), Some(0xdf)]);
+            for (name, value) in members {
+                put(out, &Json::from(name.as_str()));
+                put(out, value);
+            }
+        }
+    }
+}
+
+fn put_int(out: &mut Vec<u8>, int: i64) {
+    if let Ok(small @ -32..=127) = i8::try_from(int) {
+        return out.push(small as u8);
+    }
+    out.push(0xd3);
+    out.extend(int.to_be_bytes());
+}
+
+/// The shortest form: within one byte if below `small`, else behind a marker for one, two or four bytes.
+fn put_head(out: &mut Vec<u8>, len: usize, fix: u8, small: usize, markers: [Option<u8>; 3]) {
+    if len < small {
+        return out.push(fix | len as u8);
+    }
+    let len = len as u32;
+    match markers {
+        [Some(one), _, _] if len < 1 << 8 => out.extend([one, len as u8]),
+        [_, Some(two), _] if len < 1 << 16 => {
+            out.push(two);
+            out.extend((len as u16).to_be_bytes());
+        }
+        [_, _, four] => {
+            out.extend(four);
+            out.extend(len.to_be_bytes());
+        }
+    }
+}
+
+pub fn unpack(value: &Value<'_>) -> Json {
+    match value {
+        Value::Nil => Json::Null,
+        Value::Bool(b) => Json::Bool(*b),
+        Value::Int(n) => Json::from(*n),
+        Value::Float(f) => Json::from(*f),
+        Value::Str(text) => (*text).into(),
+        Value::Bin(bytes) => parse::to_hex(bytes).into(),
+        Value::Array(array) => array.map(|element| unpack(&element)).collect(),
+        Value::Map(map) => {
+            let name = |key: &Value<'_>| {
+                key.as_str().map_or_else(|| unpack(key).to_string(), str::to_owned)
+            };
+            Json::Object(map.map(|(key, value)| (name(&key), unpack(&value))).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Packed;
+    use serde_json::json;
+
+    #[test]
+    fn there_and_back() {
+        let long = "x".repeat(300);
+        let many: Vec<i64> = (0..70_000).step_by(3).collect();
+        for value in [
+            json!(["a", null, [1, -33, 1.5, true]]),
+            json!({"k": long, "l": {"m": []}}),
+            json!(many),
+        ] {
+            let packed = pack(&value);
+            assert_eq!(unpack(&Packed(&packed).value().unwrap()), value);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Texts of times and bytes, as people and Postgres write them.
+
+use crate::times::{DAY, SECOND};
+use crate::{Date, Time, Timestamp};
+
+/// `2024-05-01T10:00:00.5Z`, `2024-05-01 10:00:00+02`, `2024-05-01 10:00`, `infinity`.
+pub fn timestamp(text: &str) -> Option<Timestamp> {
+    let date_only = date(text);
+    if let Some(date) = date_only {
+        return Some(date.midnight());
+    }
+    let (day, rest) = text.split_once(['T', ' '])?;
+    let (clock, offset) = match rest.rfind(['Z', '+', '-']) {
+        Some(at) => (&rest[..at], offset(&rest[at..])?),
+        None => (rest, 0),
+    };
+    let midnight = date(day)?.midnight();
+    let micros = midnight.0.checked_add(time(clock)?.0)?.checked_sub(offset)?;
+    Some(Timestamp(micros))
+}
+
+/// `2024-05-01`, `infinity`, `-infinity`.
+pub fn date(text: &str) -> Option<Date> {
+    match text {
+        "infinity" => return Some(Date::INFINITY),
+        "-infinity" => return Some(Date::NEG_INFINITY),
+        _ => {}
+    }
+    let mut parts = text.split('-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    Date::of(number(year)?, number(month)?.try_into().ok()?, number(day)?.try_into().ok()?)
+}
+
+/// `10:11`, `10:11:12`, `10:11:12.125`.
+pub fn time(text: &str) -> Option<Time> {
+    let mut parts = text.split(':');
+    let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next().unwrap_or("0"));
+    if parts.next().is_some() {
+        return None;
+    }
+    let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    if fraction.len() > 6 {
+        return None;
+    }
+    let (hours, minutes, seconds) = (number(hours)?, number(minutes)?, number(seconds)?);
+    let micros = number(&format!("{fraction:0<6}"))?;
+    let all = ((hours * 60 + minutes) * 60 + seconds) * SECOND + micros;
+    (minutes < 60 && seconds < 60 && all <= DAY).then_some(Time(all))
+}
+
+/// `Z`, `+02`, `-05:30`.
+fn offset(text: &str) -> Option<i64> {
+    if text == "Z" {
+        return Some(0);
+    }
+    let (sign, digits) = text.split_at(1);
+    let (hours, minutes) = digits.split_once(':').unwrap_or((digits, "0"));
+    let micros = (number(hours)? * 60 + number(minutes)?) * 60 * SECOND;
+    Some(if sign == "-" { -micros } else { micros })
+}
+
+/// Digits only.
+fn number(text: &str) -> Option<i64> {
+    let digits = !text.is_empty() && text.len() <= 7 && text.bytes().all(|b| b.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+pub fn hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
+/// As Postgres prints a bytea.
+pub fn to_hex(bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\\x{digits}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        for text in ["2024-05-01T10:11:12.125Z", "1969-12-31T23:59:59Z", "infinity", "-infinity"] {
+            assert_eq!(timestamp(text).unwrap().to_string(), text);
+        }
+        assert_eq!(
+            timestamp("2024-05-01 12:00:00+02").unwrap().to_string(),
+            "2024-05-01T10:00:00Z"
+        );
+        assert_eq!(
+            timestamp("2024-05-01 04:30-05:30").unwrap().to_string(),
+            "2024-05-01T10:00:00Z"
+        );
+        assert_eq!(timestamp("2024-05-01").unwrap().to_string(), "2024-05-01T00:00:00Z");
+        assert_eq!(time("24:00:00"), Some(Time(DAY)));
+    }
+
+    #[test]
+    fn what_is_no_time() {
+        for text in
+            ["", "2024-13-01", "2024-02-30 10:00", "2024-05-01 25:00", "2024-05-01 10:61", "now"]
+        {
+            assert_eq!(timestamp(text), None, "{text}");
+        }
+        assert_eq!(hex("0"), None);
+        assert_eq!(hex("zz"), None);
+    }
+}

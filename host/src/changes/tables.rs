@@ -1,0 +1,140 @@
+//! The tables of a session: what shape their rows have, through which guest they leave, and which have to stop.
+//!
+//! Guests are swapped here, between two transactions. What flows through is the loop's business.
+
+use walgate_wire::Lsn;
+
+use super::Session;
+use crate::{
+    assets::Gate,
+    config::Table,
+    outlet::Outlet,
+    policy::{Action, SessionError, action},
+    schemas::{self, Due},
+    source::{catalog::TableInfo, stream::RelationChange},
+};
+
+impl Session {
+    /// A table's shape is announced: from here on its rows are read by it.
+    pub(super) async fn relation(&mut self, change: RelationChange) -> Result<(), SessionError> {
+        let relid = change.relation.relid;
+        let lsn = change.lsn;
+        self.outlets.remove(&relid);
+        let Some(table) = self.gateway.table(&change.relation.table_name()).cloned() else {
+            self.stream.set_table(relid, None);
+            return Ok(());
+        };
+        let stopped = self.gateway.is_quarantined(&table.token);
+        self.announced.insert(relid, (change, table));
+        if stopped {
+            self.stream.set_table(relid, None);
+            return Ok(());
+        }
+        match self.open(relid, lsn).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.quarantine_or(error).await,
+        }
+    }
+
+    /// Rows of an announced relation leave, from `lsn` on.
+    async fn open(&mut self, relid: u32, lsn: Lsn) -> Result<(), SessionError> {
+        let Some((change, table)) = self.announced.get(&relid) else { return Ok(()) };
+        let token = &table.token;
+        let previous = self.gateway.schemas.latest(token).await?;
+        let found = self.catalog.announced(&change.relation, token.clone(), previous.as_ref(), lsn);
+        let (input, info) = found.await?;
+        let gate = self.gateway.assets.gate(token);
+        let opened = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()));
+        let outlet = opened?;
+        let has_default = |attnum| info.as_ref().is_none_or(|info: &TableInfo| info.fills(attnum));
+        let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
+        let schema = outlet.output().schema.clone();
+        let schema = schemas::register(&self.gateway.schemas, schema, due).await?;
+        self.stream.set_table(relid, Some(input.into()));
+        self.outlets.insert(relid, outlet.with_schema(schema));
+        Ok(())
+    }
+
+    /// An altered composite type is not announced as a relation is: its rows no longer fit what is known of it.
+    pub(super) async fn read_types_again(
+        &mut self,
+        relid: u32,
+        outlet: Outlet,
+    ) -> Result<Outlet, SessionError> {
+        let Some((change, table)) = self.announced.get(&relid) else { return Ok(outlet) };
+        self.catalog.forget_types();
+        let RelationChange { relation, lsn } = change;
+        let (input, _) = self.catalog.announced(relation, table.token.clone(), None, *lsn).await?;
+        let gate = self.gateway.assets.gate(&table.token);
+        let again = tokio::task::block_in_place(|| Outlet::open(&gate, table, input))?;
+        Ok(again.with_schema(outlet.output().schema.clone()))
+    }
+
+    /// Between two transactions, at `lsn`: what the folder of guests offered since the last time becomes live.
+    pub(super) async fn adopt_offers(&mut self, lsn: Lsn) -> Result<(), SessionError> {
+        let gateway = self.gateway.clone();
+        // Read first: what is offered meanwhile is seen the next time.
+        let offers = Some(gateway.assets.offers());
+        if self.offers_seen == offers {
+            return Ok(());
+        }
+        for table in &gateway.config.tables {
+            let offered = gateway.assets.offered(&table.token);
+            if !offered.same(&gateway.assets.gate(&table.token)) {
+                self.adopt(table, offered, lsn).await?;
+            }
+        }
+        self.offers_seen = offers;
+        Ok(())
+    }
+
+    async fn adopt(&mut self, table: &Table, gate: Gate, lsn: Lsn) -> Result<(), SessionError> {
+        let token = &table.token;
+        if let Gate::Shut(reason) = &gate {
+            self.gateway.assets.set_gate(token, gate.clone());
+            return self.stop(table, reason).await;
+        }
+        self.gateway.assets.set_gate(token, gate);
+        self.gateway.release(token);
+        tracing::info!(table = %token, %lsn, "its guest changes here");
+        let announced: Vec<u32> = self.relations_of(table).collect();
+        let mut opened = Ok(());
+        if announced.is_empty() {
+            opened = schemas::publish(&self.gateway, &mut self.catalog, table).await.map(|_| ());
+        }
+        for relid in announced {
+            opened = opened.and(self.open(relid, lsn).await);
+        }
+        match opened {
+            Ok(()) => Ok(()),
+            Err(error) => self.quarantine_or(error).await,
+        }
+    }
+
+    fn relations_of(&self, table: &Table) -> impl Iterator<Item = u32> {
+        let of_table = self.announced.iter().filter(move |(_, (_, t))| t.token == table.token);
+        of_table.map(|(&relid, _)| relid)
+    }
+
+    /// Suspends the table that the error is about; an error that is not about one table stays an error.
+    pub(super) async fn quarantine_or(&mut self, error: SessionError) -> Result<(), SessionError> {
+        let name = error.table().filter(|_| action(&error) == Action::Quarantine);
+        let tables = &self.gateway.config.tables;
+        let table = name.and_then(|name| tables.iter().find(|t| t.name.to_string() == name));
+        let Some(table) = table.cloned() else { return Err(error) };
+        self.stop(&table, &error.to_string()).await
+    }
+
+    /// The table does not flow from here on; the others go on.
+    async fn stop(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {
+        tracing::error!(table = %table.token, reason, "table suspended; the other tables go on");
+        schemas::suspend(&self.gateway.schemas, table, reason).await?;
+        self.gateway.quarantine(&table.token);
+        let relations: Vec<u32> = self.relations_of(table).collect();
+        for relid in relations {
+            self.outlets.remove(&relid);
+            self.stream.set_table(relid, None);
+        }
+        Ok(())
+    }
+}

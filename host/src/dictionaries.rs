@@ -1,0 +1,76 @@
+//! The drop-in folder of dictionaries: what lies there is validated, stored and made live, without a restart.
+//!
+//! When a file is looked at is `watch`'s business; compression itself is not known here.
+
+use std::path::{Path, PathBuf};
+
+use walgate_wire::{Dictionary, MAX_DICTIONARY_BYTES, Token};
+
+use crate::{
+    assets::Assets,
+    gateway::Gateway,
+    kv::Dictionaries,
+    status::Status,
+    watch::{Folder, Refused, Shelf},
+};
+
+const SUFFIX: &str = ".zstd.dict";
+
+/// Where the dictionaries of a running gateway come from and go to.
+#[derive(Debug)]
+pub struct DictionaryShelf {
+    store: Dictionaries,
+    assets: Assets,
+    status: Status,
+}
+
+/// The folder that the configuration names.
+pub fn folder(gateway: &Gateway) -> Folder<DictionaryShelf> {
+    let tokens = gateway.config.tables.iter().map(|table| table.token.clone()).collect();
+    let shelf = DictionaryShelf {
+        store: Dictionaries::new(&gateway.streams),
+        assets: gateway.assets.clone(),
+        status: gateway.status.clone(),
+    };
+    Folder::new(gateway.config.compression.dictionaries.clone(), tokens, shelf)
+}
+
+impl Shelf for DictionaryShelf {
+    const WHAT: &'static str = "dictionary";
+
+    fn bytes_max(&self) -> usize {
+        MAX_DICTIONARY_BYTES
+    }
+
+    fn file(&self, token: &Token) -> PathBuf {
+        format!("{token}{SUFFIX}").into()
+    }
+
+    async fn offer(&mut self, token: &Token, _: &Path, bytes: Vec<u8>) -> Result<(), Refused> {
+        let dictionary = tokio::task::spawn_blocking(|| Dictionary::new(bytes)).await;
+        let dictionary = dictionary
+            .map_err(|e| Refused::NotNow(e.to_string()))?
+            .map_err(Refused::invalid)?;
+        let stored = self.store.ensure(token, dictionary).await;
+        let stored = stored.map_err(|e| Refused::NotNow(e.to_string()))?;
+        tracing::info!(table = %token, revision = stored.revision, sha256 = stored.dictionary.sha256(), "dictionary is live");
+        self.status.table(token).set_dictionary_revision(stored.revision);
+        self.assets.set_dictionary(token, Some(stored));
+        Ok(())
+    }
+
+    async fn absent(&mut self, token: &Token) {
+        if self.assets.dictionary(token).is_some() {
+            tracing::info!(table = %token, "dictionary file removed: new messages go without; stored revisions stay");
+            self.status.table(token).set_dictionary_revision(0);
+            self.assets.set_dictionary(token, None);
+        }
+    }
+
+    fn refused(&mut self, token: &Token, _: &str) -> String {
+        match self.assets.dictionary(token) {
+            Some(dictionary) => format!("revision {} stays in use", dictionary.revision),
+            None => "none is in use".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The drop-in folder of guests: what lies there is compiled, tried on the live table and offered to the session.
+//!
+//! Nothing here is on the hot path, and nothing becomes live here: that is for the session, between two
+//! transactions. A table whose guest is missing or bad does not flow; it never flows unfiltered instead. When a
+//! file is looked at is `watch`'s business.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use walgate_wire::{Lsn, Token};
+
+use crate::{
+    assets::Gate,
+    batch::RowBatch,
+    config::{OnGuestError, Table},
+    gateway::Gateway,
+    guest::{Bound, Engine, Module},
+    kv::KvError,
+    pack::{Rendered, TablePacker},
+    source::{ErrorKind, SourceError, catalog::{self, Catalog}, render::Renderer, snapshot},
+    watch::{Folder, Refused, Shelf},
+};
+
+/// Rows of the table that a new guest has to get through first: about so many bytes.
+const CANARY_BYTES: usize = 64 << 10;
+
+/// Where the guests of a running gateway come from.
+pub struct GuestShelf {
+    gateway: Gateway,
+    engine: Engine,
+    /// Tables that went through a guest when they were last seen, or whose guest the configuration names.
+    guarded: HashSet<Token>,
+}
+
+/// The folder that the configuration names.
+pub async fn folder(gateway: &Gateway, engine: Engine) -> Result<Folder<GuestShelf>, KvError> {
+    let mut guarded = HashSet::new();
+    for table in &gateway.config.tables {
+        let latest = gateway.schemas.latest(&table.token).await?;
+        if table.guest.named || latest.is_some_and(|schema| schema.guest.is_some()) {
+            guarded.insert(table.token.clone());
+        }
+    }
+    let tokens = gateway.config.tables.iter().map(|table| table.token.clone()).collect();
+    let shelf = GuestShelf { gateway: gateway.clone(), engine, guarded };
+    Ok(Folder::new(gateway.config.guests.dir.clone(), tokens, shelf))
+}
+
+impl Shelf for GuestShelf {
+    const WHAT: &'static str = "guest";
+
+    fn bytes_max(&self) -> usize {
+        self.gateway.config.guests.module_bytes
+    }
+
+    fn file(&self, token: &Token) -> PathBuf {
+        self.gateway.table_by_token(token).map(|table| table.guest.file.clone()).unwrap_or_default()
+    }
+
+    async fn offer(&mut self, token: &Token, _: &Path, bytes: Vec<u8>) -> Result<(), Refused> {
+        let Some(table) = self.gateway.table_by_token(token).cloned() else { return Ok(()) };
+        self.guarded.insert(token.clone());
+        let engine = self.engine.clone();
+        let loaded = tokio::task::spawn_blocking(move || engine.load(&bytes)).await;
+        let module = loaded.map_err(Refused::invalid)?.map_err(Refused::invalid)?;
+        let description = module.description().clone();
+        if table.guest.sha256.as_ref().is_some_and(|pinned| *pinned != description.sha256) {
+            return Err(Refused::Invalid(format!(
+                "its SHA-256 is {}, tables.guest_sha256 accepts another one only",
+                description.sha256
+            )));
+        }
+        let module = Arc::new(module);
+        try_on(&self.gateway, &table, &module).await?;
+        tracing::info!(table = %token, guest = description.name, version = description.version, sha256 = description.sha256, "guest is ready");
+        self.gateway.assets.offer(token, Gate::Guest(module));
+        Ok(())
+    }
+
+    async fn absent(&mut self, token: &Token) {
+        let Some(table) = self.gateway.table_by_token(token) else { return };
+        if table.guest.optional || !self.guarded.contains(token) {
+            return self.gateway.assets.offer(token, Gate::Open);
+        }
+        let path = self.gateway.config.guests.dir.join(&table.guest.file);
+        let reason = format!(
+            "its guest {} is not there; put it there, or set guest_optional = true to let every row leave",
+            path.display()
+        );
+        tracing::error!(table = %token, reason, "the table does not flow");
+        self.gateway.assets.offer(token, Gate::Shut(reason.into()));
+    }
+
+    fn refused(&mut self, token: &Token, problem: &str) -> String {
+        match self.gateway.assets.offered(token) {
+            Gate::Guest(module) => {
+                let walgate_wire::Guest { name, version, .. } = module.description();
+                format!("{name} {version} stays in use")
+            }
+            Gate::Open | Gate::Shut(_) => {
+                let reason = format!("its guest cannot be used: {problem}");
+                self.gateway.assets.offer(token, Gate::Shut(reason.into()));
+                "the table does not flow until it is mended".to_owned()
+            }
+        }
+    }
+}
+
+/// Plans the guest against the table as it is, and runs it on some of its rows.
+async fn try_on(gateway: &Gateway, table: &Table, module: &Arc<Module>) -> Result<(), Refused> {
+    let postgres = &gateway.config.postgres;
+    let mut catalog = Catalog::connect(postgres).await.map_err(refused)?;
+    let (version, info) =
+        catalog.current(&table.name, table.token.clone(), Lsn(0)).await.map_err(refused)?;
+    let version = Arc::new(version);
+    let client = catalog::open(postgres).await.map_err(refused)?;
+    let filter = info.row_filter.as_deref();
+    let batch = snapshot::sample(client, &version, filter, CANARY_BYTES).await.map_err(refused)?;
+    let mut rendered = Rendered::default();
+    let packer = TablePacker::new(&version);
+    if packer.renders() {
+        packer.collect(&batch, &mut rendered).map_err(Refused::invalid)?;
+        let client = catalog::open(postgres).await.map_err(refused)?;
+        let table = version.name.to_string();
+        Renderer::new(client).render(&table, &mut rendered).await.map_err(refused)?;
+    }
+    let (module, parameters) = (Arc::clone(module), table.guest.parameters.clone());
+    let halts = table.guest.on_error == OnGuestError::Halt;
+    let tried = tokio::task::spawn_blocking(move || {
+        let bound = module.bind(version, &parameters).map_err(|error| error.to_string())?;
+        if halts { canary(&bound, batch, &mut rendered) } else { Ok(()) }
+    });
+    tried.await.map_err(Refused::invalid)?.map_err(Refused::Invalid)
+}
+
+fn canary(bound: &Bound, batch: RowBatch, rendered: &mut Rendered) -> Result<(), String> {
+    let tried = bound.run(batch, rendered, OnGuestError::Halt);
+    tried.map(|_| ()).map_err(|failure| format!("it fails on rows of the table: {failure}"))
+}
+
+fn refused(error: SourceError) -> Refused {
+    match error.kind() {
+        ErrorKind::Retry => Refused::NotNow(error.to_string()),
+        ErrorKind::TableOnly | ErrorKind::Fatal => Refused::Invalid(error.to_string()),
+    }
+}

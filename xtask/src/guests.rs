@@ -1,0 +1,49 @@
+//! Builds guests to WebAssembly, for the demo, the tests and the benchmarks.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use walgate_servers::wasm_toolchain;
+
+use crate::cargo;
+
+/// Where those who need guests find them as `{name}.wasm`.
+const GUEST_FILES: &str = "WALGATE_GUEST_FILES";
+/// Every folder in them with a Cargo.toml is a guest.
+const PLACES: [&str; 2] = ["guests", "tests/programs"];
+
+/// Tells the program where guests are, and builds them if nobody did.
+pub fn export(command: &mut Command) -> Result<()> {
+    if env::var_os(GUEST_FILES).is_none() {
+        command.env(GUEST_FILES, build()?);
+    }
+    Ok(())
+}
+
+/// The folder that holds them.
+pub fn build() -> Result<PathBuf> {
+    let toolchain = wasm_toolchain(say)?;
+    let target = Path::new(cargo::ROOT).canonicalize()?.join("target").join("guests");
+    for place in PLACES {
+        let place = Path::new(cargo::ROOT).join(place);
+        let entries = fs::read_dir(&place).with_context(|| format!("read {}", place.display()))?;
+        for guest in entries {
+            let guest = guest?.path();
+            if !guest.join("Cargo.toml").is_file() {
+                continue;
+            }
+            let wasm = toolchain.build_guest(&guest, &target, |_| {})?;
+            let name = wasm.file_name().with_context(|| format!("name {}", wasm.display()))?;
+            fs::copy(&wasm, target.join(name)).with_context(|| format!("copy {}", wasm.display()))?;
+        }
+    }
+    say(&format!("guests are in {}", target.display()));
+    Ok(target)
+}
+
+fn say(line: &str) {
+    eprintln!("setup: {line}");
+}

@@ -223,9 +223,8 @@ fn failure(
 ) -> CallFailure {
     let State { memory, said, .. } = store.data_mut();
     let said = said.take();
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => return CallFailure::Timeout { after: time, said },
-        _ => {}
+    if let Some(Trap::Interrupt) = error.downcast_ref::<Trap>() {
+        return CallFailure::Timeout { after: time, said };
     }
     // Most allocators turn a refusal into an abort.
     if let Some(asked) = memory.take_refused() {

@@ -53,7 +53,13 @@ pub(super) fn output(
         Cells::Replaced { input, patch } => {
             let Patch { ty, nullable, .. } = patches[patch];
             let (oid, type_name) = (ty.oid(), ty.name().to_owned());
-            Column { oid, base_oid: None, type_name, nullable, ..table.schema.columns[input].clone() }
+            Column {
+                oid,
+                base_oid: None,
+                type_name,
+                nullable,
+                ..table.schema.columns[input].clone()
+            }
         }
         Cells::Added { patch } => {
             let Patch { ref column, ty, nullable, .. } = patches[patch];

@@ -85,7 +85,8 @@ const PURE: &[&str] = &[
     "host/src/epoch.rs",
     "host/src/policy.rs",
     "host/src/batch",
-    "host/src/guest",
+    "host/src/guest/",
+    "host/src/guest.rs",
     "consumers/rust/src/state",
 ];
 

@@ -259,7 +259,7 @@ const WIT: &str = include_str!("../../../guest-sdk/wit/guest.wit");
 #[test]
 fn system_interfaces_are_there_in_name_only() {
     const CLOCK: &str = "package wasi:clocks@0.2.3; interface wall-clock { now: func() -> u64; }";
-    const WORLD: &str = "package my:own; world all {
+    const WORLD: &str = "package my:toolchain; world all {
         include walgate:guest/guest@1.0.0; import wasi:clocks/wall-clock@0.2.3; }";
     let imports = r#"(import "wasi:clocks/wall-clock@0.2.3" "now" (func $now (result i64)))"#;
     let load = |body: &str| {

@@ -120,7 +120,10 @@ impl Outlet {
     pub fn pass(&self, batch: RowBatch, rendered: &mut Rendered) -> Result<Outcome, GuestFailure> {
         match &self.guest {
             Some(guest) => guest.bound.run(batch, rendered, guest.on_error),
-            None => Ok(Outcome { batch, dropped: 0, failed: vec![], took: Duration::ZERO }),
+            None => {
+                let (took, called) = (Duration::ZERO, Duration::ZERO);
+                Ok(Outcome { batch, dropped: 0, failed: vec![], took, called })
+            }
         }
     }
 }

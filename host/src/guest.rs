@@ -23,6 +23,7 @@ mod pool;
 mod reading;
 mod settled;
 mod ticker;
+mod values;
 
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Outcome {
     pub called: Duration,
 }
 
+#[cfg(test)]
+mod misbehaviour_tests;
 #[cfg(test)]
 mod programs;
 #[cfg(test)]

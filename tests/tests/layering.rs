@@ -35,7 +35,19 @@ const EDGES: &[Edge] = &[
             "tests/",
         ],
     },
-    Edge { what: &["wasmtime::"], allowed: &["host/src/guest", "tests/"] },
+    Edge {
+        what: &["wasmtime::"],
+        allowed: &[
+            "host/src/guest/engine.rs",
+            "host/src/guest/instance.rs",
+            "host/src/guest/calls.rs",
+            "tests/",
+        ],
+    },
+    Edge {
+        what: &["wasmparser::", "wit_component::", "wit_parser::"],
+        allowed: &["host/src/guest/interface", "host/src/guest/tests.rs", "tests/"],
+    },
     Edge { what: &["notify::"], allowed: &["host/src/watch"] },
     Edge {
         what: &["async_nats::"],
@@ -73,6 +85,7 @@ const PURE: &[&str] = &[
     "host/src/epoch.rs",
     "host/src/policy.rs",
     "host/src/batch",
+    "host/src/guest",
     "consumers/rust/src/state",
 ];
 

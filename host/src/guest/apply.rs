@@ -29,7 +29,9 @@ pub fn apply(plan: &Plan, batch: RowBatch, images: &[Image], settled: &Settled) 
     let mut output = Output {
         plan,
         settled,
-        cells: Vec::with_capacity(batch.cells.len() / plan.table.columns.len().max(1) * plan.cells.len()),
+        cells: Vec::with_capacity(
+            batch.cells.len() / plan.table.columns.len().max(1) * plan.cells.len(),
+        ),
         changes: Vec::with_capacity(batch.changes.len()),
         dropped: 0,
     };

@@ -1,6 +1,6 @@
 //! Tests of the filter's semantics, row by row of its table, and against a model of a replica.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use proptest::prelude::*;
 use walgate_wire::Identity;
@@ -195,9 +195,9 @@ fn replay(identity: Identity, writes: &[Write]) -> (RowBatch, BTreeMap<String, S
             Write::Move(from, to, admitted) => update(from, to, admitted),
             Write::Insert(key, admitted) => {
                 let (key, value) = (key.to_string(), value(admitted));
-                if !source.contains_key(&key) {
+                if let Entry::Vacant(entry) = source.entry(key.clone()) {
                     insert(&mut batch, &[Some(&key), Some(&value), Some("-")]);
-                    source.insert(key, value);
+                    entry.insert(value);
                 }
             }
             Write::Delete(key) => {

@@ -147,7 +147,8 @@ fn written() -> impl Strategy<Value = Written> {
                 prop::option::of(cells).prop_map(move |cells| (kind, cells))
             })
             .collect();
-        let errors = prop::collection::vec((0..rows.max(1) as u32, "\\PC{0,9}"), 0..rows.min(3) + 1);
+        let errors =
+            prop::collection::vec((0..rows.max(1) as u32, "\\PC{0,9}"), 0..rows.min(3) + 1);
         let errors = errors.prop_map(move |errors| if rows == 0 { vec![] } else { errors });
         (prop::collection::vec(0u8..3, rows), errors, columns)
             .prop_map(|(verdicts, errors, columns)| Written { verdicts, errors, columns })

@@ -44,7 +44,10 @@ impl Engine {
     /// `cache`: a directory for compiled code, which has to be ours alone: what lies there is run as it is.
     pub fn new(limits: Limits, cache: Option<&Path>) -> Result<Engine, GuestError> {
         let engine = wasmtime::Engine::new(&config(&limits, cache, true)?).or_else(|error| {
-            tracing::info!(error = format!("{error:#}"), "no address space for a pool of guest instances: allocating them one by one");
+            tracing::info!(
+                error = format!("{error:#}"),
+                "no address space for a pool of guest instances: allocating them one by one"
+            );
             wasmtime::Engine::new(&config(&limits, cache, false)?).map_err(runtime)
         })?;
         let weak = engine.weak();
@@ -71,9 +74,8 @@ impl Engine {
         let component = Component::from_binary(&self.0.engine, &bytes)
             .map_err(|error| GuestError::Compile(format!("{error:#}")))?;
         let code = self.code(&component, &transform, &stubbed)?;
-        let description = code
-            .describe()
-            .map_err(|failure| GuestError::Call { what: "describe", failure })?;
+        let description =
+            code.describe().map_err(|failure| GuestError::Call { what: "describe", failure })?;
         let good = |text: &str| {
             (1..=DESCRIPTION_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
         };
@@ -82,8 +84,12 @@ impl Engine {
             return Err(GuestError::Description);
         }
         if !stubbed.is_empty() {
-            tracing::info!(guest = name, version, imports = stubbed.join(", "),
-                "the guest imports system interfaces: they are there in name only, calling one is a trap");
+            tracing::info!(
+                guest = name,
+                version,
+                imports = stubbed.join(", "),
+                "the guest imports system interfaces: they are there in name only, calling one is a trap"
+            );
         }
         let sha256 = hex(&Sha256::digest(file));
         let description = Arc::new(Guest { name, version, sha256 });

@@ -15,7 +15,9 @@ use crate::{batch::RowBatch, pack::RowError};
 pub enum GuestError {
     #[error("the wasm runtime cannot be set up: {0}")]
     Runtime(String),
-    #[error("it has {bytes} bytes, at most {max} are allowed: strip it (wasm-opt -Oz, strip = true), or raise guests.module_bytes")]
+    #[error(
+        "it has {bytes} bytes, at most {max} are allowed: strip it (wasm-opt -Oz, strip = true), or raise guests.module_bytes"
+    )]
     ModuleSize { bytes: usize, max: usize },
     #[error(transparent)]
     Interface(#[from] InterfaceError),
@@ -23,7 +25,9 @@ pub enum GuestError {
     Compile(String),
     #[error("its {what} {failure}")]
     Call { what: &'static str, failure: CallFailure },
-    #[error("its name or version is empty, longer than 100 bytes or has control characters: set them in its Cargo.toml")]
+    #[error(
+        "its name or version is empty, longer than 100 bytes or has control characters: set them in its Cargo.toml"
+    )]
     Description,
     #[error("guest {guest} does not work with table {table}: {reason}")]
     Refused { guest: String, table: String, reason: String },
@@ -48,7 +52,9 @@ pub enum CallFailure {
         mebibytes(.bytes), mebibytes(.limit)
     )]
     Input { bytes: usize, limit: usize },
-    #[error("answered with {bytes} bytes, at most {max} are allowed: raise guests.output_bytes if that is what it needs")]
+    #[error(
+        "answered with {bytes} bytes, at most {max} are allowed: raise guests.output_bytes if that is what it needs"
+    )]
     Output { bytes: usize, max: usize },
     #[error("answered with an error: {0}")]
     Refused(String),
@@ -88,16 +94,22 @@ impl std::fmt::Display for Place {
 /// A batch that cannot leave. Nothing of it does.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestFailure {
-    #[error("guest {guest} fails on {place} of {table}: {error}; mend the guest, or set on_guest_error of the table")]
+    #[error(
+        "guest {guest} fails on {place} of {table}: {error}; mend the guest, or set on_guest_error of the table"
+    )]
     Row { guest: String, table: String, place: Place, error: String },
     #[error("guest {guest} fails for table {table}: its process {failure}")]
     Guest { guest: String, table: String, failure: CallFailure },
-    #[error("guest {guest} fails on more than {rows} rows of one batch of {table}, at last: {error}; mend the guest")]
+    #[error(
+        "guest {guest} fails on {rows} rows of one batch of {table}, too many to be the rows' fault; at last {error}; mend the guest"
+    )]
     TooManyRows { guest: String, table: String, rows: usize, error: String },
     /// The guest was not even asked: a value cannot be shown.
     #[error(transparent)]
     Unreadable(#[from] RowError),
-    #[error("a batch of {table} does not fit what its guest was bound to; this is a mistake in Walgate, please report it")]
+    #[error(
+        "a batch of {table} does not fit what its guest was bound to; this is a mistake in Walgate, please report it"
+    )]
     OtherTable { table: String },
 }
 

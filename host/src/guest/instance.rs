@@ -10,9 +10,7 @@ use std::{
 
 use wasmtime::{
     ResourceLimiter, Store, StoreContextMut, Trap,
-    component::{
-        ComponentExportIndex, ComponentNamedList, Func, InstancePre, Lift, Linker, Lower,
-    },
+    component::{ComponentExportIndex, ComponentNamedList, Func, InstancePre, Lift, Linker, Lower},
 };
 
 use super::{
@@ -153,9 +151,7 @@ impl Code {
                 Err(failure(&self.shared, &mut store, &error, START))
             }
             Err(error) => match store.data_mut().memory.take_refused() {
-                Some(asked) => {
-                    Err(CallFailure::OutOfMemory { asked, limit: limits.memory_bytes })
-                }
+                Some(asked) => Err(CallFailure::OutOfMemory { asked, limit: limits.memory_bytes }),
                 None => Err(CallFailure::Start(format!("{error:#}"))),
             },
         }
@@ -227,9 +223,8 @@ fn failure(
 ) -> CallFailure {
     let State { memory, said, .. } = store.data_mut();
     let said = said.take();
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => return CallFailure::Timeout { after: time, said },
-        _ => {}
+    if let Some(Trap::Interrupt) = error.downcast_ref::<Trap>() {
+        return CallFailure::Timeout { after: time, said };
     }
     // Most allocators turn a refusal into an abort.
     if let Some(asked) = memory.take_refused() {

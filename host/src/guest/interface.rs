@@ -29,14 +29,18 @@ pub enum InterfaceError {
     NotWasm(String),
     #[error("it does not export {TRANSFORM}{}; build it with the crate walgate-guest or against guest.wit", found(.0))]
     NoTransform(Vec<String>),
-    #[error("it speaks {guest}, this gateway {host}: build it again with the SDK of this gateway's version")]
+    #[error(
+        "it speaks {guest}, this gateway {host}: build it again with the SDK of this gateway's version"
+    )]
     Version { guest: String, host: &'static str },
     #[error(
         "it imports {0}, which a guest does not get: only {HOST} is there. Build it for wasm32-unknown-unknown, \
          without code that needs files, clocks, randomness or a network"
     )]
     Import(String),
-    #[error("it cannot be made a component: {0}; build it again with the SDK of this gateway's version")]
+    #[error(
+        "it cannot be made a component: {0}; build it again with the SDK of this gateway's version"
+    )]
     Encode(String),
 }
 

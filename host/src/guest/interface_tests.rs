@@ -44,7 +44,10 @@ fn what_is_not_wasm_is_refused() {
 fn other_versions_are_named() {
     let later = Program { version: "2.0.0", ..program() };
     let message = refused(&later.wasm());
-    assert!(message.contains("walgate:guest/host@2.0.0, this gateway walgate:guest/host@1.0.0"), "{message}");
+    assert!(
+        message.contains("walgate:guest/host@2.0.0, this gateway walgate:guest/host@1.0.0"),
+        "{message}"
+    );
     let wat = r#"(module (func (export "walgate:guest/transform@2.1.0#process")))"#;
     let message = refused(&wat::parse_str(wat).unwrap());
     let expected = "it speaks walgate:guest/transform@2.1.0, this gateway walgate:guest/transform@1.0.0: build \

@@ -4,10 +4,7 @@
 //! No row leaves that the guest has not answered for. What the policy of a table means beyond this batch is not
 //! known here.
 
-use std::{
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, time::{Duration, Instant}};
 
 use super::{
     OnGuestError, Outcome,
@@ -103,7 +100,12 @@ impl<'a> Run<'a> {
             Err(Failure::Call(failure)) => failure,
         };
         let (guest, table) = (&self.bound.guest.name, self.batch.table.name.to_string());
-        tracing::warn!(guest, table, rows = all.len(), "the guest's process {first}; trying again with a fresh instance");
+        tracing::warn!(
+            guest,
+            table,
+            rows = all.len(),
+            "the guest's process {first}; trying again with a fresh instance"
+        );
         let worker = self.fresh()?;
         match self.piece(all.clone(), worker) {
             Ok(worker) => {
@@ -182,17 +184,15 @@ impl<'a> Run<'a> {
         let answer = worker.instance.process(&worker.buffer.bytes).map_err(Failure::Call)?;
         self.called += began.elapsed();
         let shape = Shape { rows: range.len(), columns: &plan.shape };
-        let decisions =
-            decode(&answer, &shape).map_err(|garbage| Failure::Call(garbage.into()))?;
+        let decisions = decode(&answer, &shape).map_err(|garbage| Failure::Call(garbage.into()))?;
         self.settled.take(plan, &mut self.batch, &self.images, range, &decisions);
         Ok(worker)
     }
 
     /// The rows that failed, in their order; an error if the first of them stops the table.
     fn failed(&self) -> Result<Vec<FailedRow>, GuestFailure> {
-        let of = |(image, error): &(usize, String)| {
-            (self.images[*image].of as usize, error.clone())
-        };
+        let of =
+            |(image, error): &(usize, String)| (self.images[*image].of as usize, error.clone());
         let mut failed: Vec<(usize, String)> = self.settled.errors.iter().map(of).collect();
         if self.bound.plan.replaces_key {
             let changes = self.batch.changes.iter().enumerate();

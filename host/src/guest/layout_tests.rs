@@ -69,9 +69,7 @@ fn filled(table: &std::sync::Arc<TableVersion>, batch: &RowBatch, columns: &[&st
     let mut shown = vec![];
     images(batch, &[], &mut shown);
     let mut buffer = Buffer::default();
-    Layout::new(&plan)
-        .fill(batch, &shown, &mut Rendered::default(), &mut buffer)
-        .unwrap();
+    Layout::new(&plan).fill(batch, &shown, &mut Rendered::default(), &mut buffer).unwrap();
     buffer.bytes
 }
 

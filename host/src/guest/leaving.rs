@@ -18,7 +18,11 @@ const ADDED_ATTNUM_FIRST: i16 = -2000;
 const ADDED_ATTNUMS: u64 = 30_000;
 
 /// The table's columns in their order without the hidden ones, then the added ones.
-pub(super) fn cells(table: &TableVersion, patches: &[Patch], hidden: &HashSet<usize>) -> Vec<Cells> {
+pub(super) fn cells(
+    table: &TableVersion,
+    patches: &[Patch],
+    hidden: &HashSet<usize>,
+) -> Vec<Cells> {
     let of_table = (0..table.columns.len()).filter(|index| !hidden.contains(index)).map(|input| {
         let replaces = |patch: &Patch| patch.replaces.is_some_and(|(index, _)| index == input);
         match patches.iter().position(replaces) {
@@ -49,7 +53,13 @@ pub(super) fn output(
         Cells::Replaced { input, patch } => {
             let Patch { ty, nullable, .. } = patches[patch];
             let (oid, type_name) = (ty.oid(), ty.name().to_owned());
-            Column { oid, base_oid: None, type_name, nullable, ..table.schema.columns[input].clone() }
+            Column {
+                oid,
+                base_oid: None,
+                type_name,
+                nullable,
+                ..table.schema.columns[input].clone()
+            }
         }
         Cells::Added { patch } => {
             let Patch { ref column, ty, nullable, .. } = patches[patch];
@@ -67,11 +77,12 @@ pub(super) fn output(
     });
     let columns = cells.iter().map(|cells| match *cells {
         Cells::Input(input) => table.columns[input].clone(),
-        Cells::Replaced { input, patch } => column_type(patches[patch].ty, table.columns[input].key),
+        Cells::Replaced { input, patch } => {
+            column_type(patches[patch].ty, table.columns[input].key)
+        }
         Cells::Added { patch } => column_type(patches[patch].ty, false),
     });
-    let place =
-        |&old: &u32| cells.iter().position(|cells| cells.input() == Some(old as usize));
+    let place = |&old: &u32| cells.iter().position(|cells| cells.input() == Some(old as usize));
     let old = table.schema.old.iter().filter_map(place).map(|index| index as u32).collect();
     let schema = Schema {
         revision: 0,

@@ -105,7 +105,9 @@ pub struct LogGate {
 pub enum Admitted {
     No,
     /// After so many that were not.
-    Yes { suppressed: u64 },
+    Yes {
+        suppressed: u64,
+    },
 }
 
 impl LogGate {

@@ -100,7 +100,8 @@ impl OutputType {
 
     /// The type of a column without its modifier; none if a guest cannot put it out.
     pub fn of(ty: &Type) -> Option<OutputType> {
-        let own = TYPES.iter().find(|(_, oid, ..)| *oid == ty.oid && ty.kind == catalog::Kind::Base);
+        let own =
+            TYPES.iter().find(|(_, oid, ..)| *oid == ty.oid && ty.kind == catalog::Kind::Base);
         match ty.oid {
             // name, char(n), varchar; citext and domains were resolved by the catalog.
             19 | 1042 | 1043 if ty.kind == catalog::Kind::Base => Some(Text),
@@ -157,7 +158,9 @@ impl OutputType {
             (Date, Value::Integer(days)) => bytes.extend(date(days)?.to_be_bytes()),
             (Time, Value::Integer(micros)) => {
                 let fits = (0..=DAY_MICROS).contains(&micros);
-                bytes.extend(if fits { micros } else { return Err(Misfit::TimeRange) }.to_be_bytes());
+                bytes.extend(
+                    if fits { micros } else { return Err(Misfit::TimeRange) }.to_be_bytes(),
+                );
             }
             (Uuid | Bytea, Value::Bytes(value)) => bytes.extend_from_slice(value),
             (Numeric | Text | Json | Jsonb, Value::Text(text)) => {

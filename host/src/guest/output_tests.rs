@@ -14,10 +14,7 @@ fn packed(ty: OutputType, value: Value<'_>) -> Result<Vec<u8>, Misfit> {
             packer.pack(value, &mut out, &mut Rendered::default()).unwrap();
         }
         Cell::Text { start, len } => {
-            walgate_wire::pack::str_bytes(
-                &mut out,
-                &bytes[start as usize..(start + len) as usize],
-            );
+            walgate_wire::pack::str_bytes(&mut out, &bytes[start as usize..(start + len) as usize]);
         }
         other => panic!("{other:?}"),
     }

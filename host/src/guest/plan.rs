@@ -49,21 +49,28 @@ pub enum PlanError {
     Twice { what: &'static str, column: String },
     #[error("it both hides and replaces column {column}: do one of them")]
     HiddenAndReplaced { column: String },
-    #[error("it hides column {column}, by which consumers find rows: replace it, which needs REPLICA IDENTITY FULL on the table")]
+    #[error(
+        "it hides column {column}, by which consumers find rows: replace it, which needs REPLICA IDENTITY FULL on the table"
+    )]
     HiddenKey { column: String },
     #[error(
         "it replaces column {column}, by which consumers find rows; for that Postgres has to send old rows: \
          ALTER TABLE {table} REPLICA IDENTITY FULL"
     )]
     ReplacedKey { table: String, column: String },
-    #[error("it gives column {column} the type {type_name:?}, which there is not; there are {}", OutputType::names())]
+    #[error(
+        "it gives column {column} the type {type_name:?}, which there is not; there are {}",
+        OutputType::names()
+    )]
     NoSuchType { column: String, type_name: String },
     #[error(
         "it replaces column {column} and keeps its type {type_name}, which a guest cannot put out: name one of {}",
         OutputType::names()
     )]
     OwnType { column: String, type_name: String },
-    #[error("it adds a column called {column:?}: names have 1 to 63 bytes and no control characters")]
+    #[error(
+        "it adds a column called {column:?}: names have 1 to 63 bytes and no control characters"
+    )]
     Name { column: String },
     #[error("the table would have {columns} columns; Postgres allows 1600")]
     TooMany { columns: usize },

@@ -63,7 +63,10 @@ fn types_have_to_be_known() {
     let message = refused(&table, replaces(&[output("ip", "")]));
     assert!(message.contains("keeps its type type 869, which a guest cannot put out"), "{message}");
     let message = refused(&table, adds(&[output("c", "varchar(20)")]));
-    assert!(message.contains("\"varchar(20)\", which there is not; there are boolean"), "{message}");
+    assert!(
+        message.contains("\"varchar(20)\", which there is not; there are boolean"),
+        "{message}"
+    );
     assert!(refused(&table, adds(&[output("c", "")])).contains("which there is not"));
     assert!(refused(&table, adds(&[output("", "text")])).contains("1 to 63 bytes"));
     assert!(refused(&table, adds(&[output(&"x".repeat(64), "text")])).contains("63 bytes"));

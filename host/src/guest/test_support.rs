@@ -87,8 +87,9 @@ pub fn change(
     let old = old.map(|(old, key_only)| (bytes(old), key_only));
     let ordinal = batch.changes.len() as u32 + 1;
     let new = new.as_deref().map(|bytes| Tuple { bytes });
-    let old =
-        old.as_ref().map(|(bytes, key_only)| OldTuple { tuple: Tuple { bytes }, key_only: *key_only });
+    let old = old
+        .as_ref()
+        .map(|(bytes, key_only)| OldTuple { tuple: Tuple { bytes }, key_only: *key_only });
     batch.push_change(TXN, ordinal, op, new, old).unwrap();
 }
 

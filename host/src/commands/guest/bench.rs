@@ -89,7 +89,8 @@ async fn rows(args: &Args) -> Result<(Batches, std::collections::BTreeMap<String
         table.each(args.limit, take).await?;
         return Ok((batches, Default::default()));
     }
-    let recorded = Recorded::read(args.rows.as_deref().unwrap_or_default().as_ref())?;
+    let file = args.rows.as_deref().context("which rows? Name --rows or --table")?;
+    let recorded = Recorded::read(file)?;
     for recordings in recorded.batches()? {
         batches.push((recordings.batch, Rendered::default()));
     }

@@ -6,7 +6,7 @@ mod encode;
 mod image;
 mod json;
 mod pack;
-mod parse;
+pub mod parse;
 mod recorded;
 mod value;
 

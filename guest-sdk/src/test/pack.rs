@@ -45,7 +45,8 @@ fn put(out: &mut Vec<u8>, json: &Json, element: Kind) {
 
 /// `None`, and nothing is put: it stays a string, as times do that a number does not say.
 fn put_as(out: &mut Vec<u8>, text: &str, element: Kind) -> Option<()> {
-    let finite = |at: i64| Some(at).filter(|at| *at != i64::MAX && *at != i64::MIN);
+    let is_number = !text.ends_with("infinity") && !text.ends_with(" BC");
+    let finite = |at: i64| is_number.then_some(at);
     match element {
         Kind::Bytes => put_bin(out, &parse::hex(text.strip_prefix("\\x")?)?),
         Kind::Uuid => put_bin(out, &text.parse::<Uuid>().ok()?.0),

@@ -14,9 +14,10 @@ pub fn timestamp(text: &str) -> Option<Timestamp> {
         Some(at) => (&rest[..at], offset(&rest[at..])?),
         None => (rest, 0),
     };
-    let midnight = day(date, era)?.midnight();
-    let micros = midnight.0.checked_add(time(clock)?.0)?.checked_sub(offset)?;
-    Some(Timestamp(micros))
+    let midnight = i128::from(day(date, era).filter(|day| day.is_finite())?.0) * i128::from(DAY);
+    let micros = midnight + i128::from(time(clock)?.0 - offset);
+    // The last 30 years before 294277 are not told apart.
+    i64::try_from(micros.min(i128::from(i64::MAX - 1))).ok().map(Timestamp)
 }
 
 /// `2024-05-01`, `0044-03-15 BC`, `infinity`, `-infinity`.
@@ -85,6 +86,7 @@ fn number(text: &str) -> Option<i64> {
     if digits { text.parse().ok() } else { None }
 }
 
+/// Pairs of hex digits.
 pub fn hex(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();

@@ -3,7 +3,7 @@
 //! Pure. What travels as text becomes a text cell. Inside arrays and composites there are none, so there
 //! [`plain`] makes `text` of every type that travels as text; what a guest is shown is the same.
 
-use walgate_guest::test::Value;
+use walgate_guest::test::{Value, parse};
 use walgate_wire::{Caps, Reader, Value as Wire};
 
 use crate::{
@@ -185,17 +185,14 @@ fn level(
 fn leaf(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     let value = match (Shown::of(ty), value) {
         (Shown::Boolean, Wire::Bool(b)) => decisions::Value::Boolean(*b),
-        (Shown::Float, value) => match float(value) {
-            Some(float) => decisions::Value::Float(float),
-            None => return Err(format!("{value:?} is no number")),
-        },
-        (Shown::Timestamp | Shown::Date, Wire::Str("infinity")) => {
-            decisions::Value::Integer(i64::MAX)
-        }
-        (Shown::Timestamp | Shown::Date, Wire::Str("-infinity")) => {
-            decisions::Value::Integer(i64::MIN)
-        }
         (Shown::Text, Wire::Str(text)) => decisions::Value::Text(text),
+        (kind, Wire::Str(text)) => {
+            let value = of_text(kind, text).ok_or_else(|| format!("{text:?} in it is no {kind:?}"))?;
+            return cell(ty, &value, out).map(|_| ());
+        }
+        (Shown::Float, value) => {
+            decisions::Value::Float(float(value).ok_or_else(|| format!("{value:?} is no number"))?)
+        }
         (Shown::Bytes | Shown::Uuid, Wire::Bin(bytes)) => decisions::Value::Bytes(bytes),
         (
             Shown::Integer | Shown::Timestamp | Shown::Date | Shown::Time,
@@ -206,12 +203,24 @@ fn leaf(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     scalar(ty, value, out).map(|_| ())
 }
 
+/// Of what JSON writes as a string.
+fn of_text(kind: Shown, text: &str) -> Option<Value> {
+    Some(match kind {
+        Shown::Bytes => Value::Bytes(parse::hex(text.strip_prefix("\\x")?)?),
+        Shown::Uuid => Value::Uuid(text.parse().ok()?),
+        Shown::Timestamp => Value::Timestamp(parse::timestamp(text)?),
+        Shown::Date => Value::Date(parse::date(text)?),
+        Shown::Time => Value::Time(parse::time(text)?),
+        Shown::Float => Value::Float(text.parse().ok()?),
+        Shown::Boolean | Shown::Integer | Shown::Text | Shown::Packed => return None,
+    })
+}
+
 fn float(value: &Wire<'_>) -> Option<f64> {
     match value {
         Wire::F64(f) => Some(*f),
         Wire::F32(f) => Some(f64::from(*f)),
         Wire::Int(i) => Some(*i as f64),
-        Wire::Str(text) => text.parse().ok(),
         _ => None,
     }
 }

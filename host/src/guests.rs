@@ -95,6 +95,7 @@ impl Shelf for GuestShelf {
     }
 
     fn refused(&mut self, token: &Token, problem: &str) -> String {
+        self.gateway.status.table(token).set_guest_error(problem.to_owned());
         match self.gateway.assets.offered(token) {
             Gate::Guest(module) => {
                 let walgate_wire::Guest { name, version, .. } = module.description();

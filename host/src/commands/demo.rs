@@ -8,6 +8,7 @@ mod dictionaries;
 mod figures;
 mod flow;
 mod gateway;
+mod guests;
 mod latency;
 mod meter;
 mod play;
@@ -34,8 +35,8 @@ pub use dictionaries::write_whole;
 /// A gateway, a broker, a small shop and a SQLite replica, all private and gone afterwards.
 ///
 /// The demo loads a shop with users, products and orders, keeps a writer busy, replicates everything into a
-/// SQLite file, drops compression dictionaries in while all of it runs, and at the end compares the replica
-/// with its source. Exit code 1 if they differ.
+/// SQLite file, drops compression dictionaries and guests in while all of it runs, and at the end compares the
+/// replica with what its guests let through. Exit code 1 if they differ.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Unattended and under a minute; also checks that the dictionaries took effect
@@ -54,6 +55,10 @@ pub struct Args {
     /// Keep servers' data, replica and dictionaries in this new directory
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Folder with the demo's guests, users.wasm and so on, as `cargo xtask guests` builds them; without it rows
+    /// leave as they are
+    #[arg(long, value_name = "DIR", env = "WALGATE_GUEST_FILES")]
+    guests: Option<PathBuf>,
     /// Directory with Postgres' programs; found by itself if absent
     #[arg(long, value_name = "DIR", env = "WALGATE_POSTGRES_BIN")]
     postgres_bin: Option<PathBuf>,
@@ -105,7 +110,7 @@ async fn stage(
         .await
         .context("starting servers")??;
     board.event(format!("private servers run: {}", site.found));
-    let mut play = Play::begin(site, args.orders, board).await?;
+    let mut play = Play::begin(site, args.orders, args.guests.as_deref(), board).await?;
     let report = play.perform(timing(args, style), quits).await?;
     Ok((play, report))
 }

@@ -9,7 +9,7 @@ use walgate_wire::TableName;
 use super::{shop, site::Site};
 use crate::{
     config::{
-        Compression, Config, Guests, Http, Nats, Postgres, Snapshot, Stream, Table, TableGuest,
+        Compression, Config, Guests, Http, Nats, OnGuestChange, Postgres, Snapshot, Stream, Table, TableGuest,
         UseDictionary,
     },
     status::Status,
@@ -22,7 +22,12 @@ pub fn config(site: &Site) -> Config {
     let stream = |name: &str| Stream { name: name.to_owned(), max_bytes: None, max_age: None };
     let table = |table: &str| {
         let name = TableName::new("public", table);
-        Table { token: name.token(), name, guest: TableGuest { file: format!("{table}.wasm").into(), ..TableGuest::default() } }
+        let guest = TableGuest {
+            file: format!("{table}.wasm").into(),
+            on_change: OnGuestChange::Reseed,
+            ..TableGuest::default()
+        };
+        Table { token: name.token(), name, guest }
     };
     Config {
         postgres: Postgres {

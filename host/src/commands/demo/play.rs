@@ -1,7 +1,10 @@
 //! The demo while it runs: gateway and replica started, watched over, and ended. What happens in between is in
 //! `stages`.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::{sync::watch, task::JoinSet};
@@ -10,6 +13,7 @@ use super::{
     board::Board,
     figures::{count, seconds},
     gateway,
+    guests::Guests,
     replica::Replica,
     shop::Shop,
     site::Site,
@@ -39,7 +43,13 @@ pub struct Play {
 
 impl Play {
     /// Fills the shop and starts gateway and replica.
-    pub async fn begin(site: Site, orders: u32, board: &Board) -> Result<Play> {
+    pub async fn begin(
+        site: Site,
+        orders: u32,
+        guests: Option<&Path>,
+        board: &Board,
+    ) -> Result<Play> {
+        let guests = guests.map(|built| Guests::install(built, &site)).transpose()?;
         let config = gateway::config(&site);
         let shop = fill(Shop::of_orders(orders), &config, board).await?;
         let (stop, stopped) = watch::channel(false);
@@ -55,7 +65,7 @@ impl Play {
         Ok(Play {
             tasks,
             stop,
-            stages: Stages { board: board.clone(), config, shop, replica, site },
+            stages: Stages { board: board.clone(), config, shop, replica, site, guests },
         })
     }
 
@@ -77,12 +87,13 @@ impl Play {
     pub fn addresses(&self) -> String {
         let Stages { site, .. } = &self.stages;
         format!(
-            "Postgres  psql '{}'\nNATS      {}\nGateway   http://{}/readyz\nReplica   sqlite3 {}\nFolder    {}  (drop a .zstd.dict in)",
+            "Postgres  psql '{}'\nNATS      {}\nGateway   http://{}/readyz\nReplica   sqlite3 {}\nFolder    {}  (drop a .zstd.dict in)\nGuests    {}  (drop a .wasm in)",
             site.postgres.url(super::site::DATABASE),
             site.nats.url(),
             site.http,
             site.replica().display(),
             site.dictionaries().display(),
+            site.guests().display(),
         )
     }
 

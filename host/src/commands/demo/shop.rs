@@ -47,6 +47,11 @@ ALTER TABLE orders ADD PRIMARY KEY (id);
 CREATE INDEX ON orders (user_id);
 ANALYZE";
 
+/// Made by the shop's own people: they do not leave.
+pub fn is_test_order(id: i64) -> bool {
+    id % 25 == 7
+}
+
 /// How many rows each table begins with.
 #[derive(Clone, Copy, Debug)]
 pub struct Shop {

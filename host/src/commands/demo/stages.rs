@@ -11,6 +11,7 @@ use super::{
     figures::{count, ratio, seconds},
     flow::Flow,
     gateway,
+    guests::{self, Guests},
     play::Timing,
     replica::Replica,
     shop::{self, Shop},
@@ -36,6 +37,7 @@ pub struct Stages {
     pub shop: Shop,
     pub replica: Replica,
     pub site: Site,
+    pub guests: Option<Guests>,
 }
 
 impl Stages {
@@ -63,11 +65,16 @@ impl Stages {
             trained = self.watch_changes(&mut writer, left, &mut quits).await?;
             self.board
                 .event(format!("changes with dictionaries: {}", ratio(trained.all().ratio())));
+            if let Some(guests) = &self.guests {
+                guests.swap(&self.board, &self.site).await?;
+            }
         }
         let _ = stop_writer.send(true);
         let comparisons = self.compare(writer).await?;
+        let leaks = self.guests.as_ref().map(|_| guests::leaks(&self.site.replica()));
         Ok(Report {
             comparisons,
+            leaks: leaks.transpose()?,
             counts: self.board.counts(),
             transactions: self.board.transactions(),
             plain,

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use super::{
     board::Board,
     latency::Probes,
-    shop::{Row, Rows, Shop, now_micros, time},
+    shop::{self, Row, Rows, Shop, now_micros, time},
 };
 use crate::source::catalog::Catalog;
 
@@ -57,6 +57,9 @@ impl Writer {
             }
             self.transaction().await.context("the demo's writer")?;
             self.board.add_transaction();
+        }
+        while shop::is_test_order(self.next_order) {
+            self.next_order += 1;
         }
         let last_order = self.next_order;
         let insert = self.order_sql();

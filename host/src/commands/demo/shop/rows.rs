@@ -7,7 +7,7 @@ use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use serde_json::json;
 
 use super::{
-    STATUSES,
+    STATUSES, is_test_order,
     words::{List, WORDS},
 };
 
@@ -113,7 +113,7 @@ impl Rows {
         let tracking = matches!(status, "shipped" | "delivered" | "returned").then(|| self.uuid());
         vec![
             Some(id.to_string()),
-            Some(format!("WG-{:08}", id)),
+            Some(format!("{}-{id:08}", if is_test_order(id) { "TEST" } else { "WG" })),
             Some(self.rng.random_range(1..=users).to_string()),
             Some(self.rng.random_range(1..=products).to_string()),
             Some(status.to_owned()),

@@ -24,7 +24,7 @@ pub enum OutletError {
     Shut { table: String, reason: Arc<str> },
     /// Its guest does not fit the table as it is now.
     #[error("{table}: {source}")]
-    Guest { table: String, source: GuestError },
+    Guest { table: String, source: Box<GuestError> },
 }
 
 impl OutletError {
@@ -71,7 +71,7 @@ impl Outlet {
         let input = Arc::new(input);
         let bound = module
             .bind(Arc::clone(&input), &table.guest.parameters)
-            .map_err(|source| OutletError::Guest { table: name, source })?;
+            .map_err(|source| OutletError::Guest { table: name, source: source.into() })?;
         let output = bound.output().clone();
         let guest = Guarded {
             needed: bound.needs_values(),

@@ -173,6 +173,10 @@ impl TableStatus {
         }
     }
 
+    pub fn set_guest_error(&self, error: String) {
+        self.guest().last_error = Some(error);
+    }
+
     /// It flows, through this guest if it has one.
     pub fn flows(&self, guest: Option<&walgate_wire::Guest>) {
         self.guest().guest =

@@ -67,7 +67,8 @@ mod tests {
         let line = r#"{"table":"public.t","old_rows":true,"parameters":{"region":"DE"},"columns":[
             {"name":"id","type":"bigint","nullable":false,"key":true,"oid":20},
             {"name":"place","type":"address","kind":"packed"}]}"#;
-        let expected = Table::new("public.t").key("id", "bigint").old_rows().parameter("region", "DE");
+        let expected =
+            Table::new("public.t").key("id", "bigint").old_rows().parameter("region", "DE");
         let place = Column {
             name: "place".into(),
             type_name: "address".into(),

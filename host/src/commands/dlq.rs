@@ -53,7 +53,10 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 async fn read(args: &Args) -> Result<ExitCode> {
     let context = jetstream::new(connect(args.nats.url()).await?);
     let stream = context.get_stream(&args.dlq_stream).await.with_context(|| {
-        format!("stream {}: a gateway creates it when it starts; has one run here?", args.dlq_stream)
+        format!(
+            "stream {}: a gateway creates it when it starts; has one run here?",
+            args.dlq_stream
+        )
     })?;
     let filter_subjects = match &args.tables[..] {
         [] => vec![subjects::DLQ_ALL.to_owned()],

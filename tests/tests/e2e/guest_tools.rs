@@ -29,7 +29,13 @@ fn said(output: &Output) -> String {
 #[track_caller]
 fn expect(code: i32, args: &[&str]) -> String {
     let output = walgate(args);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {} {}", printed(&output), said(&output));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{args:?}: {} {}",
+        printed(&output),
+        said(&output)
+    );
     printed(&output)
 }
 
@@ -144,7 +150,7 @@ on_newest_postgres! {
         site.sql("insert into t values (3, 'error'), (4, 'keep'), (5, 'panic'); update t set mood = 'error' where id = 4").await;
         let letters = eventually("three rows are set aside", async || {
             let letters = dlq("t");
-            if letters.len() == 3 { Ok(letters) } else { Err(letters.len()) }
+            if letters.len() == 3 { Ok(letters) } else { Err(letters.len().to_string()) }
         })
         .await;
         let ids: Vec<&Value> = letters.iter().map(|letter| &letter["row"]["id"]).collect();

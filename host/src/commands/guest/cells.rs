@@ -71,7 +71,7 @@ fn scalar(ty: &Type, value: decisions::Value<'_>, bytes: &mut Vec<u8>) -> Result
     let start = bytes.len();
     match (OutputType::of(ty), value) {
         (Some(output), value) => {
-            return output.cell(&value, bytes).map_err(|misfit| format!("the value {misfit}"));
+            output.cell(&value, bytes).map_err(|misfit| format!("the value {misfit}"))
         }
         (None, decisions::Value::Integer(n)) if ty.oid == OID => {
             let oid = u32::try_from(n).map_err(|_| format!("{n} is no oid"))?;
@@ -187,17 +187,17 @@ fn leaf(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
         (Shown::Boolean, Wire::Bool(b)) => decisions::Value::Boolean(*b),
         (Shown::Text, Wire::Str(text)) => decisions::Value::Text(text),
         (kind, Wire::Str(text)) => {
-            let value = of_text(kind, text).ok_or_else(|| format!("{text:?} in it is no {kind:?}"))?;
+            let value =
+                of_text(kind, text).ok_or_else(|| format!("{text:?} in it is no {kind:?}"))?;
             return cell(ty, &value, out).map(|_| ());
         }
         (Shown::Float, value) => {
             decisions::Value::Float(float(value).ok_or_else(|| format!("{value:?} is no number"))?)
         }
         (Shown::Bytes | Shown::Uuid, Wire::Bin(bytes)) => decisions::Value::Bytes(bytes),
-        (
-            Shown::Integer | Shown::Timestamp | Shown::Date | Shown::Time,
-            Wire::Int(int),
-        ) => decisions::Value::Integer(*int),
+        (Shown::Integer | Shown::Timestamp | Shown::Date | Shown::Time, Wire::Int(int)) => {
+            decisions::Value::Integer(*int)
+        }
         (kind, value) => return Err(format!("{value:?} in it is no {kind:?}")),
     };
     scalar(ty, value, out).map(|_| ())

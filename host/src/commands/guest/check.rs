@@ -50,7 +50,10 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     println!("  interface  {}, {form}", component.transform);
     println!("  imports    {imports}");
     if !component.stubbed.is_empty() {
-        println!("  of these   {} are there in name only: calling one is a trap", component.stubbed.join(", "));
+        println!(
+            "  of these   {} are there in name only: calling one is a trap",
+            component.stubbed.join(", ")
+        );
     }
     println!("  size       {} bytes, {} are allowed", bytes.len(), settings.limits().module_bytes);
     println!("  sha256     {}", description.sha256);

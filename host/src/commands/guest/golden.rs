@@ -22,7 +22,12 @@ pub fn differences(expected: &[Json], seen: &[Json]) -> Vec<String> {
     for (index, (expected, seen)) in expected.iter().zip(seen).enumerate() {
         let line = format!("line {}", index + 1);
         if expected["op"] != seen["op"] {
-            found.push(format!("{line}: op is {}, expected {}{}", seen["op"], expected["op"], why(seen)));
+            found.push(format!(
+                "{line}: op is {}, expected {}{}",
+                seen["op"],
+                expected["op"],
+                why(seen)
+            ));
             continue;
         }
         for part in ["new", "old"] {
@@ -30,7 +35,8 @@ pub fn differences(expected: &[Json], seen: &[Json]) -> Vec<String> {
         }
         for part in ["error", "unchanged"] {
             if expected[part] != seen[part] {
-                found.push(format!("{line}: {part} is {}, expected {}", seen[part], expected[part]));
+                found
+                    .push(format!("{line}: {part} is {}, expected {}", seen[part], expected[part]));
             }
         }
     }

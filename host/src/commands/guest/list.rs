@@ -62,7 +62,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         return Err(Usage(what).into());
     }
     let asked = timeout(PATIENCE, ask(&args.url)).await;
-    let answer = asked.unwrap_or_else(|_| bail!("it does not answer within {} s", PATIENCE.as_secs()));
+    let answer =
+        asked.unwrap_or_else(|_| bail!("it does not answer within {} s", PATIENCE.as_secs()));
     let ready = match answer {
         Ok(ready) => ready,
         Err(error) => {

@@ -13,16 +13,72 @@ use super::Usage;
 const MANIFEST: &str = include_str!("template/Cargo.toml.in");
 const GUEST: &str = include_str!("template/lib.rs.in");
 const README: &str = include_str!("template/README.md.in");
-const IGNORED: &str = "/target\n*.wasm\n# Rows of a table, with everything that the guest keeps back.\n/rows.jsonl\n";
+const IGNORED: &str =
+    "/target\n*.wasm\n# Rows of a table, with everything that the guest keeps back.\n/rows.jsonl\n";
 /// Of the source tree that this program was built in.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-sdk");
 /// Rust's, and what the template itself calls things.
 const TAKEN: &[&str] = &[
-    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn",
-    "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro",
-    "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return", "self", "static", "struct",
-    "super", "trait", "true", "try", "type", "typeof", "union", "unsafe", "unsized", "use", "virtual", "where",
-    "while", "yield", "test", "tests", "core", "std", "alloc", "mask", "log", "walgate_guest",
+    "abstract",
+    "as",
+    "async",
+    "await",
+    "become",
+    "box",
+    "break",
+    "const",
+    "continue",
+    "crate",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "extern",
+    "false",
+    "final",
+    "fn",
+    "for",
+    "gen",
+    "if",
+    "impl",
+    "in",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "override",
+    "priv",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "static",
+    "struct",
+    "super",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "typeof",
+    "union",
+    "unsafe",
+    "unsized",
+    "use",
+    "virtual",
+    "where",
+    "while",
+    "yield",
+    "test",
+    "tests",
+    "core",
+    "std",
+    "alloc",
+    "mask",
+    "log",
+    "walgate_guest",
 ];
 
 /// Make a crate for a guest that builds and tests at once.
@@ -75,7 +131,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// As Cargo.toml has it.
 fn sdk(asked: Option<&str>) -> Result<String> {
     match asked {
-        Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => Ok(format!("{version:?}")),
+        Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => {
+            Ok(format!("{version:?}"))
+        }
         Some(path) => {
             let there = sdk_in(Path::new(path));
             let what = || {
@@ -86,7 +144,9 @@ fn sdk(asked: Option<&str>) -> Result<String> {
             };
             Ok(there.ok_or_else(what)?)
         }
-        None => Ok(sdk_in(Path::new(SDK)).unwrap_or_else(|| format!("{:?}", env!("CARGO_PKG_VERSION")))),
+        None => {
+            Ok(sdk_in(Path::new(SDK)).unwrap_or_else(|| format!("{:?}", env!("CARGO_PKG_VERSION"))))
+        }
     }
 }
 

@@ -232,7 +232,8 @@ impl<'a> Filling<'a> {
             Told::Update => Some(Op::Update),
             Told::Delete => Some(Op::Delete),
         };
-        let whole = |old: &Cells| self.table.schema.columns.iter().all(|c| old.contains_key(&c.name));
+        let whole =
+            |old: &Cells| self.table.schema.columns.iter().all(|c| old.contains_key(&c.name));
         let old_is_key = change.old.as_ref().is_some_and(|old| !whole(old));
         let old = change.old.as_ref().map(|old| self.row(old)).transpose()?;
         let new = change.new.as_ref().map(|new| self.row(new)).transpose()?;

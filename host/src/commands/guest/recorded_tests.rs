@@ -47,8 +47,16 @@ fn everything() -> Vec<(&'static str, Type, Json)> {
         ("numeric[]", array(1231, base(1700)), json!(["1.10", "NaN"])),
         ("jsonb[]", array(3807, base(3802)), json!(["{\"a\": [1]}"])),
         ("integer[]", array(1007, base(23)), json!([])),
-        ("c", composite(), json!({"n": 1, "price": "2.50", "at": "2024-05-01 10:00:00+00", "tags": ["x"]})),
-        ("c[]", array(20_002, composite()), json!([{"n": 1, "price": null, "at": null, "tags": []}])),
+        (
+            "c",
+            composite(),
+            json!({"n": 1, "price": "2.50", "at": "2024-05-01 10:00:00+00", "tags": ["x"]}),
+        ),
+        (
+            "c[]",
+            array(20_002, composite()),
+            json!([{"n": 1, "price": null, "at": null, "tags": []}]),
+        ),
         ("hstore", Type { oid: 20_003, kind: Kind::Hstore }, json!({"k": "v", "n": null})),
         ("vector", Type { oid: 20_004, kind: Kind::Vector }, json!([1.5, -2.0])),
     ]
@@ -85,10 +93,15 @@ fn values_of_all_types_come_back() {
         column.ty = ty.clone();
     }
     let head = serde_json::to_string(&Head::of(&table, BTreeMap::new())).unwrap();
-    let row: Json = (0..).zip(&columns).map(|(i, (_, _, json))| (format!("c{i}"), json.clone())).collect::<serde_json::Map<_, _>>().into();
+    let row: Json = (0..)
+        .zip(&columns)
+        .map(|(i, (_, _, json))| (format!("c{i}"), json.clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     let snapshot = json!({"op": "snapshot", "new": row});
     let update = json!({"op": "update", "new": {"c0": false}, "unchanged": ["c1"], "old": row});
-    let moved = json!({"op": "update", "new": {"c0": false}, "unchanged": ["c1"], "old": {"c0": true}});
+    let moved =
+        json!({"op": "update", "new": {"c0": false}, "unchanged": ["c1"], "old": {"c0": true}});
     let text = format!("{head}\n{snapshot}\n\n{update}\n{moved}\n{snapshot}\n");
     let recorded = Recorded::of(&text).unwrap();
     assert_eq!(recorded.table.schema.columns, table.schema.columns);
@@ -106,7 +119,10 @@ fn values_of_all_types_come_back() {
     assert!(!change.old_is_key);
     assert_eq!(Json::Object(print(changed, changed.old_row(change).unwrap()).row), row);
     let new = print(changed, changed.new_row(change).unwrap());
-    assert_eq!((&new.row["c0"], &new.row["c1"], &new.row["c2"]), (&json!(false), &json!(-7), &Json::Null));
+    assert_eq!(
+        (&new.row["c0"], &new.row["c1"], &new.row["c2"]),
+        (&json!(false), &json!(-7), &Json::Null)
+    );
     let change = &changed.changes[1];
     assert!(change.old_is_key);
     let new = print(changed, changed.new_row(change).unwrap());
@@ -124,7 +140,10 @@ fn what_cannot_be_made_is_named() {
         error(&format!("{}\n{{\"op\":\"insert\",\"new\":{{\"a\":{json}}}}}", head(ty)))
     };
     assert!(with("mood", "\"x\"").contains("column a is mood"));
-    assert!(with("smallint", "70000").starts_with("line 2: column a (smallint): the value is an integer"));
+    assert!(
+        with("smallint", "70000")
+            .starts_with("line 2: column a (smallint): the value is an integer")
+    );
     assert!(with("numeric", "\"1e5\"").contains("not a number"));
     assert!(with("integer", "\"1\"").contains("a whole number is expected"));
     assert!(error(&head("text")).contains("no rows"));

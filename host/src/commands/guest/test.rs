@@ -77,9 +77,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn compare(args: &Args, seen: &[Json], file: &Path, counts: &Counts) -> Result<ExitCode> {
-    let text = std::fs::read_to_string(file).with_context(|| {
-        format!("{} cannot be read; --bless writes it", file.display())
-    })?;
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("{} cannot be read; --bless writes it", file.display()))?;
     let expected = golden::read(&text).with_context(|| file.display().to_string())?;
     let differences = golden::differences(&expected, seen);
     golden::print(&differences);
@@ -98,7 +97,8 @@ fn compare(args: &Args, seen: &[Json], file: &Path, counts: &Counts) -> Result<E
 
 fn print(seen: &[Json]) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let printed = seen.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
+    let printed =
+        seen.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.context("writing to standard output"),
@@ -148,7 +148,9 @@ fn check_unchanged(bound: &Bound, recordings: &Recordings) -> Result<()> {
     for (name, _) in bound.answer().reads.iter().filter(|(_, unchanged)| !unchanged) {
         let columns = &batch.table.schema.columns;
         let Some(index) = columns.iter().position(|column| column.name == *name) else { continue };
-        let lacks = |change: &Change| batch.new_row(change).is_some_and(|row| row[index] == Cell::Unchanged);
+        let lacks = |change: &Change| {
+            batch.new_row(change).is_some_and(|row| row[index] == Cell::Unchanged)
+        };
         if let Some(at) = batch.changes.iter().position(lacks) {
             bail!(
                 "line {}: column {name} is unchanged, and the guest reads it as a value: give the value that the \
@@ -182,7 +184,8 @@ fn copied(bound: &Bound, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>
     let mut lines = vec![];
     let mut left = 0;
     for index in 0..rows {
-        let one = bound.run(batch.only(index), &mut Rendered::default(), OnGuestError::DeadLetter)?;
+        let one =
+            bound.run(batch.only(index), &mut Rendered::default(), OnGuestError::DeadLetter)?;
         left += one.batch.len();
         lines.push(match (one.batch.rows().next(), one.failed.first()) {
             (_, Some(failed)) => failure(&failed.error),

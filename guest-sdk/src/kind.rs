@@ -45,6 +45,22 @@ impl Kind {
         self as u8
     }
 
+    /// As the interface calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Boolean => "boolean",
+            Kind::Integer => "integer",
+            Kind::Float => "float",
+            Kind::Text => "text",
+            Kind::Bytes => "bytes",
+            Kind::Uuid => "uuid",
+            Kind::Timestamp => "timestamp",
+            Kind::Date => "date",
+            Kind::Time => "time",
+            Kind::Packed => "packed",
+        }
+    }
+
     /// Bytes a value, for the kinds whose values all have the same size.
     pub fn width(self) -> Option<usize> {
         match self {

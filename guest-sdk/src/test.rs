@@ -6,12 +6,14 @@ mod encode;
 mod image;
 mod json;
 mod pack;
-mod parse;
+pub mod parse;
+mod recorded;
 mod value;
 
 pub use encode::{Image, encode};
 pub use image::Decided;
 pub use json::{change_of, json_of, row_of};
+pub use recorded::{is_table, table_of};
 pub use value::{Cells, Change, Value};
 
 use crate::layout::{FLAG_HAS_OLD, FLAG_KEY_ONLY, FLAG_OLD};
@@ -86,9 +88,20 @@ impl<T: Transform> Guest<T> {
         self.try_run(changes).unwrap_or_else(|reason| panic!("{reason}"))
     }
 
-    /// Changes from JSON, one object a line, as `walgate guest record` writes them. `Err` names the line.
+    /// A file that `walgate guest record` wrote: one outcome for each row. `Err` names the line, or is what the
+    /// operator would read, because the table does not suit the guest.
+    pub fn recorded(lines: &str) -> Result<Vec<Outcome>, String> {
+        let first = lines.lines().next().unwrap_or_default();
+        let table = table_of(first).map_err(|e| format!("line 1: {e}"))?;
+        Self::new(&table)?.run_json(lines)
+    }
+
+    /// Changes from JSON, one object a line. The table that may stand before them, as `walgate guest record` writes
+    /// it, is passed over. `Err` names the line.
     pub fn run_json(&mut self, lines: &str) -> Result<Vec<Outcome>, String> {
-        let numbered = lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let numbered = lines.lines().enumerate();
+        let numbered = numbered
+            .filter(|(n, line)| !(line.trim().is_empty() || *n == 0 && is_table(line)));
         let changes = numbered
             .map(|(n, line)| {
                 change_of(&self.table, line).map_err(|e| format!("line {}: {e}", n + 1))

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::commands;
+use crate::{commands, config::ConfigError, source::SourceError};
 
 /// Exit codes, beside clap's own 2 for a wrong command line.
 pub const EXIT_CODES: &str = "\
@@ -37,6 +37,10 @@ enum Command {
     Verify(commands::verify::Args),
     /// Train zstd dictionaries on a table's rows
     Train(commands::train::Args),
+    /// Write, check, test and watch guests, which decide what of a table leaves
+    Guest(commands::guest::Args),
+    /// Print rows that guests failed on, where tables set them aside
+    Dlq(commands::dlq::Args),
     /// See all of it at work: private servers, a small shop, a replica
     Demo(commands::demo::Args),
 }
@@ -67,12 +71,25 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Snapshot(args) => Box::pin(commands::snapshot::run(args)).await,
         Command::Verify(args) => Box::pin(commands::verify::run(args)).await,
         Command::Train(args) => Box::pin(commands::train::run(args)).await,
+        Command::Guest(args) => Box::pin(commands::guest::run(args)).await,
+        Command::Dlq(args) => Box::pin(commands::dlq::run(args)).await,
         Command::Demo(args) => Box::pin(commands::demo::run(args)).await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("walgate: {error:#}");
-        ExitCode::from(4)
+        ExitCode::from(exit_code(&error))
     })
+}
+
+/// As documented above.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let of = |cause: &(dyn std::error::Error + 'static)| {
+        if cause.is::<ConfigError>() || cause.is::<commands::guest::Usage>() {
+            return Some(2);
+        }
+        cause.is::<SourceError>().then_some(3)
+    };
+    error.chain().find_map(of).unwrap_or(4)
 }
 
 async fn run_gateway(args: RunArgs) -> ExitCode {

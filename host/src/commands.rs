@@ -3,6 +3,8 @@
 //! Commands stand at the consumers' side: what they know of NATS they know through `walgate_consumer`.
 
 pub mod demo;
+pub mod dlq;
+pub mod guest;
 pub mod log;
 pub mod replicate;
 pub mod snapshot;

@@ -29,9 +29,10 @@ use std::time::Duration;
 
 pub use engine::{Engine, Module};
 pub use failure::{CallFailure, FailedRow, GuestError, GuestFailure, Place};
-pub use interface::InterfaceError;
+pub use interface::{Component, InterfaceError, component};
 pub use limits::Limits;
-pub use plan::PlanError;
+pub use output::OutputType;
+pub use plan::{Answer, Output, PlanError};
 pub use pool::Bound;
 
 pub use crate::config::OnGuestError;
@@ -46,7 +47,10 @@ pub struct Outcome {
     /// Changes and copied rows that left not at all, or as the deletion of what was there; failed ones included.
     pub dropped: u64,
     pub failed: Vec<FailedRow>,
+    /// All of it.
     pub took: Duration,
+    /// In the guest's own code, and on the way into its memory and back.
+    pub called: Duration,
 }
 
 #[cfg(test)]

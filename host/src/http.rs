@@ -21,16 +21,17 @@ pub async fn serve(listener: TcpListener, status: Status) {
 }
 
 async fn ready(State(status): State<Status>) -> (StatusCode, Json<Value>) {
-    if !status.is_streaming() {
-        let reason = status.problem().unwrap_or_else(|| "starting".to_owned());
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"ready": false, "reason": reason})));
-    }
     let tables: Value = status
         .counts()
         .into_iter()
         .map(|(token, counts)| (token.to_string(), json!(counts)))
         .collect::<serde_json::Map<_, _>>()
         .into();
+    if !status.is_streaming() {
+        let reason = status.problem().unwrap_or_else(|| "starting".to_owned());
+        let body = json!({"ready": false, "reason": reason, "tables": tables});
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body));
+    }
     let body = json!({
         "ready": true,
         "confirmed_lsn": Lsn(status.confirmed_lsn()).to_string(),

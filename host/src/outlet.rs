@@ -24,7 +24,7 @@ pub enum OutletError {
     Shut { table: String, reason: Arc<str> },
     /// Its guest does not fit the table as it is now.
     #[error("{table}: {source}")]
-    Guest { table: String, source: GuestError },
+    Guest { table: String, source: Box<GuestError> },
 }
 
 impl OutletError {
@@ -71,7 +71,7 @@ impl Outlet {
         let input = Arc::new(input);
         let bound = module
             .bind(Arc::clone(&input), &table.guest.parameters)
-            .map_err(|source| OutletError::Guest { table: name, source })?;
+            .map_err(|source| OutletError::Guest { table: name, source: source.into() })?;
         let output = bound.output().clone();
         let guest = Guarded {
             needed: bound.needs_values(),
@@ -120,7 +120,10 @@ impl Outlet {
     pub fn pass(&self, batch: RowBatch, rendered: &mut Rendered) -> Result<Outcome, GuestFailure> {
         match &self.guest {
             Some(guest) => guest.bound.run(batch, rendered, guest.on_error),
-            None => Ok(Outcome { batch, dropped: 0, failed: vec![], took: Duration::ZERO }),
+            None => {
+                let (took, called) = (Duration::ZERO, Duration::ZERO);
+                Ok(Outcome { batch, dropped: 0, failed: vec![], took, called })
+            }
         }
     }
 }

@@ -75,7 +75,9 @@ pub async fn publish(
     let outlet = tokio::task::block_in_place(|| Outlet::open(&gate, table, input))?;
     let has_default = |attnum| info.fills(attnum);
     let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
-    Ok(register(&gateway.schemas, outlet.output().schema.clone(), due).await?)
+    let schema = register(&gateway.schemas, outlet.output().schema.clone(), due).await?;
+    gateway.status.table(&table.token).flows(schema.guest.as_ref());
+    Ok(schema)
 }
 
 /// The same; a table that cannot leave as it is now is suspended instead.
@@ -88,6 +90,7 @@ pub async fn publish_or_suspend(
         Err(error) if action(&error) == Action::Quarantine => {
             tracing::error!(table = %table.token, %error, "table suspended; the other tables go on");
             gateway.quarantine(&table.token);
+            gateway.status.table(&table.token).stops(&error.to_string());
             Ok(suspend(&gateway.schemas, table, &error.to_string()).await?)
         }
         published => published.map(|_| ()),

@@ -102,8 +102,11 @@ pub async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
     let mut catalog = Catalog::connect(&gateway.config.postgres).await?;
     for table in &gateway.config.tables {
         let latest = gateway.schemas.latest(&table.token).await?;
-        if !latest.is_some_and(|schema| is_current(&schema, &gateway.assets.gate(&table.token))) {
-            schemas::publish_or_suspend(gateway, &mut catalog, table).await?;
+        match latest {
+            Some(schema) if is_current(&schema, &gateway.assets.gate(&table.token)) => {
+                gateway.status.table(&table.token).flows(schema.guest.as_ref());
+            }
+            _ => schemas::publish_or_suspend(gateway, &mut catalog, table).await?,
         }
     }
     for token in gateway.schemas.tokens().await? {

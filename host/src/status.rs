@@ -36,12 +36,14 @@ pub struct TableStatus {
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
     guest: Mutex<GuestCounts>,
+    /// Why it does not flow.
+    suspended: Mutex<Option<String>>,
 }
 
 /// What a table's guest did since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct GuestCounts {
-    /// Name and version of the one that was called last.
+    /// Name and version of the one that its rows go through.
     pub guest: String,
     pub batches: u64,
     /// Rows shown to it, or changes of rows.
@@ -65,9 +67,12 @@ pub struct TableCounts {
     pub sent_bytes: u64,
     /// Zero: none.
     pub dictionary_revision: u64,
-    /// Absent: none was called.
+    /// Absent: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestCounts>,
+    /// Why it does not flow; absent: it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<String>,
 }
 
 impl Status {
@@ -172,6 +177,22 @@ impl TableStatus {
         self.guest().last_error = Some(error);
     }
 
+    /// It flows, through this guest if it has one.
+    pub fn flows(&self, guest: Option<&walgate_wire::Guest>) {
+        self.guest().guest =
+            guest.map_or_else(String::new, |guest| format!("{} {}", guest.name, guest.version));
+        *self.suspended() = None;
+    }
+
+    /// It does not flow.
+    pub fn stops(&self, reason: &str) {
+        *self.suspended() = Some(reason.to_owned());
+    }
+
+    fn suspended(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.suspended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn guest(&self) -> std::sync::MutexGuard<'_, GuestCounts> {
         self.guest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -187,7 +208,8 @@ impl TableStatus {
             raw_bytes: self.raw_bytes.load(Relaxed),
             sent_bytes: self.sent_bytes.load(Relaxed),
             dictionary_revision: self.dictionary_revision.load(Relaxed),
-            guest: Some(self.guest().clone()).filter(|guest| guest.batches > 0),
+            guest: Some(self.guest().clone()).filter(|guest| !guest.guest.is_empty()),
+            suspended: self.suspended().clone(),
         }
     }
 }

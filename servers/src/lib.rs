@@ -29,6 +29,6 @@ pub use port::free_port;
 pub use postgres::{PgOptions, PrivatePostgres};
 #[cfg(feature = "fetch")]
 pub use wasm::wasm_toolchain;
-pub use wasm::{WasmToolchain, find_wasm_toolchain};
+pub use wasm::{WasmToolchain, add_wasm_target, find_wasm_toolchain};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

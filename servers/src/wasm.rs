@@ -40,10 +40,8 @@ pub fn find_wasm_toolchain() -> Result<WasmToolchain> {
     }
 }
 
-/// What is on this machine, or else what rustup fetches, or else one made of Debian's packages. `say` hears of
-/// it before it begins.
-#[cfg(feature = "fetch")]
-pub fn wasm_toolchain(say: impl Fn(&str)) -> Result<WasmToolchain> {
+/// What is on this machine, or else what rustup fetches. `say` hears of it before it begins.
+pub fn add_wasm_target(say: impl Fn(&str)) -> Result<WasmToolchain> {
     let missing = match find_wasm_toolchain() {
         Err(missing @ Error::Missing { .. }) => missing,
         found => return found,
@@ -56,11 +54,15 @@ pub fn wasm_toolchain(say: impl Fn(&str)) -> Result<WasmToolchain> {
         Ok(output) => say(&format!("rustup cannot: {}", last_line(&output.stderr))),
         Err(error) => say(&format!("rustup cannot be run: {error}")),
     }
-    if target_lib(&sysroot()?).is_dir() {
-        return find_wasm_toolchain();
-    }
-    if !debian::is_here() {
-        return Err(missing);
+    if target_lib(&sysroot()?).is_dir() { find_wasm_toolchain() } else { Err(missing) }
+}
+
+/// The same, or else one made of Debian's packages.
+#[cfg(feature = "fetch")]
+pub fn wasm_toolchain(say: impl Fn(&str)) -> Result<WasmToolchain> {
+    match add_wasm_target(&say) {
+        Err(Error::Missing { .. }) if debian::is_here() => {}
+        found => return found,
     }
     debian::make(&say)?;
     find_wasm_toolchain()

@@ -151,6 +151,11 @@ impl Gateway {
         .await
     }
 
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// Status and body.
     pub fn readyz(&self) -> Result<(u16, Value), String> {
         let (status, body) = self.get("/readyz").map_err(|e| e.to_string())?;

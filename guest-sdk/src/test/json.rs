@@ -57,6 +57,11 @@ pub fn row_of(table: &Table, row: &Map<String, Json>) -> Result<Cells, String> {
     row.iter().map(cell).collect()
 }
 
+/// What an array is made of; of other packed columns the values speak for themselves.
+fn element(column: &Column) -> Kind {
+    column.type_name.strip_suffix("[]").map_or(Kind::Text, Kind::of_type)
+}
+
 fn expected(kind: Kind) -> &'static str {
     match kind {
         Kind::Boolean => "true or false is expected",
@@ -91,7 +96,7 @@ fn value_of(column: &Column, json: &Json) -> Option<Value> {
         (Kind::Date, json) => Value::Date(Date(json.as_i64()?)),
         (Kind::Time, Json::String(text)) => Value::Time(parse::time(text)?),
         (Kind::Time, json) => Value::Time(Time(json.as_i64()?)),
-        (Kind::Packed, json) => Value::Packed(pack::pack(json)),
+        (Kind::Packed, json) => Value::Packed(pack::pack(json, element(column))),
         _ => return None,
     })
 }

@@ -2,18 +2,20 @@
 
 use serde_json::Value as Json;
 
-use crate::Value;
+use crate::{Kind, Uuid, Value};
 
 use super::parse;
 
-pub fn pack(json: &Json) -> Vec<u8> {
+/// Strings in it become what the wire carries in an array of `element`s.
+pub fn pack(json: &Json, element: Kind) -> Vec<u8> {
     let mut out = Vec::new();
-    put(&mut out, json);
+    put(&mut out, json, element);
     out
 }
 
-fn put(out: &mut Vec<u8>, json: &Json) {
+fn put(out: &mut Vec<u8>, json: &Json, element: Kind) {
     match json {
+        Json::String(text) if put_as(out, text, element).is_some() => {}
         Json::Null => out.push(0xc0),
         Json::Bool(b) => out.push(if *b { 0xc3 } else { 0xc2 }),
         Json::Number(number) => match number.as_i64() {
@@ -29,16 +31,41 @@ fn put(out: &mut Vec<u8>, json: &Json) {
         }
         Json::Array(elements) => {
             put_head(out, elements.len(), 0x90, 16, [None, Some(0xdc), Some(0xdd)]);
-            elements.iter().for_each(|element| put(out, element));
+            elements.iter().for_each(|json| put(out, json, element));
         }
         Json::Object(members) => {
             put_head(out, members.len(), 0x80, 16, [None, Some(0xde), Some(0xdf)]);
             for (name, value) in members {
-                put(out, &Json::from(name.as_str()));
-                put(out, value);
+                put(out, &Json::from(name.as_str()), Kind::Text);
+                put(out, value, element);
             }
         }
     }
+}
+
+/// `None`, and nothing is put: it stays a string, as times do that a number does not say.
+fn put_as(out: &mut Vec<u8>, text: &str, element: Kind) -> Option<()> {
+    let is_number = !text.ends_with("infinity") && !text.ends_with(" BC");
+    let finite = |at: i64| is_number.then_some(at);
+    match element {
+        Kind::Bytes => put_bin(out, &parse::hex(text.strip_prefix("\\x")?)?),
+        Kind::Uuid => put_bin(out, &text.parse::<Uuid>().ok()?.0),
+        Kind::Timestamp => put_int(out, finite(parse::timestamp(text)?.0)?),
+        Kind::Date => put_int(out, finite(parse::date(text)?.0)?),
+        Kind::Time => put_int(out, parse::time(text)?.0),
+        Kind::Float => {
+            let float = text.parse::<f64>().ok()?;
+            out.push(0xcb);
+            out.extend(float.to_be_bytes());
+        }
+        Kind::Boolean | Kind::Integer | Kind::Text | Kind::Packed => return None,
+    }
+    Some(())
+}
+
+fn put_bin(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_head(out, bytes.len(), 0, 0, [Some(0xc4), Some(0xc5), Some(0xc6)]);
+    out.extend(bytes);
 }
 
 fn put_int(out: &mut Vec<u8>, int: i64) {
@@ -101,8 +128,16 @@ mod tests {
             json!({"k": long, "l": {"m": []}}),
             json!(many),
         ] {
-            let packed = pack(&value);
+            let packed = pack(&value, Kind::Text);
             assert_eq!(unpack(&Packed(&packed).value().unwrap()), value);
         }
+    }
+
+    #[test]
+    fn elements_are_what_the_wire_carries() {
+        assert_eq!(pack(&json!(["\\x00ff"]), Kind::Bytes), [0x91, 0xc4, 2, 0, 0xff]);
+        assert_eq!(pack(&json!(["1970-01-03", "infinity"]), Kind::Date)[..3], [0x92, 2, 0xa8]);
+        assert_eq!(pack(&json!([["00:00:00.000001"]]), Kind::Time), [0x91, 0x91, 1]);
+        assert_eq!(pack(&json!(["NaN"]), Kind::Float)[..2], [0x91, 0xcb]);
     }
 }

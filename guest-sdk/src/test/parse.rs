@@ -3,24 +3,40 @@
 use crate::times::{DAY, SECOND};
 use crate::{Date, Time, Timestamp};
 
-/// `2024-05-01T10:00:00.5Z`, `2024-05-01 10:00:00+02`, `2024-05-01 10:00`, `infinity`.
+/// `2024-05-01T10:00:00.5Z`, `2024-05-01 10:00:00+02`, `2024-05-01 10:00`, `0044-03-15 10:00:00 BC`, `infinity`.
 pub fn timestamp(text: &str) -> Option<Timestamp> {
-    let date_only = date(text);
-    if let Some(date) = date_only {
+    let (text, era) = era(text);
+    if let Some(date) = day(text, era) {
         return Some(date.midnight());
     }
-    let (day, rest) = text.split_once(['T', ' '])?;
+    let (date, rest) = text.split_once(['T', ' '])?;
     let (clock, offset) = match rest.rfind(['Z', '+', '-']) {
         Some(at) => (&rest[..at], offset(&rest[at..])?),
         None => (rest, 0),
     };
-    let midnight = date(day)?.midnight();
-    let micros = midnight.0.checked_add(time(clock)?.0)?.checked_sub(offset)?;
-    Some(Timestamp(micros))
+    let midnight = i128::from(day(date, era).filter(|day| day.is_finite())?.0) * i128::from(DAY);
+    let micros = midnight + i128::from(time(clock)?.0 - offset);
+    // The last 30 years before 294277 are not told apart.
+    i64::try_from(micros.min(i128::from(i64::MAX - 1))).ok().map(Timestamp)
 }
 
-/// `2024-05-01`, `infinity`, `-infinity`.
+/// `2024-05-01`, `0044-03-15 BC`, `infinity`, `-infinity`.
 pub fn date(text: &str) -> Option<Date> {
+    let (text, era) = era(text);
+    day(text, era)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Era {
+    Ours,
+    Before,
+}
+
+fn era(text: &str) -> (&str, Era) {
+    text.strip_suffix(" BC").map_or((text, Era::Ours), |text| (text, Era::Before))
+}
+
+fn day(text: &str, era: Era) -> Option<Date> {
     match text {
         "infinity" => return Some(Date::INFINITY),
         "-infinity" => return Some(Date::NEG_INFINITY),
@@ -31,7 +47,9 @@ pub fn date(text: &str) -> Option<Date> {
     if parts.next().is_some() {
         return None;
     }
-    Date::of(number(year)?, number(month)?.try_into().ok()?, number(day)?.try_into().ok()?)
+    // The year before 1 is 1 BC.
+    let year = if era == Era::Before { 1 - number(year)? } else { number(year)? };
+    Date::of(year, number(month)?.try_into().ok()?, number(day)?.try_into().ok()?)
 }
 
 /// `10:11`, `10:11:12`, `10:11:12.125`.
@@ -68,6 +86,7 @@ fn number(text: &str) -> Option<i64> {
     if digits { text.parse().ok() } else { None }
 }
 
+/// Pairs of hex digits.
 pub fn hex(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
@@ -98,6 +117,8 @@ mod tests {
             "2024-05-01T10:00:00Z"
         );
         assert_eq!(timestamp("2024-05-01").unwrap().to_string(), "2024-05-01T00:00:00Z");
+        assert_eq!(timestamp("0001-12-31 24:00:00+00 BC"), timestamp("0001-01-01"));
+        assert_eq!(date("0001-12-31 BC"), date("0001-01-01").map(|day| Date(day.0 - 1)));
         assert_eq!(time("24:00:00"), Some(Time(DAY)));
     }
 

@@ -50,6 +50,7 @@ impl Session {
         let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
         let schema = outlet.output().schema.clone();
         let schema = schemas::register(&self.gateway.schemas, schema, due).await?;
+        self.gateway.status.table(token).flows(schema.guest.as_ref());
         self.stream.set_table(relid, Some(input.into()));
         self.outlets.insert(relid, outlet.with_schema(schema));
         Ok(())
@@ -130,6 +131,7 @@ impl Session {
         tracing::error!(table = %table.token, reason, "table suspended; the other tables go on");
         schemas::suspend(&self.gateway.schemas, table, reason).await?;
         self.gateway.quarantine(&table.token);
+        self.gateway.status.table(&table.token).stops(reason);
         let relations: Vec<u32> = self.relations_of(table).collect();
         for relid in relations {
             self.outlets.remove(&relid);

@@ -70,7 +70,7 @@ impl Engine {
         if file.len() > max {
             return Err(GuestError::ModuleSize { bytes: file.len(), max });
         }
-        let interface::Component { bytes, transform, stubbed } = interface::component(file)?;
+        let interface::Component { bytes, transform, stubbed, .. } = interface::component(file)?;
         let component = Component::from_binary(&self.0.engine, &bytes)
             .map_err(|error| GuestError::Compile(format!("{error:#}")))?;
         let code = self.code(&component, &transform, &stubbed)?;

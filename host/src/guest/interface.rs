@@ -57,7 +57,8 @@ pub struct Component<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// The name under which it exports [`TRANSFORM`]: the minor version may differ.
     pub transform: String,
-    /// Its imports that are there in name only.
+    pub imports: Vec<String>,
+    /// Those of its imports that are there in name only.
     pub stubbed: Vec<String>,
 }
 
@@ -76,15 +77,15 @@ pub fn component(file: &[u8]) -> Result<Component<'_>, InterfaceError> {
 fn check_component(bytes: Cow<'_, [u8]>) -> Result<Component<'_>, InterfaceError> {
     let Names { imports, exports, .. } = Names::of(&bytes)?;
     let mut stubbed = vec![];
-    for name in imports {
+    for name in &imports {
         if name.starts_with(STUBBED) {
-            stubbed.push(name);
+            stubbed.push(name.clone());
         } else {
-            check_import(&name)?;
+            check_import(name)?;
         }
     }
     let transform = find_transform(&exports)?;
-    Ok(Component { bytes, transform, stubbed })
+    Ok(Component { bytes, transform, imports, stubbed })
 }
 
 fn find_transform(exports: &[String]) -> Result<String, InterfaceError> {

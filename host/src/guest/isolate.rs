@@ -4,7 +4,7 @@
 //! No row leaves that the guest has not answered for. What the policy of a table means beyond this batch is not
 //! known here.
 
-use std::{ops::Range, time::Instant};
+use std::{ops::Range, time::{Duration, Instant}};
 
 use super::{
     OnGuestError, Outcome,
@@ -44,9 +44,9 @@ impl Bound {
         let mut run = Run::new(self, batch, rendered, on_error, began);
         run.whole()?;
         let failed = run.failed()?;
-        let Run { batch, images, settled, .. } = run;
+        let Run { batch, images, settled, called, .. } = run;
         let Applied { batch, dropped } = apply(&self.plan, batch, &images, &settled);
-        Ok(Outcome { batch, dropped, failed, took: began.elapsed() })
+        Ok(Outcome { batch, dropped, failed, took: began.elapsed(), called })
     }
 }
 
@@ -65,6 +65,7 @@ struct Run<'a> {
     began: Instant,
     images: Vec<Image>,
     settled: Settled,
+    called: Duration,
 }
 
 impl<'a> Run<'a> {
@@ -79,7 +80,8 @@ impl<'a> Run<'a> {
         images(&batch, &bound.plan.reads_values(), &mut shown);
         let mut settled = Settled::default();
         settled.reset(&bound.plan, shown.len());
-        Run { bound, batch, rendered, on_error, began, images: shown, settled }
+        let called = Duration::ZERO;
+        Run { bound, batch, rendered, on_error, began, images: shown, settled, called }
     }
 
     /// The whole batch, twice if need be, then in pieces.
@@ -178,7 +180,9 @@ impl<'a> Run<'a> {
         layout
             .fill(&self.batch, shown, self.rendered, &mut worker.buffer)
             .map_err(Failure::Unreadable)?;
+        let began = Instant::now();
         let answer = worker.instance.process(&worker.buffer.bytes).map_err(Failure::Call)?;
+        self.called += began.elapsed();
         let shape = Shape { rows: range.len(), columns: &plan.shape };
         let decisions = decode(&answer, &shape).map_err(|garbage| Failure::Call(garbage.into()))?;
         self.settled.take(plan, &mut self.batch, &self.images, range, &decisions);

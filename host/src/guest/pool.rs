@@ -16,7 +16,7 @@ use super::{
     failure::{CallFailure, GuestError},
     instance::{Code, Instance},
     layout::{Buffer, Layout},
-    plan::Plan,
+    plan::{Answer, Plan},
 };
 use crate::{
     batch::RowBatch,
@@ -81,6 +81,11 @@ impl Bound {
 
     pub fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// What the guest wants of the table, as it answered.
+    pub fn answer(&self) -> &Answer {
+        &self.plan.answer
     }
 
     /// Sets what the batches that leave name as their schema: the output's, registered.

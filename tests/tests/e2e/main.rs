@@ -5,6 +5,7 @@ mod changes;
 mod chaos;
 mod dictionaries;
 mod exactly_once;
+mod guest_tools;
 mod guests;
 mod names;
 mod preflight;

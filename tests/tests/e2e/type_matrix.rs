@@ -281,6 +281,16 @@ async fn insert(site: &Site, columns: &[(String, &str, &[&str])], first: usize) 
     }
 }
 
+/// The whole matrix as `public.matrix`.
+pub async fn make(site: &Site) {
+    extensions(&site.database).await;
+    site.sql(PREPARATION).await;
+    let columns = columns(&site.database).await;
+    let list: Vec<_> = columns.iter().map(|(name, ty, _)| format!("{name} {ty}")).collect();
+    site.sql(&format!("create table matrix (id int primary key, {})", list.join(", "))).await;
+    insert(site, &columns, 0).await;
+}
+
 on_each_postgres! {
     async fn every_type_round_trips(server) {
         let site = Site::new(&server).await;

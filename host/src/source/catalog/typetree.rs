@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::source::SourceError;
@@ -39,15 +40,16 @@ pub const NATIVE_OIDS: &[u32] = &[
     3802, // jsonb
 ];
 
-/// A type, domains resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A type, domains resolved. Serialised where rows are recorded for guests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Type {
     /// Of the base type where the declared one is a domain; `text` for citext.
     pub oid: u32,
     pub kind: Kind,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// One of [`NATIVE_OIDS`].
     Base,

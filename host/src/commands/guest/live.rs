@@ -1,0 +1,102 @@
+//! Rows of a table as the gateway would show them to its guest: by COPY, with what only the server can print.
+//!
+//! All of them are of one exported snapshot. What is done with them is the caller's business.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use walgate_wire::{Lsn, TableName, Token};
+
+use crate::{
+    batch::RowBatch,
+    config::Postgres,
+    pack::{Rendered, TablePacker},
+    source::{
+        catalog::{self, Catalog, TableVersion},
+        render::Renderer,
+        snapshot::{self, Piece, SnapshotReader},
+    },
+};
+
+/// Rows that are shown at a time: as in a snapshot.
+const BATCH_BYTES: usize = 256 << 10;
+
+pub struct LiveTable {
+    pub version: Arc<TableVersion>,
+    filter: Option<String>,
+    pieces: Vec<Piece>,
+    reader: SnapshotReader,
+    renderer: Renderer,
+    /// Keeps the snapshot exported.
+    _exporter: Catalog,
+}
+
+/// The table as it is now.
+pub async fn version(
+    postgres: &Postgres,
+    name: &TableName,
+    token: Token,
+) -> Result<Arc<TableVersion>> {
+    let mut catalog = Catalog::connect(postgres).await?;
+    Ok(Arc::new(catalog.current(name, token, Lsn(0)).await?.0))
+}
+
+impl LiveTable {
+    pub async fn open(postgres: &Postgres, name: &TableName, token: Token) -> Result<LiveTable> {
+        let mut exporter = Catalog::connect(postgres).await?;
+        let client = exporter.client();
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let snapshot: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
+        let (version, info) = exporter.current(name, token, Lsn(0)).await?;
+        let relations = snapshot::relations(exporter.client(), &version).await?;
+        let reader =
+            SnapshotReader::open(catalog::open(postgres).await?, &snapshot, &version).await?;
+        let reader = reader.context("the table is being altered at this moment; try again")?;
+        Ok(LiveTable {
+            version: Arc::new(version),
+            filter: info.row_filter,
+            pieces: snapshot::plan(&relations, 1),
+            reader,
+            renderer: Renderer::new(catalog::open(postgres).await?),
+            _exporter: exporter,
+        })
+    }
+
+    /// Shows the table's first rows, at most so many, batch by batch.
+    pub async fn each(
+        &mut self,
+        rows_max: usize,
+        mut look: impl FnMut(RowBatch, Rendered) -> Result<()>,
+    ) -> Result<()> {
+        let packer = TablePacker::new(&self.version);
+        let mut left = rows_max;
+        for piece in &self.pieces {
+            let mut rows = self.reader.copy(&self.version, piece, self.filter.as_deref()).await?;
+            let mut more = true;
+            while more && left > 0 {
+                let mut batch = RowBatch::new(Arc::clone(&self.version));
+                more = rows.fill(&mut batch, BATCH_BYTES).await?;
+                let batch = first_rows(batch, left);
+                left -= batch.len();
+                let mut rendered = Rendered::default();
+                if packer.renders() {
+                    packer.collect(&batch, &mut rendered)?;
+                    self.renderer.render(&self.version.name.to_string(), &mut rendered).await?;
+                }
+                if !batch.is_empty() {
+                    look(batch, rendered)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn first_rows(mut batch: RowBatch, rows: usize) -> RowBatch {
+    if batch.len() <= rows {
+        return batch;
+    }
+    let (table, mut cells) = (Arc::clone(&batch.table), std::mem::take(&mut batch.cells));
+    cells.truncate(rows * table.columns.len());
+    batch.with_rows(table, cells, vec![], rows)
+}

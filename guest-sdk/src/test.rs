@@ -100,8 +100,8 @@ impl<T: Transform> Guest<T> {
     /// it, is passed over. `Err` names the line.
     pub fn run_json(&mut self, lines: &str) -> Result<Vec<Outcome>, String> {
         let numbered = lines.lines().enumerate();
-        let numbered = numbered
-            .filter(|(n, line)| !(line.trim().is_empty() || *n == 0 && is_table(line)));
+        let numbered =
+            numbered.filter(|(n, line)| !(line.trim().is_empty() || *n == 0 && is_table(line)));
         let changes = numbered
             .map(|(n, line)| {
                 change_of(&self.table, line).map_err(|e| format!("line {}: {e}", n + 1))

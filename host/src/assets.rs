@@ -3,15 +3,10 @@
 //! A dictionary becomes live here only after its revision is stored in KV. A guest is offered here, and becomes
 //! live when the session, between two transactions, says so. Files and folders are not known.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use walgate_wire::Token;
 
 use crate::{guest::Module, kv::StoredDictionary};
@@ -22,8 +17,8 @@ pub struct Assets {
     dictionaries: Arc<ArcSwap<HashMap<Token, Arc<StoredDictionary>>>>,
     offered: Arc<ArcSwap<HashMap<Token, Gate>>>,
     live: Arc<ArcSwap<HashMap<Token, Gate>>>,
-    /// Grows with every offer.
-    offers: Arc<AtomicU64>,
+    /// Changes with every offer.
+    offers: watch::Sender<()>,
 }
 
 /// How the rows of a table may leave.
@@ -82,14 +77,14 @@ impl Assets {
         self.offered.load().get(token).cloned().unwrap_or_default()
     }
 
-    /// A number that changes when [`Assets::offered`] may.
-    pub fn offers(&self) -> u64 {
-        self.offers.load(Relaxed)
+    /// Tells when [`Assets::offered`] may have changed.
+    pub fn offers(&self) -> watch::Receiver<()> {
+        self.offers.subscribe()
     }
 
     pub fn offer(&self, token: &Token, gate: Gate) {
         set(&self.offered, token, gate);
-        self.offers.fetch_add(1, Relaxed);
+        self.offers.send_replace(());
     }
 
     /// How the table's rows leave now, in changes and in snapshots that begin now.

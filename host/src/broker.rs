@@ -108,10 +108,8 @@ impl Streams {
             ..StreamConfig::default()
         };
         // Set aside for an operator: the newest are worth most, and nobody waits for room.
-        let dlq = StreamConfig {
-            discard: DiscardPolicy::Old,
-            ..limits(&config.dlq, subjects::DLQ_ALL)
-        };
+        let dlq =
+            StreamConfig { discard: DiscardPolicy::Old, ..limits(&config.dlq, subjects::DLQ_ALL) };
         Ok(Streams {
             cdc: ensure(&context, limits(&config.cdc, subjects::CDC_ALL)).await?,
             init: ensure(&context, limits(&config.init, subjects::INIT_ALL)).await?,

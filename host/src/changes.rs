@@ -66,8 +66,8 @@ pub struct Session {
     announced: HashMap<u32, (RelationChange, Table)>,
     /// Those of them whose rows leave.
     outlets: HashMap<u32, Outlet>,
-    /// What the folder of guests had offered when it was looked at last.
-    offers_seen: Option<u64>,
+    /// Whether the folder of guests has offered something since it was looked at last.
+    offers: watch::Receiver<()>,
     transform: Transform,
     rendered: Rendered,
     unstated: Option<Commit>,
@@ -86,6 +86,8 @@ impl Session {
         (renderer, lookup): (Renderer, Lookup),
         stated: Lsn,
     ) -> Session {
+        let mut offers = gateway.assets.offers();
+        offers.mark_changed();
         Session {
             transform: Transform::new(&gateway.config.compression),
             gateway,
@@ -97,7 +99,7 @@ impl Session {
             lookup,
             announced: HashMap::new(),
             outlets: HashMap::new(),
-            offers_seen: None,
+            offers,
             rendered: Rendered::default(),
             unstated: None,
             stated: (stated, Instant::now()),
@@ -106,12 +108,16 @@ impl Session {
 
     /// Runs until an error, or until `stop` is true; then what was sent is acknowledged first.
     pub async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), SessionError> {
-        self.adopt_offers(self.stated.0).await?;
         loop {
             let event = tokio::select! {
                 biased;
                 () = asked(&mut stop) => return self.drain().await,
                 broken = self.chain.broken() => return Err(broken.into()),
+                _ = self.offers.changed(), if self.stream.is_between_transactions() => {
+                    self.state_progress().await?;
+                    self.adopt_offers().await?;
+                    continue;
+                }
                 event = self.stream.next() => event,
             };
             let event = match event {
@@ -126,12 +132,14 @@ impl Session {
                 Event::Commit { position, end_lsn, at_micros } => {
                     self.gateway.status.set_received_lsn(end_lsn.0);
                     self.unstated = Some(Commit { position, end_lsn, at: at_micros });
-                    self.adopt_offers(end_lsn).await?;
+                    if self.offers.has_changed().unwrap_or(false) {
+                        self.offers.mark_unchanged();
+                        self.adopt_offers().await?;
+                    }
                 }
                 Event::Relation(change) => self.relation(change).await?,
                 Event::KeepAlive { wal_end, reply_requested } => {
                     self.state_progress().await?;
-                    self.adopt_offers(wal_end).await?;
                     self.keepalive(wal_end, reply_requested).await?;
                 }
                 Event::Idle => self.state_progress().await?,

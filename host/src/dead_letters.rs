@@ -93,11 +93,8 @@ fn visible(row: &RowBatch, leaving: &Schema) -> RowBatch {
         let (txn, ordinal, new, old) = (0, 1, Some(0), None);
         row.changes.push(Change { op: Op::Insert, txn, ordinal, new, old, old_is_key: false });
     }
-    let moved = |change: &Change| Change {
-        new: change.new.map(at),
-        old: change.old.map(at),
-        ..*change
-    };
+    let moved =
+        |change: &Change| Change { new: change.new.map(at), old: change.old.map(at), ..*change };
     let changes = row.changes.iter().map(moved).collect();
     row.with_rows(Arc::new(version), cells, changes, 0)
 }

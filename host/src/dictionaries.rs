@@ -48,9 +48,8 @@ impl Shelf for DictionaryShelf {
 
     async fn offer(&mut self, token: &Token, _: &Path, bytes: Vec<u8>) -> Result<(), Refused> {
         let dictionary = tokio::task::spawn_blocking(|| Dictionary::new(bytes)).await;
-        let dictionary = dictionary
-            .map_err(|e| Refused::NotNow(e.to_string()))?
-            .map_err(Refused::invalid)?;
+        let dictionary =
+            dictionary.map_err(|e| Refused::NotNow(e.to_string()))?.map_err(Refused::invalid)?;
         let stored = self.store.ensure(token, dictionary).await;
         let stored = stored.map_err(|e| Refused::NotNow(e.to_string()))?;
         tracing::info!(table = %token, revision = stored.revision, sha256 = stored.dictionary.sha256(), "dictionary is live");

@@ -20,7 +20,12 @@ use crate::{
     guest::{Bound, Engine, Module},
     kv::KvError,
     pack::{Rendered, TablePacker},
-    source::{ErrorKind, SourceError, catalog::{self, Catalog}, render::Renderer, snapshot},
+    source::{
+        ErrorKind, SourceError,
+        catalog::{self, Catalog},
+        render::Renderer,
+        snapshot,
+    },
     watch::{Folder, Refused, Shelf},
 };
 

@@ -4,12 +4,12 @@ use walgate_wire::Token;
 
 use crate::{
     broker::BrokerError,
+    guest::GuestFailure,
     kv::KvError,
+    outlet::OutletError,
     pack::{PackError, RowError},
     publish::{Broken, PublishFailed},
     source::{ErrorKind, SourceError},
-    guest::GuestFailure,
-    outlet::OutletError,
     transform::TransformError,
 };
 

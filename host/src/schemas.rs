@@ -69,7 +69,7 @@ pub async fn publish(
     catalog: &mut Catalog,
     table: &Table,
 ) -> Result<Schema, SessionError> {
-    let lsn = catalog.insert_lsn().await?;
+    let lsn = catalog.later_lsn().await?;
     let (input, info) = catalog.current(&table.name, table.token.clone(), lsn).await?;
     let gate = gateway.assets.gate(&table.token);
     let outlet = tokio::task::block_in_place(|| Outlet::open(&gate, table, input))?;

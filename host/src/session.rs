@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use tokio::{sync::watch, time::MissedTickBehavior};
-use walgate_wire::{Epoch, EpochRecord, Lsn, MSG_ID, POS, Position, Schema, StreamPosition, TableState};
+use walgate_wire::{
+    Epoch, EpochRecord, Lsn, MSG_ID, POS, Position, Schema, StreamPosition, TableState,
+};
 
 use crate::{
     assets::Gate,

@@ -54,7 +54,9 @@ impl Site {
     pub fn drop_file(&self, bytes: &[u8], file: &str) {
         let path = self.folder().join("guests").join(file);
         let unfinished = path.with_extension("tmp");
-        fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, &path)).expect("a file");
+        fs::write(&unfinished, bytes)
+            .and_then(|()| fs::rename(&unfinished, &path))
+            .expect("a file");
     }
 
     /// The configuration file that its gateway was started with.

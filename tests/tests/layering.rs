@@ -109,7 +109,10 @@ fn sources() -> Vec<Source> {
         for entry in fs::read_dir(&folder).expect("a folder").flatten() {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            if path.is_dir() && name != "target" && !name.starts_with('.') {
+            if path.is_dir()
+                && !["target", "node_modules"].contains(&&*name)
+                && !name.starts_with('.')
+            {
                 folders.push(path);
             } else if name.ends_with(".rs") {
                 let text = fs::read_to_string(&path).expect("a source file");
@@ -271,7 +274,7 @@ fn every_exception_to_a_lint_has_its_reason() {
         for (number, line) in code(source) {
             let allows = ["#[allow(", "#![allow(", "#[expect("].iter().any(|a| line.contains(a));
             // In place, or in a multi-line attribute.
-            let near = &lines[number - 1..lines.len().min(number + 4)];
+            let near = &lines[number - 1..lines.len().min(number + 7)];
             let end = near.iter().position(|line| line.contains(")]")).unwrap_or(0);
             let says_why =
                 near[..=end].iter().any(|line| line.contains("reason =") || line.contains("//"));

@@ -21,9 +21,8 @@ pub use compress::{
     Compressor, Decompressor, Dictionary, DictionaryError, FrameError, MAX_DICTIONARY_BYTES, train,
 };
 pub use control::{
-    DeadLetter,
-    ControlError, DictionaryRef, EpochRecord, InitError, InitMeta, InitStart, Progress, XidWindow,
-    from_msgpack, to_msgpack,
+    ControlError, DeadLetter, DictionaryRef, EpochRecord, InitError, InitMeta, InitStart, Progress,
+    XidWindow, from_msgpack, to_msgpack,
 };
 pub use headers::*;
 pub use names::{InvalidName, PROGRESS_SUBJECT, TableName, Token, subjects};

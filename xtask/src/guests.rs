@@ -37,7 +37,8 @@ pub fn build() -> Result<PathBuf> {
             }
             let wasm = toolchain.build_guest(&guest, &target, |_| {})?;
             let name = wasm.file_name().with_context(|| format!("name {}", wasm.display()))?;
-            fs::copy(&wasm, target.join(name)).with_context(|| format!("copy {}", wasm.display()))?;
+            fs::copy(&wasm, target.join(name))
+                .with_context(|| format!("copy {}", wasm.display()))?;
         }
     }
     say(&format!("guests are in {}", target.display()));

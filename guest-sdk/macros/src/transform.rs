@@ -86,7 +86,7 @@ fn out(items: &Items, function: &ItemFn) -> TokenStream {
         quote! {
             #[doc = #doc]
             #[inline]
-            #[allow(dead_code)]
+            #[allow(dead_code, reason = "a guest need not set every column")]
             #visibility fn #setter(
                 &mut self,
                 value: impl ::walgate_guest::output::Fits<::walgate_guest::output::types::#marker>,
@@ -98,7 +98,7 @@ fn out(items: &Items, function: &ItemFn) -> TokenStream {
     quote! {
         /// What of the row is written. A replaced column that is not set stays as it is, an added one is NULL.
         #visibility struct Out<'o> {
-            #[allow(dead_code)]
+            #[allow(dead_code, reason = "a guest may only filter")]
             decisions: &'o mut ::walgate_guest::decisions::Decisions,
         }
 
@@ -125,7 +125,7 @@ fn guest(items: &Items, function: &ItemFn, takes: &Takes) -> TokenStream {
         format!("The guest that [`{name}()`] is: for `walgate_guest::test::Guest::<{name}>`.");
     quote! {
         #[doc = #doc]
-        #[allow(non_camel_case_types, dead_code)]
+        #[allow(non_camel_case_types, dead_code, reason = "named like the function it is made of")]
         #visibility struct #name {}
 
         // Outside of wasm and tests nothing runs a guest: without this it would be said to be unused.
@@ -148,7 +148,7 @@ fn guest(items: &Items, function: &ItemFn, takes: &Takes) -> TokenStream {
                 <#read as ::walgate_guest::columns::Columns<'_>>::reads(table)
             }
 
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "a guest takes what it needs")]
             fn process<'walgate>(
                 parameters: &Self::Parameters,
                 batch: &'walgate ::walgate_guest::batch::Batch<'walgate>,

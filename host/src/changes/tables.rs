@@ -71,32 +71,43 @@ impl Session {
         Ok(again.with_schema(outlet.output().schema.clone()))
     }
 
-    /// Between two transactions, at `lsn`: what the folder of guests offered since the last time becomes live.
-    pub(super) async fn adopt_offers(&mut self, lsn: Lsn) -> Result<(), SessionError> {
+    /// Between two transactions: what the folder of guests offered since the last time becomes live.
+    pub(super) async fn adopt_offers(&mut self) -> Result<(), SessionError> {
         let gateway = self.gateway.clone();
-        // Read first: what is offered meanwhile is seen the next time.
-        let offers = Some(gateway.assets.offers());
-        if self.offers_seen == offers {
-            return Ok(());
-        }
         for table in &gateway.config.tables {
             let offered = gateway.assets.offered(&table.token);
             if !offered.same(&gateway.assets.gate(&table.token)) {
-                self.adopt(table, offered, lsn).await?;
+                self.adopt(table, offered).await?;
             }
         }
-        self.offers_seen = offers;
         Ok(())
     }
 
-    async fn adopt(&mut self, table: &Table, gate: Gate, lsn: Lsn) -> Result<(), SessionError> {
+    async fn adopt(&mut self, table: &Table, gate: Gate) -> Result<(), SessionError> {
         let token = &table.token;
         if let Gate::Shut(reason) = &gate {
             self.gateway.assets.set_gate(token, gate.clone());
             return self.stop(table, reason).await;
         }
+        let before = self.gateway.assets.gate(token);
+        let was_stopped = self.gateway.is_quarantined(token);
         self.gateway.assets.set_gate(token, gate);
         self.gateway.release(token);
+        let adopted = self.open_all(table).await;
+        if adopted.is_err() {
+            // The session ends, and the next one tries again.
+            self.gateway.assets.set_gate(token, before);
+            if was_stopped {
+                self.gateway.quarantine(token);
+            }
+        }
+        adopted
+    }
+
+    async fn open_all(&mut self, table: &Table) -> Result<(), SessionError> {
+        let token = &table.token;
+        // Above the watermark of every snapshot that began with the guest before.
+        let lsn = self.catalog.later_lsn().await?;
         tracing::info!(table = %token, %lsn, "its guest changes here");
         let announced: Vec<u32> = self.relations_of(table).collect();
         let mut opened = Ok(());

@@ -192,7 +192,9 @@ impl Replica {
                     publication: String::new(),
                 };
                 let forms = vec![Form::Wire; schema.columns.len()];
-                Replica::Postgres(Box::new(PostgresSide::open(&postgres, schema, &forms, None).await?))
+                Replica::Postgres(Box::new(
+                    PostgresSide::open(&postgres, schema, &forms, None).await?,
+                ))
             }
         })
     }

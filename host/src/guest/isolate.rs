@@ -4,7 +4,10 @@
 //! No row leaves that the guest has not answered for. What the policy of a table means beyond this batch is not
 //! known here.
 
-use std::{ops::Range, time::{Duration, Instant}};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use super::{
     OnGuestError, Outcome,

@@ -105,8 +105,7 @@ impl Worker {
         let plan = Arc::clone(&self.plan);
         let Some(guest) = &plan.schema().guest else { return Ok(batch) };
         let rows = batch.len() as u64;
-        let passed =
-            tokio::task::block_in_place(|| plan.outlet.pass(batch, &mut self.rendered))?;
+        let passed = tokio::task::block_in_place(|| plan.outlet.pass(batch, &mut self.rendered))?;
         plan.gateway.status.table(&plan.token).add_guest(guest, rows, &passed);
         let leaving = plan.outlet.output();
         let (failed, rendered) = (&passed.failed, &mut self.rendered);

@@ -54,10 +54,15 @@ impl Lookup {
             arrays.push(self.array_type(table.columns[index].oid).await?);
         }
         let failed = SourceError::query("look up values that an update left alone");
-        let types: Vec<Type> =
-            arrays.iter().map(|&oid| Type::new(String::new(), oid, Kind::Simple, String::new())).collect();
-        let statement =
-            self.client.prepare_typed(&sql(&table, &key, columns), &types).await.map_err(&failed)?;
+        let types: Vec<Type> = arrays
+            .iter()
+            .map(|&oid| Type::new(String::new(), oid, Kind::Simple, String::new()))
+            .collect();
+        let statement = self
+            .client
+            .prepare_typed(&sql(&table, &key, columns), &types)
+            .await
+            .map_err(&failed)?;
         let values: Vec<Vec<Box<[u8]>>> = (0..key.len())
             .map(|part| unknown.iter().map(|row| row.key[part].clone()).collect())
             .collect();
@@ -104,10 +109,10 @@ fn unknown(batch: &RowBatch, key: &[usize], columns: &[usize]) -> Vec<Unknown> {
         let cells = batch.row_at(first);
         let lacks = columns.iter().any(|&column| cells[column] == Cell::Unchanged);
         let key = key.iter().map(|&index| batch.cell_bytes(cells[index]).map(Box::from));
-        lacks.then(|| key.collect::<Option<Vec<Box<[u8]>>>>()).flatten().map(|key| Unknown {
-            first_cell: first as usize,
-            key,
-        })
+        lacks
+            .then(|| key.collect::<Option<Vec<Box<[u8]>>>>())
+            .flatten()
+            .map(|key| Unknown { first_cell: first as usize, key })
     };
     batch.changes.iter().filter_map(|change| row(change.new?)).collect()
 }
@@ -115,12 +120,14 @@ fn unknown(batch: &RowBatch, key: &[usize], columns: &[usize]) -> Vec<Unknown> {
 fn sql(table: &TableVersion, key: &[usize], columns: &[usize]) -> String {
     let name = |index: usize| quote_identifier(&table.schema.columns[index].name);
     let wanted = columns.iter().map(|&index| {
-        let cast = if table.columns[index].binary == Binary::Yes { "" } else { "::pg_catalog.text" };
+        let cast =
+            if table.columns[index].binary == Binary::Yes { "" } else { "::pg_catalog.text" };
         format!("t.{}{cast}", name(index))
     });
     let arrays = (1..=key.len()).map(|part| format!("${part}"));
     let names = (1..=key.len()).map(|part| format!("k{part}"));
-    let equal = key.iter().enumerate().map(|(at, &index)| format!("t.{} = k.k{}", name(index), at + 1));
+    let equal =
+        key.iter().enumerate().map(|(at, &index)| format!("t.{} = k.k{}", name(index), at + 1));
     format!(
         "SELECT k.place, {} FROM unnest({}) WITH ORDINALITY k({}, place) JOIN {} t ON {}",
         wanted.collect::<Vec<_>>().join(", "),
@@ -135,7 +142,8 @@ fn set(batch: &mut RowBatch, cell: usize, value: Option<Raw>, text: bool) {
     if batch.cells[cell] != Cell::Unchanged {
         return;
     }
-    let (start, end) = (batch.bytes.len(), batch.bytes.len() + value.as_ref().map_or(0, |v| v.0.len()));
+    let (start, end) =
+        (batch.bytes.len(), batch.bytes.len() + value.as_ref().map_or(0, |v| v.0.len()));
     // Beyond what a batch can address it stays unknown.
     let Ok(_) = u32::try_from(end) else { return };
     let (start, len) = (start as u32, (end - start) as u32);

@@ -64,6 +64,11 @@ impl ChangeStream {
         self.gatherer.recycle(batch);
     }
 
+    /// Whether everything that was received of a transaction was told, to its end.
+    pub fn is_between_transactions(&self) -> bool {
+        self.gatherer.is_empty()
+    }
+
     /// When the last bytes arrived from Postgres.
     pub fn last_received(&self) -> Instant {
         self.reader.last_received()

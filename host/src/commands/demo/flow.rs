@@ -20,7 +20,11 @@ pub struct TableFlow {
 impl Flow {
     pub fn between(before: &[(Token, TableCounts)], after: &[(Token, TableCounts)]) -> Flow {
         let earlier = |token: &Token| {
-            before.iter().find(|(t, _)| t == token).map(|(_, counts)| counts.clone()).unwrap_or_default()
+            before
+                .iter()
+                .find(|(t, _)| t == token)
+                .map(|(_, counts)| counts.clone())
+                .unwrap_or_default()
         };
         let table = |(token, now): &(Token, TableCounts)| {
             let before = earlier(token);

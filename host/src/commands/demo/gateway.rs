@@ -9,8 +9,8 @@ use walgate_wire::TableName;
 use super::{shop, site::Site};
 use crate::{
     config::{
-        Compression, Config, Guests, Http, Nats, OnGuestChange, Postgres, Snapshot, Stream, Table, TableGuest,
-        UseDictionary,
+        Compression, Config, Guests, Http, Nats, OnGuestChange, Postgres, Snapshot, Stream, Table,
+        TableGuest, UseDictionary,
     },
     status::Status,
 };

@@ -51,7 +51,8 @@ impl Guests {
         let next = self.read(NEXT)?;
         write_whole(&site.guests().join("users.wasm"), &next[..next.len() / 2])?;
         let refused = |counts: &GuestCounts| counts.last_error.is_some();
-        let waited = wait("a broken guest to be refused", || guest(board).is_some_and(|c| refused(&c)));
+        let waited =
+            wait("a broken guest to be refused", || guest(board).is_some_and(|c| refused(&c)));
         let took = waited.await?;
         board.event(format!(
             "a broken guest for users dropped in and refused after {}; the one before goes on",

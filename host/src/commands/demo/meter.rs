@@ -68,7 +68,11 @@ impl Sample {
     }
 
     fn of(&self, token: &Token) -> TableCounts {
-        self.tables.iter().find(|(t, _)| t == token).map(|(_, counts)| counts.clone()).unwrap_or_default()
+        self.tables
+            .iter()
+            .find(|(t, _)| t == token)
+            .map(|(_, counts)| counts.clone())
+            .unwrap_or_default()
     }
 
     fn sum(&self) -> TableCounts {

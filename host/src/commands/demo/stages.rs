@@ -91,7 +91,8 @@ impl Stages {
         self.replica.wait_for_order(last_order, CAUGHT_UP_WITHIN).await?;
         self.board.set_stage("comparing the replica with its source");
         let begun = Instant::now();
-        let comparisons = verify::compare(&self.question(verify::gates(&self.config).await?)).await?;
+        let comparisons =
+            verify::compare(&self.question(verify::gates(&self.config).await?)).await?;
         self.board.event(format!("every row compared in {}", seconds(begun.elapsed())));
         Ok(comparisons)
     }

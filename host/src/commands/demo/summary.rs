@@ -49,7 +49,10 @@ pub fn print(report: &Report, check: bool) -> bool {
     let equal = report.comparisons.iter().all(Comparison::is_equal);
     if equal {
         let rows: u64 = report.comparisons.iter().map(|comparison| comparison.source_rows).sum();
-        println!("The replica equals what may leave its source: {} rows, every value compared.", count(rows));
+        println!(
+            "The replica equals what may leave its source: {} rows, every value compared.",
+            count(rows)
+        );
     } else {
         println!("THE REPLICA DIFFERS from its source.");
     }
@@ -58,7 +61,9 @@ pub fn print(report: &Report, check: bool) -> bool {
             "Behind the guests: no password hashes, masked e-mail addresses, one region, no test orders."
         ),
         Some(leaks) => leaks.iter().for_each(|leak| println!("LEAK: {leak}.")),
-        None => println!("Without guests: `cargo xtask demo` builds them, --guests names their folder."),
+        None => {
+            println!("Without guests: `cargo xtask demo` builds them, --guests names their folder.")
+        }
     }
     let tight = report.leaks.as_ref().is_none_or(Vec::is_empty);
     let complaints = if check { complaints(report) } else { vec![] };

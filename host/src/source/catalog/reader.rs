@@ -70,8 +70,17 @@ impl Catalog {
         Ok((version, info))
     }
 
+    /// A position above every watermark that was taken before.
+    pub async fn later_lsn(&self) -> Result<Lsn, SourceError> {
+        // Rolling back a transaction that has an id writes a record.
+        let moved = "BEGIN READ WRITE; SELECT pg_current_xact_id(); ROLLBACK";
+        let failed = SourceError::query("move the WAL position");
+        self.client.batch_execute(moved).await.map_err(failed)?;
+        self.insert_lsn().await
+    }
+
     /// End of the WAL that is being written.
-    pub async fn insert_lsn(&self) -> Result<Lsn, SourceError> {
+    async fn insert_lsn(&self) -> Result<Lsn, SourceError> {
         let row = self
             .client
             .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])

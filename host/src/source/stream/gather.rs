@@ -111,6 +111,12 @@ impl Gatherer {
         self.transaction.is_some()
     }
 
+    /// Whether nothing is gathered that was not told, and no transaction has begun.
+    pub fn is_empty(&self) -> bool {
+        let nothing = self.batch.as_ref().is_none_or(RowBatch::is_empty);
+        nothing && self.events.is_empty() && !self.in_transaction()
+    }
+
     /// Also lifts or imposes a suspension in mid-stream: what is gathered of the relation is told as it was.
     pub fn set_table(&mut self, relid: u32, table: Option<Arc<TableVersion>>) {
         if self.batch.as_ref().is_some_and(|batch| batch.table.relid == relid) {

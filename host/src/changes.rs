@@ -108,6 +108,7 @@ impl Session {
 
     /// Runs until an error, or until `stop` is true; then what was sent is acknowledged first.
     pub async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), SessionError> {
+        self.gateway.status.lag().begin(now_micros());
         loop {
             let event = tokio::select! {
                 biased;
@@ -131,6 +132,7 @@ impl Session {
                 Event::Rows(batch) => self.rows(batch).await?,
                 Event::Commit { position, end_lsn, at_micros } => {
                     self.gateway.status.set_received_lsn(end_lsn.0);
+                    self.gateway.status.lag().read(at_micros, now_micros());
                     self.unstated = Some(Commit { position, end_lsn, at: at_micros });
                     if self.offers.has_changed().unwrap_or(false) {
                         self.offers.mark_unchanged();
@@ -141,6 +143,8 @@ impl Session {
                 Event::KeepAlive { wal_end, reply_requested } => {
                     self.state_progress().await?;
                     self.keepalive(wal_end, reply_requested).await?;
+                    let all_stored = self.chain.in_flight() == 0;
+                    self.gateway.status.lag().heard(now_micros(), all_stored);
                 }
                 Event::Idle => self.state_progress().await?,
             }
@@ -169,6 +173,9 @@ impl Session {
             self.state_progress().await?;
         } else {
             self.unstated = None;
+        }
+        if let Some(first) = batch.changes.first() {
+            self.gateway.status.lag().read(batch.txn(first).at_micros, now_micros());
         }
         let relid = batch.table.relid;
         let Some(mut outlet) = self.outlets.remove(&relid) else {
@@ -209,7 +216,7 @@ impl Session {
     async fn leave(
         &mut self,
         outlet: &Outlet,
-        batch: RowBatch,
+        mut batch: RowBatch,
     ) -> Result<Option<Outgoing>, SessionError> {
         // Rows behind the last that leaves are settled, too.
         let position = batch.last_position().unwrap_or_default();
@@ -217,7 +224,6 @@ impl Session {
         let token = &table.token;
         let status = self.gateway.status.table(token);
         let rows = batch.len() as u64;
-        let mut batch = batch;
         if let Some(guest) = &table.schema.guest {
             let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut self.rendered))?;
             status.add_guest(guest, rows, &passed);
@@ -256,7 +262,6 @@ impl Session {
     /// States the last commit, if it is not stated yet.
     async fn state_progress(&mut self) -> Result<(), SessionError> {
         let Some(commit) = self.unstated.take() else { return Ok(()) };
-        self.gateway.status.set_lag_micros(now_micros() - commit.at);
         self.progress(commit).await
     }
 
@@ -274,6 +279,7 @@ impl Session {
     async fn progress(&mut self, commit: Commit) -> Result<(), SessionError> {
         let Commit { position, end_lsn, at } = commit;
         self.stated = (end_lsn, Instant::now());
+        self.gateway.status.lag().stated(end_lsn.0, at);
         let message = progress_message(self.headers(position), position, end_lsn, at)?;
         Ok(self.chain.publish(message).await?)
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use walgate_wire::Lsn;
 
-use crate::status::Status;
+use crate::{changes::now_micros, status::Status};
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, status: Status) {
@@ -21,6 +21,7 @@ pub async fn serve(listener: TcpListener, status: Status) {
 }
 
 async fn ready(State(status): State<Status>) -> (StatusCode, Json<Value>) {
+    let lag_ms = status.lag().micros(now_micros()) as f64 / 1000.0;
     let tables: Value = status
         .counts()
         .into_iter()
@@ -29,13 +30,16 @@ async fn ready(State(status): State<Status>) -> (StatusCode, Json<Value>) {
         .into();
     if !status.is_streaming() {
         let reason = status.problem().unwrap_or_else(|| "starting".to_owned());
-        let body = json!({"ready": false, "reason": reason, "tables": tables});
+        let mut body = json!({"ready": false, "reason": reason, "tables": tables});
+        if status.has_streamed() {
+            body["lag_ms"] = lag_ms.into();
+        }
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body));
     }
     let body = json!({
         "ready": true,
         "confirmed_lsn": Lsn(status.confirmed_lsn()).to_string(),
-        "lag_ms": status.lag_micros() as f64 / 1000.0,
+        "lag_ms": lag_ms,
         "tables": tables,
     });
     (StatusCode::OK, Json(body))

@@ -15,6 +15,7 @@ pub mod guest;
 pub mod guests;
 pub mod http;
 pub mod kv;
+pub mod lag;
 pub mod ledger;
 pub mod outlet;
 pub mod pack;

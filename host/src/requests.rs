@@ -3,11 +3,16 @@
 //! The stream `REQUESTS` holds at most one request a table, and a request stays there until its snapshot has
 //! ended: a stampede becomes one snapshot. What a snapshot consists of is not known here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{
-    self, AckKind,
+    self, AckKind, ErrorCode,
     consumer::{AckPolicy, PullConsumer, pull},
+    stream::{ConsumerError, ConsumerErrorKind},
 };
 use futures::StreamExt;
 use tokio::{
@@ -29,17 +34,24 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// What a consumer is told to wait after a snapshot that failed for a passing reason.
 const RETRY_AFTER_SECONDS: u64 = 5;
+const CONSUMER: &str = "walgate";
+/// That a table is not offered is told once in this time; INIT would fill up with it otherwise.
+const REFUSED_AGAIN: Duration = Duration::from_secs(1);
+/// Tables about which that is remembered; about more at a time nothing is told.
+const REFUSED_TABLES_MAX: usize = 1024;
 
 /// Serves requests while this gateway holds the slot; ends never, drop it to stop.
 pub async fn serve(gateway: Gateway, active: watch::Receiver<Option<Epoch>>) {
     let concurrent = Arc::new(Semaphore::new(gateway.config.snapshot.max_concurrent));
     let mut running = JoinSet::new();
+    let mut refused = Refused::default();
     loop {
         let mut now_active = active.clone();
         if now_active.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        if let Err(error) = listen(&gateway, &active, &concurrent, &mut running).await {
+        if let Err(error) = listen(&gateway, &active, &concurrent, &mut running, &mut refused).await
+        {
             tracing::warn!(%error, "listening for snapshot requests failed, trying again");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -51,16 +63,25 @@ async fn listen(
     active: &watch::Receiver<Option<Epoch>>,
     concurrent: &Arc<Semaphore>,
     running: &mut JoinSet<()>,
+    refused: &mut Refused,
 ) -> Result<(), async_nats::Error> {
     let config = pull::Config {
-        durable_name: Some("walgate".to_owned()),
+        durable_name: Some(CONSUMER.to_owned()),
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_ack_pending: 10_000,
         ..pull::Config::default()
     };
-    let consumer: PullConsumer =
-        gateway.streams.requests.get_or_create_consumer("walgate", config).await?;
+    let requests = &gateway.streams.requests;
+    while running.try_join_next().is_some() {}
+    if running.is_empty() {
+        // What it waits to have acknowledged was delivered to a gateway that is gone.
+        match requests.delete_consumer(CONSUMER).await {
+            Err(error) if !is_not_found(&error) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let consumer: PullConsumer = requests.get_or_create_consumer(CONSUMER, config).await?;
     let mut messages = consumer.messages().await?;
     let mut lost = active.clone();
     loop {
@@ -94,7 +115,9 @@ async fn listen(
                 });
             }
             (None, Some(Ok(token))) => {
-                unknown(gateway, &token).await;
+                if refused.may_tell(&token, Instant::now()) {
+                    unknown(gateway, &token).await;
+                }
                 let _ = message.ack_with(AckKind::Term).await;
             }
             (None, _) => {
@@ -102,6 +125,31 @@ async fn listen(
                 let _ = message.ack_with(AckKind::Term).await;
             }
         }
+    }
+}
+
+fn is_not_found(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
+}
+
+/// When it was told last that a table is not offered.
+#[derive(Debug, Default)]
+struct Refused(HashMap<Token, Instant>);
+
+impl Refused {
+    fn may_tell(&mut self, token: &Token, now: Instant) -> bool {
+        let recent = |told: &Instant| now.duration_since(*told) < REFUSED_AGAIN;
+        if self.0.get(token).is_some_and(recent) {
+            return false;
+        }
+        if self.0.len() >= REFUSED_TABLES_MAX {
+            self.0.retain(|_, told| recent(told));
+        }
+        let room = self.0.len() < REFUSED_TABLES_MAX;
+        if room {
+            self.0.insert(token.clone(), now);
+        }
+        room
     }
 }
 
@@ -197,5 +245,25 @@ fn code(error: &SessionError) -> &'static str {
         | SessionError::Publish(_)
         | SessionError::PublishFailed(_) => "stream_failed",
         SessionError::Task(_) => "interrupted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_refused_once_a_second() {
+        let (mut refused, now) = (Refused::default(), Instant::now());
+        let token = |n: usize| Token::parse(&format!("t{n}")).unwrap();
+        assert!(refused.may_tell(&token(0), now));
+        assert!(!refused.may_tell(&token(0), now + REFUSED_AGAIN / 2));
+        assert!(refused.may_tell(&token(1), now + REFUSED_AGAIN / 2));
+        assert!(refused.may_tell(&token(0), now + REFUSED_AGAIN));
+        let later = now + REFUSED_AGAIN * 2;
+        let told = (0..5000).filter(|&n| refused.may_tell(&token(n), later)).count();
+        assert!(told >= REFUSED_TABLES_MAX - 2 && refused.0.len() == REFUSED_TABLES_MAX, "{told}");
+        assert!(refused.may_tell(&token(0), later + REFUSED_AGAIN));
+        assert_eq!(refused.0.len(), 1, "what is old is forgotten");
     }
 }

@@ -53,7 +53,10 @@ pub async fn open(
     let config = &gateway.config.postgres;
     let url = catalog::parse_url(config)?;
     let catalog = Catalog::connect(config).await?;
-    let blocked = |by: &str| tracing::warn!(slot = config.slot, "creating the slot waits: {by}");
+    let blocked = |by: &str| {
+        tracing::warn!(slot = config.slot, "creating the slot waits: {by}");
+        gateway.status.set_problem(Some(format!("creating the replication slot waits: {by}")));
+    };
     let ensured =
         slot::ensure_slot(&url, catalog.client(), &config.slot, gateway.server_version, blocked)
             .await?;
@@ -184,6 +187,7 @@ impl FeedbackLoop {
                 return error;
             }
             status.set_confirmed_lsn(self.confirmed.0);
+            status.lag().stored(self.confirmed.0, now_micros());
             tokio::time::sleep(STATUS_PAUSE).await;
         }
     }

@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use walgate_wire::Token;
 
-use crate::guest::Outcome;
+use crate::{guest::Outcome, lag::Lag};
 
 /// Shared by all tasks; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ struct Inner {
     has_streamed: AtomicBool,
     confirmed_lsn: AtomicU64,
     received_lsn: AtomicU64,
-    lag_micros: AtomicI64,
+    lag: Mutex<Lag>,
     problem: Mutex<Option<String>>,
 }
 
@@ -122,13 +122,9 @@ impl Status {
         self.0.confirmed_lsn.store(lsn, Relaxed);
     }
 
-    /// Commit time to publish, microseconds, of the last transaction.
-    pub fn lag_micros(&self) -> i64 {
-        self.0.lag_micros.load(Relaxed)
-    }
-
-    pub fn set_lag_micros(&self, micros: i64) {
-        self.0.lag_micros.store(micros, Relaxed);
+    /// How far the stream is behind; held only for a moment.
+    pub fn lag(&self) -> MutexGuard<'_, Lag> {
+        self.0.lag.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn received_lsn(&self) -> u64 {
@@ -189,11 +185,11 @@ impl TableStatus {
         *self.suspended() = Some(reason.to_owned());
     }
 
-    fn suspended(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn suspended(&self) -> MutexGuard<'_, Option<String>> {
         self.suspended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn guest(&self) -> std::sync::MutexGuard<'_, GuestCounts> {
+    fn guest(&self) -> MutexGuard<'_, GuestCounts> {
         self.guest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -8,6 +8,7 @@ mod change;
 mod connect;
 mod reader;
 mod resolve;
+mod sql;
 mod tables;
 mod typetree;
 
@@ -17,7 +18,7 @@ pub use reader::{Catalog, open, parse_url};
 pub use resolve::{resolve_relation, version_of_catalog};
 #[cfg(test)]
 pub(in crate::source) use tables::table_for_test;
-pub use tables::{CatalogColumn, Leaf, RelKind, TableInfo, load_table, load_tables};
+pub use tables::{CatalogColumn, Leaf, RelKind, TableInfo, load_shape, load_table, load_tables};
 pub use typetree::{Binary, Kind, NATIVE_OIDS, Type, TypeCache};
 
 use walgate_wire::{Schema, TableName, Token};

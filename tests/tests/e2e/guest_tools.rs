@@ -143,7 +143,7 @@ on_newest_postgres! {
         let gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_error = 'dead-letter'").start().await;
         let list = || expect(0, &["guest", "list", "--url", &gateway.url()]);
         let first = list();
-        assert!(first.lines().any(|line| line.contains("moody 0.1.0") && line.contains("live")), "{first}");
+        assert!(first.lines().any(|line| line.contains("moody 1.0.0") && line.contains("live")), "{first}");
         assert!(first.lines().any(|line| line.starts_with(" plain") && line.contains("none")), "{first}");
         let dlq = |table: &str| lines(&expect(0, &["dlq", "--nats", &site.broker.url(), table]));
         assert!(dlq("t").is_empty() && dlq("never.was").is_empty());

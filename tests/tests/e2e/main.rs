@@ -11,5 +11,6 @@ mod names;
 mod preflight;
 mod schema_changes;
 mod snapshots;
+mod stuck;
 mod type_matrix;
 mod vectors;

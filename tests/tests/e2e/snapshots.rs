@@ -265,9 +265,19 @@ on_newest_postgres! {
             10.. => Ok(()),
             messages => Err(format!("{messages} messages")),
         }).await;
+        let listener = async || {
+            let requests = site.broker.jetstream().get_stream("REQUESTS").await.expect("the stream");
+            requests.consumer_info("walgate").await.map(|info| info.created).map_err(|e| e.to_string())
+        };
+        let before = listener().await.expect("the gateway listens");
         let options = gateway.kill9();
         assert_eq!(snapshot::metas(&site.broker).await.len(), 0, "killed too late to mean anything");
         let _gateway = options.start().await;
+        // What the dead one had taken is delivered at once, not when the server gives up on it.
+        eventually("the request is taken over", async || match listener().await? {
+            created if created > before => Ok(()),
+            _ => Err("the consumer of the one before".to_owned()),
+        }).await;
         for replica in &replicas {
             eventually("the copy is there", async || {
                 Copy::open(&replica.target).await.count("t").await.ok_or("not yet".to_owned())

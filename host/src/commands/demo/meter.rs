@@ -11,7 +11,7 @@ use super::{
     board::{Board, Bytes},
     latency::Percentiles,
 };
-use crate::status::TableCounts;
+use crate::{changes::now_micros, status::TableCounts};
 
 /// Rates are those of this long.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ pub struct Reading {
     pub tables: Vec<TableReading>,
     pub total: TableReading,
     pub transactions_per_s: f64,
-    /// Commit in Postgres until sent to the stream, as the gateway sees it.
+    /// Commit in Postgres until stored in the stream, as the gateway sees it.
     pub gateway_lag: Duration,
     /// COMMIT until a reader of the replica sees it.
     pub latency: Option<Percentiles>,
@@ -126,7 +126,7 @@ impl Meter {
             tables: tables.collect(),
             total: table("total".to_owned(), now.sum(), before.sum()),
             transactions_per_s: (now.transactions - before.transactions) as f64 / seconds,
-            gateway_lag: Duration::from_micros(board.status().lag_micros().max(0) as u64),
+            gateway_lag: Duration::from_micros(board.status().lag().micros(now_micros()) as u64),
             latency: board.latencies().percentiles(),
             bytes_per_change: self.curve.iter().copied().collect(),
         }

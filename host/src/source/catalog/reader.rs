@@ -5,7 +5,8 @@ use tokio_postgres::Client;
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
-    TableInfo, TableVersion, TypeCache, connect, load_table, resolve_relation, version_of_catalog,
+    TableInfo, TableVersion, TypeCache, connect, load_shape, load_table, resolve_relation,
+    version_of_catalog,
 };
 use crate::{
     config::Postgres,
@@ -38,7 +39,8 @@ impl Catalog {
         self.types.forget();
     }
 
-    /// What a Relation message announces, and what the catalog says of the table now.
+    /// What a Relation message announces, and what the catalog says of the table now. Waits for nobody: an ALTER
+    /// that waits for an old reader must not hold up the stream.
     pub async fn announced(
         &mut self,
         relation: &Relation,
@@ -46,14 +48,25 @@ impl Catalog {
         previous: Option<&Schema>,
         lsn: Lsn,
     ) -> Result<(TableVersion, Option<TableInfo>), SourceError> {
-        let info = load_table(&self.client, &self.publication, &relation.table_name()).await?;
+        let info = load_shape(&self.client, &self.publication, &relation.table_name()).await?;
         let Catalog { client, types, .. } = self;
         let version =
             resolve_relation(client, types, relation, token, info.as_ref(), previous, lsn).await?;
         Ok((version, info))
     }
 
-    /// The table as it is now.
+    /// Columns and key of the table as it is now. Waits for nobody.
+    pub async fn shape(
+        &mut self,
+        name: &TableName,
+        token: Token,
+        lsn: Lsn,
+    ) -> Result<(TableVersion, TableInfo), SourceError> {
+        let info = load_shape(&self.client, &self.publication, name).await?;
+        self.version(name, token, lsn, info).await
+    }
+
+    /// The table as it is now, whole.
     pub async fn current(
         &mut self,
         name: &TableName,
@@ -61,6 +74,16 @@ impl Catalog {
         lsn: Lsn,
     ) -> Result<(TableVersion, TableInfo), SourceError> {
         let info = load_table(&self.client, &self.publication, name).await?;
+        self.version(name, token, lsn, info).await
+    }
+
+    async fn version(
+        &mut self,
+        name: &TableName,
+        token: Token,
+        lsn: Lsn,
+        info: Option<TableInfo>,
+    ) -> Result<(TableVersion, TableInfo), SourceError> {
         let info = info.ok_or_else(|| SourceError::Table {
             table: name.to_string(),
             what: "the table does not exist any more; take it out of [[tables]] or create it"

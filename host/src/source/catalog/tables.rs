@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::{Client, Row};
 use walgate_wire::{Identity, TableName};
 
+use super::sql::{COLUMNS_SQL, INDEXES_SQL, LEAVES_SQL, RELATIONS_SQL, SHAPES_SQL};
 use crate::source::SourceError;
 
 /// What a configured relation is.
@@ -122,9 +123,43 @@ impl TableInfo {
     }
 }
 
-/// The tables of these names that exist, in the order of `names`; absent ones are left out.
+/// The tables of these names that exist, in the order of `names`; absent ones are left out. Waits for whoever holds
+/// the tables, or waits to alter them.
 pub async fn load_tables(
     client: &Client,
+    publication: &str,
+    names: &[TableName],
+) -> Result<Vec<TableInfo>, SourceError> {
+    let mut infos = load(client, RELATIONS_SQL, publication, names).await?;
+    let relids: Vec<u32> = infos.iter().map(|info| info.relid).collect();
+    let failed = SourceError::query("read the tables' partitions");
+    for row in client.query(LEAVES_SQL, &[&relids]).await.map_err(&failed)? {
+        let root: u32 = row.get(0);
+        let Some(info) = infos.iter_mut().find(|info| info.relid == root) else { continue };
+        info.leaves.push(Leaf {
+            relid: row.get(1),
+            name: TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
+            identity: identity(row.get(4)),
+            pages: row.get::<_, i32>(5).max(0) as u32,
+            foreign: row.get(6),
+        });
+    }
+    Ok(infos)
+}
+
+/// Kind, identity, columns and keys of a table, if it exists: what can be read without a lock on it. Nothing else of
+/// the result is meaningful.
+pub async fn load_shape(
+    client: &Client,
+    publication: &str,
+    name: &TableName,
+) -> Result<Option<TableInfo>, SourceError> {
+    Ok(load(client, SHAPES_SQL, publication, std::slice::from_ref(name)).await?.pop())
+}
+
+async fn load(
+    client: &Client,
+    relations_sql: &str,
     publication: &str,
     names: &[TableName],
 ) -> Result<Vec<TableInfo>, SourceError> {
@@ -132,7 +167,7 @@ pub async fn load_tables(
     let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
     let failed = SourceError::query("read the tables' definitions");
     let rows =
-        client.query(RELATIONS_SQL, &[&schemas, &tables, &publication]).await.map_err(&failed)?;
+        client.query(relations_sql, &[&schemas, &tables, &publication]).await.map_err(&failed)?;
     let mut infos = rows.iter().map(relation).collect::<Result<Vec<_>, _>>()?;
     let relids: Vec<u32> = infos.iter().map(|(info, _)| info.relid).collect();
     let index: HashMap<u32, usize> =
@@ -152,16 +187,6 @@ pub async fn load_tables(
         if row.get(2) {
             infos[i].0.identity_index = row.get(3);
         }
-    }
-    for row in client.query(LEAVES_SQL, &[&relids]).await.map_err(&failed)? {
-        let Some(&i) = index.get(&row.get(0)) else { continue };
-        infos[i].0.leaves.push(Leaf {
-            relid: row.get(1),
-            name: TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
-            identity: identity(row.get(4)),
-            pages: row.get::<_, i32>(5).max(0) as u32,
-            foreign: row.get(6),
-        });
     }
     Ok(infos.into_iter().map(|(info, _)| info).collect())
 }
@@ -240,53 +265,6 @@ fn identity(relreplident: i8) -> Identity {
         _ => Identity::Default,
     }
 }
-
-const RELATIONS_SQL: &str = "
-SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.relreplident,
-       CASE WHEN c.relkind = 'p' THEN
-         (SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::float8 FROM pg_catalog.pg_partition_tree(c.oid) t
-          JOIN pg_catalog.pg_class l ON l.oid = t.relid WHERE t.isleaf)
-       ELSE greatest(c.reltuples, 0)::float8 END,
-       pg_catalog.pg_get_userbyid(c.relowner)::text, p.attnames::text[], p.rowfilter,
-       EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication b ON b.oid = r.prpubid
-               WHERE b.pubname = $3 AND r.prrelid = c.oid AND r.prattrs IS NOT NULL),
-       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND
-         (pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
-           SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-           AND (p.attnames IS NULL OR a.attname = ANY(p.attnames))
-           AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))),
-       pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'USAGE'), c.relpages
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nspname, relname, place)
-JOIN pg_catalog.pg_namespace n ON n.nspname = w.nspname
-JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.relname AND c.relkind NOT IN ('i', 'I', 't')
-LEFT JOIN pg_catalog.pg_publication_tables p
-  ON p.pubname = $3 AND p.schemaname = n.nspname AND p.tablename = c.relname
-ORDER BY w.place";
-
-const COLUMNS_SQL: &str = "
-SELECT a.attrelid, a.attname::text, a.attnum, a.atttypid, a.atttypmod,
-       pg_catalog.format_type(a.atttypid, a.atttypmod),
-       NOT (a.attnotnull OR t.typnotnull), a.attgenerated <> '',
-       a.atthasdef OR a.atthasmissing OR a.attidentity <> '' OR a.attgenerated <> '' OR t.typdefault IS NOT NULL,
-       a.attgenerated = 's' AND pg_catalog.current_setting('server_version_num')::int >= 180000
-FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attrelid, a.attnum";
-
-const INDEXES_SQL: &str = "
-SELECT indrelid, indisprimary, indisreplident, (indkey::int2[])[0:indnkeyatts - 1]
-FROM pg_catalog.pg_index
-WHERE indrelid = ANY($1) AND indisunique AND indimmediate AND indisvalid AND indpred IS NULL
-  AND (indisprimary OR indisreplident)";
-
-const LEAVES_SQL: &str = "
-SELECT root.relid, c.oid, n.nspname::text, c.relname::text, c.relreplident, c.relpages, c.relkind = 'f'
-FROM unnest($1::oid[]) root(relid)
-CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root.relid) t
-JOIN pg_catalog.pg_class c ON c.oid = t.relid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE t.isleaf AND t.relid <> root.relid
-ORDER BY c.oid";
 
 /// `public.{name}` with a key column `id` and a text column `a`.
 #[cfg(test)]

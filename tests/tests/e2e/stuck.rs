@@ -1,0 +1,91 @@
+//! What stands still is seen from outside, and does not make more stand still than it has to.
+
+use std::sync::Arc;
+
+use walgate_tests::{Gateway, Server, Site, eventually, on_each_postgres, on_newest_postgres};
+
+fn lag_ms(gateway: &Gateway) -> Result<f64, String> {
+    let (_, body) = gateway.readyz()?;
+    body["lag_ms"].as_f64().ok_or_else(|| body.to_string())
+}
+
+async fn lags_more_than(gateway: &Gateway, ms: f64) {
+    eventually(format!("it is behind by more than {ms} ms"), async || match lag_ms(gateway)? {
+        lag if lag > ms => Ok(()),
+        lag => Err(lag.to_string()),
+    })
+    .await;
+}
+
+async fn catches_up(gateway: &Gateway) {
+    eventually("it is not behind any more", async || match lag_ms(gateway)? {
+        lag if lag < 500.0 => Ok(()),
+        lag => Err(lag.to_string()),
+    })
+    .await;
+}
+
+on_newest_postgres! {
+    async fn lag_grows_while_nats_stands_still(server) {
+        let mut site = Site::new(&server).await;
+        site.sql("create table t (id int primary key)").await;
+        let gateway = site.gateway(&["t"]).start().await;
+        site.sql("insert into t values (1)").await;
+        catches_up(&gateway).await;
+        site.broker.server.pause().expect("paused");
+        site.sql("insert into t values (2)").await;
+        lags_more_than(&gateway, 2000.0).await;
+        lags_more_than(&gateway, 4000.0).await;
+        site.broker.server.resume().expect("resumed");
+        catches_up(&gateway).await;
+    }
+
+    async fn whom_the_slot_waits_for_is_said(server) {
+        let own = Arc::new(Server::start(server.bin(), &[]));
+        let site = Site::new(&own).await;
+        site.sql("create table t (id int primary key)").await;
+        site.sql("begin; insert into t values (1); prepare transaction 'stays'").await;
+        let gateway = site.gateway(&["t"]).spawn();
+        eventually("it says what it waits for", async || match gateway.readyz()? {
+            (503, body) if body["reason"].to_string().contains("stays") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        site.sql("commit prepared 'stays'").await;
+        gateway.ready().await;
+    }
+}
+
+on_each_postgres! {
+    /// An ALTER that waits for an old reader: rows of that table, and of others, flow all the same.
+    async fn a_waiting_alter_holds_nothing_up(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key, v text); create table u (id int primary key)").await;
+        let _gateway = site.gateway(&["t", "u"]).start().await;
+        let replica = site.sqlite(&["t", "u"]);
+        site.same(&replica, "t").await;
+        site.same(&replica, "u").await;
+        let (reader, writer, owner) =
+            (site.database.session().await, site.database.session().await, site.database.session().await);
+        reader.sql("begin; select * from t").await;
+        writer.sql("begin; insert into t values (1, 'before')").await;
+        let alter = async { owner.sql("alter table t add column w text").await };
+        let rest = async {
+            let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'alter table t %'";
+            eventually("the ALTER waits", async || match site.database.value(waiting).await.as_str() {
+                "1" => Ok(()),
+                other => Err(other.to_owned()),
+            })
+            .await;
+            // These are the first rows of t in this session: its shape has to be looked up.
+            writer.sql("commit; insert into u values (1)").await;
+            site.same(&replica, "u").await;
+            assert_eq!(site.database.value(waiting).await, "1", "it has not waited long enough");
+            reader.sql("commit").await;
+        };
+        futures::join!(alter, rest);
+        site.sql("insert into t values (2, 'after', 'w')").await;
+        site.same(&replica, "t").await;
+        site.same(&replica, "u").await;
+    }
+}

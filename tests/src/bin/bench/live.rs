@@ -6,7 +6,6 @@
 use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,7 +18,7 @@ use crate::{
     median, orders,
     process::{LOOK_EVERY, cpu_seconds},
     report::{Measured, rate, thousands},
-    row,
+    row, slots,
 };
 
 pub const TCP_IDS: &[&str] = &["live_ratio", "live_cpu_ratio", "catchup_ratio"];
@@ -27,8 +26,6 @@ pub const UNIX_IDS: &[&str] = &["live_unix_ratio", "live_unix_cpu_ratio", "catch
 
 /// Rows that are there before the backlog and are updated by it.
 const ROWS_BEFORE: u64 = 100_000;
-/// The slot that all runs copy.
-const SLOT: &str = "backlog";
 const COLUMNS: usize = 11;
 
 pub async fn over_tcp(ground: &Ground) -> Result<Vec<Measured>> {
@@ -62,7 +59,7 @@ async fn measure(ground: &Ground, ids: &[&'static str], unix: bool) -> Result<Ve
         backlog
             .site
             .database
-            .sql(&format!("select pg_replication_slot_advance('{SLOT}', '{end}')"))
+            .sql(&format!("select pg_replication_slot_advance('{}', '{end}')", slots::SLOT))
             .await;
         let end = {
             let database = &backlog.site.database;
@@ -139,9 +136,7 @@ impl Backlog {
     async fn create(ground: &Ground, unix: bool) -> Result<Backlog> {
         let site = ground.site().await;
         orders::create(&site.database, ROWS_BEFORE).await;
-        site.database
-            .sql(&format!("select pg_create_logical_replication_slot('{SLOT}', 'pgoutput')"))
-            .await;
+        slots::create(&site.database).await;
         let url = if unix { ground.unix_url(&site) } else { site.database.url() };
         Ok(Backlog { site, url, pg_recvlogical: ground.program("pg_recvlogical") })
     }
@@ -156,25 +151,8 @@ impl Backlog {
         Ok(runs)
     }
 
-    async fn copied_slot(&self, name: &str) {
-        self.site
-            .database
-            .sql(&format!("select pg_copy_logical_replication_slot('{SLOT}', '{name}')"))
-            .await;
-    }
-
-    /// Once its reader is gone.
-    async fn drop_slot(&self, name: &str) {
-        let sql = format!("select pg_drop_replication_slot('{name}')");
-        walgate_tests::eventually("the slot is free", async || {
-            let session = self.site.database.session().await;
-            session.try_sql(&sql).await.map_err(|e| e.to_string())
-        })
-        .await;
-    }
-
     async fn run_limit(&self, end: Lsn, changes: u64) -> Result<Run> {
-        self.copied_slot("limit").await;
+        slots::copy(&self.site.database, "limit").await;
         let mut command = Command::new(&self.pg_recvlogical);
         command.args(["--start", "--no-loop", "--slot=limit", "-f", "/dev/null", "-d", &self.url]);
         command.arg(format!("--endpos={end}"));
@@ -187,7 +165,8 @@ impl Backlog {
             "binary=true",
         ]);
         let mut child = Killed(command.stdin(Stdio::null()).spawn().context("pg_recvlogical")?);
-        let (began, _, walsender) = self.slot_in_use("limit").await?;
+        let slots::InUse { since: began, walsender, .. } =
+            slots::in_use(&self.site.database, "limit").await?;
         let (mut cpu, mut walsender_cpu) = (0.0, 0.0);
         let status = loop {
             if let Some(status) = child.0.try_wait()? {
@@ -200,17 +179,18 @@ impl Backlog {
         };
         let rate = changes as f64 / began.elapsed().as_secs_f64();
         ensure!(status.success(), "pg_recvlogical ended with {status}");
-        self.drop_slot("limit").await;
+        slots::remove(&self.site.database, "limit").await;
         Ok(Run { rate, cpu, walsender_cpu, stored: Contents::default() })
     }
 
     async fn run_ours(&mut self, end: Lsn, changes: u64) -> Result<Run> {
         renew_broker(&mut self.site).await;
-        self.copied_slot("ours").await;
+        slots::copy(&self.site.database, "ours").await;
         let progress = destination::watch_progress(&self.site.broker).await?;
         let options = self.site.gateway(&[orders::TABLE]).postgres_url(&self.url);
         let gateway = options.set("POSTGRES_SLOT", "ours").spawn();
-        let (_, began, walsender) = self.slot_in_use("ours").await?;
+        let slots::InUse { since_nanos: began, walsender, .. } =
+            slots::in_use(&self.site.database, "ours").await?;
         let stored_at = destination::reached(&self.site.broker, progress, end).await?;
         let cpu = cpu_seconds(gateway.program().pid())?;
         let walsender_cpu = cpu_seconds(walsender)?;
@@ -221,25 +201,9 @@ impl Backlog {
             "{} changes in the stream instead of {changes}",
             stored.changes
         );
-        self.drop_slot("ours").await;
+        slots::remove(&self.site.database, "ours").await;
         let seconds = (stored_at - began) as f64 / 1e9;
         Ok(Run { rate: changes as f64 / seconds, cpu, walsender_cpu, stored })
-    }
-
-    /// When it was, by both clocks, and who sends.
-    async fn slot_in_use(&self, name: &str) -> Result<(Instant, i128, u32)> {
-        let sql = format!(
-            "select coalesce(active_pid, 0) from pg_replication_slots where slot_name = '{name}'"
-        );
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while Instant::now() < deadline {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i128;
-            match self.site.database.value(&sql).await.parse()? {
-                0 => tokio::time::sleep(LOOK_EVERY).await,
-                pid => return Ok((Instant::now(), now, pid)),
-            }
-        }
-        bail!("nobody reads slot {name}")
     }
 }
 

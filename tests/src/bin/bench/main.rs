@@ -6,15 +6,18 @@
 mod bytes;
 mod destination;
 mod ground;
+mod guest;
 mod latency;
 mod live;
 mod memory;
 mod orders;
 mod process;
 mod report;
+mod slots;
 mod snapshot;
 mod sqlite;
 mod start;
+mod users;
 
 use std::{
     any::Any,
@@ -55,6 +58,9 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["latency_p50_ms", "latency_p99_ms"], |g| latency::measure(g).boxed_local()),
     (&["rss_idle_mb", "rss_txn_mb"], |g| memory::idle_and_transaction(g).boxed_local()),
     (&["rss_stall_mb"], |g| memory::stall(g).boxed_local()),
+    (&["guest_ratio"], |g| guest::ratio::measure(g).boxed_local()),
+    (&["guest_native_ratio"], |g| guest::native::measure(g).boxed_local()),
+    (&["guest_swap_gap_ms"], |g| guest::swap::measure(g).boxed_local()),
     (bytes::IDS, |g| bytes::measure(g).boxed_local()),
     (&["sqlite_snapshot_rows_s", "sqlite_changes_s"], |g| sqlite::measure(g).boxed_local()),
     (&["start_ms"], |g| start::measure(g).boxed_local()),

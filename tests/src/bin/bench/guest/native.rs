@@ -1,0 +1,199 @@
+//! The guest `users` in the gateway's wasm host, beside the same source as native code in this process.
+//!
+//! The host's side is all of `Bound::run`: rows are laid out for the guest, it is called, its decisions are checked and
+//! applied. The native side is the guest alone, on the same rows laid out beforehand. What the call alone takes is in
+//! the note: that is the like-for-like figure.
+
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use users::users;
+use walgate_guest::{
+    Column, Kind, Plan, Table,
+    layout::VERDICT_KEEP,
+    test::{Cells, Decided, Image, Value, encode},
+    transform::Instance,
+};
+use walgate_host::{
+    batch::RowBatch,
+    config::{OnGuestError, Postgres},
+    guest::{Bound, Engine, Limits, Outcome},
+    pack::Rendered,
+    source::{
+        catalog::{self, Catalog, TableVersion},
+        snapshot::sample,
+    },
+};
+use walgate_tests::{Site, site::wasm};
+use walgate_wire::{Lsn, TableName};
+
+use super::GUEST;
+use crate::{
+    ground::Ground,
+    median,
+    report::{Measured, thousands},
+    row,
+    users::{TABLE, create},
+};
+
+/// Rows as Postgres sends them: what the gateway shows a guest at a time in a snapshot.
+const BATCH_BYTES: usize = 256 << 10;
+const ROWS: u64 = 5000;
+
+pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
+    let site = ground.site().await;
+    create(&site.database, ROWS).await;
+    let batch = some_rows(&site).await?;
+    let engine = Engine::new(Limits::default(), None)?;
+    let bound = engine.load(&wasm(GUEST))?.bind(Arc::clone(&batch.table), &BTreeMap::new())?;
+    let mut native = Native::of(&batch)?;
+    native.agrees(&run(&bound, &batch)?.1)?;
+    let (mut ratios, mut called, mut sums) = (vec![], vec![], Times::default());
+    let calls = ground.pick(200, 1000);
+    // The first round is for caches.
+    for number in 0..=ground.pick(7, 15) {
+        let mut times = Times::default();
+        for _ in 0..calls {
+            let (took, outcome) = run(&bound, &batch)?;
+            times.host += took;
+            times.called += outcome.called;
+        }
+        for _ in 0..calls {
+            times.native += native.run()?;
+        }
+        if number > 0 {
+            ratios.push(times.host.as_secs_f64() / times.native.as_secs_f64());
+            called.push(times.called.as_secs_f64() / times.native.as_secs_f64());
+            sums.host += times.host;
+            sums.called += times.called;
+            sums.native += times.native;
+        }
+    }
+    let rows = batch.len() as f64 * f64::from(calls) * ratios.len() as f64;
+    let ns = |sum: Duration| sum.as_nanos() as f64 / rows;
+    let note = format!(
+        "{} rows in batches of {} KiB as Postgres sends them, {} KiB of which the guest reads: Bound::run {:.0} ns a row \
+         (layout, call, check, apply), Instance::process natively {:.0} ns (the guest alone). Like for like, the wasm \
+         call with its copies in and out ÷ native: {:.2}, {:.0} ns",
+        thousands(batch.len() as i64),
+        batch.raw_bytes() >> 10,
+        native.encoded.len() >> 10,
+        ns(sums.host),
+        ns(sums.native),
+        median(&called)?,
+        ns(sums.called),
+    );
+    Ok(vec![row("guest_native_ratio", ratios, note)?])
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    /// All of `Bound::run`.
+    host: Duration,
+    /// Of that, the call.
+    called: Duration,
+    native: Duration,
+}
+
+/// A batch of the table as a snapshot reads it.
+async fn some_rows(site: &Site) -> Result<RowBatch> {
+    let postgres = Postgres {
+        url: site.database.url().into(),
+        slot: String::new(),
+        publication: "walgate".to_owned(),
+    };
+    let name: TableName = TABLE.parse()?;
+    let mut catalog = Catalog::connect(&postgres).await?;
+    let (version, _) = catalog.current(&name, name.token(), Lsn(0)).await?;
+    let client = catalog::open(&postgres).await?;
+    Ok(sample(client, &Arc::new(version), None, BATCH_BYTES).await?)
+}
+
+/// The copy that is consumed is not measured.
+fn run(bound: &Bound, batch: &RowBatch) -> Result<(Duration, Outcome)> {
+    let (batch, mut rendered) = (batch.clone(), Rendered::default());
+    let began = Instant::now();
+    let outcome = bound.run(batch, &mut rendered, OnGuestError::Halt)?;
+    Ok((began.elapsed(), outcome))
+}
+
+/// The guest as native code, and what it is shown.
+struct Native {
+    table: Table,
+    plan: Plan,
+    instance: Instance<users>,
+    encoded: Vec<u8>,
+}
+
+impl Native {
+    fn of(batch: &RowBatch) -> Result<Native> {
+        let table = told(&batch.table);
+        let (instance, plan) = Instance::<users>::plan(&table).map_err(|why| anyhow!(why))?;
+        let reads: Vec<_> = plan.reads.iter().map(|read| read.column.as_str()).collect();
+        let rows: Vec<Cells> = (0..batch.len())
+            .map(|row| {
+                let cell = |name: &&str| Ok(((*name).to_owned(), text(batch, row, name)?.into()));
+                reads.iter().map(cell).collect()
+            })
+            .collect::<Result<_>>()?;
+        // No flag: a row of a snapshot.
+        let images: Vec<_> = rows.iter().map(|cells| Image { flags: 0, cells }).collect();
+        let encoded = encode(&table, &plan, &images).map_err(|why| anyhow!(why))?;
+        Ok(Native { table, plan, instance, encoded })
+    }
+
+    fn run(&mut self) -> Result<Duration> {
+        let began = Instant::now();
+        let answer = self.instance.process(black_box(&self.encoded));
+        let answer = black_box(answer);
+        let took = began.elapsed();
+        answer.map(|_| took).map_err(|why| anyhow!(why))
+    }
+
+    /// Both sides keep the same rows and write the same e-mail addresses.
+    fn agrees(&mut self, outcome: &Outcome) -> Result<()> {
+        let answer = self.instance.process(&self.encoded).map_err(|why| anyhow!(why))?;
+        let decided =
+            Decided::decode(&answer, &self.table, &self.plan).map_err(|why| anyhow!(why))?;
+        let written = decided.columns.first().context("the guest replaces no column")?;
+        let kept = decided.verdicts.iter().zip(written);
+        let kept: Vec<_> = kept.filter(|(verdict, _)| **verdict == VERDICT_KEEP).collect();
+        let batch = &outcome.batch;
+        ensure!(
+            kept.len() == batch.len() && outcome.dropped > 0,
+            "{} rows are kept in wasm and {} natively",
+            batch.len(),
+            kept.len()
+        );
+        for (row, (_, email)) in kept.into_iter().enumerate() {
+            ensure!(*email == Value::from(text(batch, row, "email")?), "another address in wasm");
+        }
+        Ok(())
+    }
+}
+
+/// A cell that is text and there.
+fn text<'a>(batch: &'a RowBatch, row: usize, name: &str) -> Result<&'a str> {
+    let columns = &batch.table.schema.columns;
+    let column = columns.iter().position(|column| column.name == name);
+    let cell = batch.row_at((row * columns.len()) as u32)[column.context("a column is missing")?];
+    Ok(std::str::from_utf8(batch.cell_bytes(cell).context("a cell without a value")?)?)
+}
+
+/// The table as the guest is told of it.
+fn told(version: &TableVersion) -> Table {
+    version.schema.columns.iter().fold(Table::new(version.name.to_string()), |table, column| {
+        table.column_of(Column {
+            name: column.name.clone(),
+            type_name: column.type_name.clone(),
+            kind: Kind::of_type(&column.type_name),
+            nullable: column.nullable,
+            key: column.key,
+        })
+    })
+}

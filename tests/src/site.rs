@@ -133,13 +133,23 @@ impl Site {
     }
 }
 
-/// A guest as `cargo xtask` built it.
-pub fn wasm(guest: &str) -> Vec<u8> {
+fn wasm_file(guest: &str) -> PathBuf {
     let folder = std::env::var_os("WALGATE_GUEST_FILES").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests"),
         PathBuf::from,
     );
-    let path = folder.join(format!("{guest}.wasm"));
+    folder.join(format!("{guest}.wasm"))
+}
+
+/// A guest that needs npm to be built; none where there is no npm.
+pub fn wasm_of_npm(guest: &str) -> Option<Vec<u8>> {
+    let npm = std::process::Command::new("npm").arg("--version").output().is_ok();
+    (npm || wasm_file(guest).is_file()).then(|| wasm(guest))
+}
+
+/// A guest as `cargo xtask` built it.
+pub fn wasm(guest: &str) -> Vec<u8> {
+    let path = wasm_file(guest);
     fs::read(&path)
         .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask guests` builds it", path.display()))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use walgate_servers::wasm_toolchain;
 
 use crate::cargo;
@@ -41,8 +41,40 @@ pub fn build() -> Result<PathBuf> {
                 .with_context(|| format!("copy {}", wasm.display()))?;
         }
     }
+    assemblyscript(&target)?;
     say(&format!("guests are in {}", target.display()));
     Ok(target)
+}
+
+/// The guest in another language, where npm is.
+fn assemblyscript(target: &Path) -> Result<()> {
+    let place = Path::new(cargo::ROOT).join("guests/assemblyscript");
+    if Command::new("npm").arg("--version").output().is_err() {
+        say("note: without npm the guest in AssemblyScript is not built, and its test says so");
+        return Ok(());
+    }
+    if !place.join("node_modules").is_dir() {
+        npm(&place, &["ci", "--no-audit", "--no-fund", "--loglevel=error"])?;
+    }
+    npm(&place, &["test", "--silent"])?;
+    let built = place.join("build/region.wasm");
+    fs::copy(&built, target.join("region.wasm"))
+        .with_context(|| format!("copy {}", built.display()))?;
+    Ok(())
+}
+
+fn npm(place: &Path, args: &[&str]) -> Result<()> {
+    let mut npm = Command::new("npm");
+    let output = npm.args(args).current_dir(place).output().context("run npm")?;
+    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (words(&output.stdout), words(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "npm {} failed in {}:\n{out}{err}",
+        args.join(" "),
+        place.display()
+    );
+    Ok(())
 }
 
 fn say(line: &str) {

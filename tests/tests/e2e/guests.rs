@@ -231,6 +231,26 @@ on_newest_postgres! {
         shows(&site, &replica, "admitted", "users").await;
     }
 
+    /// `guests/assemblyscript`: a plain module that no Rust had a hand in.
+    async fn a_guest_in_another_language(server) {
+        let Some(region) = walgate_tests::site::wasm_of_npm("region") else {
+            return println!("skipped: without npm it is not built");
+        };
+        let site = Site::new(&server).await;
+        site.sql("create table people (id int primary key, email text not null, country text, secret text, about text);
+            create view admitted as select id, left(email, 1) || '***' || substr(email, position('@' in email)) email, country, about,
+              octet_length(email) length from people where country = 'FR'").await;
+        site.drop_file(&region, "people.wasm");
+        let gateway = site.gateway(&["people"]).keys("people", "guest_params = { region = 'FR' }").start().await;
+        let replica = site.sqlite(&["people"]);
+        site.sql("insert into people select i, 'p' || i || '@example.org', (array['DE','FR'])[1 + i % 2], 's' from generate_series(1, 5000) i").await;
+        site.sql("update people set country = 'FR' where id % 7 = 0; update people set country = null where id % 5 = 0; delete from people where id % 11 = 0").await;
+        shows(&site, &replica, "admitted", "people").await;
+        let late = site.sqlite(&["people"]);
+        shows(&site, &late, "admitted", "people").await;
+        drop(gateway);
+    }
+
     async fn columns_are_added_and_replaced(server) {
         let site = Site::new(&server).await;
         site.sql("create table orders (id bigint primary key, number text not null, quantity int not null, unit_price numeric(10,2) not null, placed_at timestamptz not null);

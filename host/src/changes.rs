@@ -178,7 +178,10 @@ impl Session {
             self.gateway.status.lag().read(batch.txn(first).at_micros, now_micros());
         }
         let relid = batch.table.relid;
-        let Some(mut outlet) = self.outlets.remove(&relid) else {
+        // A snapshot may have stopped the table.
+        let stopped = self.gateway.is_quarantined(&batch.table.token);
+        let outlet = self.outlets.remove(&relid).filter(|_| !stopped);
+        let Some(mut outlet) = outlet else {
             self.stream.recycle(batch);
             return Ok(());
         };

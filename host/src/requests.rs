@@ -26,7 +26,7 @@ use crate::{
     gateway::Gateway,
     policy::SessionError,
     publish::{Headers, Outgoing, publish_acknowledged},
-    snapshots,
+    schemas, snapshots,
 };
 
 /// A request that is not extended for this long is delivered again: the gateway that had it is gone.
@@ -217,6 +217,12 @@ impl Job {
             snapshots::take(&self.gateway, &self.table, &snapshot_id, self.active.clone()).await;
         let Err(error) = result else { return };
         tracing::error!(table = %token, snapshot_id, %error, "snapshot failed");
+        if matches!(error, SessionError::Guest(_) | SessionError::Outlet(_)) {
+            let stopped = schemas::stop(&self.gateway, &self.table, &error.to_string()).await;
+            if let Err(error) = stopped {
+                tracing::warn!(table = %token, %error, "consumers could not be told that the table is suspended");
+            }
+        }
         let retry_after = matches!(crate::policy::action(&error), crate::policy::Action::Retry)
             .then_some(RETRY_AFTER_SECONDS);
         refuse(

@@ -88,13 +88,18 @@ pub async fn publish_or_suspend(
 ) -> Result<(), SessionError> {
     match publish(gateway, catalog, table).await {
         Err(error) if action(&error) == Action::Quarantine => {
-            tracing::error!(table = %table.token, %error, "table suspended; the other tables go on");
-            gateway.quarantine(&table.token);
-            gateway.status.table(&table.token).stops(&error.to_string());
-            Ok(suspend(&gateway.schemas, table, &error.to_string()).await?)
+            Ok(stop(gateway, table, &error.to_string()).await?)
         }
         published => published.map(|_| ()),
     }
+}
+
+/// The table does not flow from here on; the others go on.
+pub async fn stop(gateway: &Gateway, table: &Table, reason: &str) -> Result<(), KvError> {
+    tracing::error!(table = %table.token, reason, "table suspended; the other tables go on");
+    gateway.quarantine(&table.token);
+    gateway.status.table(&table.token).stops(reason);
+    suspend(&gateway.schemas, table, reason).await
 }
 
 /// Tells consumers that copies whose watermark is below `lsn` have to be loaded again.
@@ -106,7 +111,7 @@ pub async fn reseed(store: &Schemas, token: &Token, lsn: Lsn, reason: &str) -> R
 }
 
 /// Tells consumers that the table does not flow for now. Of one that never did nothing else is told.
-pub async fn suspend(store: &Schemas, table: &Table, reason: &str) -> Result<(), KvError> {
+async fn suspend(store: &Schemas, table: &Table, reason: &str) -> Result<(), KvError> {
     let reason = format!(
         "{reason}. Once this is mended (by a new guest in its folder, or a restart of the gateway) the table \
          flows again and copies are loaded again"

@@ -139,10 +139,7 @@ impl Session {
 
     /// The table does not flow from here on; the others go on.
     async fn stop(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {
-        tracing::error!(table = %table.token, reason, "table suspended; the other tables go on");
-        schemas::suspend(&self.gateway.schemas, table, reason).await?;
-        self.gateway.quarantine(&table.token);
-        self.gateway.status.table(&table.token).stops(reason);
+        schemas::stop(&self.gateway, table, reason).await?;
         let relations: Vec<u32> = self.relations_of(table).collect();
         for relid in relations {
             self.outlets.remove(&relid);

@@ -166,14 +166,17 @@ on_newest_postgres! {
 
     async fn a_failing_guest_halts_its_table_until_it_is_mended(server) {
         let site = moody(&server).await;
-        for mood in ["error", "panic", "loop", "grow"] {
-            site.drop_guest("moody", "t.wasm");
+        let moody = ["error", "panic", "loop", "grow"].map(|mood| ("moody", mood));
+        let liar = ["rows", "magic", "offset", "verdict"].map(|mood| ("liar", mood));
+        for (guest, mood) in moody.into_iter().chain(liar) {
+            site.drop_guest(guest, "t.wasm");
             let gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_error = 'halt'\non_guest_change = 'reseed'").start().await;
             let replica = site.sqlite(&["t", "plain"]);
-            shows(&site, &replica, "no_drops", "t").await;
+            shows(&site, &replica, if guest == "moody" { "no_drops" } else { "t" }, "t").await;
             site.sql(&format!("insert into t (mood) values (null), ('{mood}'), ('keep')")).await;
             let stopped = state(&site, "t", TableState::Suspended).await;
-            assert!(stopped.reason.unwrap().contains("guest moody fails on change"));
+            let reason = stopped.reason.unwrap();
+            assert!(reason.contains(&format!("guest {guest} fails on change")), "{reason}");
             site.sql("insert into t (mood) values ('keep'); insert into plain (v) values ('flows')").await;
             site.same(&replica, "plain").await;
             // Mended: a guest that takes every row.
@@ -183,6 +186,23 @@ on_newest_postgres! {
             shows(&site, &replica, "t", "t").await;
             gateway.stop();
         }
+    }
+
+    async fn a_row_that_stops_a_snapshot_stops_the_table(server) {
+        let site = moody(&server).await;
+        // Behind the rows that a new guest is tried on.
+        site.sql("insert into t (mood) select 'keep' from generate_series(1, 20000); insert into t (mood) values ('error')").await;
+        site.drop_guest("moody", "t.wasm");
+        let keys = "on_guest_error = 'halt'\non_guest_change = 'reseed'";
+        let _gateway = site.gateway(&["t", "plain"]).keys("t", keys).start().await;
+        let replica = site.sqlite(&["t", "plain"]);
+        let stopped = state(&site, "t", TableState::Suspended).await;
+        assert!(stopped.reason.unwrap().contains("in no mood for this row"));
+        site.sql("insert into plain (v) values ('flows'); insert into t (mood) values ('keep')").await;
+        site.same(&replica, "plain").await;
+        site.sql("delete from t where mood = 'error'").await;
+        site.drop_guest("identity", "t.wasm");
+        shows(&site, &replica, "t", "t").await;
     }
 
     async fn rows_that_a_guest_fails_on_are_set_aside(server) {

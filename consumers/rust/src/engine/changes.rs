@@ -33,8 +33,9 @@ impl Open {
         self.since.is_some()
     }
 
-    pub fn undo(self) -> Vec<TableRecord> {
-        self.undo
+    /// In the order in which to restore them: a table that was altered twice ends as it was at first.
+    pub fn undo(self) -> impl Iterator<Item = TableRecord> {
+        self.undo.into_iter().rev()
     }
 
     /// When it has to be committed at the latest.

@@ -90,7 +90,8 @@ fn run(task: Task) -> Result<ExitCode> {
             let lints = ["--", "-D", "warnings"];
             let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--quiet"];
             cargo::cargo(clippy.into_iter().chain(lints))?;
-            let layering = ["test", "--release", "-p", "walgate-tests", "--test", "layering"];
+            // Of the workspace, with its features: what is built for it is what the tests need.
+            let layering = ["test", "--release", "--workspace", "--test", "layering"];
             cargo::cargo(layering).map(|()| ExitCode::SUCCESS)
         }
         Task::Vectors(rest) => {

@@ -42,7 +42,7 @@ pub struct TableStatus {
     /// Bytes of bodies as sent and after decompression.
     pub bytes: u64,
     pub raw_bytes: u64,
-    /// `users_dict@7`, if the last message had one.
+    /// `users_dict@7`: what the last message that had one named.
     pub dictionary: Option<String>,
 }
 
@@ -107,7 +107,8 @@ impl Board {
         let table = self.table(token);
         table.bytes += bytes as u64;
         table.raw_bytes += raw_bytes as u64;
-        table.dictionary = dictionary;
+        // A body that is too small to gain by one names none.
+        table.dictionary = dictionary.or(table.dictionary.take());
     }
 
     pub fn schema(&mut self, schema: &Schema) {

@@ -2,9 +2,14 @@
 //!
 //! Commands stand at the consumers' side: what they know of NATS they know through `walgate_consumer`.
 
+use std::io;
+
+use anyhow::Context;
+
 pub mod demo;
 pub mod dlq;
 pub mod guest;
+mod live;
 pub mod log;
 pub mod replicate;
 pub mod snapshot;
@@ -28,6 +33,14 @@ pub struct NatsArgs {
 impl NatsArgs {
     pub fn url(&self) -> &str {
         self.url.as_deref().or(self.nats_url.as_deref()).unwrap_or("nats://127.0.0.1:4222")
+    }
+}
+
+/// Whether somebody still reads standard output, after this was written to it.
+fn still_read(written: io::Result<()>) -> anyhow::Result<bool> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.context("writing to standard output").map(|()| true),
     }
 }
 

@@ -93,6 +93,19 @@ pub struct Guests {
     pub log_lines_s: u32,
 }
 
+impl Default for Guests {
+    fn default() -> Self {
+        Guests {
+            dir: "guests".into(),
+            memory_bytes: 64 << 20,
+            batch: Duration::from_millis(250),
+            module_bytes: 16 << 20,
+            output_bytes: 32 << 20,
+            log_lines_s: 50,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Connections that copy one table.

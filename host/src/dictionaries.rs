@@ -2,7 +2,7 @@
 //!
 //! When a file is looked at is `watch`'s business; compression itself is not known here.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use walgate_wire::{Dictionary, MAX_DICTIONARY_BYTES, Token};
 
@@ -46,7 +46,7 @@ impl Shelf for DictionaryShelf {
         format!("{token}{SUFFIX}").into()
     }
 
-    async fn offer(&mut self, token: &Token, _: &Path, bytes: Vec<u8>) -> Result<(), Refused> {
+    async fn offer(&mut self, token: &Token, bytes: Vec<u8>) -> Result<(), Refused> {
         let dictionary = tokio::task::spawn_blocking(|| Dictionary::new(bytes)).await;
         let dictionary =
             dictionary.map_err(|e| Refused::NotNow(e.to_string()))?.map_err(Refused::invalid)?;

@@ -4,11 +4,7 @@
 //! transactions. A table whose guest is missing or bad does not flow; it never flows unfiltered instead. When a
 //! file is looked at is `watch`'s business.
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use walgate_wire::{Lsn, Token};
 
@@ -65,7 +61,7 @@ impl Shelf for GuestShelf {
         self.gateway.table_by_token(token).map(|table| table.guest.file.clone()).unwrap_or_default()
     }
 
-    async fn offer(&mut self, token: &Token, _: &Path, bytes: Vec<u8>) -> Result<(), Refused> {
+    async fn offer(&mut self, token: &Token, bytes: Vec<u8>) -> Result<(), Refused> {
         let Some(table) = self.gateway.table_by_token(token).cloned() else { return Ok(()) };
         self.guarded.insert(token.clone());
         let engine = self.engine.clone();

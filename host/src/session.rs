@@ -3,7 +3,7 @@
 //! The slot is held before the stream's tail is read, so that nobody else can add to it meanwhile; a gateway
 //! that was paused and still writes is refused by the stream. What flows afterwards is `changes`' business.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::MissedTickBehavior};
 use walgate_wire::{
@@ -90,13 +90,12 @@ pub async fn open(
         }
     };
     tracing::debug!(%resume, %confirmed, last_sequence = tail.last_sequence, "resuming");
-    let renderer = Renderer::new(catalog::open(config).await?);
-    let lookup = Lookup::new(catalog::open(config).await?);
+    let asked = Arc::new(catalog::open(config).await?);
+    let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked));
     let stream = ChangeStream::new(reader, resume, Gathering::default());
     let feedback = FeedbackLoop { feedback, durable: chain.durable(), confirmed };
     // A heartbeat that was stored and not confirmed before the process died is not repeated.
     let stated = tail.progress.map_or(confirmed, |(_, progress)| progress.end_lsn.max(confirmed));
-    let asking = (renderer, lookup);
     let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
     Ok(Connection { epoch, session, feedback })
 }

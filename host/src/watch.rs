@@ -36,7 +36,6 @@ pub trait Shelf: Send {
     fn offer(
         &mut self,
         token: &Token,
-        path: &Path,
         bytes: Vec<u8>,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
 
@@ -164,7 +163,7 @@ impl<S: Shelf> Folder<S> {
         if matches!(self.seen.get(token), Some(Seen::Live(h) | Seen::Refused(h)) if *h == hash) {
             return;
         }
-        match self.shelf.offer(token, &path, bytes).await {
+        match self.shelf.offer(token, bytes).await {
             Ok(()) => {
                 self.seen.insert(token.clone(), Seen::Live(hash));
             }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use walgate_consumer::{change_json, connect};
 use walgate_wire::{Caps, DeadLetter, TableName, decode_changes, from_msgpack, subjects};
 
-use super::NatsArgs;
+use super::{NatsArgs, still_read};
 
 /// Print rows that guests failed on, where tables set them aside (on_guest_error = "dead-letter").
 ///
@@ -71,9 +71,8 @@ async fn read(args: &Args) -> Result<ExitCode> {
         let message = message.context("reading the stream")?;
         let place = message.info().map_or(0, |info| info.stream_sequence);
         let line = line(&message.payload).with_context(|| format!("dead letter {place}"))?;
-        match writeln!(io::stdout().lock(), "{line}") {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            printed => printed.context("writing to standard output")?,
+        if !still_read(writeln!(io::stdout().lock(), "{line}"))? {
+            break;
         }
         left = left.saturating_sub(1);
     }

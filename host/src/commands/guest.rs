@@ -9,7 +9,6 @@ mod cells;
 mod check;
 mod golden;
 mod list;
-mod live;
 mod new;
 mod printed;
 mod record;
@@ -121,7 +120,7 @@ struct Loaded {
 
 impl Loaded {
     fn limits(&self) -> Limits {
-        self.config.as_ref().map_or_else(Limits::default, |config| Limits::of(&config.guests))
+        Limits::of(&self.config.as_ref().map(|config| config.guests.clone()).unwrap_or_default())
     }
 
     fn table(&self, name: &TableName) -> Option<&config::Table> {

@@ -5,12 +5,12 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures::StreamExt;
 use walgate_consumer::{Changes, TailFrom, change_json, connect};
 use walgate_wire::{Caps, TableName, Token};
 
-use super::{NatsArgs, StreamArgs};
+use super::{NatsArgs, StreamArgs, still_read};
 
 /// Print changes as JSON lines, until ctrl-c or until nobody reads them any more.
 ///
@@ -45,11 +45,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             message = changes.next() => message,
         };
         let Some(message) = message else { return Ok(ExitCode::SUCCESS) };
-        match print(&message?) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                return Ok(ExitCode::SUCCESS);
-            }
-            printed => printed.context("writing to standard output")?,
+        if !still_read(print(&message?))? {
+            return Ok(ExitCode::SUCCESS);
         }
     }
 }

@@ -161,14 +161,10 @@ impl Default for RawCompression {
 
 impl Default for RawGuests {
     fn default() -> Self {
-        RawGuests {
-            dir: "guests".into(),
-            memory_mib: 64,
-            batch_ms: 250,
-            module_bytes: 16 << 20,
-            output_bytes: 32 << 20,
-            log_lines_s: 50,
-        }
+        let Guests { dir, memory_bytes, batch, module_bytes, output_bytes, log_lines_s } =
+            Guests::default();
+        let (memory_mib, batch_ms) = (memory_bytes >> 20, batch.as_millis() as u64);
+        RawGuests { dir, memory_mib, batch_ms, module_bytes, output_bytes, log_lines_s }
     }
 }
 

@@ -62,27 +62,9 @@ impl Layout {
         Layout { columns: plan.reads.iter().map(|read| column(read.index)).collect() }
     }
 
-    /// Whether batches have to go through [`Layout::collect`] before they are laid out.
-    pub fn renders(&self) -> bool {
+    /// Whether the server may have to print what the guest reads.
+    fn renders(&self) -> bool {
         self.columns.iter().any(|column| column.renders)
-    }
-
-    /// Notes in `rendered` what the server has to print before the guest can read the batch.
-    pub fn collect(&self, batch: &RowBatch, rendered: &mut Rendered) -> Result<(), RowError> {
-        let width = batch.table.columns.len();
-        let mut scratch = vec![];
-        for column in self.columns.iter().filter(|column| column.renders) {
-            let packer = Packer::new(&batch.table.columns[column.index].ty);
-            for &cell in batch.cells.iter().skip(column.index).step_by(width) {
-                let (Cell::Binary { .. }, Some(bytes)) = (cell, batch.cell_bytes(cell)) else {
-                    continue;
-                };
-                scratch.clear();
-                let packed = packer.pack(bytes, &mut scratch, rendered);
-                packed.map_err(|source| error(&batch.table, column.index, None, source))?;
-            }
-        }
-        Ok(())
     }
 
     /// Lays out some images of a batch.

@@ -11,6 +11,7 @@ use crate::{
         plan::Answer,
         test_support::{change, copied, plan, reads, table, texts},
     },
+    pack::TablePacker,
     source::catalog::{self, Type},
 };
 
@@ -148,7 +149,7 @@ fn printed_values_are_shown_once_they_are_known() {
     let layout = Layout::new(&plan);
     assert!(layout.renders());
     let mut rendered = Rendered::default();
-    layout.collect(&batch, &mut rendered).unwrap();
+    TablePacker::new(&table).collect(&batch, &mut rendered).unwrap();
     assert!(!rendered.is_complete());
     rendered.insert(3904, b"xx", "[1,9)".into());
     let mut shown = vec![];

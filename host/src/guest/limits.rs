@@ -33,18 +33,6 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            memory_bytes: 64 << 20,
-            batch: Duration::from_millis(250),
-            module_bytes: 16 << 20,
-            output_bytes: 32 << 20,
-            log_lines_per_s: 50,
-        }
-    }
-}
-
 /// Entries of all tables of an instance; toolchains of other languages need some ten thousand.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 

@@ -18,11 +18,7 @@ use super::{
     layout::{Buffer, Layout},
     plan::{Answer, Plan},
 };
-use crate::{
-    batch::RowBatch,
-    pack::{Rendered, RowError},
-    source::catalog::TableVersion,
-};
+use crate::source::catalog::TableVersion;
 
 /// Instances that wait; more are only needed while more tasks than these work on one table.
 const IDLE_MAX: usize = 8;
@@ -97,16 +93,6 @@ impl Bound {
     /// Columns of the input whose unchanged cells have to be looked up before [`Bound::run`].
     pub fn needs_values(&self) -> Vec<usize> {
         self.plan.needs_values()
-    }
-
-    /// Whether batches have to go through [`Bound::collect`] before [`Bound::run`].
-    pub fn renders(&self) -> bool {
-        self.layout.renders()
-    }
-
-    /// Notes in `rendered` what the server has to print before the guest can read the batch.
-    pub fn collect(&self, batch: &RowBatch, rendered: &mut Rendered) -> Result<(), RowError> {
-        self.layout.collect(batch, rendered)
     }
 
     pub(super) fn limits(&self) -> &Limits {

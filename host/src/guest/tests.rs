@@ -27,7 +27,7 @@ fn limits() -> Limits {
         memory_bytes: 4 << 20,
         batch: Duration::from_millis(50),
         output_bytes: 1 << 20,
-        ..Limits::default()
+        ..Limits::of(&crate::config::Guests::default())
     }
 }
 

@@ -14,14 +14,14 @@ use super::{
     SourceError,
     catalog::{Binary, TableVersion},
     client::quote_identifier,
-    render::BinaryArray,
+    render::{BinaryArray, array_type},
     snapshot::quoted_table,
 };
 use crate::batch::{Cell, RowBatch};
 
-/// Asks on its own connection.
+/// Asks on a connection that nobody else uses meanwhile.
 pub struct Lookup {
-    client: Client,
+    client: Arc<Client>,
     array_types: HashMap<u32, u32>,
 }
 
@@ -32,7 +32,7 @@ struct Unknown {
 }
 
 impl Lookup {
-    pub fn new(client: Client) -> Self {
+    pub fn new(client: Arc<Client>) -> Self {
         Lookup { client, array_types: HashMap::new() }
     }
 
@@ -51,7 +51,7 @@ impl Lookup {
         }
         let mut arrays = Vec::with_capacity(key.len());
         for &index in &key {
-            arrays.push(self.array_type(table.columns[index].oid).await?);
+            arrays.push(self.array_of(table.columns[index].oid).await?);
         }
         let failed = SourceError::query("look up values that an update left alone");
         let types: Vec<Type> = arrays
@@ -88,17 +88,13 @@ impl Lookup {
         Ok(())
     }
 
-    async fn array_type(&mut self, oid: u32) -> Result<u32, SourceError> {
+    async fn array_of(&mut self, oid: u32) -> Result<u32, SourceError> {
         if let Some(&array) = self.array_types.get(&oid) {
             return Ok(array);
         }
-        let query = "SELECT typarray FROM pg_catalog.pg_type WHERE oid = $1";
-        let row = self
-            .client
-            .query_one(query, &[&oid])
-            .await
-            .map_err(SourceError::query("read the type of a key column"))?;
-        let array: u32 = row.get(0);
+        let gone =
+            || SourceError::Protocol(format!("a key column's type, oid {oid}, has no arrays"));
+        let array = array_type(&self.client, oid).await?.ok_or_else(gone)?;
         self.array_types.insert(oid, array);
         Ok(array)
     }

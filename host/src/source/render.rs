@@ -3,7 +3,7 @@
 //! One round trip a type and batch. Needs a connection of its own with the session settings of every other one
 //! (ISO dates, UTC), so that a range prints like its bounds would. What the texts are for is not known here.
 
-use std::{collections::HashMap, error::Error};
+use std::{collections::HashMap, error::Error, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
 use postgres_types::{IsNull, Kind, ToSql, Type, to_sql_checked};
@@ -19,15 +19,15 @@ const PRINT_MONEY_SQL: &str =
     "SELECT pg_catalog.format('%s', pg_catalog.unnest($1)::pg_catalog.numeric)";
 const MONEY: u32 = 790;
 
-/// Asks on its own connection.
+/// Asks on a connection that nobody else uses meanwhile.
 pub struct Renderer {
-    client: Client,
+    client: Arc<Client>,
     statements: HashMap<u32, Statement>,
 }
 
 impl Renderer {
-    pub fn new(client: Client) -> Self {
-        Renderer { client, statements: HashMap::new() }
+    pub fn new(client: impl Into<Arc<Client>>) -> Self {
+        Renderer { client: client.into(), statements: HashMap::new() }
     }
 
     /// Makes everything known that `rendered` misses. `table` is whose values they are, for errors.
@@ -81,20 +81,13 @@ impl Renderer {
     }
 
     async fn prepare(&self, table: &str, oid: u32) -> Result<Statement, SourceError> {
-        let query = "SELECT typarray FROM pg_catalog.pg_type WHERE oid = $1";
-        let row = self
-            .client
-            .query_opt(query, &[&oid])
-            .await
-            .map_err(SourceError::query("read types"))?;
-        let array: u32 = row.map_or(0, |row| row.get(0));
-        if array == 0 {
+        let Some(array) = array_type(&self.client, oid).await? else {
             let what = format!(
                 "the type with oid {oid} does not exist any more or has no array type, so that its values \
                  cannot be read: take a new snapshot of the table, or leave the column out of the publication"
             );
             return Err(SourceError::Table { table: table.to_owned(), what });
-        }
+        };
         let array = Type::new(String::new(), array, Kind::Simple, String::new());
         let sql = if oid == MONEY { PRINT_MONEY_SQL } else { PRINT_SQL };
         self.client
@@ -102,6 +95,13 @@ impl Renderer {
             .await
             .map_err(|source| cannot_print(table, oid, source))
     }
+}
+
+/// The type of arrays of a type; none if it does not exist (any more) or has no arrays.
+pub(super) async fn array_type(client: &Client, oid: u32) -> Result<Option<u32>, SourceError> {
+    let query = "SELECT typarray FROM pg_catalog.pg_type WHERE oid = $1";
+    let row = client.query_opt(query, &[&oid]).await.map_err(SourceError::query("read types"))?;
+    Ok(row.map(|row| row.get(0)).filter(|&array| array != 0))
 }
 
 fn cannot_print(table: &str, oid: u32, source: tokio_postgres::Error) -> SourceError {

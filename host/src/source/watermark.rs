@@ -102,7 +102,8 @@ impl ExportedSnapshot {
     }
 }
 
-async fn insert_lsn(client: &Client) -> Result<Lsn, SourceError> {
+/// End of the WAL that is being written.
+pub(super) async fn insert_lsn(client: &Client) -> Result<Lsn, SourceError> {
     let row = client
         .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
         .await
@@ -111,7 +112,7 @@ async fn insert_lsn(client: &Client) -> Result<Lsn, SourceError> {
 }
 
 /// The id of a transaction that is rolled back: a commit could itself have to wait.
-async fn current_xid(client: &Client) -> Result<u64, SourceError> {
+pub(super) async fn current_xid(client: &Client) -> Result<u64, SourceError> {
     let failed = SourceError::query("take a transaction id");
     client.batch_execute("BEGIN READ WRITE").await.map_err(&failed)?;
     let row = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.map_err(&failed)?;

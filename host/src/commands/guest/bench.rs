@@ -11,9 +11,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{HumanBytes, HumanCount};
 use walgate_wire::{ChunkWriter, Guest, TableName};
 
-use super::{Database, Settings, live::LiveTable, recorded::Recorded, refused};
+use super::{Database, Settings, recorded::Recorded, refused};
 use crate::{
     batch::RowBatch,
+    commands::live::LiveTable,
     config::{Compression, UseDictionary},
     guest::{Bound, OnGuestError},
     pack::{Rendered, TablePacker},

@@ -5,8 +5,11 @@ use std::{borrow::Cow, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use walgate_wire::{Column, TableName};
 
-use super::{Database, Settings, live, read, refused};
-use crate::guest::{self, Answer, Bound, Output};
+use super::{Database, Settings, read, refused};
+use crate::{
+    commands::live,
+    guest::{self, Answer, Bound, Output},
+};
 
 /// Say what a .wasm is, whether this gateway takes it, and what it plans for a table.
 ///

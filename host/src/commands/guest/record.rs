@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use walgate_wire::TableName;
 
-use super::{Database, Settings, live::LiveTable, printed::Printer, recorded::Head};
-use crate::commands::demo::write_whole;
+use super::{Database, Settings, printed::Printer, recorded::Head};
+use crate::commands::{demo::write_whole, live::LiveTable, still_read};
 
 /// Write rows of a table to a file, for `walgate guest test` and `bench` and for tests of the guest's crate.
 ///
@@ -71,8 +71,5 @@ fn line(out: &mut Vec<u8>, value: &impl serde::Serialize) -> Result<()> {
 
 fn write(bytes: &[u8]) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing to standard output"),
-    }
+    still_read(out.write_all(bytes).and_then(|()| out.flush())).map(|_| ())
 }

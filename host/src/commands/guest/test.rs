@@ -20,6 +20,7 @@ use super::{
 use crate::{
     batch::{Cell, Change, Op, RowBatch},
     commands::demo::write_whole,
+    commands::still_read,
     guest::{Bound, OnGuestError},
     pack::Rendered,
 };
@@ -99,10 +100,7 @@ fn print(seen: &[Json]) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed =
         seen.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
-    match printed {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.context("writing to standard output"),
-    }
+    still_read(printed).map(|_| ())
 }
 
 struct Counts {

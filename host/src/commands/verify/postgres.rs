@@ -2,8 +2,6 @@
 //!
 //! The source's values are compared in the form in which the replica keeps them, see [`Form`].
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use walgate_consumer::{Kind, sqlite_value, value_json};
 use walgate_wire::{Caps, Column, Lsn, Reader, Schema, TableName, Value, pack};
@@ -15,18 +13,12 @@ use super::{
 };
 use crate::{
     batch::{Cell, RowBatch},
+    commands::live::{Exporter, LiveTable},
     config::Postgres,
     outlet::Outlet,
     pack::{Packer, Rendered},
-    source::{
-        catalog::{self, Catalog, TableVersion, TypeCache},
-        render::Renderer,
-        snapshot::{self, Piece, SnapshotReader},
-    },
+    source::catalog::{self, Catalog, TableVersion, TypeCache},
 };
-
-/// Rows that are read at a time.
-const BATCH_BYTES: usize = 256 << 10;
 
 /// What a column's values are compared as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,17 +32,11 @@ pub enum Form {
 }
 
 pub struct PostgresSide {
-    table: Arc<TableVersion>,
+    table: LiveTable,
     /// What a row goes through before it is compared.
     outlet: Outlet,
     /// In the order of the replica's.
     columns: Vec<ComparedColumn>,
-    pieces: Vec<Piece>,
-    filter: Option<String>,
-    reader: SnapshotReader,
-    renderer: Renderer,
-    /// Keeps the snapshot exported.
-    _exporter: Catalog,
 }
 
 impl PostgresSide {
@@ -62,32 +48,18 @@ impl PostgresSide {
         forms: &[Form],
         guest: Option<&TableGate>,
     ) -> Result<PostgresSide> {
-        let exporter = Catalog::connect(postgres).await?;
-        let client = exporter.client();
-        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let snapshot: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
+        let exporter = Exporter::begin(postgres).await?;
         let replicas = schema.columns.iter().map(|column| column.name.as_str()).collect();
         let wanted = guest.is_none().then_some(replicas);
-        let (table, filter) = describe(&exporter, &postgres.publication, schema, wanted).await?;
+        let (table, filter) =
+            describe(&exporter.catalog, &postgres.publication, schema, wanted).await?;
         let outlet = match guest {
             Some(TableGate { table: config, gate }) => Outlet::open(gate, config, table.clone())?,
             None => Outlet::unguarded(table.clone()),
         };
-        let relations = snapshot::relations(client, &table).await?;
-        let reader =
-            SnapshotReader::open(catalog::open(postgres).await?, &snapshot, &table).await?;
-        let reader = reader.context("the table is being altered at this moment; compare again")?;
-        let renderer = Renderer::new(catalog::open(postgres).await?);
-        Ok(PostgresSide {
-            columns: compared_columns(outlet.output(), schema, forms)?,
-            outlet,
-            pieces: snapshot::plan(&relations, 1),
-            table: Arc::new(table),
-            filter,
-            reader,
-            renderer,
-            _exporter: exporter,
-        })
+        let columns = compared_columns(outlet.output(), schema, forms)?;
+        let table = exporter.open(postgres, table, filter).await?;
+        Ok(PostgresSide { table, outlet, columns })
     }
 
     /// In which form a source has to bring the values of each column, if this is the replica.
@@ -100,24 +72,12 @@ impl PostgresSide {
     }
 
     pub async fn scan<L: Look>(&mut self, mut look: L) -> Result<L> {
-        let mut batch = RowBatch::new(Arc::clone(&self.table));
-        let mut rendered = Rendered::default();
-        for piece in &self.pieces {
-            let mut rows = self.reader.copy(&self.table, piece, self.filter.as_deref()).await?;
-            let mut more = true;
-            while more {
-                batch.clear(Arc::clone(&self.table));
-                more = rows.fill(&mut batch, BATCH_BYTES).await?;
-                rendered.clear();
-                if self.outlet.renders() {
-                    self.outlet.collect(&batch, &mut rendered)?;
-                    self.renderer.render(&self.table.name.to_string(), &mut rendered).await?;
-                }
-                let outlet = &self.outlet;
-                batch = tokio::task::block_in_place(|| outlet.pass(batch, &mut rendered))?.batch;
-                look_at(&batch, &self.columns, &mut rendered, &mut look)?;
-            }
-        }
+        let PostgresSide { table, outlet, columns } = self;
+        let shown = table.each(usize::MAX, |batch, mut rendered| {
+            let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut rendered))?;
+            look_at(&passed.batch, columns, &mut rendered, &mut look)
+        });
+        shown.await?;
         Ok(look)
     }
 }

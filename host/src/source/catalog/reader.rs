@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{
     config::Postgres,
-    source::{SourceError, decode::Relation},
+    source::{
+        SourceError,
+        decode::Relation,
+        watermark::{current_xid, insert_lsn},
+    },
 };
 
 /// Types are cached for its life.
@@ -96,22 +100,8 @@ impl Catalog {
     /// A position above every watermark that was taken before.
     pub async fn later_lsn(&self) -> Result<Lsn, SourceError> {
         // Rolling back a transaction that has an id writes a record.
-        let moved = "BEGIN READ WRITE; SELECT pg_current_xact_id(); ROLLBACK";
-        let failed = SourceError::query("move the WAL position");
-        self.client.batch_execute(moved).await.map_err(failed)?;
-        self.insert_lsn().await
-    }
-
-    /// End of the WAL that is being written.
-    async fn insert_lsn(&self) -> Result<Lsn, SourceError> {
-        let row = self
-            .client
-            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
-            .await
-            .map_err(SourceError::query("read the WAL position"))?;
-        row.get::<_, &str>(0)
-            .parse()
-            .map_err(|e| SourceError::Protocol(format!("WAL position: {e}")))
+        current_xid(&self.client).await?;
+        insert_lsn(&self.client).await
     }
 }
 

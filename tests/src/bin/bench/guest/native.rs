@@ -21,7 +21,7 @@ use walgate_guest::{
 };
 use walgate_host::{
     batch::RowBatch,
-    config::{OnGuestError, Postgres},
+    config::{Guests, OnGuestError, Postgres},
     guest::{Bound, Engine, Limits, Outcome},
     pack::Rendered,
     source::{
@@ -49,7 +49,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     let site = ground.site().await;
     create(&site.database, ROWS).await;
     let batch = some_rows(&site).await?;
-    let engine = Engine::new(Limits::default(), None)?;
+    let engine = Engine::new(Limits::of(&Guests::default()), None)?;
     let bound = engine.load(&wasm(GUEST))?.bind(Arc::clone(&batch.table), &BTreeMap::new())?;
     let mut native = Native::of(&batch)?;
     native.agrees(&run(&bound, &batch)?.1)?;

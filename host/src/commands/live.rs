@@ -1,6 +1,7 @@
-//! Rows of a table as the gateway would show them to its guest: by COPY, with what only the server can print.
+//! Rows of a table as the gateway reads them for a snapshot: by COPY, with what only the server can print.
 //!
-//! All of them are of one exported snapshot. What is done with them is the caller's business.
+//! However often they are read, all of them are of one exported snapshot. What is done with them is the caller's
+//! business.
 
 use std::sync::Arc;
 
@@ -41,25 +42,49 @@ pub async fn version(
     Ok(Arc::new(catalog.current(name, token, Lsn(0)).await?.0))
 }
 
-impl LiveTable {
-    pub async fn open(postgres: &Postgres, name: &TableName, token: Token) -> Result<LiveTable> {
-        let mut exporter = Catalog::connect(postgres).await?;
-        let client = exporter.client();
+/// A connection with an exported snapshot.
+pub struct Exporter {
+    pub catalog: Catalog,
+    snapshot: String,
+}
+
+impl Exporter {
+    pub async fn begin(postgres: &Postgres) -> Result<Exporter> {
+        let catalog = Catalog::connect(postgres).await?;
+        let client = catalog.client();
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let snapshot: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
-        let (version, info) = exporter.current(name, token, Lsn(0)).await?;
+        let snapshot = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
+        Ok(Exporter { catalog, snapshot })
+    }
+
+    /// The rows of a table that this connection has looked at. `filter`: the publication's, as SQL.
+    pub async fn open(
+        self,
+        postgres: &Postgres,
+        version: TableVersion,
+        filter: Option<String>,
+    ) -> Result<LiveTable> {
+        let Exporter { catalog: exporter, snapshot } = self;
         let relations = snapshot::relations(exporter.client(), &version).await?;
         let reader =
             SnapshotReader::open(catalog::open(postgres).await?, &snapshot, &version).await?;
         let reader = reader.context("the table is being altered at this moment; try again")?;
         Ok(LiveTable {
             version: Arc::new(version),
-            filter: info.row_filter,
+            filter,
             pieces: snapshot::plan(&relations, 1),
             reader,
             renderer: Renderer::new(catalog::open(postgres).await?),
             _exporter: exporter,
         })
+    }
+}
+
+impl LiveTable {
+    pub async fn open(postgres: &Postgres, name: &TableName, token: Token) -> Result<LiveTable> {
+        let mut exporter = Exporter::begin(postgres).await?;
+        let (version, info) = exporter.catalog.current(name, token, Lsn(0)).await?;
+        exporter.open(postgres, version, info.row_filter).await
     }
 
     /// Shows the table's first rows, at most so many, batch by batch.

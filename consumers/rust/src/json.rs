@@ -103,35 +103,15 @@ pub fn change_json(schema: &Schema, change: &Change<'_>) -> Json {
 
 #[cfg(test)]
 mod tests {
-    use walgate_wire::{Identity, Lsn, Position, TableName, TableState};
+    use walgate_wire::{Lsn, Position};
 
     use super::*;
+    use crate::test_support::schema;
 
     #[test]
     fn members_stand_in_the_order_of_columns() {
-        let column = |(attnum, name): (i16, &str)| Column {
-            name: name.into(),
-            type_name: "text".into(),
-            oid: 25,
-            base_oid: None,
-            attnum,
-            nullable: true,
-            key: false,
-        };
-        let name = TableName::new("public", "t");
-        let schema = Schema {
-            table: name.to_string(),
-            token: name.token(),
-            revision: 1,
-            state: TableState::Live,
-            columns: (1..).zip(["z", "b", "y", "a"]).map(column).collect(),
-            key: vec![],
-            identity: Identity::Full,
-            old: vec![2, 0],
-            guest: None,
-            lsn: Lsn(0),
-            reason: None,
-        };
+        let columns = ["z", "b", "y", "a"].map(|name| (name, 25));
+        let schema = Schema { old: vec![2, 0], ..schema(&columns) };
         let fields = vec![(Value::Str("late"), Value::Nil), (Value::Str("early"), Value::Int(1))];
         let row = vec![Value::Str("1"), Value::Nil, Value::Map(fields), Value::Nil];
         let old = Some(vec![Value::Str("3"), Value::Str("2")]);

@@ -38,6 +38,8 @@ mod snapshot;
 mod sqlite;
 mod state;
 mod status;
+#[cfg(test)]
+mod test_support;
 mod text;
 
 pub use consumer::{Consumer, ConsumerBuilder, Options, connect, shown, with_credentials};

@@ -119,35 +119,12 @@ impl<'a, T: FromValue<'a>> FromValue<'a> for Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use walgate_wire::{Identity, Lsn, TableName, TableState};
-
     use super::*;
+    use crate::test_support::schema;
 
     #[test]
     fn rows_are_read_by_name_and_type() {
-        let column = |name: &str, oid| Column {
-            name: name.into(),
-            type_name: format!("oid {oid}"),
-            oid,
-            base_oid: None,
-            attnum: 1,
-            nullable: true,
-            key: false,
-        };
-        let name = TableName::new("public", "t");
-        let schema = Schema {
-            table: name.to_string(),
-            token: name.token(),
-            revision: 1,
-            state: TableState::Live,
-            columns: vec![column("id", 20), column("email", 25), column("born", 1082)],
-            key: vec![],
-            identity: Identity::Full,
-            old: vec![],
-            guest: None,
-            lsn: Lsn(0),
-            reason: None,
-        };
+        let schema = schema(&[("id", 20), ("email", 25), ("born", 1082)]);
         let values = [Value::Int(7), Value::Nil, Value::Int(0)];
         let row = Row::new(&schema, &values);
         assert_eq!(row.get::<i64>("id"), Ok(7));

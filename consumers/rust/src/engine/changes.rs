@@ -196,3 +196,25 @@ pub(super) fn reseed_reason(schema: &Schema) -> String {
 fn missing(delivery: &Delivery, header: &str) -> Error {
     unreadable(delivery)(Unreadable::Other(format!("it has no header {header}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use walgate_wire::{Epoch, Lsn, Position};
+
+    use super::*;
+    use crate::test_support::schema;
+
+    #[test]
+    fn what_was_altered_twice_is_restored_to_its_first_shape() {
+        let altered = |revision| {
+            let schema = Schema { revision, ..schema(&[("id", 20)]) };
+            let (epoch, position) = (Epoch(1), Position::default());
+            let token = schema.token.clone();
+            let (seeded, seq, window, reload) = (Lsn(0), 0, None, None);
+            TableRecord { token, schema, epoch, seeded, seq, position, window, reload }
+        };
+        let open = Open { undo: vec![altered(7), altered(8)], ..Open::default() };
+        let restored = open.undo().last().map(|record| record.schema.revision);
+        assert_eq!(restored, Some(7));
+    }
+}

@@ -12,22 +12,32 @@ use crate::cargo;
 
 /// Where those who need guests find them as `{name}.wasm`.
 const GUEST_FILES: &str = "WALGATE_GUEST_FILES";
-/// Every folder in them with a Cargo.toml is a guest.
-const PLACES: [&str; 2] = ["guests", "tests/programs"];
 
 /// Tells the program where guests are, and builds them if nobody did.
-pub fn export(command: &mut Command) -> Result<()> {
+pub fn export(command: &mut Command, build: impl Fn() -> Result<PathBuf>) -> Result<()> {
     if env::var_os(GUEST_FILES).is_none() {
         command.env(GUEST_FILES, build()?);
     }
     Ok(())
 }
 
-/// The folder that holds them.
-pub fn build() -> Result<PathBuf> {
+/// The folder that holds those that ship and are Rust.
+pub fn shipped() -> Result<PathBuf> {
+    build(&["guests"])
+}
+
+/// The folder that holds all of them.
+pub fn all() -> Result<PathBuf> {
+    let target = build(&["guests", "tests/programs"])?;
+    assemblyscript(&target)?;
+    Ok(target)
+}
+
+/// Every folder in `places` with a Cargo.toml is a guest.
+fn build(places: &[&str]) -> Result<PathBuf> {
     let toolchain = wasm_toolchain(say)?;
     let target = Path::new(cargo::ROOT).canonicalize()?.join("target").join("guests");
-    for place in PLACES {
+    for place in places {
         let place = Path::new(cargo::ROOT).join(place);
         let entries = fs::read_dir(&place).with_context(|| format!("read {}", place.display()))?;
         for guest in entries {
@@ -41,7 +51,6 @@ pub fn build() -> Result<PathBuf> {
                 .with_context(|| format!("copy {}", wasm.display()))?;
         }
     }
-    assemblyscript(&target)?;
     say(&format!("guests are in {}", target.display()));
     Ok(target)
 }

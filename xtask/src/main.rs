@@ -64,7 +64,7 @@ fn run(task: Task) -> Result<ExitCode> {
             cargo::cargo(["build", "--release", "--workspace", "--bin", "walgate"])?;
             let mut walgate = cargo::built("walgate");
             servers.export(&mut walgate);
-            guests::export(&mut walgate)?;
+            guests::export(&mut walgate, guests::shipped)?;
             cargo::become_it(walgate.arg("demo").args(rest.args))
         }
         Task::Test(rest) => {
@@ -73,7 +73,7 @@ fn run(task: Task) -> Result<ExitCode> {
             cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
             let mut test = cargo::command(["test", "--release", "--workspace"]);
             servers.export(&mut test);
-            guests::export(&mut test)?;
+            guests::export(&mut test, guests::all)?;
             cargo::become_it(test.args(rest.args))
         }
         Task::Bench(rest) => {
@@ -81,10 +81,10 @@ fn run(task: Task) -> Result<ExitCode> {
             Servers::ready()?;
             cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
             let mut bench = cargo::built("bench");
-            guests::export(&mut bench)?;
+            guests::export(&mut bench, guests::shipped)?;
             cargo::become_it(bench.args(rest.args))
         }
-        Task::Guests => guests::build().map(|_| ExitCode::SUCCESS),
+        Task::Guests => guests::all().map(|_| ExitCode::SUCCESS),
         Task::Check => {
             cargo::cargo(["fmt", "--all", "--check"])?;
             let lints = ["--", "-D", "warnings"];

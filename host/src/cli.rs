@@ -1,8 +1,9 @@
 //! The command line: what can be asked of `walgate`, and which exit code answers.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::{commands, config::ConfigError, source::SourceError};
 
@@ -62,8 +63,33 @@ struct RunArgs {
     config: Option<PathBuf>,
 }
 
-/// Runs what was asked for.
-pub async fn run(cli: Cli) -> ExitCode {
+/// The whole program: parse, run, answer with an exit code. Not in the binary, so that its code is generated once, with
+/// this crate.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter =
+        EnvFilter::try_from_env("WALGATE_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(commands::log::lines)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(run(cli));
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            code
+        }
+        Err(error) => {
+            eprintln!("walgate: the runtime cannot be started: {error}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => return run_gateway(args).await,
         Command::Replicate(args) => Box::pin(commands::replicate::run(args)).await,

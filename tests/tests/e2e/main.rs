@@ -14,3 +14,4 @@ mod snapshots;
 mod stuck;
 mod type_matrix;
 mod vectors;
+mod wal_budget;

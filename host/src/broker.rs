@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use async_nats::{
-    Client, ConnectOptions,
+    Client,
     jetstream::{
         self, ErrorCode,
         stream::{
@@ -14,7 +14,7 @@ use async_nats::{
         },
     },
 };
-use secrecy::{ExposeSecret, SecretString};
+use walgate_consumer::{AccessError, NatsAccess};
 use walgate_wire::{Epoch, PART, POS, PROGRESS_SUBJECT, Part, Progress, StreamPosition, subjects};
 
 use crate::config;
@@ -28,10 +28,8 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// A failure to reach NATS or to set it up.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    #[error(
-        "NATS at {url} cannot be reached: {reason}. Check nats.url, or leave it out for a private server"
-    )]
-    Connect { url: String, reason: String },
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("{what}: {reason}")]
     Setup { what: String, reason: String },
     #[error("NATS {0} is too old: version 2.10 or newer with JetStream is needed")]
@@ -41,22 +39,19 @@ pub enum BrokerError {
 }
 
 /// Connects and waits until the server answers. Later losses of the connection are mended by the client.
-pub async fn connect(url: &SecretString) -> Result<Client, BrokerError> {
-    let url = url.expose_secret();
-    let options = ConnectOptions::new()
-        .name("walgate")
-        .connection_timeout(Duration::from_secs(5))
-        .request_timeout(Some(Duration::from_secs(10)))
-        .client_capacity(4096)
-        .subscription_capacity(1 << 17)
-        .reconnect_delay_callback(|attempt| {
-            Duration::from_millis((50u64 << attempt.min(6)).min(2000))
-        });
-    let connected = walgate_consumer::with_credentials(options, url).connect(url).await;
-    let client = connected.map_err(|e| BrokerError::Connect {
-        url: walgate_consumer::shown(url),
-        reason: e.to_string(),
-    })?;
+pub async fn connect(access: &NatsAccess) -> Result<Client, BrokerError> {
+    let way = access.prepare()?.with(|options| {
+        options
+            .name("walgate")
+            .connection_timeout(Duration::from_secs(5))
+            .request_timeout(Some(Duration::from_secs(10)))
+            .client_capacity(4096)
+            .subscription_capacity(1 << 17)
+            .reconnect_delay_callback(|attempt| {
+                Duration::from_millis((50u64 << attempt.min(6)).min(2000))
+            })
+    });
+    let client = way.connect().await?;
     if !client.is_server_compatible(2, 10, 0) {
         return Err(BrokerError::TooOld(client.server_info().version));
     }
@@ -77,7 +72,8 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Creates what is missing; changes limits that differ from the configuration.
+    /// Creates what is missing and changes limits that differ from the configuration, unless that is an
+    /// administrator's business.
     pub async fn ensure(client: &Client, config: &config::Nats) -> Result<Streams, BrokerError> {
         let context =
             jetstream::ContextBuilder::new().timeout(Duration::from_secs(10)).build(client.clone());
@@ -110,14 +106,15 @@ impl Streams {
         // Set aside for an operator: the newest are worth most, and nobody waits for room.
         let dlq =
             StreamConfig { discard: DiscardPolicy::Old, ..limits(&config.dlq, subjects::DLQ_ALL) };
+        let ensure = |stream: StreamConfig| ensure(&context, stream, config.create);
         Ok(Streams {
-            cdc: ensure(&context, limits(&config.cdc, subjects::CDC_ALL)).await?,
-            init: ensure(&context, limits(&config.init, subjects::INIT_ALL)).await?,
-            requests: ensure(&context, requests).await?,
-            dlq: ensure(&context, dlq).await?,
-            schemas: ensure(&context, bucket("schemas", config.replicas)).await?,
-            dictionaries: ensure(&context, bucket("dictionaries", config.replicas)).await?,
-            context,
+            cdc: ensure(limits(&config.cdc, subjects::CDC_ALL)).await?,
+            init: ensure(limits(&config.init, subjects::INIT_ALL)).await?,
+            requests: ensure(requests).await?,
+            dlq: ensure(dlq).await?,
+            schemas: ensure(bucket("schemas", config.replicas)).await?,
+            dictionaries: ensure(bucket("dictionaries", config.replicas)).await?,
+            context: context.clone(),
             client: client.clone(),
         })
     }
@@ -140,7 +137,11 @@ fn bucket(name: &str, replicas: usize) -> StreamConfig {
     }
 }
 
-async fn ensure(context: &jetstream::Context, config: StreamConfig) -> Result<Stream, BrokerError> {
+async fn ensure(
+    context: &jetstream::Context,
+    config: StreamConfig,
+    create: bool,
+) -> Result<Stream, BrokerError> {
     let name = config.name.clone();
     let setup = |reason: String| BrokerError::Setup { what: format!("stream {name}"), reason };
     match context.get_stream(&name).await {
@@ -148,6 +149,10 @@ async fn ensure(context: &jetstream::Context, config: StreamConfig) -> Result<St
             let found = &stream.cached_info().config;
             let wanted_age = config.max_age;
             if found.max_bytes == config.max_bytes && found.max_age == wanted_age {
+                return Ok(stream);
+            }
+            if !create {
+                tracing::warn!(stream = name, "its limits differ from the configuration and stay, as nats.create is false");
                 return Ok(stream);
             }
             let changed = StreamConfig {
@@ -162,6 +167,9 @@ async fn ensure(context: &jetstream::Context, config: StreamConfig) -> Result<St
                 .map_err(|e| setup(format!("its limits cannot be changed: {e}")))?;
             context.get_stream(&name).await.map_err(|e| setup(e.to_string()))
         }
+        Err(error) if is_not_found(&error) && !create => Err(setup(
+            "is not there, and nats.create is false: `walgate nats setup` creates it, with an administrator's credentials".to_owned(),
+        )),
         Err(error) if is_not_found(&error) => {
             let mut config = config;
             if !config.max_age.is_zero() {

@@ -4,6 +4,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use walgate_consumer::AccessError;
 
 use crate::{commands, config::ConfigError, source::SourceError};
 
@@ -42,6 +43,8 @@ enum Command {
     Guest(commands::guest::Args),
     /// Print rows that guests failed on, where tables set them aside
     Dlq(commands::dlq::Args),
+    /// Prepare a NATS server: permissions, streams
+    Nats(commands::nats::Args),
     /// See all of it at work: private servers, a small shop, a replica
     Demo(commands::demo::Args),
 }
@@ -99,6 +102,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Train(args) => Box::pin(commands::train::run(args)).await,
         Command::Guest(args) => Box::pin(commands::guest::run(args)).await,
         Command::Dlq(args) => Box::pin(commands::dlq::run(args)).await,
+        Command::Nats(args) => Box::pin(commands::nats::run(args)).await,
         Command::Demo(args) => Box::pin(commands::demo::run(args)).await,
     };
     result.unwrap_or_else(|error| {
@@ -110,7 +114,11 @@ async fn run(cli: Cli) -> ExitCode {
 /// As documented above.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let of = |cause: &(dyn std::error::Error + 'static)| {
-        if cause.is::<ConfigError>() || cause.is::<commands::guest::Usage>() {
+        let access = matches!(
+            cause.downcast_ref(),
+            Some(walgate_consumer::Error::Access(AccessError::Setting { .. }))
+        );
+        if access || cause.is::<ConfigError>() || cause.is::<commands::guest::Usage>() {
             return Some(2);
         }
         cause.is::<SourceError>().then_some(3)

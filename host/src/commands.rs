@@ -2,15 +2,21 @@
 //!
 //! Commands stand at the consumers' side: what they know of NATS they know through `walgate_consumer`.
 
-use std::io;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
+use secrecy::SecretString;
+use walgate_consumer::NatsAccess;
 
 pub mod demo;
 pub mod dlq;
 pub mod guest;
 mod live;
 pub mod log;
+pub mod nats;
 pub mod replicate;
 pub mod snapshot;
 pub mod tail;
@@ -18,21 +24,131 @@ pub mod target;
 pub mod train;
 pub mod verify;
 
-/// Where NATS is, for every command that needs it.
+/// Where NATS is and as whom one comes, for every command that needs it. Secrets come from files or the environment:
+/// a command line can be read by others.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "NATS")]
 pub struct NatsArgs {
-    /// NATS server, nats://user:password@host:4222, several separated by commas; NATS_URL is read, too [default:
+    /// NATS server, nats://host:4222 or tls://host:4222, several separated by commas; NATS_URL is read, too [default:
     /// nats://127.0.0.1:4222]
     #[arg(long = "nats", value_name = "URL", env = "WALGATE_NATS_URL", hide_env_values = true)]
-    url: Option<String>,
+    url: Option<SecretString>,
     /// What other NATS tools read.
     #[arg(long, value_name = "URL", env = "NATS_URL", hide_env_values = true, hide = true)]
-    nats_url: Option<String>,
+    nats_url: Option<SecretString>,
+    /// User; its password is in WALGATE_NATS_PASSWORD or a file
+    #[arg(
+        long = "nats-user",
+        value_name = "NAME",
+        env = "WALGATE_NATS_USER",
+        hide_env_values = true
+    )]
+    user: Option<String>,
+    #[arg(
+        long = "nats-password",
+        env = "WALGATE_NATS_PASSWORD",
+        hide_env_values = true,
+        hide = true
+    )]
+    password: Option<SecretString>,
+    /// File that holds the password
+    #[arg(
+        long = "nats-password-file",
+        value_name = "FILE",
+        env = "WALGATE_NATS_PASSWORD_FILE",
+        hide_env = true
+    )]
+    password_file: Option<PathBuf>,
+    #[arg(long = "nats-token", env = "WALGATE_NATS_TOKEN", hide_env_values = true, hide = true)]
+    token: Option<SecretString>,
+    /// File that holds a token
+    #[arg(
+        long = "nats-token-file",
+        value_name = "FILE",
+        env = "WALGATE_NATS_TOKEN_FILE",
+        hide_env = true
+    )]
+    token_file: Option<PathBuf>,
+    /// File that holds the seed of an nkey
+    #[arg(
+        long = "nats-nkey-file",
+        value_name = "FILE",
+        env = "WALGATE_NATS_NKEY_FILE",
+        hide_env = true
+    )]
+    nkey_file: Option<PathBuf>,
+    /// Credentials file: a JWT and its seed
+    #[arg(
+        long = "nats-creds-file",
+        value_name = "FILE",
+        env = "WALGATE_NATS_CREDS_FILE",
+        hide_env = true
+    )]
+    creds_file: Option<PathBuf>,
+    /// Never without TLS; implied by tls:// and by the files below
+    #[arg(long = "nats-tls", env = "WALGATE_NATS_TLS", hide_env = true)]
+    tls: bool,
+    /// Authorities for the server's certificate, in PEM [default: the system's]
+    #[arg(
+        long = "nats-ca-file",
+        value_name = "FILE",
+        env = "WALGATE_NATS_CA_FILE",
+        hide_env = true
+    )]
+    ca_file: Option<PathBuf>,
+    /// Client certificate, in PEM
+    #[arg(
+        long = "nats-cert-file",
+        value_name = "FILE",
+        env = "WALGATE_NATS_CERT_FILE",
+        hide_env = true
+    )]
+    cert_file: Option<PathBuf>,
+    /// Key of the client certificate
+    #[arg(
+        long = "nats-key-file",
+        value_name = "FILE",
+        env = "WALGATE_NATS_KEY_FILE",
+        hide_env = true
+    )]
+    key_file: Option<PathBuf>,
+    /// Subject below which answers arrive; others who may listen there see them [default: _INBOX]
+    #[arg(
+        long = "nats-inbox-prefix",
+        value_name = "SUBJECT",
+        env = "WALGATE_NATS_INBOX_PREFIX",
+        hide_env = true
+    )]
+    inbox_prefix: Option<String>,
 }
 
 impl NatsArgs {
-    pub fn url(&self) -> &str {
-        self.url.as_deref().or(self.nats_url.as_deref()).unwrap_or("nats://127.0.0.1:4222")
+    pub fn access(&self) -> anyhow::Result<NatsAccess> {
+        let url = self.url.as_ref().or(self.nats_url.as_ref()).cloned();
+        Ok(NatsAccess {
+            url: url.unwrap_or_else(|| "nats://127.0.0.1:4222".into()),
+            user: self.user.clone(),
+            password: secret(self.password.as_ref(), self.password_file.as_deref())?,
+            token: secret(self.token.as_ref(), self.token_file.as_deref())?,
+            nkey_file: self.nkey_file.clone(),
+            creds_file: self.creds_file.clone(),
+            tls: self.tls,
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            inbox_prefix: self.inbox_prefix.clone(),
+        })
+    }
+}
+
+fn secret(
+    given: Option<&SecretString>,
+    file: Option<&Path>,
+) -> anyhow::Result<Option<SecretString>> {
+    match (given, file) {
+        (Some(given), _) => Ok(Some(given.clone())),
+        (None, Some(file)) => Ok(Some(crate::config::secret_of(file)?.into())),
+        (None, None) => Ok(None),
     }
 }
 

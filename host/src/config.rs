@@ -4,7 +4,13 @@
 //! names a file that holds it. The environment wins over the file. Whether servers exist and tables are
 //! there is not known here.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use figment::{
     Figment,
@@ -13,6 +19,7 @@ use figment::{
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use walgate_consumer::NatsAccess;
 use walgate_wire::{TableName, Token};
 
 mod raw;
@@ -64,10 +71,12 @@ pub struct WalBudget {
 #[derive(Clone, Debug)]
 pub struct Nats {
     /// Absent: a private server is started in `data_dir`.
-    pub url: Option<SecretString>,
+    pub access: Option<NatsAccess>,
     /// Of the private server, on loopback.
     pub port: u16,
     pub replicas: usize,
+    /// Streams and buckets are created and changed as need be; otherwise they have to be there.
+    pub create: bool,
     pub cdc: Stream,
     pub init: Stream,
     pub requests: String,
@@ -239,13 +248,24 @@ fn explain(source: &str, error: &figment::Error) -> String {
     let from_file = error.metadata.as_ref().is_none_or(|metadata| metadata.name.contains("TOML"));
     let place = if from_file { source } else { "environment (WALGATE_…)" };
     match error.path.join(".") {
-        key if key.is_empty() => format!("{place}: {}", error.kind),
+        // The parser quotes the line, which may hold a password.
+        key if key.is_empty() => {
+            let words = error.kind.to_string();
+            let lines: Vec<_> = words.lines().filter(|line| !line.contains('|')).collect();
+            format!("{place}: {}", lines.join(": "))
+        }
+        key if SECRET.contains(&&*key) => format!("{place}: {key}: must be text, in quotes"),
         key => format!("{place}: {key}: {}", error.kind),
     }
 }
 
 const PREFIX: &str = "WALGATE_";
-const FILE_SUFFIX: &str = "_FILE";
+const FILE_SUFFIX: &str = "_file";
+/// Always text, also where it looks like a number; never shown.
+const SECRET: [&str; 4] = ["postgres.url", "nats.url", "nats.password", "nats.token"];
+/// Keys that name a file themselves.
+const NAMES_A_FILE: [&str; 5] =
+    ["nats_nkey_file", "nats_creds_file", "nats_ca_file", "nats_cert_file", "nats_key_file"];
 /// Variables of this prefix that are not configuration: the file itself, the log filter, where set-up found servers.
 const NOT_CONFIG: [&str; 6] = [
     "WALGATE_CONFIG",
@@ -262,7 +282,8 @@ pub fn nats_server_program() -> Option<PathBuf> {
 }
 
 /// What the environment sets, nested like the file. `WALGATE_SNAPSHOT_CHUNK_BYTES` is `snapshot.chunk_bytes`;
-/// `WALGATE_DATA_DIR` has no section; a name that ends in `_FILE` holds the path of a file with the value.
+/// `WALGATE_DATA_DIR` has no section; a name that ends in `_FILE` holds the path of a file with the value, unless the
+/// key itself is the name of a file.
 fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict, ConfigError> {
     let mut sections = Dict::new();
     for (name, value) in environment {
@@ -270,11 +291,14 @@ fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict
         else {
             continue;
         };
-        let (key, value) = match key.strip_suffix(FILE_SUFFIX) {
-            Some(key) => (key, Value::from(secret(&name, &value)?)),
-            None => (key, value.parse::<Value>().unwrap_or(Value::from(value))),
-        };
         let key = key.to_ascii_lowercase();
+        let (key, value) = match key.strip_suffix(FILE_SUFFIX) {
+            Some(key) if !NAMES_A_FILE.contains(&&*format!("{key}{FILE_SUFFIX}")) => {
+                (key.to_owned(), Value::from(secret(&name, &value)?))
+            }
+            _ if SECRET.contains(&&*key.replacen('_', ".", 1)) => (key, Value::from(value)),
+            _ => (key, value.parse::<Value>().unwrap_or(Value::from(value))),
+        };
         match key.split_once('_').filter(|_| key != "data_dir") {
             Some((section, key)) => {
                 let section =
@@ -292,9 +316,16 @@ fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict
 }
 
 fn secret(name: &str, path: &str) -> Result<String, ConfigError> {
+    secret_of(Path::new(path))
+        .map_err(|error| ConfigError::Unreadable(format!("{name}: {error}; or unset {name}")))
+}
+
+/// A secret that stands alone in a file.
+pub fn secret_of(path: &Path) -> Result<String, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         ConfigError::Unreadable(format!(
-            "{name}: cannot read {path}: {e}; mount the secret there or unset {name}"
+            "cannot read {}: {e}; mount the secret there",
+            path.display()
         ))
     })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
@@ -326,7 +357,7 @@ mod tests {
     fn a_minimal_file_has_sensible_defaults() {
         let config = read(MINIMAL, &[]).unwrap();
         assert_eq!(config.postgres.slot, "walgate");
-        assert!(config.nats.url.is_none());
+        assert!(config.nats.access.is_none());
         assert!(config.http.listen.ip().is_loopback());
         assert_eq!(config.tables[0].token.as_str(), "users");
     }
@@ -351,6 +382,23 @@ mod tests {
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(read(MINIMAL, &[("WALGATE_POSTGRES_URL_FILE", "/no/such/file")]).is_err());
         assert!(read(MINIMAL, &[("WALGATE_POSTGRES_SLOTT", "x")]).is_err());
+    }
+
+    #[test]
+    fn access_to_nats_is_secret() {
+        let nats = "[nats]\nurl = \"tls://a:1\"\nuser = \"u\"\n";
+        let password = [("WALGATE_NATS_PASSWORD", "12345"), ("WALGATE_NATS_CA_FILE", "/ca.pem")];
+        let config = read(&format!("{nats}{MINIMAL}"), &password).unwrap();
+        let access = config.nats.access.as_ref().unwrap();
+        assert_eq!(access.password.as_ref().unwrap().expose_secret(), "12345");
+        assert_eq!(access.ca_file, Some("/ca.pem".into()));
+        assert!(!format!("{config:?}").contains("12345"));
+        for bad in ["password = 12345", "url = \"nats://u:12345@a:1", "token = [\"12345\"]"] {
+            let said = error(&format!("[nats]\n{bad}\n{MINIMAL}"));
+            assert!(!said.contains("12345") && said.contains("walgate.toml"), "{said}");
+        }
+        let alone = error(&format!("[nats]\ncreds_file = \"/x\"\n{MINIMAL}"));
+        assert!(alone.contains("nats.url"), "{alone}");
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub fn action(error: &SessionError) -> Action {
         },
         SessionError::Broker(BrokerError::TooOld(_)) => Action::Halt,
         SessionError::Broker(
-            BrokerError::Connect { .. } | BrokerError::Setup { .. } | BrokerError::Read { .. },
+            BrokerError::Access(_) | BrokerError::Setup { .. } | BrokerError::Read { .. },
         ) => Action::Retry,
         SessionError::Kv(_) | SessionError::Publish(_) | SessionError::PublishFailed(_) => {
             Action::Retry

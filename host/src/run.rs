@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use walgate_consumer::{AccessError, NatsAccess};
 use walgate_servers::{NatsOptions, PrivateNats};
 use walgate_wire::{Epoch, TableName, TableState};
 
@@ -65,7 +66,8 @@ impl RunError {
     /// As documented in `walgate --help`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Listen { .. } => 2,
+            RunError::Listen { .. }
+            | RunError::Broker(BrokerError::Access(AccessError::Setting { .. })) => 2,
             RunError::Source(_)
             | RunError::Broker(_)
             | RunError::Kv(_)
@@ -103,10 +105,9 @@ pub async fn run(
     let catalog = Catalog::connect(&config.postgres).await?;
     let preflight = preflight(&catalog, &config).await?;
     let private = start_private_nats(&config).await?;
-    let url = private
-        .as_ref()
-        .map_or_else(|| config.nats.url.clone(), |private| Some(private.url.clone()));
-    let client = broker::connect(&url.unwrap_or_default()).await?;
+    let access = private.as_ref().map(|private| NatsAccess::from(private.url()));
+    let access = access.or(config.nats.access.clone()).unwrap_or_default();
+    let client = broker::connect(&access).await?;
     let streams = Box::pin(Streams::ensure(&client, &config.nats)).await?;
     slot::ensure_publication(catalog.client(), &preflight).await?;
 
@@ -145,15 +146,9 @@ async fn preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, Sour
     Ok(found)
 }
 
-struct Private {
-    url: secrecy::SecretString,
-    /// Stops the server when the gateway ends.
-    _server: PrivateNats,
-}
-
-/// Without `nats.url` the gateway brings its own server, whose data lies in `data_dir`.
-async fn start_private_nats(config: &Config) -> Result<Option<Private>, RunError> {
-    if config.nats.url.is_some() {
+/// Without `nats.url` the gateway brings its own server, whose data lies in `data_dir`. It stops when it is dropped.
+async fn start_private_nats(config: &Config) -> Result<Option<PrivateNats>, RunError> {
+    if config.nats.access.is_some() {
         return Ok(None);
     }
     let store_dir = config.data_dir.join("nats");
@@ -163,7 +158,7 @@ async fn start_private_nats(config: &Config) -> Result<Option<Private>, RunError
         .map_err(|e| RunError::PrivateNats(e.to_string()))?
         .map_err(|e| RunError::PrivateNats(e.to_string()))?;
     tracing::info!(url = server.url(), "private NATS server");
-    Ok(Some(Private { url: server.url().into(), _server: server }))
+    Ok(Some(server))
 }
 
 fn start_nats(store_dir: &Path, port: u16) -> walgate_servers::Result<PrivateNats> {

@@ -1,13 +1,12 @@
 //! The way in: what to replicate, from where, into what. How it is done is in `engine`.
 
-use percent_encoding::percent_decode_str;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use walgate_wire::{Caps, TableName, Token};
 
 use crate::{
-    Error, Sink, Status, StreamNames,
+    AccessError, Error, NatsAccess, Sink, Status, StreamNames,
     engine::{Engine, Limits},
     remote::Remote,
 };
@@ -39,7 +38,7 @@ impl Default for Options {
 
 #[derive(Debug)]
 enum Nats {
-    Url(String),
+    Access(Box<NatsAccess>),
     Client(async_nats::Client),
 }
 
@@ -54,13 +53,14 @@ pub struct ConsumerBuilder<S> {
 }
 
 impl<S> ConsumerBuilder<S> {
-    /// `nats://host:4222`, several separated by commas, with user and password if need be.
-    pub fn nats(mut self, url: impl Into<String>) -> Self {
-        self.nats = Some(Nats::Url(url.into()));
+    /// `nats://host:4222`, several separated by commas, with user and password if need be; or [`NatsAccess`], with TLS and
+    /// credentials.
+    pub fn nats(mut self, access: impl Into<NatsAccess>) -> Self {
+        self.nats = Some(Nats::Access(Box::new(access.into())));
         self
     }
 
-    /// A connection made elsewhere, with TLS or credentials, say.
+    /// A connection made elsewhere.
     pub fn client(mut self, client: async_nats::Client) -> Self {
         self.nats = Some(Nats::Client(client));
         self
@@ -91,7 +91,7 @@ impl<S> ConsumerBuilder<S> {
 }
 
 impl<S: Sink> ConsumerBuilder<S> {
-    /// Checks the settings and connects. The server may be away: it is waited for.
+    /// Checks the settings and connects. The server may be away: it is waited for. If it refuses us that is an error.
     pub async fn build(self) -> Result<Consumer<S>, Error> {
         let mut tokens = self.tokens;
         for name in self.tables {
@@ -105,7 +105,7 @@ impl<S: Sink> ConsumerBuilder<S> {
         }
         let client = match self.nats {
             Some(Nats::Client(client)) => client,
-            Some(Nats::Url(url)) => connect(&url).await?,
+            Some(Nats::Access(access)) => connect(*access).await?,
             None => return Err(Error::Configuration("say where NATS is: nats(url)".to_owned())),
         };
         let (status, _) = watch::channel(Status::default());
@@ -113,40 +113,17 @@ impl<S: Sink> ConsumerBuilder<S> {
     }
 }
 
-/// A connection to `url` that is kept up for as long as it is used.
-pub async fn connect(url: &str) -> Result<async_nats::Client, Error> {
-    let options = async_nats::ConnectOptions::new()
-        .name("walgate-consumer")
-        .retry_on_initial_connect()
-        .max_reconnects(None);
-    let servers: Result<Vec<async_nats::ServerAddr>, _> =
-        url.split(',').map(|server| server.trim().parse()).collect();
-    let servers = servers.map_err(|e| Error::Configuration(format!("NATS URL: {e}")))?;
-    // One account for all servers of a cluster: that of the first.
-    let first = url.split(',').next().unwrap_or_default().trim();
-    let connected = with_credentials(options, first).connect(servers).await;
-    connected.map_err(|e| Error::nats(format!("connecting to {}", shown(first)), e))
-}
-
-/// Takes `user:password@` or `token@` out of a NATS URL; the client itself does not look for them there.
-pub fn with_credentials(
-    options: async_nats::ConnectOptions,
-    url: &str,
-) -> async_nats::ConnectOptions {
-    let Ok(address) = url.parse::<async_nats::ServerAddr>() else { return options };
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    match (address.username().map(decoded), address.password().map(decoded)) {
-        (Some(user), Some(password)) => options.user_and_password(user, password),
-        (Some(token), None) => options.token(token),
-        _ => options,
-    }
-}
-
-/// A NATS URL without its secrets.
-pub fn shown(url: &str) -> String {
-    match url.parse::<async_nats::ServerAddr>() {
-        Ok(address) => format!("{}:{}", address.host(), address.port()),
-        Err(_) => "the given address".to_owned(),
+/// A connection that is kept up for as long as it is used. A server that is away is waited for; one that refuses us
+/// is not.
+pub async fn connect(access: impl Into<NatsAccess>) -> Result<async_nats::Client, Error> {
+    let way = access.into().prepare()?;
+    let way = way.with(|options| options.name("walgate-consumer").max_reconnects(None));
+    match way.connect().await {
+        Err(away @ AccessError::Away { .. }) => {
+            tracing::warn!("{away}; waiting for it");
+            Ok(way.connect_later().await?)
+        }
+        connected => Ok(connected?),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use walgate_wire::{ControlError, DecodeError, FrameError};
 
+use crate::AccessError;
+
 /// A sink's own trouble: a full disk, a type that the target does not accept.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {reason}")]
@@ -35,6 +37,8 @@ pub enum ErrorKind {
 pub enum Error {
     #[error("{0}")]
     Configuration(String),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("NATS: {what}: {reason}")]
     Nats { what: String, reason: String },
     #[error("message {sequence} on {subject} cannot be read: {reason}")]
@@ -46,7 +50,10 @@ pub enum Error {
 impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Configuration(_) => ErrorKind::Configuration,
+            Error::Configuration(_) | Error::Access(AccessError::Setting { .. }) => {
+                ErrorKind::Configuration
+            }
+            Error::Access(_) => ErrorKind::Nats,
             Error::Nats { .. } => ErrorKind::Nats,
             Error::Protocol { .. } => ErrorKind::Protocol,
             Error::Sink(_) => ErrorKind::Sink,

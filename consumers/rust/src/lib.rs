@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod access;
 mod assets;
 mod consumer;
 mod decode;
@@ -42,7 +43,8 @@ mod status;
 mod test_support;
 mod text;
 
-pub use consumer::{Consumer, ConsumerBuilder, Options, connect, shown, with_credentials};
+pub use access::{AccessError, NatsAccess, Way};
+pub use consumer::{Consumer, ConsumerBuilder, Options, connect};
 pub use error::{Error, ErrorKind, SinkError};
 pub use json::{change_json, row_json, value_json};
 pub use kind::Kind;

@@ -51,7 +51,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 }
 
 async fn read(args: &Args) -> Result<ExitCode> {
-    let context = jetstream::new(connect(args.nats.url()).await?);
+    let context = jetstream::new(connect(args.nats.access()?).await?);
     let stream = context.get_stream(&args.dlq_stream).await.with_context(|| {
         format!(
             "stream {}: a gateway creates it when it starts; has one run here?",

@@ -40,7 +40,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode> {
     let names: StreamNames = args.streams.names();
-    let mut builder = Consumer::builder().nats(args.nats.url());
+    let mut builder = Consumer::builder().nats(args.nats.access()?);
     for table in args.tables {
         builder = builder.table(table);
     }

@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode> {
-    let client = connect(args.nats.url()).await?;
+    let client = connect(args.nats.access()?).await?;
     let token = args.table.token();
     let patience = Duration::from_secs(args.patience);
     let progress = request_snapshot(client, args.streams.names(), token, patience).await?;

@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode> {
-    let client = connect(args.nats.url()).await?;
+    let client = connect(args.nats.access()?).await?;
     let tokens: Vec<Token> = args.tables.iter().map(TableName::token).collect();
     let from = if args.from_start { TailFrom::First } else { TailFrom::Now };
     let changes =

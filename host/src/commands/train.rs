@@ -102,7 +102,7 @@ async fn sample(args: &Args, table: &TableName) -> Result<Sampled> {
     let (sender, mut sampled) = mpsc::channel(1);
     let names: StreamNames = args.streams.names();
     let consumer = Consumer::builder()
-        .nats(args.nats.url())
+        .nats(args.nats.access()?)
         .table(table.to_string())
         .options(Options { streams: names, ..Options::default() })
         .sink(Sampler::new(args.samples_bytes, sender))

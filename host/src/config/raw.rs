@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use walgate_consumer::NatsAccess;
 use walgate_wire::{TableName, Token};
 
 use super::{
@@ -41,8 +43,19 @@ pub struct RawPostgres {
 #[serde(deny_unknown_fields, default)]
 pub struct RawNats {
     pub url: Option<String>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub token: Option<String>,
+    pub nkey_file: Option<PathBuf>,
+    pub creds_file: Option<PathBuf>,
+    pub tls: bool,
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    pub inbox_prefix: Option<String>,
     pub port: u16,
     pub replicas: usize,
+    pub create: bool,
     pub cdc_stream: String,
     pub cdc_max_bytes: u64,
     pub cdc_max_age_seconds: u64,
@@ -143,8 +156,19 @@ impl Default for RawNats {
     fn default() -> Self {
         RawNats {
             url: None,
+            user: None,
+            password: None,
+            token: None,
+            nkey_file: None,
+            creds_file: None,
+            tls: false,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            inbox_prefix: None,
             port: 4222,
             replicas: 1,
+            create: true,
             cdc_stream: "CDC".into(),
             cdc_max_bytes: 0,
             cdc_max_age_seconds: 7 * DAY_SECONDS,
@@ -240,7 +264,8 @@ impl RawPostgres {
 }
 
 impl RawNats {
-    fn validate(self) -> Result<Nats, ConfigError> {
+    fn validate(mut self) -> Result<Nats, ConfigError> {
+        let access = self.access()?;
         if !(1..=5).contains(&self.replicas) {
             return invalid("nats.replicas", "must be 1 to 5");
         }
@@ -265,14 +290,42 @@ impl RawNats {
             max_age: Some(max_age_seconds).filter(|&s| s > 0).map(Duration::from_secs),
         };
         Ok(Nats {
-            url: self.url.map(Into::into),
+            access,
             port: self.port,
             replicas: self.replicas,
+            create: self.create,
             cdc: stream(self.cdc_stream, self.cdc_max_bytes, self.cdc_max_age_seconds),
             init: stream(self.init_stream, self.init_max_bytes, self.init_max_age_seconds),
             requests: self.requests_stream,
             dlq: stream(self.dlq_stream, self.dlq_max_bytes, self.dlq_max_age_seconds),
         })
+    }
+}
+
+impl RawNats {
+    /// Without a URL there is a private server, on loopback: nothing else of this may be set then.
+    fn access(&mut self) -> Result<Option<NatsAccess>, ConfigError> {
+        let secret = |text: &mut Option<String>| text.take().map(Into::into);
+        let access = NatsAccess {
+            url: self.url.take().unwrap_or_default().into(),
+            user: self.user.take(),
+            password: secret(&mut self.password),
+            token: secret(&mut self.token),
+            nkey_file: self.nkey_file.take(),
+            creds_file: self.creds_file.take(),
+            tls: self.tls,
+            ca_file: self.ca_file.take(),
+            cert_file: self.cert_file.take(),
+            key_file: self.key_file.take(),
+            inbox_prefix: self.inbox_prefix.take(),
+        };
+        if access.url.expose_secret().is_empty() {
+            if access.is_plain() {
+                return Ok(None);
+            }
+            return invalid("nats.url", "is missing: the other settings say how to connect to it");
+        }
+        Ok(Some(access))
     }
 }
 

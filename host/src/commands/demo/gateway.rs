@@ -36,9 +36,10 @@ pub fn config(site: &Site) -> Config {
             ..Postgres::at(site.postgres_url())
         },
         nats: Nats {
-            url: Some(site.nats.url().into()),
+            access: Some(site.nats.url().into()),
             port: 0,
             replicas: 1,
+            create: true,
             cdc: stream("CDC"),
             init: stream("INIT"),
             requests: "REQUESTS".to_owned(),

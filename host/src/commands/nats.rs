@@ -1,0 +1,70 @@
+//! `walgate nats`: what an administrator of the NATS server needs. Nothing of it needs Postgres.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, bail};
+
+use crate::{broker, config::Config, permissions};
+
+/// What NATS has to allow, and the streams that have to be there.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Print the permissions of gateway, consumers and operators for nats-server's configuration
+    ///
+    /// Each is a variable: put them where users are defined and write `permissions: $walgate_gateway`, say. A variable that
+    /// no user has is refused by the server: leave it out. docs/NATS.md has an example.
+    Permissions(PermissionsArgs),
+    /// Create the streams and buckets, or change their limits to those of the configuration, and end
+    ///
+    /// For gateways with nats.create = false. Connects as the configuration says; set WALGATE_NATS_CREDS_FILE and others
+    /// to come as somebody who may do this.
+    Setup(SetupArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct PermissionsArgs {
+    /// The gateway's configuration [default: walgate.toml if there is one]
+    #[arg(short, long, env = "WALGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// A consumer, which then uses --nats-inbox-prefix _INBOX_NAME; may be repeated
+    #[arg(long = "consumer", value_name = "NAME", default_value = "consumer")]
+    consumers: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct SetupArgs {
+    /// The gateway's configuration [default: walgate.toml if there is one]
+    #[arg(short, long, env = "WALGATE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode> {
+    match args.command {
+        Command::Permissions(PermissionsArgs { config, consumers }) => {
+            let config = Config::load(config)?;
+            println!(
+                "# Permissions for nats-server's configuration. What is not listed is denied."
+            );
+            for permissions in permissions::everybody(&config, &consumers) {
+                print!("{permissions}");
+            }
+        }
+        Command::Setup(SetupArgs { config }) => {
+            let mut nats = Config::load(config)?.nats;
+            let Some(access) = &nats.access else {
+                bail!("nats.url is not set: a private server is set up by the gateway itself");
+            };
+            let client = broker::connect(access).await?;
+            nats.create = true;
+            broker::Streams::ensure(&client, &nats).await?;
+            println!("the streams and buckets are there");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,127 @@
+//! What the server has to allow gateway, consumers and operators, and nothing else: subjects, by the configuration.
+//!
+//! Pure. How a server is told is in nats-server's own format, which `walgate nats permissions` prints.
+
+use std::fmt;
+
+use walgate_wire::{Token, subjects};
+
+use crate::config::{Config, Nats, Table};
+
+/// Who publishes the answers that somebody waits for need not be allowed: the server answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    pub name: String,
+    pub publish: Vec<String>,
+    pub subscribe: Vec<String>,
+}
+
+const SCHEMAS: &str = "KV_schemas";
+const DICTIONARIES: &str = "KV_dictionaries";
+/// The gateway's consumer of requests.
+const REQUESTS_CONSUMER: &str = "walgate";
+const INBOX: &str = "_INBOX";
+
+/// Of all of the gateway's streams, buckets included.
+fn streams(nats: &Nats) -> [&str; 6] {
+    let Nats { cdc, init, requests, dlq, .. } = nats;
+    [&cdc.name, &init.name, requests, &dlq.name, SCHEMAS, DICTIONARIES]
+}
+
+/// `$JS.API.{call}.{stream}` for each.
+fn api<'a>(call: &str, streams: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    streams.into_iter().map(|stream| format!("$JS.API.{call}.{stream}")).collect()
+}
+
+fn inbox(prefix: Option<&str>) -> Vec<String> {
+    vec![format!("{}.>", prefix.unwrap_or(INBOX))]
+}
+
+/// For `walgate run`.
+pub fn gateway(nats: &Nats) -> Permissions {
+    let all = streams(nats);
+    let (cdc, init, requests) = (&*nats.cdc.name, &*nats.init.name, &*nats.requests);
+    let own = format!("{requests}.{REQUESTS_CONSUMER}");
+    let mut publish =
+        [subjects::CDC_ALL, subjects::INIT_ALL, subjects::DLQ_ALL].map(str::to_owned).to_vec();
+    publish.extend(["$KV.schemas.>", "$KV.dictionaries.>"].map(str::to_owned));
+    publish.extend(api("STREAM.INFO", all));
+    if nats.create {
+        publish.extend(api("STREAM.CREATE", all));
+        publish.extend(api("STREAM.UPDATE", all));
+    }
+    publish.extend(api("STREAM.MSG.GET", [cdc, SCHEMAS, DICTIONARIES]));
+    publish.extend(api("STREAM.PURGE", [init]));
+    for call in ["CREATE", "INFO", "DELETE", "MSG.NEXT"] {
+        publish.extend(api(&format!("CONSUMER.{call}"), [&*own]));
+    }
+    publish.push(format!("$JS.ACK.{own}.>"));
+    let prefix = nats.access.as_ref().and_then(|access| access.inbox_prefix.as_deref());
+    Permissions { name: "walgate_gateway".to_owned(), publish, subscribe: inbox(prefix) }
+}
+
+/// For `walgate setup`, once: what `gateway` lacks where `nats.create` is false.
+pub fn administrator(nats: &Nats) -> Permissions {
+    let all = streams(nats);
+    let calls = ["STREAM.INFO", "STREAM.CREATE", "STREAM.UPDATE"];
+    let publish = calls.iter().flat_map(|call| api(call, all)).collect();
+    let prefix = nats.access.as_ref().and_then(|access| access.inbox_prefix.as_deref());
+    Permissions { name: "walgate_administrator".to_owned(), publish, subscribe: inbox(prefix) }
+}
+
+/// For whoever keeps copies of these tables. Its answers come to `_INBOX_{name}`, which nobody else may read.
+pub fn consumer<'a>(
+    nats: &Nats,
+    name: &str,
+    tables: impl IntoIterator<Item = &'a Token>,
+) -> Permissions {
+    let (cdc, init) = (&*nats.cdc.name, &*nats.init.name);
+    let read = [cdc, init, SCHEMAS];
+    let below = read.map(|stream| format!("{stream}.>"));
+    let below = || below.iter().map(String::as_str);
+    let mut publish: Vec<String> = tables.into_iter().map(subjects::snapshot_request).collect();
+    publish.extend(api("STREAM.INFO", read));
+    publish.extend(api("STREAM.MSG.GET", [init, SCHEMAS, DICTIONARIES]));
+    publish.extend(api("CONSUMER.CREATE", read));
+    publish.extend(api("CONSUMER.CREATE", below()));
+    publish.extend(api("CONSUMER.MSG.NEXT", below()));
+    let own = format!("{INBOX}_{name}");
+    Permissions { name: format!("walgate_{name}"), publish, subscribe: inbox(Some(&own)) }
+}
+
+/// For `walgate dlq`.
+pub fn operator(nats: &Nats) -> Permissions {
+    let dlq = &*nats.dlq.name;
+    let below = format!("{dlq}.>");
+    let mut publish = api("STREAM.INFO", [dlq]);
+    for call in ["CONSUMER.CREATE", "CONSUMER.MSG.NEXT"] {
+        publish.extend(api(call, [&*below]));
+    }
+    let own = format!("{INBOX}_operator");
+    Permissions { name: "walgate_operator".to_owned(), publish, subscribe: inbox(Some(&own)) }
+}
+
+/// Everybody, with a consumer of all tables for each name.
+pub fn everybody(config: &Config, consumers: &[String]) -> Vec<Permissions> {
+    let Config { nats, tables, .. } = config;
+    let tokens = || tables.iter().map(|Table { token, .. }| token);
+    let mut all = vec![gateway(nats)];
+    all.extend((!nats.create).then(|| administrator(nats)));
+    all.extend(consumers.iter().map(|name| consumer(nats, name, tokens())));
+    all.push(operator(nats));
+    all
+}
+
+/// As nats-server's configuration has it: a variable, for `permissions: $name`.
+impl fmt::Display for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Permissions { name, publish, subscribe } = self;
+        writeln!(f, "{name}: {{")?;
+        for (what, subjects) in [("publish", publish), ("subscribe", subscribe)] {
+            writeln!(f, "  {what}: [")?;
+            subjects.iter().try_for_each(|subject| writeln!(f, "    \"{subject}\""))?;
+            writeln!(f, "  ]")?;
+        }
+        writeln!(f, "}}")
+    }
+}

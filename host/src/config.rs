@@ -35,8 +35,25 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pub url: SecretString,
+    /// Counts before one in the URL.
+    pub password: Option<Password>,
     pub slot: String,
     pub publication: String,
+}
+
+/// A password that does not stand in the URL.
+#[derive(Clone, Debug)]
+pub enum Password {
+    Given(SecretString),
+    /// Read at every connection: it may change meanwhile.
+    File(PathBuf),
+}
+
+impl Postgres {
+    /// For one who only asks; no slot.
+    pub fn at(url: SecretString, publication: String) -> Postgres {
+        Postgres { url, password: None, slot: String::new(), publication }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -222,6 +239,8 @@ fn explain(source: &str, error: &figment::Error) -> String {
 
 const PREFIX: &str = "WALGATE_";
 const FILE_SUFFIX: &str = "_FILE";
+/// Taken as they are: a password may look like a number, and its file is read later, again and again.
+const TEXTS: [&str; 2] = ["POSTGRES_PASSWORD", "POSTGRES_PASSWORD_FILE"];
 /// Variables of this prefix that are not configuration: the file itself, the log filter, where set-up found servers.
 const NOT_CONFIG: [&str; 6] = [
     "WALGATE_CONFIG",
@@ -247,6 +266,7 @@ fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict
             continue;
         };
         let (key, value) = match key.strip_suffix(FILE_SUFFIX) {
+            _ if TEXTS.contains(&key) => (key, Value::from(value)),
             Some(key) => (key, Value::from(secret(&name, &value)?)),
             None => (key, value.parse::<Value>().unwrap_or(Value::from(value))),
         };
@@ -327,6 +347,21 @@ mod tests {
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(read(MINIMAL, &[("WALGATE_POSTGRES_URL_FILE", "/no/such/file")]).is_err());
         assert!(read(MINIMAL, &[("WALGATE_POSTGRES_SLOTT", "x")]).is_err());
+    }
+
+    #[test]
+    fn a_password_stands_beside_the_url() {
+        let password = |environment: &[(&str, &str)]| {
+            read(MINIMAL, environment).map(|config| config.postgres.password)
+        };
+        let given = password(&[("WALGATE_POSTGRES_PASSWORD", "12345")]).unwrap();
+        assert!(matches!(&given, Some(Password::Given(p)) if p.expose_secret() == "12345"));
+        assert!(!format!("{given:?}").contains("12345"));
+        let file = ("WALGATE_POSTGRES_PASSWORD_FILE", "/run/secrets/p");
+        let from_file = password(&[file]).unwrap();
+        assert!(matches!(from_file, Some(Password::File(path)) if path.ends_with("p")));
+        let both = password(&[file, ("WALGATE_POSTGRES_PASSWORD", "x")]).unwrap_err();
+        assert!(both.to_string().contains("password_file"), "{both}");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use walgate_wire::{TableName, Token};
 
 use super::{
-    Compression, Config, ConfigError, Guests, Http, Nats, OnGuestChange, OnGuestError, Postgres,
-    Snapshot, Stream, Table, TableGuest, UseDictionary,
+    Compression, Config, ConfigError, Guests, Http, Nats, OnGuestChange, OnGuestError, Password,
+    Postgres, Snapshot, Stream, Table, TableGuest, UseDictionary,
 };
 
 const DAY_SECONDS: u64 = 24 * 3600;
@@ -30,6 +30,8 @@ pub struct Raw {
 #[serde(deny_unknown_fields, default)]
 pub struct RawPostgres {
     pub url: String,
+    pub password: Option<String>,
+    pub password_file: Option<PathBuf>,
     pub slot: String,
     pub publication: String,
 }
@@ -124,7 +126,13 @@ impl Default for Raw {
 
 impl Default for RawPostgres {
     fn default() -> Self {
-        RawPostgres { url: String::new(), slot: "walgate".into(), publication: "walgate".into() }
+        RawPostgres {
+            url: String::new(),
+            password: None,
+            password_file: None,
+            slot: "walgate".into(),
+            publication: "walgate".into(),
+        }
     }
 }
 
@@ -215,7 +223,19 @@ impl RawPostgres {
         if !(1..=63).contains(&self.publication.len()) {
             return invalid("postgres.publication", "a publication's name has 1 to 63 bytes");
         }
-        Ok(Postgres { url: self.url.into(), slot: self.slot, publication: self.publication })
+        let password = match (self.password, self.password_file) {
+            (None, None) => None,
+            (Some(password), None) => Some(Password::Given(password.into())),
+            (None, Some(file)) => Some(Password::File(file)),
+            (Some(_), Some(_)) => {
+                return invalid(
+                    "postgres.password",
+                    "stands beside postgres.password_file: keep one of them",
+                );
+            }
+        };
+        let (url, slot, publication) = (self.url.into(), self.slot, self.publication);
+        Ok(Postgres { url, password, slot, publication })
     }
 }
 

@@ -31,9 +31,8 @@ pub fn config(site: &Site) -> Config {
     };
     Config {
         postgres: Postgres {
-            url: site.postgres_url().into(),
             slot: NAME.to_owned(),
-            publication: NAME.to_owned(),
+            ..Postgres::at(site.postgres_url().into(), NAME.to_owned())
         },
         nats: Nats {
             url: Some(site.nats.url().into()),

@@ -34,7 +34,7 @@ fn of_sqlite(path: &Path) -> Result<Vec<String>> {
 }
 
 async fn of_postgres(url: &str) -> Result<Vec<String>> {
-    let postgres = Postgres { url: url.into(), slot: String::new(), publication: String::new() };
+    let postgres = Postgres::at(url.into(), String::new());
     let client = catalog::open(&postgres).await?;
     let rows =
         client.query("SELECT record::text FROM public._walgate_tables ORDER BY token", &[]).await;

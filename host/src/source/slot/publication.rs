@@ -3,11 +3,10 @@
 
 use tokio_postgres::Client;
 
-use super::checks::sql_name;
 use crate::source::{
     SourceError,
     catalog::{RelKind, TableInfo},
-    client::quote_identifier,
+    quote,
 };
 
 const PUBLISH_GENERATED_SINCE: i32 = 180_000;
@@ -85,7 +84,7 @@ fn plan_new(
     };
     let sql = format!(
         "CREATE PUBLICATION {}{target} WITH (publish_via_partition_root = true{generated})",
-        quote_identifier(name)
+        quote::identifier(name)
     );
     let foreign = not_owned(tables);
     if may_create && foreign.is_empty() {
@@ -106,7 +105,7 @@ fn plan_existing(
     existing: &Publication,
     tables: &[&TableInfo],
 ) -> Result<Vec<String>, Vec<String>> {
-    let quoted = quote_identifier(name);
+    let quoted = quote::identifier(name);
     let mut problems = vec![];
     let mut statements = vec![];
     if !existing.publishes_all {
@@ -150,7 +149,7 @@ fn is_member(table: &TableInfo, existing: &Publication) -> bool {
 }
 
 fn table_list(tables: &[&TableInfo]) -> String {
-    let names: Vec<String> = tables.iter().map(|table| sql_name(&table.name)).collect();
+    let names: Vec<String> = tables.iter().map(|table| quote::table(&table.name)).collect();
     names.join(", ")
 }
 

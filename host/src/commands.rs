@@ -9,6 +9,7 @@ use anyhow::Context;
 pub mod demo;
 pub mod dlq;
 pub mod guest;
+pub mod init_sql;
 mod live;
 pub mod log;
 pub mod replicate;

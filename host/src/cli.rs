@@ -29,6 +29,8 @@ pub struct Cli {
 enum Command {
     /// Run the gateway: Postgres in, NATS out
     Run(RunArgs),
+    /// Print the SQL that makes the gateway's role, grants and publication
+    InitSql(commands::init_sql::Args),
     /// Keep a local SQLite or Postgres copy of tables
     Replicate(commands::replicate::Args),
     /// Print changes as JSON lines
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => return run_gateway(args).await,
+        Command::InitSql(args) => commands::init_sql::run(args),
         Command::Replicate(args) => Box::pin(commands::replicate::run(args)).await,
         Command::Tail(args) => Box::pin(commands::tail::run(args)).await,
         Command::Snapshot(args) => Box::pin(commands::snapshot::run(args)).await,

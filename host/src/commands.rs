@@ -14,6 +14,7 @@ use walgate_consumer::NatsAccess;
 pub mod demo;
 pub mod dlq;
 pub mod guest;
+pub mod init_sql;
 mod live;
 pub mod log;
 pub mod nats;

@@ -42,21 +42,11 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pub url: SecretString,
+    /// Counts before one in the URL.
+    pub password: Option<Password>,
     pub slot: String,
     pub publication: String,
     pub wal_budget: WalBudget,
-}
-
-impl Postgres {
-    /// A database that is only asked: no slot, no publication.
-    pub fn at(url: impl Into<SecretString>) -> Postgres {
-        Postgres {
-            url: url.into(),
-            slot: String::new(),
-            publication: String::new(),
-            wal_budget: WalBudget::default(),
-        }
-    }
 }
 
 /// How much WAL the slot may hold back before something is done about it.
@@ -66,6 +56,22 @@ pub struct WalBudget {
     pub bytes: u64,
     /// Size of the place where the server keeps it, if the operator says so.
     pub disk: Option<u64>,
+}
+
+/// A password that does not stand in the URL.
+#[derive(Clone, Debug)]
+pub enum Password {
+    Given(SecretString),
+    /// Read at every connection: it may change meanwhile.
+    File(PathBuf),
+}
+
+impl Postgres {
+    /// For one who only asks; no slot.
+    pub fn at(url: SecretString, publication: String) -> Postgres {
+        let (slot, wal_budget) = (String::new(), WalBudget::default());
+        Postgres { url, password: None, slot, publication, wal_budget }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -262,10 +268,17 @@ fn explain(source: &str, error: &figment::Error) -> String {
 const PREFIX: &str = "WALGATE_";
 const FILE_SUFFIX: &str = "_file";
 /// Always text, also where it looks like a number; never shown.
-const SECRET: [&str; 4] = ["postgres.url", "nats.url", "nats.password", "nats.token"];
-/// Keys that name a file themselves.
-const NAMES_A_FILE: [&str; 5] =
-    ["nats_nkey_file", "nats_creds_file", "nats_ca_file", "nats_cert_file", "nats_key_file"];
+const SECRET: [&str; 5] =
+    ["postgres.url", "postgres.password", "nats.url", "nats.password", "nats.token"];
+/// Keys that name a file themselves, to be read later.
+const NAMES_A_FILE: [&str; 6] = [
+    "postgres_password_file",
+    "nats_nkey_file",
+    "nats_creds_file",
+    "nats_ca_file",
+    "nats_cert_file",
+    "nats_key_file",
+];
 /// Variables of this prefix that are not configuration: the file itself, the log filter, where set-up found servers.
 const NOT_CONFIG: [&str; 6] = [
     "WALGATE_CONFIG",
@@ -399,6 +412,21 @@ mod tests {
         }
         let alone = error(&format!("[nats]\ncreds_file = \"/x\"\n{MINIMAL}"));
         assert!(alone.contains("nats.url"), "{alone}");
+    }
+
+    #[test]
+    fn a_password_stands_beside_the_url() {
+        let password = |environment: &[(&str, &str)]| {
+            read(MINIMAL, environment).map(|config| config.postgres.password)
+        };
+        let given = password(&[("WALGATE_POSTGRES_PASSWORD", "12345")]).unwrap();
+        assert!(matches!(&given, Some(Password::Given(p)) if p.expose_secret() == "12345"));
+        assert!(!format!("{given:?}").contains("12345"));
+        let file = ("WALGATE_POSTGRES_PASSWORD_FILE", "/run/secrets/p");
+        let from_file = password(&[file]).unwrap();
+        assert!(matches!(from_file, Some(Password::File(path)) if path.ends_with("p")));
+        let both = password(&[file, ("WALGATE_POSTGRES_PASSWORD", "x")]).unwrap_err();
+        assert!(both.to_string().contains("password_file"), "{both}");
     }
 
     #[test]

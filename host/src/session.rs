@@ -24,6 +24,7 @@ use crate::{
         SourceError,
         catalog::{self, Catalog},
         client::{Feedback, ReplicationClient, Timing},
+        endpoint::Endpoint,
         lookup::Lookup,
         render::Renderer,
         slot,
@@ -51,16 +52,21 @@ pub async fn open(
     now: u32,
 ) -> Result<Connection, SessionError> {
     let config = &gateway.config.postgres;
-    let url = catalog::parse_url(config)?;
+    let endpoint = Endpoint::of(config)?;
     let catalog = Catalog::connect(config).await?;
     let blocked = |by: &str| {
         tracing::warn!(slot = config.slot, "creating the slot waits: {by}");
         gateway.status.set_problem(Some(format!("creating the replication slot waits: {by}")));
     };
-    let ensured =
-        slot::ensure_slot(&url, catalog.client(), &config.slot, gateway.server_version, blocked)
-            .await?;
-    let mut client = ReplicationClient::connect(&url, Timing::default()).await?;
+    let ensured = slot::ensure_slot(
+        &endpoint,
+        catalog.client(),
+        &config.slot,
+        gateway.server_version,
+        blocked,
+    )
+    .await?;
+    let mut client = ReplicationClient::connect(&endpoint, Timing::default()).await?;
     let system = client.identify_system().await?;
     // Zero stands for the slot's own position.
     let (reader, feedback) =

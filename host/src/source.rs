@@ -5,7 +5,9 @@
 pub mod catalog;
 pub mod client;
 pub mod decode;
+pub mod endpoint;
 pub mod lookup;
+pub mod quote;
 pub mod render;
 pub mod slot;
 pub mod snapshot;
@@ -20,6 +22,15 @@ use tokio_postgres::error::SqlState;
 use walgate_wire::Lsn;
 
 use crate::batch::BatchError;
+
+/// What every connection sets, so that text output is exact and the same wherever a value is printed.
+const SESSION_SETTINGS: [(&str, &str); 5] = [
+    ("datestyle", "ISO"),
+    ("intervalstyle", "postgres"),
+    ("timezone", "UTC"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+];
 
 /// What to do about an error, for `policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +50,9 @@ pub enum SourceError {
         "Postgres at {target} cannot be reached: {source}; check [postgres] url and that the server is up"
     )]
     Connect { target: String, source: std::io::Error },
+    /// Of the role, not accepted or not to be read.
+    #[error("{problem}")]
+    Password { problem: String, rotates: bool },
     #[error("the connection to Postgres was lost: {0}")]
     Lost(#[source] std::io::Error),
     #[error("Postgres closed the connection")]
@@ -101,7 +115,8 @@ impl SourceError {
             | SourceError::Lost(_)
             | SourceError::Closed
             | SourceError::Silent { .. }
-            | SourceError::SlotActive { .. } => ErrorKind::Retry,
+            | SourceError::SlotActive { .. }
+            | SourceError::Password { rotates: true, .. } => ErrorKind::Retry,
             SourceError::Server { code, .. } => kind_of_sqlstate(code),
             SourceError::Sql { source, .. } => match source.code() {
                 Some(code) => kind_of_sqlstate(code.code()),
@@ -111,6 +126,7 @@ impl SourceError {
             SourceError::Protocol(_)
             | SourceError::Malformed(_)
             | SourceError::Config(_)
+            | SourceError::Password { rotates: false, .. }
             | SourceError::Preflight(_)
             | SourceError::SlotLost { .. } => ErrorKind::Fatal,
         }

@@ -147,6 +147,12 @@ impl Cluster {
             .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''")))
             .collect();
         self.write("walgate.conf", &lines)?;
+        for (name, text) in &options.files {
+            self.write(name, text)?;
+            let file = self.data_dir().join(name);
+            fs::set_permissions(&file, Permissions::from_mode(0o600))
+                .during(|| format!("protect {}", file.display()))?;
+        }
 
         let main = self.data_dir().join("postgresql.conf");
         let text = fs::read_to_string(&main).during(|| format!("read {}", main.display()))?;

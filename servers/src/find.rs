@@ -116,6 +116,16 @@ pub fn cache_dir() -> PathBuf {
 }
 
 impl PgBin {
+    /// Whether this build can encrypt connections; not every one can.
+    pub fn speaks_tls(&self) -> bool {
+        let asked =
+            std::process::Command::new(self.program("pg_config")).arg("--configure").output();
+        asked.is_ok_and(|said| {
+            let options = String::from_utf8_lossy(&said.stdout).into_owned();
+            options.contains("--with-openssl") || options.contains("--with-ssl=openssl")
+        })
+    }
+
     fn at(dir: &Path) -> Result<Self> {
         for program in ["postgres", "initdb", "psql"] {
             if !dir.join(program).is_file() {

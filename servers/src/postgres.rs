@@ -29,6 +29,9 @@ pub struct PgOptions {
     pub fsync: bool,
     /// For postgresql.conf, after our own, so these win.
     pub settings: Vec<(String, String)>,
+    /// Name and text of files in `data/`, for the server's eyes only: certificates, `pg_hba.conf`. The unix socket has
+    /// to let the superuser in.
+    pub files: Vec<(String, String)>,
 }
 
 #[derive(Debug)]

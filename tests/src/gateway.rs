@@ -100,9 +100,19 @@ impl GatewayOptions {
         Ended { code, output: program.log() }
     }
 
-    fn program(&self, port: u16) -> Program {
+    /// Only writes its configuration file, for a command that reads it.
+    pub fn write_config(&self) -> PathBuf {
+        self.config(0)
+    }
+
+    fn config(&self, port: u16) -> PathBuf {
         let config = self.folder.join(format!("{}.toml", self.name));
         fs::write(&config, self.toml(port)).expect("a configuration file");
+        config
+    }
+
+    fn program(&self, port: u16) -> Program {
+        let config = self.config(port);
         let args = ["run", "-c", &config.display().to_string()].map(str::to_owned);
         let mut env = self.env.clone();
         env.push(("NO_COLOR".into(), "1".into()));

@@ -18,6 +18,7 @@ pub mod replica;
 pub mod site;
 pub mod snapshot;
 pub mod stream;
+pub mod tls;
 pub mod vectors;
 pub mod wait;
 pub mod workload;
@@ -49,6 +50,19 @@ macro_rules! on_each_postgres {
         }
 
         async fn $name($server: std::sync::Arc<$crate::Server>) $body
+    )* };
+}
+
+/// Each function becomes one test, on the newest Postgres that can encrypt connections.
+#[macro_export]
+macro_rules! on_tls_postgres {
+    ($($(#[$doc:meta])* async fn $name:ident($server:ident) $body:block)*) => { $(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            async fn test($server: std::sync::Arc<$crate::Server>) $body
+            $crate::run_on($crate::Major::WithTls, test);
+        }
     )* };
 }
 

@@ -13,12 +13,16 @@ use walgate_servers::{PgBin, PgOptions, PrivatePostgres, find_all_postgres};
 pub enum Major {
     Newest,
     Oldest,
+    /// The newest that can encrypt connections.
+    WithTls,
 }
 
 /// A running Postgres.
 pub struct Server {
     bin: PgBin,
     process: Mutex<PrivatePostgres>,
+    /// The harness's own sessions do not have to get past `pg_hba.conf`.
+    by_socket: bool,
 }
 
 /// Runs a test on the shared server of that major version.
@@ -32,6 +36,13 @@ pub fn run_on<T: Future<Output = ()>>(major: Major, test: impl FnOnce(Arc<Server
             return;
         }
         Major::Oldest => all.last(),
+        Major::WithTls => match all.iter().find(|bin| bin.speaks_tls()) {
+            None => {
+                eprintln!("skipped: no Postgres here was built with OpenSSL");
+                return;
+            }
+            found => found,
+        },
     };
     let server = shared(bin.expect("there is one"));
     let runtime =
@@ -53,10 +64,27 @@ fn shared(bin: &PgBin) -> Arc<Server> {
 impl Server {
     /// One of the test's own, for settings that concern the whole server.
     pub fn start(bin: &PgBin, settings: &[(&str, &str)]) -> Server {
-        let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-        let options = PgOptions { settings: settings.collect(), ..PgOptions::default() };
+        let options = PgOptions { settings: owned(settings), ..PgOptions::default() };
+        Server::launch(bin, options, false)
+    }
+
+    /// One that lets in over TCP whom `hba` says, with `files` beside its data.
+    pub fn guarded(
+        bin: &PgBin,
+        settings: &[(&str, &str)],
+        hba: &str,
+        files: &[(&str, &str)],
+    ) -> Server {
+        let hba = format!("local all all trust\n{hba}\n");
+        let mut files = owned(files);
+        files.push(("pg_hba.conf".to_owned(), hba));
+        let options = PgOptions { settings: owned(settings), files, ..PgOptions::default() };
+        Server::launch(bin, options, true)
+    }
+
+    fn launch(bin: &PgBin, options: PgOptions, by_socket: bool) -> Server {
         let process = PrivatePostgres::start(bin, options).expect("Postgres starts");
-        Server { bin: bin.clone(), process: Mutex::new(process) }
+        Server { bin: bin.clone(), process: Mutex::new(process), by_socket }
     }
 
     pub fn bin(&self) -> &PgBin {
@@ -69,13 +97,24 @@ impl Server {
     }
 
     pub fn url(&self, database: &str) -> String {
-        self.process().url(database)
+        let process = self.process();
+        if self.by_socket { process.unix_url(database) } else { process.url(database) }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        let log = std::fs::read(self.process().log()).expect("a log");
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// `server_version_num / 10000`.
     pub fn major(&self) -> u32 {
         self.bin.version.major
     }
+}
+
+fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect()
 }
 
 /// A database that is dropped, with its slots, at the end.

@@ -123,6 +123,13 @@ impl Site {
         Replica::start(&self.broker.url(), target, tables, self.replica_log(number))
     }
 
+    /// A copy in a database that is reached by `url`.
+    pub fn postgres_at(&self, url: &str, tables: &[&str]) -> Replica {
+        let number = self.number();
+        let target = Target::Postgres(url.to_owned());
+        Replica::start(&self.broker.url(), target, tables, self.replica_log(number))
+    }
+
     fn number(&self) -> u32 {
         self.replicas.set(self.replicas.get() + 1);
         self.replicas.get()

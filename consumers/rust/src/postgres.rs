@@ -4,11 +4,11 @@
 //! name objects of the source become `text` (composites as JSON); `money` becomes `numeric`. Not null is
 //! enforced for keys only. Local transactions are committed with `synchronous_commit = off`: a crash may take
 //! the last ones, rows and position together; they are read again. One consumer writes to a database at a
-//! time. The connection is not encrypted: use a local socket, the same machine or a tunnel.
+//! time. The connection is encrypted as the URL says, in libpq's words (`sslmode`, `sslrootcert`, `sslcert`, `sslkey`).
 
 use std::sync::Arc;
 
-use tokio_postgres::NoTls;
+use walgate_postgres::Server;
 use walgate_wire::{Schema, Token};
 
 use crate::{
@@ -43,7 +43,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Sink
 }
 
 impl PostgresSink {
-    /// `url`: `postgres://user:password@host/database` or `host=… dbname=…`.
+    /// `url`: `postgres://user:password@host/database?sslmode=…` or `host=… dbname=…`.
     pub fn new(url: impl Into<String>) -> PostgresSink {
         PostgresSink { url: url.into(), session: None }
     }
@@ -55,9 +55,10 @@ impl PostgresSink {
 
 impl Sink for PostgresSink {
     async fn open(&mut self) -> Result<Stored, SinkError> {
-        let connected = tokio_postgres::connect(&self.url, NoTls).await;
-        let (client, connection) =
-            connected.map_err(failed("connecting to the target database"))?;
+        let what = "connecting to the target database";
+        let server = Server::parse(&self.url)
+            .map_err(|reason| SinkError::new(what, format_args!("its URL {reason}")))?;
+        let (client, connection) = server.connect().await.map_err(|e| SinkError::new(what, e))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(%error, "the connection to the target database broke");

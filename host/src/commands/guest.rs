@@ -145,15 +145,16 @@ impl Loaded {
 
     fn postgres(&self, database: &Database) -> Result<Postgres> {
         let configured = self.config.as_ref().map(|config| config.postgres.clone());
-        let url = database.source.clone().map(Into::into);
-        let url = url.or_else(|| Some(configured.as_ref()?.url.clone())).ok_or_else(|| {
+        let publication = database.publication.clone();
+        let publication = publication.or_else(|| Some(configured.as_ref()?.publication.clone()));
+        let publication = publication.unwrap_or_else(|| "walgate".to_owned());
+        let source = database.source.clone();
+        let named = source.map(|url| Postgres::at(url.into(), String::new()));
+        let postgres = named.or(configured).ok_or_else(|| {
             let what = "which database? Name the gateway's configuration with --config, or the database with --source";
             Usage(what.to_owned())
         })?;
-        let publication = database.publication.clone();
-        let publication = publication.or_else(|| Some(configured?.publication));
-        let publication = publication.unwrap_or_else(|| "walgate".to_owned());
-        Ok(Postgres { publication, ..Postgres::at(url) })
+        Ok(Postgres { publication, ..postgres })
     }
 
     fn load_guest(&self, file: &Path) -> Result<Module> {

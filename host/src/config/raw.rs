@@ -9,8 +9,8 @@ use walgate_consumer::NatsAccess;
 use walgate_wire::{TableName, Token};
 
 use super::{
-    Compression, Config, ConfigError, Guests, Http, Nats, OnGuestChange, OnGuestError, Postgres,
-    Snapshot, Stream, Table, TableGuest, UseDictionary, WalBudget,
+    Compression, Config, ConfigError, Guests, Http, Nats, OnGuestChange, OnGuestError, Password,
+    Postgres, Snapshot, Stream, Table, TableGuest, UseDictionary, WalBudget,
 };
 
 const DAY_SECONDS: u64 = 24 * 3600;
@@ -33,6 +33,8 @@ pub struct Raw {
 #[serde(deny_unknown_fields, default)]
 pub struct RawPostgres {
     pub url: String,
+    pub password: Option<String>,
+    pub password_file: Option<PathBuf>,
     pub slot: String,
     pub publication: String,
     pub wal_budget: ByteSize,
@@ -144,6 +146,8 @@ impl Default for RawPostgres {
     fn default() -> Self {
         RawPostgres {
             url: String::new(),
+            password: None,
+            password_file: None,
             slot: "walgate".into(),
             publication: "walgate".into(),
             wal_budget: ByteSize::gib(10),
@@ -250,12 +254,24 @@ impl RawPostgres {
         if !(1..=63).contains(&self.publication.len()) {
             return invalid("postgres.publication", "a publication's name has 1 to 63 bytes");
         }
+        let password = match (self.password, self.password_file) {
+            (None, None) => None,
+            (Some(password), None) => Some(Password::Given(password.into())),
+            (None, Some(file)) => Some(Password::File(file)),
+            (Some(_), Some(_)) => {
+                return invalid(
+                    "postgres.password",
+                    "stands beside postgres.password_file: keep one of them",
+                );
+            }
+        };
         let (ByteSize(bytes), disk) = (self.wal_budget, self.wal_disk.map(|disk| disk.as_u64()));
         if disk.is_some_and(|disk| disk < bytes) {
             return invalid("postgres.wal_disk", "is smaller than postgres.wal_budget");
         }
         Ok(Postgres {
             url: self.url.into(),
+            password,
             slot: self.slot,
             publication: self.publication,
             wal_budget: WalBudget { bytes, disk },

@@ -13,8 +13,8 @@ mod tables;
 mod typetree;
 
 pub use change::{SchemaChange, schema_change};
-pub use connect::connect;
-pub use reader::{Catalog, open, parse_url};
+pub use connect::{SqlClient, connect, open};
+pub use reader::Catalog;
 pub use resolve::{resolve_relation, version_of_catalog};
 #[cfg(test)]
 pub(in crate::source) use tables::table_for_test;

@@ -1,7 +1,7 @@
 //! A thin replication client: start-up, the few commands of the replication grammar, and the stream itself.
 //!
-//! Spoken over TCP or a unix socket. It frames bytes and does not know what pgoutput writes into them. TLS has
-//! its place in [`socket`], the only file that knows what a connection is made of.
+//! Spoken over TCP, encrypted or not, or a unix socket: [`socket`] is the only file that knows which. It frames bytes
+//! and does not know what pgoutput writes into them.
 
 mod auth;
 mod frames;
@@ -9,15 +9,13 @@ mod messages;
 mod socket;
 
 pub use frames::{Feedback, Frame, FrameReader};
-pub use socket::{SESSION_SETTINGS, check_url};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio_postgres::Config;
 use walgate_wire::Lsn;
 
-use super::SourceError;
+use super::{SourceError, endpoint::Endpoint, quote};
 use messages::Messages;
 
 /// The writing half of a connection.
@@ -62,12 +60,11 @@ type TextRow = Vec<Option<String>>;
 
 impl ReplicationClient {
     /// Connects with `replication=database` and the session settings that make text output exact.
-    pub async fn connect(config: &Config, timing: Timing) -> Result<Self, SourceError> {
-        check_url(config)?;
-        let (reader, writer) = socket::connect(config).await?;
-        let mut client = ReplicationClient { messages: Messages::new(reader), writer, timing };
-        auth::start_up(&mut client.messages, &mut client.writer, config, timing).await?;
-        Ok(client)
+    pub async fn connect(endpoint: &Endpoint, timing: Timing) -> Result<Self, SourceError> {
+        let socket = socket::connect(endpoint).await?;
+        let (mut messages, mut writer) = (Messages::new(socket.reader), socket.writer);
+        auth::start_up(&mut messages, &mut writer, endpoint, socket.end_point, timing).await?;
+        Ok(ReplicationClient { messages, writer, timing })
     }
 
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, SourceError> {
@@ -115,8 +112,8 @@ impl ReplicationClient {
     ) -> Result<(FrameReader, Feedback), SourceError> {
         let sql = format!(
             "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {}, binary 'true', messages 'false')",
-            quote_identifier(slot),
-            quote_literal(&quote_identifier(publication)),
+            quote::identifier(slot),
+            quote::literal(&quote::identifier(publication)),
         );
         self.send_query(&sql).await?;
         loop {
@@ -144,7 +141,8 @@ impl ReplicationClient {
         let mut out = BytesMut::new();
         frontend::query(sql, &mut out)
             .map_err(|e| SourceError::Protocol(format!("cannot send '{sql}': {e}")))?;
-        self.writer.write_all(&out).await.map_err(SourceError::Lost)
+        self.writer.write_all(&out).await.map_err(SourceError::Lost)?;
+        self.writer.flush().await.map_err(SourceError::Lost)
     }
 }
 
@@ -159,27 +157,9 @@ fn slot_error(slot: &str, error: SourceError) -> SourceError {
     }
 }
 
-/// As SQL wants a name.
-pub fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// As SQL wants a string, also where `standard_conforming_strings` is off.
-pub fn quote_literal(text: &str) -> String {
-    let escaped = text.replace('\'', "''").replace('\\', "\\\\");
-    if text.contains('\\') { format!("E'{escaped}'") } else { format!("'{escaped}'") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_and_strings_are_quoted() {
-        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
-        assert_eq!(quote_literal("it's"), "'it''s'");
-        assert_eq!(quote_literal("a\\'"), "E'a\\\\'''");
-    }
 
     #[test]
     fn an_active_slot_is_its_own_error() {

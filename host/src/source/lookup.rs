@@ -8,21 +8,19 @@
 use std::{collections::HashMap, error::Error, sync::Arc};
 
 use postgres_types::{FromSql, Kind, Type};
-use tokio_postgres::Client;
 
 use super::{
     SourceError,
-    catalog::{Binary, TableVersion},
-    client::quote_identifier,
+    catalog::{Binary, SqlClient, TableVersion},
+    quote,
     render::{BinaryArray, array_type},
-    snapshot::quoted_table,
     watermark::table_error,
 };
 use crate::batch::{Cell, RowBatch};
 
 /// Asks on a connection that nobody else uses meanwhile.
 pub struct Lookup {
-    client: Arc<Client>,
+    client: Arc<SqlClient>,
     array_types: HashMap<u32, u32>,
 }
 
@@ -33,7 +31,7 @@ struct Unknown {
 }
 
 impl Lookup {
-    pub fn new(client: Arc<Client>) -> Self {
+    pub fn new(client: Arc<SqlClient>) -> Self {
         Lookup { client, array_types: HashMap::new() }
     }
 
@@ -116,7 +114,7 @@ fn unknown(batch: &RowBatch, key: &[usize], columns: &[usize]) -> Vec<Unknown> {
 }
 
 fn sql(table: &TableVersion, key: &[usize], columns: &[usize]) -> String {
-    let name = |index: usize| quote_identifier(&table.schema.columns[index].name);
+    let name = |index: usize| quote::identifier(&table.schema.columns[index].name);
     let wanted = columns.iter().map(|&index| {
         let cast =
             if table.columns[index].binary == Binary::Yes { "" } else { "::pg_catalog.text" };
@@ -131,7 +129,7 @@ fn sql(table: &TableVersion, key: &[usize], columns: &[usize]) -> String {
         wanted.collect::<Vec<_>>().join(", "),
         arrays.collect::<Vec<_>>().join(", "),
         names.collect::<Vec<_>>().join(", "),
-        quoted_table(&table.name),
+        quote::table(&table.name),
         equal.collect::<Vec<_>>().join(" AND "),
     )
 }

@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use postgres_types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
-use super::{ErrorKind, SourceError};
+use super::{ErrorKind, SourceError, catalog::SqlClient};
 use crate::pack::Rendered;
 
 /// Output functions, not casts: `inet::text` says `10.0.0.1/32` where the type prints `10.0.0.1`.
@@ -21,12 +21,12 @@ const MONEY: u32 = 790;
 
 /// Asks on a connection that nobody else uses meanwhile.
 pub struct Renderer {
-    client: Arc<Client>,
+    client: Arc<SqlClient>,
     statements: HashMap<u32, Statement>,
 }
 
 impl Renderer {
-    pub fn new(client: impl Into<Arc<Client>>) -> Self {
+    pub fn new(client: impl Into<Arc<SqlClient>>) -> Self {
         Renderer { client: client.into(), statements: HashMap::new() }
     }
 

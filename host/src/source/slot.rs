@@ -10,6 +10,7 @@ mod publication;
 
 pub use checks::{Preflight, Wanted, preflight};
 pub use create::{ensure_publication, ensure_slot};
+pub use publication::{GENERATED_SQL, PUBLISH_GENERATED_SINCE, create_publication_sql};
 
 use tokio_postgres::Client;
 use walgate_wire::Lsn;

@@ -12,13 +12,12 @@ use std::{pin::Pin, sync::Arc};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::runtime::Handle;
-use tokio_postgres::{Client, CopyOutStream, NoTls, error::SqlState};
-use walgate_wire::TableName;
+use tokio_postgres::{Client, CopyOutStream, error::SqlState};
 
 use super::{
     SourceError,
-    catalog::TableVersion,
-    client::{quote_identifier, quote_literal},
+    catalog::{SqlClient, TableVersion},
+    quote,
     watermark::{lock_sql, table_error},
 };
 use crate::batch::{Cell, RowBatch};
@@ -29,14 +28,10 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// Stands where a row's field count would.
 const TRAILER: &[u8] = &[0xff, 0xff];
 
-/// As SQL wants it, with its schema.
-pub(super) fn quoted_table(name: &TableName) -> String {
-    format!("{}.{}", quote_identifier(&name.schema), quote_identifier(&name.table))
-}
-
 /// The relations that hold the rows of `table`: its leaf partitions, or itself.
 ///
-/// To a role that may not read all of them, a partitioned table is one relation: rights on the whole suffice.
+/// To a role that may not read all of them, a partitioned table is one relation: rights on the whole suffice, and
+/// policies of the whole are those that count.
 pub async fn relations(
     client: &Client,
     table: &TableVersion,
@@ -46,7 +41,7 @@ pub async fn relations(
 SELECT format('%I.%I', n.nspname, c.relname),
        CASE WHEN c.relkind IN ('r', 'm') AND a.amname = 'heap'
             THEN pg_relation_size(c.oid) / current_setting('block_size')::int8 END,
-       has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+       has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
@@ -65,34 +60,34 @@ ORDER BY c.oid";
     if !leaves.is_empty() && rows.iter().all(|row| row.get(2)) {
         return Ok(leaves);
     }
-    Ok(vec![Relation { name: quoted_table(&table.name), blocks: None }])
+    Ok(vec![Relation { name: quote::table(&table.name), blocks: None }])
 }
 
 /// A connection that sees the exported snapshot. Dropping it ends its transaction and its copy.
 pub struct SnapshotReader {
-    client: Client,
+    client: SqlClient,
 }
 
 impl SnapshotReader {
-    pub(super) fn new(client: Client) -> SnapshotReader {
+    pub(super) fn new(client: SqlClient) -> SnapshotReader {
         SnapshotReader { client }
     }
 
-    /// `snapshot` must still be exported. Row security that would thin out a copy becomes an error.
+    /// `snapshot` must still be exported.
     ///
     /// None if somebody waits to alter the table: whoever waits for it behind them, while the exporting connection
     /// holds its lock, waits for ever, and with it everybody else who wants the table.
     pub async fn open(
-        client: Client,
+        client: SqlClient,
         snapshot: &str,
         table: &TableVersion,
     ) -> Result<Option<SnapshotReader>, SourceError> {
         let failed = SourceError::query("import the snapshot");
         let lock = lock_sql(&client, table).await.map_err(&failed)?;
         let begin = format!(
-            "SET row_security = off; SET lock_timeout = {LOCK_TIMEOUT_MS};
+            "SET lock_timeout = {LOCK_TIMEOUT_MS};
             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; {lock}",
-            quote_literal(snapshot)
+            quote::literal(snapshot)
         );
         match client.batch_execute(&begin).await {
             Ok(()) => Ok(Some(SnapshotReader { client })),
@@ -127,12 +122,12 @@ impl SnapshotReader {
 
 /// Some rows of the table, at most about so many bytes; of the first partition that has any.
 pub async fn sample(
-    client: Client,
+    client: SqlClient,
     table: &Arc<TableVersion>,
     filter: Option<&str>,
     bytes_max: usize,
 ) -> Result<RowBatch, SourceError> {
-    let settings = format!("SET row_security = off; SET lock_timeout = {LOCK_TIMEOUT_MS}");
+    let settings = format!("SET lock_timeout = {LOCK_TIMEOUT_MS}");
     client.batch_execute(&settings).await.map_err(SourceError::query("look at some rows"))?;
     let mut batch = RowBatch::new(Arc::clone(table));
     let relations = relations(&client, table).await?;
@@ -200,9 +195,9 @@ impl CopiedRows<'_> {
 impl Drop for CopiedRows<'_> {
     fn drop(&mut self) {
         if let (false, Ok(runtime)) = (self.ended, Handle::try_current()) {
-            let cancel = self.reader.client.cancel_token();
+            let cancel = self.reader.client.cancel();
             runtime.spawn(async move {
-                if let Err(error) = cancel.cancel_query(NoTls).await {
+                if let Err(error) = cancel.await {
                     tracing::debug!(%error, "an abandoned COPY could not be cancelled");
                 }
             });

@@ -15,14 +15,19 @@ use walgate_wire::{Lsn, XidWindow};
 
 use super::{
     ErrorKind, SourceError,
-    catalog::TableVersion,
-    snapshot::{SnapshotReader, quoted_table},
+    catalog::{SqlClient, TableVersion},
+    quote,
+    snapshot::SnapshotReader,
 };
 
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(500);
 /// How often the caller is told who blocks.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
+
+/// Where Postgres finds that `row_security = off` cannot be had. The code alone also means missing rights, and the
+/// words are translated.
+const ROW_SECURITY_ROUTINE: &str = "check_enable_rls";
 
 /// A snapshot that other connections can import while this lives. Dropping it closes its connection.
 pub struct ExportedSnapshot {
@@ -33,7 +38,7 @@ pub struct ExportedSnapshot {
     /// Which transactions the snapshot sees, exactly.
     pub window: XidWindow,
     /// Holds the transaction that exported the snapshot.
-    client: Client,
+    client: SqlClient,
 }
 
 /// Transactions that have to end before the snapshot can be taken.
@@ -68,7 +73,7 @@ impl ExportedSnapshot {
     /// The caller notes the change stream's last sequence before, and sees to it that the table was not altered
     /// between its reading the catalog and the lock.
     pub async fn take(
-        client: Client,
+        client: SqlClient,
         table: &TableVersion,
         mut on_wait: impl FnMut(&Waiting),
     ) -> Result<ExportedSnapshot, SourceError> {
@@ -188,8 +193,8 @@ pub(super) async fn lock_sql(
         .query_opt("SELECT relkind FROM pg_catalog.pg_class WHERE oid = $1", &[&table.relid])
         .await?;
     Ok(match row.map(|row| row.get::<_, i8>(0) as u8) {
-        Some(b'r') => format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", quoted_table(&table.name)),
-        Some(b'p') => format!("LOCK TABLE {} IN ACCESS SHARE MODE", quoted_table(&table.name)),
+        Some(b'r') => format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", quote::table(&table.name)),
+        Some(b'p') => format!("LOCK TABLE {} IN ACCESS SHARE MODE", quote::table(&table.name)),
         // Postgres locks neither foreign tables nor materialized views on demand, and a view has no rows.
         _ => String::new(),
     })
@@ -214,6 +219,11 @@ pub(super) fn table_error(
 fn describe(error: &SourceError) -> String {
     let SourceError::Sql { what, source } = error else { return error.to_string() };
     match source.as_db_error() {
+        Some(db) if db.routine() == Some(ROW_SECURITY_ROUTINE) => format!(
+            "row level security hides rows of it from the gateway's role, so copies would miss them (could not {what}: {}): \
+             as a superuser run ALTER ROLE … BYPASSRLS, or take the table's policies off that role",
+            db.message()
+        ),
         Some(db) => {
             let hint = db.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             format!("Postgres refused to {what}: {}{hint}", db.message())

@@ -32,8 +32,7 @@ pub fn config(site: &Site) -> Config {
     Config {
         postgres: Postgres {
             slot: NAME.to_owned(),
-            publication: NAME.to_owned(),
-            ..Postgres::at(site.postgres_url())
+            ..Postgres::at(site.postgres_url().into(), NAME.to_owned())
         },
         nats: Nats {
             access: Some(site.nats.url().into()),

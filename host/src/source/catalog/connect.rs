@@ -1,12 +1,13 @@
 //! SQL connections: the same session settings on each, no timeouts that a role may have.
 
-use std::io;
+use std::ops::Deref;
 
-use tokio_postgres::{Client, Config, NoTls, config::Host};
+use tokio_postgres::{Client, Config};
+use walgate_postgres::Tls;
 
-use crate::source::{
-    SourceError,
-    client::{SESSION_SETTINGS, check_url},
+use crate::{
+    config::Postgres,
+    source::{SESSION_SETTINGS, SourceError, endpoint::Endpoint},
 };
 
 /// Timeouts of role or database would end a snapshot; which of them exist depends on the version.
@@ -14,21 +15,44 @@ const NO_TIMEOUTS: &str = "
 SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
                'idle_session_timeout')";
+/// Where row security would leave out rows, Postgres raises an error instead: a row that is not seen would count
+/// as one that is not there.
+const ALL_ROWS: (&str, &str) = ("row_security", "off");
+
+/// A session for SQL. What it is asked can be cancelled the way it was reached.
+pub struct SqlClient {
+    client: Client,
+    tls: Tls,
+}
+
+impl Deref for SqlClient {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl SqlClient {
+    /// What ends the query that runs, over a connection of its own.
+    pub fn cancel(&self) -> impl Future<Output = Result<(), tokio_postgres::Error>> + Send + use<> {
+        let (token, tls) = (self.client.cancel_token(), self.tls.clone());
+        async move { token.cancel_query(tls).await }
+    }
+}
+
+/// Opens a connection to the configured server.
+pub async fn open(postgres: &Postgres) -> Result<SqlClient, SourceError> {
+    connect(&Endpoint::of(postgres)?).await
+}
 
 /// Opens a connection with the session settings that make text output exact.
-pub async fn connect(config: &Config) -> Result<Client, SourceError> {
-    check_url(config)?;
-    let mut config = config.clone();
-    let mut options = config.get_options().unwrap_or_default().to_owned();
-    for (name, value) in SESSION_SETTINGS {
-        options.push_str(&format!(" -c {name}={value}"));
-    }
-    config.options(options.trim());
-    if config.get_application_name().is_none() {
-        config.application_name("walgate");
-    }
+pub async fn connect(endpoint: &Endpoint) -> Result<SqlClient, SourceError> {
+    let mut server = endpoint.server().clone();
+    let options = options(server.config());
+    server.config_mut().options(options);
     let (client, connection) =
-        config.connect(NoTls).await.map_err(|source| failed(&config, source))?;
+        server.connect().await.map_err(|e| endpoint.refused(&endpoint.target(), e))?;
     // Ends when the client is dropped.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -36,19 +60,14 @@ pub async fn connect(config: &Config) -> Result<Client, SourceError> {
         }
     });
     client.query(NO_TIMEOUTS, &[]).await.map_err(SourceError::query("set session settings"))?;
-    Ok(client)
+    Ok(SqlClient { client, tls: server.tls().clone() })
 }
 
-/// A server that answers has its own words; one that does not is named.
-fn failed(config: &Config, source: tokio_postgres::Error) -> SourceError {
-    if source.code().is_some() {
-        return SourceError::Sql { what: "connect to Postgres", source };
+/// Ours come last, so that they win.
+fn options(config: &Config) -> String {
+    let mut options = config.get_options().unwrap_or_default().to_owned();
+    for (name, value) in SESSION_SETTINGS.iter().chain([&ALL_ROWS]) {
+        options.push_str(&format!(" -c {name}={value}"));
     }
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
-        Some(Host::Unix(folder)) => folder.display().to_string(),
-        None => "localhost".to_owned(),
-    };
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    SourceError::Connect { target: format!("{host}:{port}"), source: io::Error::other(source) }
+    options.trim().to_owned()
 }

@@ -1,11 +1,10 @@
 //! A connection that answers what tables look like: now, or as a Relation message says.
 
-use secrecy::ExposeSecret;
 use tokio_postgres::Client;
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
-    TableInfo, TableVersion, TypeCache, connect, load_shape, load_table, resolve_relation,
+    SqlClient, TableInfo, TableVersion, TypeCache, load_shape, load_table, open, resolve_relation,
     version_of_catalog,
 };
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
 
 /// Types are cached for its life.
 pub struct Catalog {
-    client: Client,
+    client: SqlClient,
     types: TypeCache,
     publication: String,
 }
@@ -103,19 +102,4 @@ impl Catalog {
         current_xid(&self.client).await?;
         insert_lsn(&self.client).await
     }
-}
-
-/// Opens a connection to the configured server.
-pub async fn open(postgres: &Postgres) -> Result<Client, SourceError> {
-    connect(&parse_url(postgres)?).await
-}
-
-/// The configured URL; the error does not show it, for it may hold a password.
-pub fn parse_url(postgres: &Postgres) -> Result<tokio_postgres::Config, SourceError> {
-    postgres.url.expose_secret().parse().map_err(|e: tokio_postgres::Error| {
-        let reason = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
-        SourceError::Config(format!(
-            "postgres.url cannot be read: {reason}; write postgres://user:password@host:5432/database"
-        ))
-    })
 }

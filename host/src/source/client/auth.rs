@@ -1,42 +1,222 @@
-//! Start-up of a replication connection: parameters, then trust, cleartext, md5 or SCRAM-SHA-256.
+//! Start-up of a replication connection: parameters, then trust, cleartext, md5 or SCRAM-SHA-256, with channel binding
+//! where the connection is encrypted.
 
 use bytes::BytesMut;
 use postgres_protocol::{
     authentication::{
         md5_hash,
-        sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
+        sasl::{self, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256},
     },
     message::frontend,
 };
 use tokio::io::AsyncWriteExt;
-use tokio_postgres::Config;
+use tokio_postgres::config::ChannelBinding;
+use walgate_postgres::{ConnectError, refusal};
 
 use super::{
-    SESSION_SETTINGS, Timing, Writer,
+    Timing, Writer,
     messages::{self, Messages},
 };
-use crate::source::SourceError;
+use crate::source::{SESSION_SETTINGS, SourceError, endpoint::Endpoint};
 
-/// Until the server is ready for the first command.
+/// Until the server is ready for the first command. `end_point`: what a proof can be bound to.
 pub(super) async fn start_up(
     messages: &mut Messages,
     writer: &mut Writer,
-    config: &Config,
+    endpoint: &Endpoint,
+    end_point: Option<Vec<u8>>,
     timing: Timing,
 ) -> Result<(), SourceError> {
-    send(writer, |out| startup_message(config, timing, out)).await?;
-    authenticate(messages, writer, config).await?;
-    loop {
-        let (tag, body) = messages.next().await?;
-        match tag {
-            b'Z' => return Ok(()),
-            b'E' => return Err(messages::server_error("open a replication connection", body)),
-            _ => {}
+    let mut start_up = StartUp { messages, writer, endpoint, end_point };
+    start_up.run(timing).await.map_err(|error| match error {
+        // The server's verdict on our certificate.
+        SourceError::Lost(error) => match refusal(&error) {
+            Some(text) => endpoint.refused(&endpoint.target(), ConnectError::Tls(text)),
+            None => SourceError::Lost(error),
+        },
+        error => error,
+    })
+}
+
+struct StartUp<'a> {
+    messages: &'a mut Messages,
+    writer: &'a mut Writer,
+    endpoint: &'a Endpoint,
+    end_point: Option<Vec<u8>>,
+}
+
+/// A SCRAM exchange that was begun.
+struct Scram {
+    exchange: ScramSha256,
+    bound: bool,
+    /// The server has shown that it knows the password, too.
+    proved: bool,
+}
+
+impl StartUp<'_> {
+    async fn run(&mut self, timing: Timing) -> Result<(), SourceError> {
+        let endpoint = self.endpoint;
+        self.send(|out| startup_message(endpoint, timing, out)).await?;
+        self.authenticate().await?;
+        loop {
+            let (tag, body) = self.messages.next().await?;
+            match tag {
+                b'Z' => return Ok(()),
+                b'E' => return Err(refused(endpoint, body)),
+                _ => {}
+            }
         }
+    }
+
+    async fn authenticate(&mut self) -> Result<(), SourceError> {
+        let endpoint = self.endpoint;
+        let mut scram = None;
+        loop {
+            let (tag, body) = self.messages.next().await?;
+            match tag {
+                b'R' => {}
+                b'E' => return Err(refused(endpoint, body)),
+                _ => continue,
+            }
+            let Some((method, data)) = body.split_first_chunk::<4>() else {
+                return Err(malformed("an authentication request that ends too early"));
+            };
+            match u32::from_be_bytes(*method) {
+                0 => return authenticated(endpoint, scram.as_ref()),
+                3 => {
+                    may_be_unbound(endpoint)?;
+                    let password = password(endpoint)?;
+                    self.send(|out| frontend::password_message(password, out)).await?;
+                }
+                5 => {
+                    may_be_unbound(endpoint)?;
+                    let hash = md5(endpoint, data)?;
+                    self.send(|out| frontend::password_message(hash.as_bytes(), out)).await?;
+                }
+                10 => {
+                    let offered = Offered::read(data);
+                    scram = Some(self.begin_scram(offered).await?);
+                }
+                method @ (11 | 12) => {
+                    let data = data.to_vec();
+                    self.scram_step(scram.as_mut(), method, &data).await?;
+                }
+                method => {
+                    return Err(unsupported(
+                        endpoint,
+                        &format!(
+                            "it asks for authentication method {method} (Kerberos, GSSAPI or SSPI), which walgate does not speak"
+                        ),
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn begin_scram(&mut self, offered: Offered) -> Result<Scram, SourceError> {
+        let endpoint = self.endpoint;
+        let wish = endpoint.config().get_channel_binding();
+        let end_point = self.end_point.clone().filter(|_| wish != ChannelBinding::Disable);
+        let (binding, mechanism, bound) = match end_point {
+            Some(hash) if offered.bound => {
+                (sasl::ChannelBinding::tls_server_end_point(hash), SCRAM_SHA_256_PLUS, true)
+            }
+            _ if !offered.plain => {
+                return Err(unsupported(
+                    endpoint,
+                    "it asks for a SASL mechanism other than SCRAM-SHA-256",
+                ));
+            }
+            // Says that we could: a server that could as well then knows that somebody took it off its list.
+            Some(_) => (sasl::ChannelBinding::unrequested(), SCRAM_SHA_256, false),
+            None => (sasl::ChannelBinding::unsupported(), SCRAM_SHA_256, false),
+        };
+        if !bound {
+            may_be_unbound(endpoint)?;
+        }
+        let exchange = ScramSha256::new(password(endpoint)?, binding);
+        self.send(|out| frontend::sasl_initial_response(mechanism, exchange.message(), out))
+            .await?;
+        Ok(Scram { exchange, bound, proved: false })
+    }
+
+    /// 11: the server's challenge; 12: its proof that it knows the password as well.
+    async fn scram_step(
+        &mut self,
+        scram: Option<&mut Scram>,
+        method: u32,
+        data: &[u8],
+    ) -> Result<(), SourceError> {
+        let endpoint = self.endpoint;
+        let Some(scram) = scram else {
+            return Err(malformed("a SCRAM challenge that was not asked for"));
+        };
+        let failed = |e: std::io::Error| {
+            unsupported(
+                endpoint,
+                &format!(
+                    "SCRAM authentication failed, it may not be the server that it should be: {e}"
+                ),
+            )
+        };
+        if method == 12 {
+            scram.exchange.finish(data).map_err(failed)?;
+            scram.proved = true;
+            return Ok(());
+        }
+        scram.exchange.update(data).map_err(failed)?;
+        self.send(|out| frontend::sasl_response(scram.exchange.message(), out)).await
+    }
+
+    async fn send(
+        &mut self,
+        message: impl FnOnce(&mut BytesMut) -> std::io::Result<()>,
+    ) -> Result<(), SourceError> {
+        let mut out = BytesMut::new();
+        message(&mut out).map_err(|e| {
+            SourceError::Config(format!("postgres.url cannot be sent to the server: {e}"))
+        })?;
+        self.writer.write_all(&out).await.map_err(SourceError::Lost)?;
+        self.writer.flush().await.map_err(SourceError::Lost)
     }
 }
 
-fn startup_message(config: &Config, timing: Timing, out: &mut BytesMut) -> std::io::Result<()> {
+/// Which of the mechanisms that we know the server offers.
+struct Offered {
+    plain: bool,
+    bound: bool,
+}
+
+impl Offered {
+    fn read(list: &[u8]) -> Offered {
+        let has = |name: &str| list.split(|&b| b == 0).any(|offered| offered == name.as_bytes());
+        Offered { plain: has(SCRAM_SHA_256), bound: has(SCRAM_SHA_256_PLUS) }
+    }
+}
+
+fn authenticated(endpoint: &Endpoint, scram: Option<&Scram>) -> Result<(), SourceError> {
+    match scram {
+        Some(scram) if !scram.proved => {
+            Err(malformed("its consent without a proof that it knows the password"))
+        }
+        Some(scram) if scram.bound => Ok(()),
+        _ => may_be_unbound(endpoint),
+    }
+}
+
+/// Before a password is shown in a way that somebody in between could use.
+fn may_be_unbound(endpoint: &Endpoint) -> Result<(), SourceError> {
+    if endpoint.config().get_channel_binding() == ChannelBinding::Require {
+        return Err(unsupported(
+            endpoint,
+            "it does not bind the password to the channel, which channel_binding=require wants",
+        ));
+    }
+    Ok(())
+}
+
+fn startup_message(endpoint: &Endpoint, timing: Timing, out: &mut BytesMut) -> std::io::Result<()> {
+    let config = endpoint.config();
     let user = config.get_user().unwrap_or_default();
     let timeout = format!("{}ms", timing.wal_sender_timeout_ms);
     let mut parameters = vec![
@@ -54,101 +234,30 @@ fn startup_message(config: &Config, timing: Timing, out: &mut BytesMut) -> std::
     frontend::startup_message(parameters, out)
 }
 
-async fn authenticate(
-    messages: &mut Messages,
-    writer: &mut Writer,
-    config: &Config,
-) -> Result<(), SourceError> {
-    let mut scram = None;
-    loop {
-        let (tag, body) = messages.next().await?;
-        match tag {
-            b'R' => {}
-            b'E' => return Err(messages::server_error("open a replication connection", body)),
-            _ => continue,
+fn refused(endpoint: &Endpoint, body: &[u8]) -> SourceError {
+    match messages::server_error("open a connection", body) {
+        SourceError::Server { message, code, .. } => {
+            endpoint.refused(&endpoint.target(), ConnectError::Server { message, code })
         }
-        let Some((method, data)) = body.split_first_chunk::<4>() else {
-            return Err(SourceError::Protocol(
-                "an authentication request that ends too early".into(),
-            ));
-        };
-        match u32::from_be_bytes(*method) {
-            0 => return Ok(()),
-            3 => {
-                let password = password(config)?;
-                send(writer, |out| frontend::password_message(password, out)).await?;
-            }
-            5 => {
-                let hash = md5(config, data)?;
-                send(writer, |out| frontend::password_message(hash.as_bytes(), out)).await?;
-            }
-            10 => {
-                let offered = data.split(|&b| b == 0).any(|name| name == SCRAM_SHA_256.as_bytes());
-                if !offered {
-                    return Err(SourceError::Config(
-                        "Postgres asks for a SASL mechanism other than SCRAM-SHA-256: change the method in pg_hba.conf".into(),
-                    ));
-                }
-                let first = ScramSha256::new(password(config)?, ChannelBinding::unsupported());
-                send(writer, |out| {
-                    frontend::sasl_initial_response(SCRAM_SHA_256, first.message(), out)
-                })
-                .await?;
-                scram = Some(first);
-            }
-            method @ (11 | 12) => scram_step(writer, &mut scram, method, data).await?,
-            method => {
-                return Err(SourceError::Config(format!(
-                    "Postgres asks for authentication method {method} (Kerberos, GSSAPI or SSPI), which walgate does not \
-                     speak: use scram-sha-256, md5, password, peer or trust in pg_hba.conf"
-                )));
-            }
-        }
+        error => error,
     }
 }
 
-/// 11: the server's challenge; 12: its proof that it knows the password as well.
-async fn scram_step(
-    writer: &mut Writer,
-    scram: &mut Option<ScramSha256>,
-    method: u32,
-    data: &[u8],
-) -> Result<(), SourceError> {
-    let Some(scram) = scram else {
-        return Err(SourceError::Protocol("a SCRAM challenge that was not asked for".into()));
-    };
-    let failed = |e: std::io::Error| {
-        SourceError::Config(format!("SCRAM authentication failed: {e}; check the password"))
-    };
-    if method == 12 {
-        return scram.finish(data).map_err(failed);
-    }
-    scram.update(data).map_err(failed)?;
-    send(writer, |out| frontend::sasl_response(scram.message(), out)).await
+fn unsupported(endpoint: &Endpoint, what: &str) -> SourceError {
+    endpoint.refused(&endpoint.target(), ConnectError::Authentication(what.to_owned()))
 }
 
-fn password(config: &Config) -> Result<&[u8], SourceError> {
-    config.get_password().ok_or_else(|| {
-        SourceError::Config(
-            "Postgres asks for a password, but [postgres] url has none: add it, or set WALGATE_POSTGRES_URL_FILE".into(),
-        )
-    })
+fn malformed(what: &str) -> SourceError {
+    SourceError::Protocol(what.to_owned())
 }
 
-fn md5(config: &Config, salt: &[u8]) -> Result<String, SourceError> {
-    let salt = salt
-        .try_into()
-        .map_err(|_| SourceError::Protocol("an md5 salt that is not four bytes".into()))?;
-    Ok(md5_hash(config.get_user().unwrap_or_default().as_bytes(), password(config)?, salt))
+fn password(endpoint: &Endpoint) -> Result<&[u8], SourceError> {
+    let none = || endpoint.refused(&endpoint.target(), ConnectError::NoPassword);
+    endpoint.config().get_password().ok_or_else(none)
 }
 
-async fn send(
-    writer: &mut Writer,
-    message: impl FnOnce(&mut BytesMut) -> std::io::Result<()>,
-) -> Result<(), SourceError> {
-    let mut out = BytesMut::new();
-    message(&mut out).map_err(|e| {
-        SourceError::Config(format!("[postgres] url cannot be sent to the server: {e}"))
-    })?;
-    writer.write_all(&out).await.map_err(SourceError::Lost)
+fn md5(endpoint: &Endpoint, salt: &[u8]) -> Result<String, SourceError> {
+    let salt = salt.try_into().map_err(|_| malformed("an md5 salt that is not four bytes"))?;
+    let user = endpoint.config().get_user().unwrap_or_default();
+    Ok(md5_hash(user.as_bytes(), password(endpoint)?, salt))
 }

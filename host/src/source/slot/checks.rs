@@ -12,7 +12,7 @@ use super::{
 use crate::source::{
     SourceError,
     catalog::{Binary, Leaf, TableInfo, TypeCache, load_tables},
-    client::quote_identifier,
+    quote,
 };
 
 const SERVER_VERSION_MIN: i32 = 150_000;
@@ -164,7 +164,7 @@ fn check_server(
         problems.push(format!(
             "role {role} may not replicate: run ALTER ROLE {role} REPLICATION as a superuser \
              (on Amazon RDS: GRANT rds_replication TO {role})",
-            role = quote_identifier(&server.role)
+            role = quote::identifier(&server.role)
         ));
     }
     if slot.is_none() && server.slots_used >= server.slots_max {
@@ -193,12 +193,12 @@ fn check_table(
     warnings: &mut Vec<String>,
 ) {
     let name = &table.name;
-    let sql_name = sql_name(name);
-    let role = quote_identifier(role);
+    let sql_name = quote::table(name);
+    let role = quote::identifier(role);
     if !table.readable {
         problems.push(format!(
             "role {role} may not read {name}: run GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {sql_name} TO {role}",
-            quote_identifier(&name.schema)
+            quote::identifier(&name.schema)
         ));
     }
     if table.row_security {
@@ -223,7 +223,7 @@ fn check_table(
             "partition {} has another REPLICA IDENTITY than its root {name}, so old rows could not be told from keys: run \
              ALTER TABLE {} REPLICA IDENTITY {} (or alter the root)",
             leaf.name,
-            self::sql_name(&leaf.name),
+            quote::table(&leaf.name),
             identity_sql(table.identity)
         ));
     }
@@ -248,11 +248,6 @@ fn identity_sql(identity: Identity) -> &'static str {
         Identity::Full => "FULL",
         Identity::Nothing => "NOTHING",
     }
-}
-
-/// As SQL wants it.
-pub(super) fn sql_name(name: &TableName) -> String {
-    format!("{}.{}", quote_identifier(&name.schema), quote_identifier(&name.table))
 }
 
 async fn missing_table(client: &Client, missing: &TableName) -> Result<String, SourceError> {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_postgres::{Client, Config, error::SqlState};
+use tokio_postgres::{Client, error::SqlState};
 
 use super::{Preflight, SlotState, slot_state};
-use crate::source::{SourceError, catalog};
+use crate::source::{SourceError, catalog, endpoint::Endpoint};
 
 /// How often it is said who keeps a slot from being created.
 const BLOCKERS_EVERY: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub async fn ensure_publication(client: &Client, preflight: &Preflight) -> Resul
 /// The slot, created if it does not exist. Creation waits for every running transaction of the database;
 /// `blocked` is told every few seconds by whom.
 pub async fn ensure_slot(
-    config: &Config,
+    endpoint: &Endpoint,
     client: &Client,
     slot: &str,
     server_version: i32,
@@ -38,7 +38,7 @@ pub async fn ensure_slot(
     if let Some(state) = slot_state(client, slot).await? {
         return Ok(state);
     }
-    let created = create_slot(config, client, slot, server_version, blocked).await?;
+    let created = create_slot(endpoint, client, slot, server_version, blocked).await?;
     match slot_state(client, slot).await? {
         Some(state) => Ok(SlotState { created, ..state }),
         None => Err(SourceError::Config(format!(
@@ -49,7 +49,7 @@ pub async fn ensure_slot(
 
 /// False if somebody else created it in the meantime.
 async fn create_slot(
-    config: &Config,
+    endpoint: &Endpoint,
     client: &Client,
     slot: &str,
     server_version: i32,
@@ -74,7 +74,7 @@ async fn create_slot(
         tokio::select! {
             biased; // the result before the report of who is in its way
             result = &mut creating => break result,
-            _ = ticks.tick() => match blockers(config, pid).await {
+            _ = ticks.tick() => match blockers(endpoint, pid).await {
                 Ok(who) => blocked(&who),
                 Err(error) => tracing::debug!(%error, "cannot tell who blocks the creation of the slot"),
             },
@@ -88,8 +88,8 @@ async fn create_slot(
 }
 
 /// Who keeps the backend `pid` waiting, in words.
-async fn blockers(config: &Config, pid: i32) -> Result<String, SourceError> {
-    let client = catalog::connect(config).await?;
+async fn blockers(endpoint: &Endpoint, pid: i32) -> Result<String, SourceError> {
+    let client = catalog::connect(endpoint).await?;
     let rows = client
         .query(BLOCKERS_SQL, &[&pid])
         .await

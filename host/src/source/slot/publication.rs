@@ -2,15 +2,16 @@
 //! exact statement in the message where our role may not run it.
 
 use tokio_postgres::Client;
+use walgate_wire::TableName;
 
-use super::checks::sql_name;
 use crate::source::{
     SourceError,
     catalog::{RelKind, TableInfo},
-    client::quote_identifier,
+    quote,
 };
 
-const PUBLISH_GENERATED_SINCE: i32 = 180_000;
+pub const PUBLISH_GENERATED_SINCE: i32 = 180_000;
+pub const GENERATED_SQL: &str = "publish_generated_columns = stored";
 
 /// A publication that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,20 +74,8 @@ fn plan_new(
     server_version: i32,
     may_create: bool,
 ) -> Result<Vec<String>, Vec<String>> {
-    let generated = if server_version >= PUBLISH_GENERATED_SINCE {
-        ", publish_generated_columns = stored"
-    } else {
-        ""
-    };
-    let target = if tables.is_empty() {
-        String::new()
-    } else {
-        format!(" FOR TABLE {}", table_list(tables))
-    };
-    let sql = format!(
-        "CREATE PUBLICATION {}{target} WITH (publish_via_partition_root = true{generated})",
-        quote_identifier(name)
-    );
+    let names: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
+    let sql = create_publication_sql(name, &names, server_version >= PUBLISH_GENERATED_SINCE);
     let foreign = not_owned(tables);
     if may_create && foreign.is_empty() {
         return Ok(vec![sql]);
@@ -101,12 +90,24 @@ fn plan_new(
     )])
 }
 
+/// `generated`: with what only Postgres 18 and newer know.
+pub fn create_publication_sql(name: &str, tables: &[&TableName], generated: bool) -> String {
+    let target = if tables.is_empty() {
+        String::new()
+    } else {
+        format!(" FOR TABLE {}", table_list(tables))
+    };
+    let generated = if generated { format!(", {GENERATED_SQL}") } else { String::new() };
+    let name = quote::identifier(name);
+    format!("CREATE PUBLICATION {name}{target} WITH (publish_via_partition_root = true{generated})")
+}
+
 fn plan_existing(
     name: &str,
     existing: &Publication,
     tables: &[&TableInfo],
 ) -> Result<Vec<String>, Vec<String>> {
-    let quoted = quote_identifier(name);
+    let quoted = quote::identifier(name);
     let mut problems = vec![];
     let mut statements = vec![];
     if !existing.publishes_all {
@@ -130,7 +131,8 @@ fn plan_existing(
         .copied()
         .collect();
     if !absent.is_empty() {
-        let sql = format!("ALTER PUBLICATION {quoted} ADD TABLE {}", table_list(&absent));
+        let names: Vec<&TableName> = absent.iter().map(|table| &table.name).collect();
+        let sql = format!("ALTER PUBLICATION {quoted} ADD TABLE {}", table_list(&names));
         let foreign = not_owned(&absent);
         if existing.owned && foreign.is_empty() {
             statements.push(sql);
@@ -149,8 +151,8 @@ fn is_member(table: &TableInfo, existing: &Publication) -> bool {
     table.in_publication || (table.kind == RelKind::Partitioned && !existing.via_root)
 }
 
-fn table_list(tables: &[&TableInfo]) -> String {
-    let names: Vec<String> = tables.iter().map(|table| sql_name(&table.name)).collect();
+fn table_list(tables: &[&TableName]) -> String {
+    let names: Vec<String> = tables.iter().map(|table| quote::table(table)).collect();
     names.join(", ")
 }
 

@@ -7,7 +7,7 @@ use walgate_wire::Column;
 
 use crate::source::{
     catalog::{Binary, ColumnType, TableVersion},
-    client::quote_identifier,
+    quote,
 };
 
 /// 4 MiB: below, a COPY's fixed costs show.
@@ -75,7 +75,7 @@ impl Piece {
 
 /// What has no send function is sent as text.
 fn column_sql((named, column): (&Column, &ColumnType)) -> String {
-    let name = quote_identifier(&named.name);
+    let name = quote::identifier(&named.name);
     if is_text(column) { format!("{name}::pg_catalog.text") } else { name }
 }
 

@@ -45,7 +45,7 @@ pub fn describe(table: &str) -> &'static str {
 }
 
 pub async fn create(site: &Site) -> Result<()> {
-    let postgres = Postgres::at(site.database.url());
+    let postgres = Postgres::at(site.database.url().into(), String::new());
     let shop = Shop { users: ROWS, products: PRODUCTS, orders: ROWS };
     shop.create(&Catalog::connect(&postgres).await?).await?;
     site.sql(CREATE_READINGS).await;

@@ -102,7 +102,7 @@ struct Times {
 
 /// A batch of the table as a snapshot reads it.
 async fn some_rows(site: &Site) -> Result<RowBatch> {
-    let postgres = Postgres::at(site.database.url());
+    let postgres = Postgres::at(site.database.url().into(), "walgate".to_owned());
     let name: TableName = TABLE.parse()?;
     let mut catalog = Catalog::connect(&postgres).await?;
     let (version, _) = catalog.current(&name, name.token(), Lsn(0)).await?;

@@ -1,0 +1,82 @@
+//! Where a Postgres server is and how one gets there safely: a connection string in libpq's words, TLS, the password.
+//!
+//! Shared by all who connect: the gateway's SQL and replication connections, the consumers' sink. What is said on a
+//! connection is not known here.
+
+mod binding;
+mod error;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod trust;
+mod words;
+
+pub use error::{ConnectError, TlsError, refusal, remedy};
+pub use stream::TlsStream;
+pub use tls::{Negotiated, Tls};
+
+use tokio_postgres::{
+    Client, Config, Connection, Socket,
+    config::{Host, SslMode},
+};
+use words::{Mode, Words};
+
+/// A server, as a connection string describes it. Its password is not shown by `Debug`.
+#[derive(Clone, Debug)]
+pub struct Server {
+    config: Config,
+    tls: Tls,
+}
+
+impl Server {
+    /// Reads certificates and key as well. The error completes "the connection string …" and does not show it.
+    pub fn parse(text: &str) -> Result<Server, String> {
+        let (rest, words) = words::split(text)?;
+        let mut config: Config = rest.parse().map_err(|e: tokio_postgres::Error| {
+            let reason =
+                std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            format!("cannot be read: {reason}")
+        })?;
+        if config.get_hosts().is_empty() {
+            let addresses = config.get_hostaddrs().to_vec();
+            for address in addresses {
+                config.host(address.to_string());
+            }
+        }
+        config.ssl_mode(mode(&words, config.get_hosts()));
+        let tls = Tls::read(&words, config.get_ssl_negotiation())?;
+        Ok(Server { config, tls })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// For what the caller wants to be said at the beginning of each connection.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    pub fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// A session for SQL; the caller runs the connection.
+    pub async fn connect(
+        &self,
+    ) -> Result<(Client, Connection<Socket, TlsStream<Socket>>), ConnectError> {
+        self.config.connect(self.tls.clone()).await.map_err(Into::into)
+    }
+}
+
+/// As in libpq, what goes through a unix socket needs no encryption.
+fn mode(words: &Words, hosts: &[Host]) -> SslMode {
+    let local = !hosts.is_empty() && hosts.iter().all(|host| matches!(host, Host::Unix(_)));
+    match words.mode {
+        _ if local => SslMode::Disable,
+        Mode::Disable => SslMode::Disable,
+        Mode::Prefer => SslMode::Prefer,
+        Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+    }
+}

@@ -1,0 +1,165 @@
+//! Handshakes with a peer that behaves as no Postgres does, and files that are not what they should be. What real servers
+//! do is tested end to end.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+/// A CA, a server's certificate of it, and their files.
+struct Site {
+    folder: TempDir,
+    chain: rcgen::Certificate,
+    key: KeyPair,
+}
+
+fn site() -> Site {
+    let folder = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let chain = CertificateParams::new(vec!["db".into()]).unwrap().signed_by(&key, &ca).unwrap();
+    let site = Site { folder, chain, key };
+    site.write("ca.pem", &ca.pem());
+    site.write("cert.pem", &site.chain.pem());
+    site.write("key.pem", &site.key.serialize_pem());
+    site.write("other.pem", &KeyPair::generate().unwrap().serialize_pem());
+    site
+}
+
+impl Site {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// `{name}` in `words` becomes a file's path.
+    fn parse(&self, words: &str) -> Result<Server, String> {
+        let folder = self.folder.path().display();
+        Server::parse(&format!("host=db user=u {}", words.replace('@', &format!("{folder}/"))))
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.chain.der().clone()], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// What the client makes of a server that answers `answer`, then shakes hands.
+    async fn negotiated(
+        &self,
+        words: &str,
+        host: &str,
+        answer: &'static [u8],
+    ) -> Result<bool, String> {
+        let tls = self.parse(words).unwrap().tls().clone();
+        let (client, mut server) = duplex(1 << 14);
+        let acceptor = self.acceptor();
+        let serving = tokio::spawn(async move {
+            let mut asked = [0; 8];
+            server.read_exact(&mut asked).await.unwrap();
+            assert_eq!(asked, [0, 0, 0, 8, 4, 210, 22, 47]);
+            server.write_all(answer).await.unwrap();
+            if answer[0] == b'S' {
+                drop(acceptor.accept(server).await);
+            }
+        });
+        let negotiated = tls.negotiate(client, host).await;
+        serving.await.unwrap();
+        match negotiated {
+            Ok(Negotiated::<DuplexStream>::Plain(_)) => Ok(false),
+            Ok(Negotiated::Encrypted(stream)) => {
+                assert_eq!(stream.end_point().map(|hash| hash.len()), Some(32));
+                Ok(true)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_mode_checks_what_it_says() {
+    let site = site();
+    let full = "sslmode=verify-full sslrootcert=@ca.pem";
+    assert_eq!(site.negotiated(full, "db", b"S").await, Ok(true));
+    let error = site.negotiated(full, "elsewhere", b"S").await.unwrap_err();
+    assert!(error.contains("\"elsewhere\"") && error.contains("\"db\""), "{error}");
+    let chain = "sslmode=verify-ca sslrootcert=@ca.pem";
+    assert_eq!(site.negotiated(chain, "elsewhere", b"S").await, Ok(true));
+    assert_eq!(site.negotiated("sslmode=require", "elsewhere", b"S").await, Ok(true));
+    assert_eq!(site.negotiated("", "elsewhere", b"S").await, Ok(true));
+    assert_eq!(site.negotiated("", "db", b"N").await, Ok(false));
+    let error = site.negotiated("sslmode=require", "db", b"N").await.unwrap_err();
+    assert!(error.contains("speaks no TLS"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_may_show_what_is_listed_itself() {
+    let site = site();
+    let listed = "sslmode=verify-full sslrootcert=@cert.pem";
+    assert_eq!(site.negotiated(listed, "db", b"S").await, Ok(true));
+    assert!(site.negotiated(listed, "elsewhere", b"S").await.is_err());
+    let mut params = CertificateParams::new(vec!["db".into()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let expired = Site { chain: params.self_signed(&site.key).unwrap(), ..site };
+    expired.write("cert.pem", &expired.chain.pem());
+    let error = expired.negotiated(listed, "db", b"S").await.unwrap_err();
+    assert!(error.contains("expired"), "{error}");
+}
+
+/// Somebody in between lets an answer ride along with the server's 'S', in the hope that it counts as encrypted.
+#[tokio::test]
+async fn nothing_is_taken_from_behind_the_answer() {
+    let site = site();
+    let authenticated = b"SR\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+    let full = "sslmode=verify-full sslrootcert=@ca.pem";
+    let error = site.negotiated(full, "db", authenticated).await.unwrap_err();
+    assert!(error.contains("TLS handshake failed"), "{error}");
+    let error = site.negotiated("", "db", b"E").await.unwrap_err();
+    assert!(error.contains("is this a Postgres server"), "{error}");
+}
+
+#[test]
+fn files_are_refused_with_their_reason() {
+    let site = site();
+    let refused = |words: &str| site.parse(words).unwrap_err();
+    assert!(refused("sslmode=verify-ca sslrootcert=@none.pem").contains("does not exist"));
+    assert!(refused("sslmode=verify-ca sslrootcert=@key.pem").contains("no certificate"));
+    assert!(refused("sslcert=@cert.pem").contains("without sslkey"));
+    assert!(refused("sslkey=@key.pem").contains("without sslcert"));
+    assert!(refused("sslcert=@cert.pem sslkey=@other.pem").contains("is not the key of"));
+    assert!(refused("sslcert=@cert.pem sslkey=@cert.pem").contains("no private key"));
+    assert!(site.parse("sslcert=@cert.pem sslkey=@key.pem").is_ok());
+}
+
+#[test]
+fn a_unix_socket_is_not_encrypted() {
+    let mode = |text: &str| Server::parse(text).unwrap().config().get_ssl_mode();
+    assert_eq!(mode("host=/run/postgresql user=u sslmode=require"), SslMode::Disable);
+    assert_eq!(mode("host=db user=u sslmode=require"), SslMode::Require);
+    let address = Server::parse("hostaddr=10.0.0.1 user=u").unwrap();
+    assert_eq!(address.config().get_hosts(), [Host::Tcp("10.0.0.1".into())]);
+}
+
+#[test]
+fn a_server_does_not_show_its_password() {
+    let server = Server::parse("postgres://u:hunter2@db/shop?sslmode=require").unwrap();
+    assert_eq!(server.config().get_password(), Some(&b"hunter2"[..]));
+    assert!(!format!("{server:?}").contains("hunter2"));
+    let error = Server::parse("postgres://u:hunter2@db/shop?port=x").unwrap_err();
+    assert!(!error.contains("hunter2"), "{error}");
+}

@@ -1,0 +1,302 @@
+//! The way to Postgres: encrypted as the URL says, with no more rights than `init-sql` grants, and never with rows left
+//! out by a policy. Each refusal names the setting.
+
+use std::path::Path;
+
+use walgate_tests::{
+    Database, Gateway, Server, Site, eventually, on_each_postgres, on_newest_postgres,
+    on_tls_postgres,
+    program::run,
+    snapshot,
+    tls::{Authority, Issued},
+};
+
+const PASSWORD: &str = "hunter2-and-more";
+/// Nobody gets in without encryption; `certified` needs a certificate of the CA that bears its name.
+const ONLY_ENCRYPTED: &str = "hostssl all certified 127.0.0.1/32 cert
+hostssl all both 127.0.0.1/32 scram-sha-256 clientcert=verify-full
+hostssl all all 127.0.0.1/32 scram-sha-256";
+
+/// A URL of `database` by TCP.
+fn url(database: &Database, user: &str, host: &str, words: &str) -> String {
+    let port = database.server().process().port();
+    format!("postgres://{user}:{PASSWORD}@{host}:{port}/{}?{words}", database.name())
+}
+
+async fn make_role(site: &Site, role: &str) {
+    site.sql(&format!(
+        "create role {role} login replication password '{PASSWORD}'; grant select on t to {role}"
+    ))
+    .await;
+}
+
+/// It does not start, and says all of `words`, but not the password.
+fn refused(site: &Site, url: &str, words: &[&str]) {
+    let ended = site.gateway(&["t"]).postgres_url(url).run_to_end();
+    assert_eq!(ended.code, Some(3), "{url}: {}", ended.output);
+    for word in words {
+        assert!(ended.output.contains(word), "no '{word}' for {url} in: {}", ended.output);
+    }
+    assert!(!ended.output.contains(PASSWORD), "a password is no one's business: {}", ended.output);
+}
+
+/// A site whose server lets in over TCP whom it has checked, with a table and a role for the gateway.
+async fn guarded(authority: &Authority, like: &Server) -> Site {
+    let site = Site::new(&authority.server(like, ONLY_ENCRYPTED)).await;
+    site.sql(
+        "create table t (id int primary key, v text); insert into t values (1, 'one');
+              create publication walgate for table t",
+    )
+    .await;
+    make_role(&site, "reader").await;
+    site
+}
+
+fn trusting(authority: &Authority, folder: &Path) -> String {
+    let ca = authority.file(folder, "ca.pem");
+    format!("sslmode=verify-full&sslrootcert={}", ca.display())
+}
+
+on_tls_postgres! {
+    /// SQL, replication, the consumer's sink and `verify`, with the password bound to the channel. Nothing is said of it.
+    async fn everything_goes_encrypted(server) {
+        let authority = Authority::new("ours");
+        let site = guarded(&authority, &server).await;
+        let copy = Database::create(site.database.server()).await;
+        site.sql(&format!("grant create on database {} to reader", copy.name())).await;
+        copy.sql("grant all on schema public to reader").await;
+        let words = format!("{}&channel_binding=require", trusting(&authority, site.folder()));
+        let source = url(&site.database, "reader", "localhost", &words);
+        let gateway = site.gateway(&["t"]).postgres_url(&source).set("LOG", "trace").start().await;
+        let target = url(&copy, "reader", "localhost", &words);
+        let replica = site.postgres_at(&target, &["t"]);
+        let sees = async |rows: &str| {
+            eventually("the copy has what the source has", async || {
+                let found = copy.rows("select string_agg(id || v, ',' order by id) from t").await;
+                match found[0][0].as_deref() {
+                    Some(found) if found == rows => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            }).await;
+        };
+        eventually("the copy's table is there", async || {
+            match &*copy.value("select count(*) from pg_class where relname = 't'").await {
+                "1" => Ok(()),
+                _ => Err("no table".to_owned()),
+            }
+        }).await;
+        sees("1one").await;
+        site.sql("insert into t values (2, 'two'); update t set v = 'uno' where id = 1").await;
+        sees("1uno,2two").await;
+        let plain = "select count(*) from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'reader' and not ssl";
+        assert_eq!(site.database.value(plain).await, "0");
+        let senders = "select count(*) from pg_stat_ssl join pg_stat_replication using (pid) where ssl";
+        assert_eq!(site.database.value(senders).await, "1");
+        let compared = run("walgate", &["verify", "--source", &source, "--replica", &target]);
+        assert!(compared.status.success(), "{compared:?}");
+        let (_, ready) = gateway.get("/readyz").unwrap();
+        for said in [gateway.log(), replica.log(), ready, String::from_utf8_lossy(&compared.stdout).into_owned()] {
+            assert!(!said.contains(PASSWORD), "a password is no one's business");
+        }
+    }
+
+    /// A COPY that nobody reads to its end is cancelled: a guest is tried on the first rows of a large table.
+    async fn what_is_abandoned_is_cancelled_encrypted(server) {
+        let authority = Authority::new("ours");
+        let site = guarded(&authority, &server).await;
+        site.sql("insert into t select n, repeat(md5(n::text), 30) from generate_series(2, 60000) n").await;
+        let words = trusting(&authority, site.folder());
+        site.drop_guest("identity", "t.wasm");
+        let source = url(&site.database, "reader", "localhost", &words);
+        let _gateway = site.gateway(&["t"]).postgres_url(&source).start().await;
+        eventually("the COPY was cancelled", async || {
+            let log = site.database.server().log();
+            if log.contains("canceling statement due to user request") { Ok(()) } else { Err(log) }
+        }).await;
+    }
+
+    async fn what_is_not_the_server_is_refused(server) {
+        let authority = Authority::new("ours");
+        let site = guarded(&authority, &server).await;
+        let ours = trusting(&authority, site.folder());
+        let at = |host: &str, words: &str| url(&site.database, "reader", host, words);
+        refused(&site, &at("127.0.0.1", &ours), &["not for \"127.0.0.1\"", "localhost", "verify-ca"]);
+        let stranger = Authority::new("theirs").file(site.folder(), "theirs.pem").display().to_string();
+        let theirs = format!("sslmode=verify-full&sslrootcert={stranger}");
+        refused(&site, &at("localhost", &theirs), &["was not issued by", "sslrootcert", &stranger]);
+        let missing = "sslmode=verify-full&sslrootcert=/no/such/ca.pem";
+        refused(&site, &at("localhost", missing), &["postgres.url", "sslrootcert=/no/such/ca.pem", "does not exist"]);
+        refused(&site, &at("localhost", "sslmode=disable"), &["no encryption", "sslmode=verify-full"]);
+        refused(&site, &at("localhost", "sslmode=verify-full"), &["sslrootcert=system"]);
+        let wrong = at("localhost", &ours).replace(PASSWORD, "another");
+        refused(&site, &wrong, &["28P01", "password", "postgres.password_file"]);
+        let none = at("localhost", &ours).replace(&format!(":{PASSWORD}"), "");
+        refused(&site, &none, &["asks for a password", "postgres.password_file"]);
+        // What does not look at the certificate takes any server, and is encrypted all the same.
+        for words in ["sslmode=require", "sslmode=prefer", ""] {
+            drop(site.gateway(&["t"]).postgres_url(&at("127.0.0.1", words)).start().await.stop());
+        }
+        let chain = ours.replace("verify-full", "verify-ca");
+        drop(site.gateway(&["t"]).postgres_url(&at("127.0.0.1", &chain)).start().await.stop());
+    }
+
+    async fn a_server_may_want_a_certificate(server) {
+        let authority = Authority::new("ours");
+        let site = guarded(&authority, &server).await;
+        make_role(&site, "certified").await;
+        make_role(&site, "both").await;
+        let ours = trusting(&authority, site.folder());
+        let showing = |issued: Issued, name: &str| {
+            let (certificate, key) = issued.files(site.folder(), name);
+            format!("{ours}&sslcert={}&sslkey={}", certificate.display(), key.display())
+        };
+        let as_role = |role: &str, words: &str| url(&site.database, role, "localhost", words);
+        refused(&site, &as_role("certified", &ours), &["28000", "sslcert=FILE and sslkey=FILE"]);
+        refused(&site, &as_role("both", &ours), &["28000", "sslcert=FILE and sslkey=FILE"]);
+        let of_another = showing(authority.issue("somebody", &[]), "somebody");
+        refused(&site, &as_role("certified", &of_another), &["certificate", "common name", "pg_ident.conf"]);
+        let of_no_one = showing(Authority::new("theirs").issue("certified", &[]), "stranger");
+        refused(&site, &as_role("certified", &of_no_one), &["sslcert", "ssl_ca_file"]);
+        for role in ["certified", "both"] {
+            let words = showing(authority.issue(role, &[]), role);
+            let gateway = site.gateway(&["t"]).postgres_url(&as_role(role, &words)).start().await;
+            assert_eq!(site.snapshot("t").await.rows.len(), 1);
+            gateway.stop();
+        }
+    }
+}
+
+on_each_postgres! {
+    async fn encryption_that_cannot_be_had_is_not_done_without(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key)").await;
+        let plain = site.database.url();
+        for words in ["sslmode=require", "sslmode=verify-full&sslrootcert=system"] {
+            refused(&site, &format!("{plain}?{words}"), &["speaks no TLS", "ssl = on", "sslmode"]);
+        }
+        drop(site.gateway(&["t"]).postgres_url(&format!("{plain}?sslmode=prefer")).start().await.stop());
+    }
+
+    /// With exactly what `init-sql` prints, where nobody has any rights otherwise: snapshots, changes, another shape.
+    async fn the_least_rights_are_enough(server) {
+        let site = Site::new(&server).await;
+        site.sql("create schema \"Sales\"; create type mood as enum ('fine', 'so so');
+                  create table t (id int primary key, v text, m mood, r int4range, g int generated always as (id * 2) stored);
+                  create table \"Sales\".\"Orders\" (id int primary key, n numeric) partition by range (id);
+                  create table \"Sales\".first partition of \"Sales\".\"Orders\" for values from (0) to (1000);
+                  insert into t select n, 'v' || n, 'fine', int4range(n, n + 2) from generate_series(1, 500) n;
+                  insert into \"Sales\".\"Orders\" select n, n / 7.0 from generate_series(1, 500) n;
+                  revoke all on schema public from public").await;
+        let (database, role) = (site.database.name(), format!("Least {}", site.database.name()));
+        site.sql(&format!("revoke all on database {database} from public")).await;
+        let port = server.process().port();
+        let as_role = format!("postgres://{}@127.0.0.1:{port}/{database}", role.replace(' ', "%20"));
+        let tables = ["t", "\"Sales\".\"Orders\""];
+        let gateway = site.gateway(&tables).postgres_url(&as_role);
+        let config = gateway.write_config().display().to_string();
+        let printed = run("walgate", &["init-sql", "-c", &config]);
+        assert!(printed.status.success(), "{printed:?}");
+        let sql = String::from_utf8(printed.stdout).unwrap();
+        server.process().psql_in(database, &sql).unwrap();
+        let _gateway = gateway.start().await;
+        let replica = site.sqlite(&tables);
+        let same = async || for table in tables { site.same(&replica, table).await };
+        same().await;
+        assert_eq!(site.snapshot("t").await.rows.len(), 500);
+        site.sql("insert into t values (1000, 'new', 'so so', 'empty'); update t set v = v || '!' where id < 9; delete from t where id = 9;
+                  update \"Sales\".\"Orders\" set n = -n").await;
+        same().await;
+        site.sql("alter table t add column more text; alter table t rename column v to w; insert into t values (1001)").await;
+        same().await;
+        site.sql("truncate \"Sales\".\"Orders\"; alter table t drop column m; insert into t values (1002)").await;
+        same().await;
+        // As its last lines say.
+        let undo: Vec<_> = sql.lines().skip_while(|line| !line.contains("To undo")).skip(1).collect();
+        drop((_gateway.stop(), replica.stop()));
+        server.process().psql_in(database, &undo.join("\n").replace("-- ", "")).unwrap();
+    }
+
+    async fn policies_that_hide_rows_are_refused(server) {
+        let site = Site::new(&server).await;
+        let role = format!("weak_{}", site.database.name());
+        site.sql(&format!("create table t (id int primary key, v text); create table other (id int primary key);
+                  insert into t select n, 'v' from generate_series(1, 10) n; insert into other values (1);
+                  create publication walgate for table t, other;
+                  create role {role} login replication; grant select on t, other to {role}")).await;
+        let as_role = site.database.url().replace("postgres@", &format!("{role}@"));
+        let weak = || site.gateway(&["t", "other"]).postgres_url(&as_role);
+        let hide = format!("alter table t enable row level security; create policy few on t to {role} using (id < 3)");
+        site.sql(&hide).await;
+        let ended = weak().run_to_end();
+        assert_eq!(ended.code, Some(3), "{}", ended.output);
+        for word in ["public.t", "row level security", "BYPASSRLS", &role] {
+            assert!(ended.output.contains(word), "no '{word}' in: {}", ended.output);
+        }
+        // One that appears later empties no snapshot either, and stops no other table.
+        site.sql("alter table t disable row level security").await;
+        let _gateway = weak().start().await;
+        assert_eq!(site.snapshot("t").await.rows.len(), 10);
+        site.sql("alter table t enable row level security").await;
+        assert!(snapshot::request(&site.broker, "t").await);
+        let error = snapshot::error(&site.broker, "t").await;
+        for word in ["public.t", "row level security", "BYPASSRLS"] {
+            assert!(error.message.contains(word), "no '{word}' in: {}", error.message);
+        }
+        assert_eq!(site.snapshot("other").await.rows.len(), 1);
+        site.sql(&format!("alter role {role} bypassrls")).await;
+        assert_eq!(site.snapshot("t").await.rows.len(), 10);
+        drop(_gateway.stop());
+        site.sql(&format!("drop owned by {role}; drop role {role}")).await;
+    }
+
+    /// Policies of a partition count for who reads the partition; the whole is read by those of the whole.
+    async fn policies_of_partitions_hide_nothing(server) {
+        let site = Site::new(&server).await;
+        let role = format!("weak_{}", site.database.name());
+        site.sql(&format!("create table t (id int primary key) partition by range (id);
+                  create table t1 partition of t for values from (0) to (1000);
+                  insert into t select generate_series(1, 10); alter table t1 enable row level security;
+                  create publication walgate for table t with (publish_via_partition_root = true);
+                  create role {role} login replication; grant select on t, t1 to {role}")).await;
+        let as_role = site.database.url().replace("postgres@", &format!("{role}@"));
+        let gateway = site.gateway(&["t"]).postgres_url(&as_role).start().await;
+        assert_eq!(site.snapshot("t").await.rows.len(), 10);
+        drop(gateway.stop());
+        site.sql(&format!("drop owned by {role}; drop role {role}")).await;
+    }
+}
+
+on_newest_postgres! {
+    /// One that is read from a file is tried until the file has the right one; the process lives on.
+    async fn a_password_is_rotated(server) {
+        let own = Server::guarded(server.bin(), &[], "host all all 127.0.0.1/32 scram-sha-256", &[]);
+        let site = Site::new(&std::sync::Arc::new(own)).await;
+        site.sql("create table t (id int primary key); create publication walgate for table t").await;
+        make_role(&site, "reader").await;
+        let file = site.folder().join("password");
+        std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+        let source = url(&site.database, "reader", "127.0.0.1", "").replace(&format!(":{PASSWORD}"), "");
+        let gateway = site.gateway(&["t"]).postgres_url(&source).set("POSTGRES_PASSWORD_FILE", file.display());
+        let gateway = gateway.start().await;
+        let replica = site.sqlite(&["t"]);
+        site.same(&replica, "t").await;
+        site.sql("alter role reader password 'rotated-secret';
+                  select pg_terminate_backend(pid) from pg_stat_activity where usename = 'reader'").await;
+        says(&gateway, "password authentication failed").await;
+        says(&gateway, "postgres.password_file is read again").await;
+        site.sql("insert into t values (1)").await;
+        std::fs::write(&file, "rotated-secret").unwrap();
+        gateway.ready().await;
+        site.same(&replica, "t").await;
+        let log = gateway.log();
+        assert!(!log.contains(PASSWORD) && !log.contains("rotated-secret"), "a password is no one's business");
+    }
+}
+
+async fn says(gateway: &Gateway, words: &str) {
+    eventually(format!("it says '{words}'"), async || match gateway.readyz()? {
+        (503, body) if body["reason"].to_string().contains(words) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}

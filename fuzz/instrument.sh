@@ -8,6 +8,6 @@ for word; do
     # Run by the compiler itself, where there is no fuzzer to count for.
     case $word in proc-macro | build_script_build) exec "$rustc" "$@" ;; esac
 done
-exec "$rustc" "$@" --cfg fuzzing -Copt-level=2 -Cdebug-assertions=on -Coverflow-checks=on \
+exec "$rustc" "$@" --cfg fuzzing -Copt-level=1 -Cdebug-assertions=on -Coverflow-checks=on \
     -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares

@@ -29,7 +29,8 @@ pub fn dictionary(data: &[u8]) {
     assert_eq!(decompressor.decompress(&frame, &Caps::default()).unwrap(), body);
 }
 
-const FRAME_CAPS: Caps = Caps { body_bytes_max: 1 << 20, depth_max: 64, ratio_max: 64 };
+const FRAME_CAPS: Caps =
+    Caps { body_bytes_max: 1 << 20, depth_max: 64, values_max: 1 << 16, ratio_max: 64 };
 
 /// The first byte says whether the frame is of our dictionary. Nothing is allocated beyond the cap, and what is read
 /// can be written again.

@@ -232,8 +232,8 @@ impl Config {
         Config::read(&path.display().to_string(), &text, std::env::vars())
     }
 
-    /// `source` is what errors call the text.
-    fn read(
+    /// `source` is what errors call the text. Also the entry of the fuzz target.
+    pub fn read(
         source: &str,
         text: &str,
         environment: impl Iterator<Item = (String, String)>,

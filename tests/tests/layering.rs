@@ -69,6 +69,7 @@ const EDGES: &[Edge] = &[
             "host/src/config",
             "host/src/cli",
             "xtask/",
+            "fuzz/src/bin/",
             "servers/",
             "tests/",
             "consumers/rust/tests/",

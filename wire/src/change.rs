@@ -126,7 +126,8 @@ fn operation<'a>(
 
 impl<'a> Reader<'a> {
     fn lsn(&mut self) -> Result<Lsn, DecodeError> {
-        Ok(Lsn(self.int()? as u64))
+        let value = self.int()?;
+        u64::try_from(value).map(Lsn).or_else(|_| self.fail("a log position below zero"))
     }
 
     fn unsigned(&mut self) -> Result<u32, DecodeError> {
@@ -145,6 +146,9 @@ impl<'a> Reader<'a> {
 
     fn indexes(&mut self, columns: usize) -> Result<Vec<usize>, DecodeError> {
         let len = self.array()?;
+        if len > columns {
+            return self.fail("more unchanged columns than the schema has");
+        }
         let index = |reader: &mut Self| match usize::try_from(reader.int()?) {
             Ok(index) if index < columns => Ok(index),
             _ => reader.fail("an unchanged column that the schema does not have"),
@@ -204,6 +208,30 @@ mod tests {
         );
         assert_eq!(changes[0].position.commit_lsn, Lsn(0x16_B374_D848));
         assert_eq!(changes[4].at, 9);
+    }
+
+    #[test]
+    fn what_the_schema_does_not_have_is_refused() {
+        let refused = |write: &dyn Fn(&mut ChangeWriter)| {
+            let mut writer = ChangeWriter::default();
+            write(&mut writer);
+            decode_changes(&writer.out, 1, &Caps::default()).unwrap_err().what
+        };
+        let what = refused(&|writer| {
+            pack::array(&mut writer.out, 4);
+            pack::str(&mut writer.out, "b");
+            (0..3).for_each(|_| pack::int(&mut writer.out, -1));
+        });
+        assert_eq!(what, "a log position below zero");
+        let what = refused(&|writer| {
+            writer.transaction(Lsn(1), 1, 1);
+            writer.update(1, true, false);
+            pack::array(&mut writer.out, 1);
+            pack::nil(&mut writer.out);
+            pack::array(&mut writer.out, 1000);
+            (0..1000).for_each(|_| pack::int(&mut writer.out, 0));
+        });
+        assert_eq!(what, "more unchanged columns than the schema has");
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Column, Epoch, Guest, Identity, Lsn, Position, Schema};
+use crate::{Caps, Column, Epoch, Guest, Identity, Lsn, Position, Reader, Schema};
 
 /// A control message that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +20,23 @@ pub fn to_msgpack<T: Serialize>(message: &T) -> Result<Vec<u8>, ControlError> {
     })
 }
 
+/// A control message is a map of maps and lists; none nests deeper than five.
+const DEPTH_MAX: usize = 16;
+
 pub fn from_msgpack<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
-    rmp_serde::from_slice(body).map_err(|e| ControlError {
+    let refused = |e: &dyn std::fmt::Display| ControlError {
         what: std::any::type_name::<T>(),
         reason: format!("is not the MessagePack that this version expects: {e}"),
-    })
+    };
+    // Serde reserves up to a MiB for every list that is announced, however deep it stands: first see that they are
+    // there.
+    let caps = Caps { depth_max: DEPTH_MAX, ..Caps::default() };
+    let mut reader = Reader::new(body, &caps);
+    reader.value().map_err(|e| refused(&e))?;
+    if !reader.is_empty() {
+        return Err(refused(&"more bytes follow it"));
+    }
+    rmp_serde::from_slice(body).map_err(|e| refused(&e))
 }
 
 /// `pg_snapshot` in 64-bit transaction ids: what the exported snapshot could see.
@@ -180,8 +192,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lists_that_are_announced_and_not_there_are_refused() {
+        // {"x": [[[… each of 2³²-1 elements; `init.meta` has members that are kept until they are understood.
+        let mut deep = vec![0x81, 0xa1, b'x'];
+        (0..1000).for_each(|_| deep.extend([0xdd, 0xff, 0xff, 0xff, 0xff]));
+        let error = from_msgpack::<InitMeta>(&deep).unwrap_err().to_string();
+        assert!(error.ends_with("an array is longer than the body"), "{error}");
+        let mut deep = vec![0x81, 0xa1, b'x'];
+        deep.extend([0x91; 10_000]);
+        let error = from_msgpack::<InitMeta>(&deep).unwrap_err().to_string();
+        assert!(error.ends_with("nested too deeply"), "{error}");
+        let twice = [to_msgpack(&window()).unwrap(), vec![0xc0]].concat();
+        assert!(from_msgpack::<XidWindow>(&twice).is_err());
+    }
+
+    fn window() -> XidWindow {
+        XidWindow { xmin: 100, xmax: 110, xip: vec![100, 105] }
+    }
+
+    #[test]
     fn a_window_sees_what_committed_before_it() {
-        let window = XidWindow { xmin: 100, xmax: 110, xip: vec![100, 105] };
+        let window = window();
         let seen: Vec<u32> = (95..115).filter(|&x| window.sees(x)).collect();
         assert_eq!(seen, [95, 96, 97, 98, 99, 101, 102, 103, 104, 106, 107, 108, 109]);
     }

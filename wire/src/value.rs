@@ -32,6 +32,9 @@ pub struct Caps {
     pub body_bytes_max: usize,
     /// Deepest nesting of arrays and maps. Default 64.
     pub depth_max: usize,
+    /// Most values in one body, those inside arrays and maps included; one takes 32 bytes of memory. Default 2²⁷ and
+    /// an eighth more: a Postgres array holds 2²⁷ - 1 elements.
+    pub values_max: usize,
     /// Compressed size × this bounds the size that a frame may declare, above 16 MiB. Default 4096: zstd of
     /// real rows stays below 200, runs of one byte reach 30,000.
     pub ratio_max: usize,
@@ -39,7 +42,12 @@ pub struct Caps {
 
 impl Default for Caps {
     fn default() -> Self {
-        Caps { body_bytes_max: (1 << 30) + (64 << 20), depth_max: 64, ratio_max: 4096 }
+        Caps {
+            body_bytes_max: (1 << 30) + (64 << 20),
+            depth_max: 64,
+            values_max: (1 << 27) + (1 << 24),
+            ratio_max: 4096,
+        }
     }
 }
 
@@ -56,7 +64,11 @@ pub struct Reader<'a> {
     body: &'a [u8],
     at: usize,
     depth_left: usize,
+    values_left: usize,
 }
+
+/// Room is made at once for so many values of a list; for more only once they are there.
+const RESERVED_MAX: usize = 64;
 
 impl fmt::Debug for Reader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,7 +78,7 @@ impl fmt::Debug for Reader<'_> {
 
 impl<'a> Reader<'a> {
     pub fn new(body: &'a [u8], caps: &Caps) -> Self {
-        Reader { body, at: 0, depth_left: caps.depth_max }
+        Reader { body, at: 0, depth_left: caps.depth_max, values_left: caps.values_max }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -148,11 +160,15 @@ impl<'a> Reader<'a> {
     /// An array of values.
     pub fn row(&mut self) -> Result<Vec<Value<'a>>, DecodeError> {
         let len = self.array()?;
-        (0..len).map(|_| self.value()).collect()
+        self.list(len, Self::value)
     }
 
     pub fn value(&mut self) -> Result<Value<'a>, DecodeError> {
         let marker = self.be::<1>()?[0];
+        let Some(left) = self.values_left.checked_sub(1) else {
+            return self.fail("more values than the cap allows");
+        };
+        self.values_left = left;
         Ok(match marker {
             0x00..=0x7f => Value::Int(i64::from(marker)),
             0xe0..=0xff => Value::Int(i64::from(marker as i8)),
@@ -213,27 +229,36 @@ impl<'a> Reader<'a> {
     }
 
     fn elements(&mut self, len: usize) -> Result<Value<'a>, DecodeError> {
-        self.nested(len, |reader| (0..len).map(|_| reader.value()).collect()).map(Value::Array)
+        self.nested(len, Self::value).map(Value::Array)
     }
 
     fn pairs(&mut self, len: usize) -> Result<Value<'a>, DecodeError> {
-        self.nested(len, |reader| {
-            (0..len).map(|_| Ok((reader.value()?, reader.value()?))).collect()
-        })
-        .map(Value::Map)
+        self.nested(len, |reader| Ok((reader.value()?, reader.value()?))).map(Value::Map)
+    }
+
+    fn list<T>(
+        &mut self,
+        len: usize,
+        mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let mut items = Vec::with_capacity(len.min(RESERVED_MAX));
+        for _ in 0..len {
+            items.push(read(self)?);
+        }
+        Ok(items)
     }
 
     fn nested<T>(
         &mut self,
         len: usize,
-        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
-    ) -> Result<T, DecodeError> {
+        read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
         self.fits(len)?;
         let Some(left) = self.depth_left.checked_sub(1) else {
             return self.fail("arrays and maps are nested too deeply");
         };
         self.depth_left = left;
-        let result = read(self);
+        let result = self.list(len, read);
         self.depth_left += 1;
         result
     }
@@ -326,6 +351,16 @@ mod tests {
         ] {
             assert!(Reader::new(lying, &Caps::default()).value().is_err());
         }
+    }
+
+    #[test]
+    fn values_are_counted_wherever_they_stand() {
+        let caps = Caps { values_max: 4, ..Caps::default() };
+        let three = [0x92, 0x91, 0xc0, 0xc0];
+        assert!(Reader::new(&three, &caps).value().is_ok());
+        let four = [0x92, 0x91, 0xc0, 0x91, 0xc0];
+        let error = Reader::new(&four, &caps).value().unwrap_err();
+        assert_eq!(error.what, "more values than the cap allows");
     }
 
     #[test]

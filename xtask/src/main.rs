@@ -2,8 +2,10 @@
 //! with them; it knows nothing of what those do.
 
 mod cargo;
+mod fuzz;
 mod guests;
 mod setup;
+mod supply;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,6 +36,12 @@ enum Task {
     Guests,
     /// Formatting, lints and layering
     Check,
+    /// Run the fuzz targets under libFuzzer; needs a C++ compiler
+    Fuzz(fuzz::Fuzz),
+    /// Judge what Walgate depends on: advisories, licences, bans, sources
+    Audit,
+    /// List what is linked into walgate, in CycloneDX
+    Sbom,
     /// Write the conformance vectors in tests/vectors anew
     Vectors(Rest),
 }
@@ -94,6 +102,9 @@ fn run(task: Task) -> Result<ExitCode> {
             let layering = ["test", "--release", "--workspace", "--test", "layering"];
             cargo::cargo(layering).map(|()| ExitCode::SUCCESS)
         }
+        Task::Fuzz(fuzz) => fuzz::run(&fuzz),
+        Task::Audit => supply::audit(),
+        Task::Sbom => supply::sbom(),
         Task::Vectors(rest) => {
             cargo::cargo(["build", "--release", "--workspace", "--bin", "vectors"])?;
             let home = Path::new(cargo::ROOT).join("tests/vectors");

@@ -3,13 +3,14 @@
 //! Every worker has a connection of its own that imports the exported snapshot. Chunks, guests and compression
 //! are not known here.
 
+mod framing;
 mod plan;
 
+pub use framing::CopyFraming;
 pub use plan::{Piece, Relation, plan};
 
 use std::{pin::Pin, sync::Arc};
 
-use bytes::Bytes;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio_postgres::{Client, CopyOutStream, error::SqlState};
@@ -20,13 +21,10 @@ use super::{
     quote,
     watermark::{lock_sql, table_error},
 };
-use crate::batch::{Cell, RowBatch};
+use crate::batch::RowBatch;
 
 /// How long a connection beside the exporting one waits for the table.
 const LOCK_TIMEOUT_MS: u32 = 500;
-const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-/// Stands where a row's field count would.
-const TRAILER: &[u8] = &[0xff, 0xff];
 
 /// The relations that hold the rows of `table`: its leaf partitions, or itself.
 ///
@@ -109,14 +107,8 @@ impl SnapshotReader {
             .copy_out(&sql)
             .await
             .map_err(|source| table_error(table, "copy the table", source))?;
-        let texts = table.columns.iter().enumerate().filter(|(_, column)| plan::is_text(column));
-        Ok(CopiedRows {
-            reader: self,
-            stream: Box::pin(stream),
-            texts: texts.map(|(index, _)| index).collect(),
-            begun: false,
-            ended: false,
-        })
+        let framing = CopyFraming::new(table);
+        Ok(CopiedRows { reader: self, stream: Box::pin(stream), framing })
     }
 }
 
@@ -145,10 +137,7 @@ pub async fn sample(
 pub struct CopiedRows<'a> {
     reader: &'a mut SnapshotReader,
     stream: Pin<Box<CopyOutStream>>,
-    /// Columns that were cast to text.
-    texts: Vec<usize>,
-    begun: bool,
-    ended: bool,
+    framing: CopyFraming,
 }
 
 impl CopiedRows<'_> {
@@ -159,9 +148,9 @@ impl CopiedRows<'_> {
         batch: &mut RowBatch,
         bytes_max: usize,
     ) -> Result<bool, SourceError> {
-        while !self.ended && batch.raw_bytes() < bytes_max {
+        while !self.framing.ended() && batch.raw_bytes() < bytes_max {
             match self.stream.next().await {
-                Some(Ok(message)) => self.push(&message, batch)?,
+                Some(Ok(message)) => self.framing.push(&message, batch)?,
                 Some(Err(source)) => {
                     return Err(table_error(&batch.table, "copy the table", source));
                 }
@@ -170,70 +159,20 @@ impl CopiedRows<'_> {
                 }
             }
         }
-        Ok(!self.ended)
-    }
-
-    /// The server sends a message a row; the header stands before the first row or the trailer.
-    fn push(&mut self, message: &Bytes, batch: &mut RowBatch) -> Result<(), SourceError> {
-        let mut row = &message[..];
-        if !self.begun {
-            row = skip_header(row)?;
-            self.begun = true;
-        }
-        if row == TRAILER {
-            self.ended = true;
-        } else if !row.is_empty() {
-            let first = batch.cells.len();
-            batch.push_copy_row(row)?;
-            self.texts.iter().for_each(|&index| as_text(&mut batch.cells[first + index]));
-        }
-        Ok(())
+        Ok(!self.framing.ended())
     }
 }
 
 /// A connection whose copy nobody reads any more would still carry it to its end.
 impl Drop for CopiedRows<'_> {
     fn drop(&mut self) {
-        if let (false, Ok(runtime)) = (self.ended, Handle::try_current()) {
+        if let (false, Ok(runtime)) = (self.framing.ended(), Handle::try_current()) {
             let cancel = self.reader.client.cancel();
             runtime.spawn(async move {
                 if let Err(error) = cancel.await {
                     tracing::debug!(%error, "an abandoned COPY could not be cancelled");
                 }
             });
-        }
-    }
-}
-
-fn as_text(cell: &mut Cell) {
-    if let Cell::Binary { start, len } = *cell {
-        *cell = Cell::Text { start, len };
-    }
-}
-
-/// Signature, flags, length of an extension, extension.
-fn skip_header(message: &[u8]) -> Result<&[u8], SourceError> {
-    let rest = message.strip_prefix(SIGNATURE).and_then(|rest| {
-        let (_flags, rest) = rest.split_first_chunk::<4>()?;
-        let (extension, rest) = rest.split_first_chunk::<4>()?;
-        rest.get(u32::from_be_bytes(*extension) as usize..)
-    });
-    rest.ok_or_else(|| {
-        SourceError::Protocol("a COPY without the header of the binary format".into())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_header_and_what_it_announces_are_skipped() {
-        let header = [SIGNATURE, &[0, 0, 0, 0, 0, 0, 0, 2, b'x', b'y'], b"row"].concat();
-        assert_eq!(skip_header(&header).unwrap(), b"row");
-        assert_eq!(skip_header(&header[..header.len() - 3]).unwrap(), b"");
-        for end in 0..header.len() - 3 {
-            assert!(skip_header(&header[..end]).is_err(), "{end}");
         }
     }
 }

@@ -1,0 +1,149 @@
+//! What a consumer reads: dictionaries, frames, control messages, changes and chunks.
+
+mod encode;
+
+use std::{fmt::Debug, sync::LazyLock};
+
+use walgate_consumer::{change_json, row_json, sqlite_value};
+use walgate_wire::{
+    Caps, Column, Compressor, DeadLetter, Decompressor, Dictionary, EpochRecord, Identity,
+    InitError, InitMeta, InitStart, Lsn, MAX_DICTIONARY_BYTES, Progress, Schema, TableName,
+    TableState, Value, decode_changes, decode_chunk, from_msgpack, to_msgpack,
+};
+
+use crate::Peak;
+
+/// The dictionary of the conformance vectors.
+static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
+    Dictionary::new(*include_bytes!("../../tests/vectors/dictionary.bin")).unwrap()
+});
+
+/// A dictionary that is accepted makes frames that it reads back.
+pub fn dictionary(data: &[u8]) {
+    let Ok(dictionary) = Dictionary::new(data) else { return };
+    assert!(data.len() <= MAX_DICTIONARY_BYTES && dictionary.id() != 0);
+    let body = [data, b"another row".as_slice()].concat();
+    let mut frame = Vec::new();
+    Compressor::new(1, Some(&dictionary)).unwrap().compress(&body, &mut frame).unwrap();
+    let mut decompressor = Decompressor::new(Some(&dictionary)).unwrap();
+    assert_eq!(decompressor.decompress(&frame, &Caps::default()).unwrap(), body);
+}
+
+const FRAME_CAPS: Caps =
+    Caps { body_bytes_max: 1 << 20, depth_max: 64, values_max: 1 << 16, ratio_max: 64 };
+
+/// The first byte says whether the frame is of our dictionary. Nothing is allocated beyond the cap, and what is read
+/// can be written again.
+pub fn frame(data: &[u8]) {
+    let Some((named, frame)) = data.split_first() else { return };
+    let dictionary = (named & 1 == 1).then_some(&*DICTIONARY);
+    let mut decompressor = Decompressor::new(dictionary).unwrap();
+    let peak = Peak { per_byte: 0, fixed: FRAME_CAPS.body_bytes_max + 4096 };
+    let Ok(body) = peak.of(frame, || decompressor.decompress(frame, &FRAME_CAPS)) else { return };
+    assert!(body.len() <= FRAME_CAPS.body_bytes_max);
+    let mut again = Vec::new();
+    Compressor::new(1, dictionary).unwrap().compress(&body, &mut again).unwrap();
+    assert_eq!(decompressor.decompress(&again, &Caps::default()).unwrap(), body);
+}
+
+/// The first byte says which message it is; what is read is written so that it is read as the same.
+pub fn control(data: &[u8]) {
+    let Some((kind, body)) = data.split_first() else { return };
+    match kind % 7 {
+        0 => reads_back::<Schema>(body),
+        1 => reads_back::<InitStart>(body),
+        2 => reads_back::<InitMeta>(body),
+        3 => reads_back::<InitError>(body),
+        4 => reads_back::<Progress>(body),
+        5 => reads_back::<EpochRecord>(body),
+        _ => reads_back::<DeadLetter>(body),
+    }
+}
+
+/// A list of columns grows by doubling, and a column is some hundred bytes.
+const CONTROL: Peak = Peak { per_byte: 256, fixed: 2 << 20 };
+
+fn reads_back<T>(body: &[u8])
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + Debug,
+{
+    let Ok(message) = CONTROL.of(body, || from_msgpack::<T>(body)) else { return };
+    let again = from_msgpack::<T>(&to_msgpack(&message).unwrap()).unwrap();
+    assert_eq!(again, message);
+}
+
+/// A value takes 32 bytes and at least one of the body; lists grow by doubling.
+const VALUES: Peak = Peak { per_byte: 160, fixed: 4 << 20 };
+
+/// The first byte is the number of columns. What is read is written so that it is read as the same, and can be shown
+/// and stored, whatever the columns' types.
+pub fn changes(data: &[u8]) {
+    let Some((&columns, body)) = data.split_first() else { return };
+    let schema = schema(usize::from(columns));
+    let caps = Caps::default();
+    let read = |body| VALUES.of(body, || decode_changes(body, schema.columns.len(), &caps));
+    let Ok(changes) = read(body) else { return };
+    let written = encode::changes(&changes);
+    let again = decode_changes(&written, schema.columns.len(), &caps).unwrap();
+    assert_eq!(encode::changes(&again), written);
+    for change in &changes {
+        change_json(&schema, change).to_string();
+    }
+}
+
+/// The first byte is the number of columns, as for changes.
+pub fn chunk(data: &[u8]) {
+    let Some((&columns, body)) = data.split_first() else { return };
+    let schema = schema(usize::from(columns));
+    let caps = Caps::default();
+    let read = |body| VALUES.of(body, || decode_chunk(body, schema.columns.len(), &caps));
+    let Ok(chunk) = read(body) else { return };
+    assert!(chunk.columns.iter().all(|column| column.len() == chunk.row_count));
+    let written = encode::chunk(&chunk);
+    let again = decode_chunk(&written, schema.columns.len(), &caps).unwrap();
+    assert_eq!(encode::chunk(&again), written);
+    if schema.columns.is_empty() {
+        return;
+    }
+    for row in chunk.into_rows() {
+        assert_eq!(row.len(), schema.columns.len());
+        row_json(&schema, &row).to_string();
+        stored(&schema, &row);
+    }
+}
+
+fn stored(schema: &Schema, row: &[Value<'_>]) {
+    for (column, value) in schema.columns.iter().zip(row) {
+        sqlite_value(column, value);
+    }
+}
+
+/// Types whose values are shown in their own way, then arrays of them, and one that is not known.
+const OIDS: [u32; 16] =
+    [25, 20, 1184, 1114, 1082, 1083, 2950, 17, 700, 114, 1185, 1182, 2951, 3807, 1016, 99_999];
+
+fn schema(columns: usize) -> Schema {
+    let name = TableName::new("public", "t");
+    let column = |index: usize| Column {
+        name: format!("c{index}"),
+        type_name: "text[]".into(),
+        oid: OIDS[index % OIDS.len()],
+        base_oid: None,
+        attnum: index as i16 + 1,
+        nullable: true,
+        key: index == 0,
+    };
+    Schema {
+        table: name.to_string(),
+        token: name.token(),
+        revision: 1,
+        state: TableState::Live,
+        columns: (0..columns).map(column).collect(),
+        key: vec![],
+        identity: Identity::Full,
+        old: (0..columns as u32).collect(),
+        guest: None,
+        lsn: Lsn(0),
+        reason: None,
+    }
+}

@@ -1,0 +1,34 @@
+//! The configuration: TOML → `Config`.
+
+use std::{collections::BTreeSet, iter};
+
+use walgate_host::config::Config;
+
+/// Stands for a password in the corpus. Where it occurs once, and in a URL, nobody may see it again.
+const SECRET: &str = "s3cr3t";
+
+/// What is accepted has no two tables of one token, and neither `Debug` nor an error shows a password.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let holds_secret = text.matches(SECRET).count() == 1 && secret_in_url(text);
+    match Config::read("walgate.toml", text, iter::empty()) {
+        Ok(config) => {
+            let tokens: BTreeSet<_> = config.tables.iter().map(|table| &table.token).collect();
+            assert_eq!(tokens.len(), config.tables.len(), "two tables share a token");
+            assert!(!tokens.is_empty());
+            config.tables.iter().for_each(|table| crate::names::check_token(&table.token));
+            assert!(!holds_secret || !format!("{config:?}").contains(SECRET), "Debug shows it");
+        }
+        Err(error) => {
+            let message = error.to_string();
+            assert!(!message.is_empty());
+            assert!(!holds_secret || !message.contains(SECRET), "shown: {message}");
+        }
+    }
+}
+
+fn secret_in_url(text: &str) -> bool {
+    let line = text.lines().find(|line| line.contains(SECRET)).unwrap_or_default();
+    let value = line.trim_start().strip_prefix("url").map(str::trim_start);
+    value.is_some_and(|value| value.starts_with('='))
+}

@@ -1,0 +1,79 @@
+//! Tables whose rows the targets read.
+
+use std::sync::Arc;
+
+use walgate_host::source::catalog::{Binary, ColumnType, Kind, TableVersion, Type};
+use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState};
+
+/// Columns of text, the first of them the key.
+pub fn texts(columns: usize) -> Arc<TableVersion> {
+    table(vec![Type::base(25); columns])
+}
+
+/// One of three tables, which together have every way in which a value is packed.
+pub fn typed(which: u8) -> Arc<TableVersion> {
+    let base = |oids: &[u32]| oids.iter().map(|&oid| Type::base(oid)).collect();
+    table(match which % 3 {
+        0 => base(&[20, 25, 16, 1184, 1700, 2950, 3802]),
+        1 => base(&[
+            21, 23, 26, 700, 701, 17, 18, 1114, 1082, 1083, 1266, 1186, 1560, 869, 829, 3904,
+        ]),
+        _ => vec![
+            Type::base(20),
+            array(1016, Type::base(20)),
+            array(1231, Type::base(1700)),
+            Type { oid: 70_001, kind: Kind::Enum },
+            composite(),
+            array(70_003, composite()),
+            Type { oid: 70_004, kind: Kind::Hstore },
+            Type { oid: 70_005, kind: Kind::Vector },
+        ],
+    })
+}
+
+fn array(oid: u32, element: Type) -> Type {
+    Type { oid, kind: Kind::Array(Box::new(element)) }
+}
+
+/// Of every kind that a composite has printed.
+fn composite() -> Type {
+    let fields = [17, 2950, 1114, 1184, 1082, 1083, 25, 1186]
+        .map(|oid| (format!("f{oid}"), Type::base(oid)));
+    let kind = Kind::Composite { name: "address".into(), fields: fields.to_vec() };
+    Type { oid: 70_002, kind }
+}
+
+fn table(types: Vec<Type>) -> Arc<TableVersion> {
+    let name = TableName::new("public", "t");
+    let column = |(index, ty): (usize, &Type)| Column {
+        name: format!("c{index}"),
+        type_name: String::new(),
+        oid: ty.oid,
+        base_oid: None,
+        attnum: index as i16 + 1,
+        nullable: index > 0,
+        key: index == 0,
+    };
+    let schema = Schema {
+        table: name.to_string(),
+        token: name.token(),
+        revision: 1,
+        state: TableState::Live,
+        columns: types.iter().enumerate().map(column).collect(),
+        key: vec!["c0".into()],
+        identity: Identity::Default,
+        old: vec![0],
+        guest: None,
+        lsn: Lsn(0),
+        reason: None,
+    };
+    let column = |(index, ty): (usize, Type)| ColumnType {
+        oid: ty.oid,
+        typmod: -1,
+        ty,
+        binary: Binary::Yes,
+        key: index == 0,
+    };
+    let columns = types.into_iter().enumerate().map(column).collect();
+    Arc::new(TableVersion { token: name.token(), name, relid: 1, schema, columns })
+}

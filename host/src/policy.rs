@@ -32,6 +32,9 @@ pub enum SessionError {
     Outlet(#[from] OutletError),
     #[error(transparent)]
     Guest(#[from] GuestFailure),
+    /// Of a snapshot whose guest is not the table's any more.
+    #[error("{0}; the table has another guest by now")]
+    Replaced(Box<SessionError>),
     #[error("{table}: {source}")]
     Table { table: Token, source: Box<SessionError> },
     #[error("a background task of the session ended: {0}")]
@@ -93,6 +96,6 @@ pub fn action(error: &SessionError) -> Action {
         }
         SessionError::Outlet(_) | SessionError::Guest(_) => Action::Quarantine,
         SessionError::Table { source, .. } => action(source),
-        SessionError::Task(_) => Action::Retry,
+        SessionError::Replaced(_) | SessionError::Task(_) => Action::Retry,
     }
 }

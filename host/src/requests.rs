@@ -252,7 +252,7 @@ fn code(error: &SessionError) -> &'static str {
         | SessionError::Kv(_)
         | SessionError::Publish(_)
         | SessionError::PublishFailed(_) => "stream_failed",
-        SessionError::Task(_) => "interrupted",
+        SessionError::Replaced(_) | SessionError::Task(_) => "interrupted",
     }
 }
 

@@ -17,6 +17,7 @@ use walgate_wire::{
 };
 
 use crate::{
+    assets::Gate,
     changes::now_micros,
     config::Table,
     gateway::Gateway,
@@ -54,6 +55,8 @@ struct Plan {
     table: Arc<TableVersion>,
     /// Through which they leave: the guest stays the same from beginning to end.
     outlet: Outlet,
+    /// Where the outlet leads through.
+    gate: Gate,
     row_filter: Option<String>,
     /// Name of the exported snapshot.
     exported: String,
@@ -116,11 +119,22 @@ pub async fn take(
         }
     };
     let estimated_rows = found.1.estimated_rows;
-    let plan = plan(gateway, found, &exported, snapshot_id).await?;
+    let plan = Arc::new(plan(gateway, found, &exported, snapshot_id).await?);
     let start = start_message(&plan, &exported, epoch, cdc_sequence, estimated_rows);
     let started = publish(gateway, subjects::init_start(token), &start, snapshot_id).await?;
 
-    run_workers(&Arc::new(plan), start, active, started, exported).await
+    let ended = run_workers(&plan, start, active, started, exported).await;
+    ended.map_err(|error| unless_replaced(error, &plan.gate, &gateway.assets.gate(token)))
+}
+
+/// A guest that fails stops its table. One that was replaced since the snapshot began only ends the snapshot.
+fn unless_replaced(error: SessionError, through: &Gate, live: &Gate) -> SessionError {
+    match error {
+        SessionError::Guest(_) | SessionError::Outlet(_) if !through.same(live) => {
+            SessionError::Replaced(error.into())
+        }
+        error => error,
+    }
 }
 
 async fn last_sequence(gateway: &Gateway) -> Result<u64, SessionError> {
@@ -148,7 +162,9 @@ async fn plan(
         return Err(SessionError::Table { table: token, source });
     };
     let gate = gateway.assets.gate(&token);
-    let outlet = tokio::task::block_in_place(|| Outlet::open(&gate, config, table.clone()))?;
+    let opened = tokio::task::block_in_place(|| Outlet::open(&gate, config, table.clone()));
+    let outlet = opened
+        .map_err(|error| unless_replaced(error.into(), &gate, &gateway.assets.gate(&token)))?;
     let has_default = |attnum| info.fills(attnum);
     let lsn = exported.watermark;
     let due = Due { lsn, on_guest_change: config.guest.on_change, has_default };
@@ -167,6 +183,7 @@ async fn plan(
         token,
         table: Arc::new(table),
         outlet,
+        gate,
         row_filter: info.row_filter,
         exported: exported.name.clone(),
         pieces: Mutex::new(pieces.into()),
@@ -311,5 +328,27 @@ impl Plan {
     async fn reader(&self) -> Result<Option<SnapshotReader>, SessionError> {
         let client = catalog::open(&self.gateway.config.postgres).await?;
         Ok(SnapshotReader::open(client, &self.exported, &self.table).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{guest::GuestFailure, policy::Action};
+
+    /// What is done about a guest's failure, by the gates that the snapshot went through and that is live.
+    fn action(through: &Gate, live: &Gate) -> Action {
+        let failure = GuestFailure::OtherTable { table: "public.t".to_owned() };
+        crate::policy::action(&unless_replaced(failure.into(), through, live))
+    }
+
+    #[test]
+    fn a_guest_that_was_replaced_stops_no_table() {
+        let (gone, none) = (Gate::Shut("gone".into()), Gate::Open);
+        assert_eq!(action(&none, &none), Action::Quarantine);
+        assert_eq!(action(&gone, &Gate::Shut("gone".into())), Action::Quarantine);
+        assert_eq!(action(&none, &gone), Action::Retry);
+        let lost = SessionError::Task("of another cause".to_owned());
+        assert!(matches!(unless_replaced(lost, &none, &gone), SessionError::Task(_)));
     }
 }

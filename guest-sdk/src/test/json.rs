@@ -121,3 +121,26 @@ pub fn json_of(value: &Value) -> Json {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn doubles_come_back_to_the_last_bit(bits: u64) {
+            let float = f64::from_bits(bits);
+            prop_assume!(!float.is_nan());
+            let table = Table::new("t").column("f", "double precision").column("a", "double precision[]");
+            let array = pack::pack(&Json::from(vec![json_of(&Value::Float(float))]), Kind::Float);
+            let (value, packed) = (json_of(&Value::Float(float)), json_of(&Value::Packed(array.clone())));
+            let line = serde_json::json!({"op": "insert", "new": {"f": value, "a": packed}}).to_string();
+            let new = change_of(&table, &line).unwrap().new.unwrap();
+            let Value::Float(back) = new["f"] else { panic!("{:?}", new["f"]) };
+            prop_assert_eq!(back.to_bits(), bits);
+            prop_assert_eq!(&new["a"], &Value::Packed(array));
+        }
+    }
+}

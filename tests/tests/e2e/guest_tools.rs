@@ -27,7 +27,7 @@ fn said(output: &Output) -> String {
 
 /// Runs it and expects this exit code; what it printed.
 #[track_caller]
-fn expect(code: i32, args: &[&str]) -> String {
+pub fn expect(code: i32, args: &[&str]) -> String {
     let output = walgate(args);
     assert_eq!(
         output.status.code(),
@@ -49,7 +49,7 @@ fn path(site: &Site, name: &str) -> String {
     site.folder().join(name).display().to_string()
 }
 
-fn lines(text: &str) -> Vec<Value> {
+pub fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -139,15 +139,15 @@ on_newest_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id bigint primary key, mood text); create table plain (id int primary key);
             insert into t values (1, 'keep'), (2, 'drop')").await;
-        site.drop_guest("moody", "t.wasm");
+        site.drop_guest("errs", "t.wasm");
         let gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_error = 'dead-letter'").start().await;
         let list = || expect(0, &["guest", "list", "--url", &gateway.url()]);
         let first = list();
-        assert!(first.lines().any(|line| line.contains("moody 1.0.0") && line.contains("live")), "{first}");
+        assert!(first.lines().any(|line| line.contains("errs 1.0.0") && line.contains("live")), "{first}");
         assert!(first.lines().any(|line| line.starts_with(" plain") && line.contains("none")), "{first}");
         let dlq = |table: &str| lines(&expect(0, &["dlq", "--nats", &site.broker.url(), table]));
         assert!(dlq("t").is_empty() && dlq("never.was").is_empty());
-        site.sql("insert into t values (3, 'error'), (4, 'keep'), (5, 'panic'); update t set mood = 'error' where id = 4").await;
+        site.sql("insert into t values (3, 'bad'), (4, 'keep'), (5, 'bad'); update t set mood = 'bad' where id = 4").await;
         let letters = eventually("three rows are set aside", async || {
             let letters = dlq("t");
             if letters.len() == 3 { Ok(letters) } else { Err(letters.len().to_string()) }
@@ -155,11 +155,11 @@ on_newest_postgres! {
         .await;
         let ids: Vec<&Value> = letters.iter().map(|letter| &letter["row"]["id"]).collect();
         assert_eq!(ids, [3, 5, 4]);
-        assert_eq!((&letters[0]["table"], &letters[0]["guest"]), (&"public.t".into(), &"moody".into()));
+        assert_eq!((&letters[0]["table"], &letters[0]["guest"]), (&"public.t".into(), &"errs".into()));
         assert_eq!((&letters[0]["op"], &letters[2]["op"]), (&"insert".into(), &"update".into()));
         assert!(letters[0]["position"].is_string() && letters[0]["at"].as_str().unwrap().ends_with('Z'));
         let counted = list();
-        assert!(counted.lines().any(|line| line.contains("moody") && line.contains("in no mood")), "{counted}");
+        assert!(counted.lines().any(|line| line.contains("errs") && line.contains("in no mood")), "{counted}");
         fs::remove_file(site.folder().join("guests/t.wasm")).unwrap();
         eventually("it shows why the table stopped", async || match list() {
             shown if shown.contains("suspended") && shown.contains("t.wasm") => Ok(()),

@@ -28,12 +28,12 @@ async fn people(server: &std::sync::Arc<Server>) -> Site {
 }
 
 /// Waits until the copy is what `view` shows.
-async fn shows(site: &Site, replica: &Replica, view: &str, table: &str) {
+pub async fn shows(site: &Site, replica: &Replica, view: &str, table: &str) {
     let what = format!("{table} in the copy is {view}");
     eventually(what, async || site.differences_as(replica, view, table).await).await;
 }
 
-async fn state(site: &Site, token: &str, state: TableState) -> Schema {
+pub async fn state(site: &Site, token: &str, state: TableState) -> Schema {
     eventually(format!("{token} is {state:?}"), async || match site.schema(token).await {
         Some(schema) if schema.state == state => Ok(schema),
         other => Err(format!("{:?}", other.map(|s| (s.state, s.reason)))),
@@ -164,74 +164,6 @@ on_newest_postgres! {
         shows(&site, &replica, "users", "users").await;
     }
 
-    async fn a_failing_guest_halts_its_table_until_it_is_mended(server) {
-        let site = moody(&server).await;
-        let moody = ["error", "panic", "loop", "grow"].map(|mood| ("moody", mood));
-        let liar = ["rows", "magic", "offset", "verdict"].map(|mood| ("liar", mood));
-        for (guest, mood) in moody.into_iter().chain(liar) {
-            site.drop_guest(guest, "t.wasm");
-            let gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_error = 'halt'\non_guest_change = 'reseed'").start().await;
-            let replica = site.sqlite(&["t", "plain"]);
-            shows(&site, &replica, if guest == "moody" { "no_drops" } else { "t" }, "t").await;
-            site.sql(&format!("insert into t (mood) values (null), ('{mood}'), ('keep')")).await;
-            let stopped = state(&site, "t", TableState::Suspended).await;
-            let reason = stopped.reason.unwrap();
-            assert!(reason.contains(&format!("guest {guest} fails on change")), "{reason}");
-            site.sql("insert into t (mood) values ('keep'); insert into plain (v) values ('flows')").await;
-            site.same(&replica, "plain").await;
-            // Mended: a guest that takes every row.
-            site.drop_guest("identity", "t.wasm");
-            shows(&site, &replica, "t", "t").await;
-            site.sql("update t set mood = 'keep' where mood <> 'drop'").await;
-            shows(&site, &replica, "t", "t").await;
-            gateway.stop();
-        }
-    }
-
-    async fn a_row_that_stops_a_snapshot_stops_the_table(server) {
-        let site = moody(&server).await;
-        // Behind the rows that a new guest is tried on.
-        site.sql("insert into t (mood) select 'keep' from generate_series(1, 20000); insert into t (mood) values ('error')").await;
-        site.drop_guest("moody", "t.wasm");
-        let keys = "on_guest_error = 'halt'\non_guest_change = 'reseed'";
-        let _gateway = site.gateway(&["t", "plain"]).keys("t", keys).start().await;
-        let replica = site.sqlite(&["t", "plain"]);
-        let stopped = state(&site, "t", TableState::Suspended).await;
-        assert!(stopped.reason.unwrap().contains("in no mood for this row"));
-        site.sql("insert into plain (v) values ('flows'); insert into t (mood) values ('keep')").await;
-        site.same(&replica, "plain").await;
-        site.sql("delete from t where mood = 'error'").await;
-        site.drop_guest("identity", "t.wasm");
-        shows(&site, &replica, "t", "t").await;
-    }
-
-    async fn rows_that_a_guest_fails_on_are_set_aside(server) {
-        let site = moody(&server).await;
-        site.drop_guest("moody", "t.wasm");
-        let _gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_error = 'dead-letter'").start().await;
-        let replica = site.sqlite(&["t", "plain"]);
-        shows(&site, &replica, "no_drops", "t").await;
-        site.sql("insert into t (mood) select (array['keep', 'error', 'drop', 'panic'])[1 + i % 4] from generate_series(1, 40) i").await;
-        shows(&site, &replica, "keeps", "t").await;
-        // A row that fails after it had left is deleted at consumers, as a dropped one is.
-        site.sql("insert into t (id, mood) values (1000, 'keep')").await;
-        shows(&site, &replica, "keeps", "t").await;
-        site.sql("update t set mood = 'error' where id = 1000").await;
-        shows(&site, &replica, "keeps", "t").await;
-        let letters = eventually("the rows are set aside", async || {
-            let letters = dead_letters(&site);
-            if letters.len() >= 21 { Ok(letters) } else { Err(format!("{} letters", letters.len())) }
-        })
-        .await;
-        assert_eq!(letters.len(), 21);
-        assert!(letters.iter().any(|letter| letter["error"].as_str().unwrap().contains("in no mood")));
-        assert!(letters.iter().any(|letter| letter["error"].as_str().unwrap().contains("trap")));
-        assert_eq!(letters[20]["row"]["id"], 1000);
-        // In a snapshot likewise.
-        let late = site.sqlite(&["t"]);
-        shows(&site, &late, "keeps", "t").await;
-    }
-
     async fn without_a_key_whole_rows_are_filtered(server) {
         let site = Site::new(&server).await;
         site.sql("create table users (email text not null, country text not null, password_hash text, n int);
@@ -292,24 +224,4 @@ on_newest_postgres! {
         ]);
         assert!(verified.status.success(), "{verified:?}");
     }
-}
-
-async fn moody(server: &std::sync::Arc<Server>) -> Site {
-    let site = Site::new(server).await;
-    site.sql(
-        "create table t (id bigint generated by default as identity primary key, mood text);
-        create table plain (id bigint generated by default as identity primary key, v text);
-        insert into t (mood) values (null), ('drop'), ('keep');
-        create view keeps as select * from t where mood is null or mood = 'keep';
-        create view no_drops as select * from t where mood is distinct from 'drop'",
-    )
-    .await;
-    site
-}
-
-/// As `walgate dlq` prints them.
-fn dead_letters(site: &Site) -> Vec<serde_json::Value> {
-    let out = walgate_tests::program::run("walgate", &["dlq", "--nats", &site.broker.url(), "t"]);
-    let text = String::from_utf8(out.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

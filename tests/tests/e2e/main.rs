@@ -7,6 +7,7 @@ mod dictionaries;
 mod exactly_once;
 mod guest_tools;
 mod guests;
+mod misbehaviour;
 mod names;
 mod postgres_security;
 mod preflight;

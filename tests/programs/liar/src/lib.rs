@@ -1,5 +1,5 @@
-//! A guest that answers with garbage where a row tells it to, made without the SDK, which would not let it: the
-//! column `mood` says `rows`, `magic`, `offset` or `verdict`. It keeps every other batch as it is.
+//! Answers with garbage for a batch in which a row says so, made without the SDK, which would not let it: `mood` is
+//! `magic`, `rows`, `columns`, `errors`, `offset`, `verdict` or `nothing`. Drops rows that are `drop`.
 #![cfg(target_arch = "wasm32")]
 
 #[allow(
@@ -20,7 +20,10 @@ use bindings::{
     walgate::guest::types::{Description, Plan, Read, Table},
 };
 
-const HEADER_BYTES: usize = 24;
+const HEADER_BYTES: u32 = 24;
+/// Where the header's directory says where the data of the one column are.
+const DATA_AT: usize = 32;
+const DROP: u8 = 0;
 const KEEP: u8 = 1;
 
 impl Guest for Liar {
@@ -34,14 +37,29 @@ impl Guest for Liar {
     }
 
     fn process(batch: Vec<u8>) -> Result<Vec<u8>, String> {
-        let says = |word: &str| batch.windows(word.len()).any(|bytes| bytes == word.as_bytes());
-        let rows = batch.get(4..8).and_then(|bytes| bytes.try_into().ok()).ok_or("no header")?;
-        let rows = u32::from_le_bytes(rows);
-        let told = if says("rows") { rows + 1 } else { rows };
-        let verdicts: u32 = if says("offset") { u32::MAX - 8 } else { HEADER_BYTES as u32 };
-        let verdict = if says("verdict") { 77 } else { KEEP };
+        let number = |at: usize| {
+            let bytes = batch.get(at..).and_then(|rest| rest.first_chunk::<4>());
+            bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+        };
+        let (rows, data) = (number(4) as usize, number(DATA_AT) as usize);
+        let texts = data + 4 * (rows + 1);
+        let end = |row: usize| texts + number(data + 4 * row) as usize;
+        let mood = |row: usize| batch.get(end(row)..end(row + 1)).unwrap_or_default();
+        let says = |word: &str| (0..rows).any(|row| mood(row) == word.as_bytes());
+        if says("nothing") {
+            return Ok(vec![]);
+        }
         let magic = if says("magic") { *b"WGB1" } else { *b"WGD1" };
-        let words = [told, 0, 0, verdicts, 0].map(u32::to_le_bytes).concat();
-        Ok([&magic[..], &words, &vec![verdict; rows as usize]].concat())
+        let told = rows as u32 + u32::from(says("rows"));
+        let columns = u32::from(says("columns"));
+        let errors = if says("errors") { u32::MAX } else { 0 };
+        let verdicts = if says("offset") { u32::MAX - 7 } else { HEADER_BYTES };
+        let verdict = |row| match mood(row) {
+            b"drop" => DROP,
+            b"verdict" => 77,
+            _ => KEEP,
+        };
+        let words = [told, columns, errors, verdicts, 0].map(u32::to_le_bytes).concat();
+        Ok(magic.into_iter().chain(words).chain((0..rows).map(verdict)).collect())
     }
 }

@@ -1,0 +1,16 @@
+//! Panics at a row that is `bad`; drops those that are `drop`.
+
+use walgate_guest::prelude::*;
+
+#[derive(Columns)]
+pub struct Mood<'a> {
+    mood: Option<&'a str>,
+}
+
+#[transform]
+pub fn panics(row: Mood<'_>) -> Verdict {
+    if row.mood == Some("bad") {
+        panic!("a row that nobody expected");
+    }
+    if row.mood == Some("drop") { Verdict::Drop } else { Verdict::Keep }
+}

@@ -1,0 +1,7 @@
+;; Wants 1 GiB of memory before it has done anything.
+(module
+  (memory (export "memory") 16384)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+  (func (export "walgate:guest/transform@1.0.0#describe") (result i32) unreachable)
+  (func (export "walgate:guest/transform@1.0.0#plan") (param i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
+  (func (export "walgate:guest/transform@1.0.0#process") (param i32 i32) (result i32) unreachable))

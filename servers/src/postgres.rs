@@ -23,6 +23,9 @@ pub struct PgOptions {
     /// Holds `data/` and `postgres.log`, and is kept. An existing `data/` is started as it is.
     /// `None`: a private directory that is removed on drop.
     pub dir: Option<PathBuf>,
+    /// A stopped server's `data/` of the same version, copied where there is none yet: quicker than `initdb`, with
+    /// everything that is in it, the system identifier too.
+    pub copy_of: Option<PathBuf>,
     /// `None`: a free one.
     pub port: Option<u16>,
     /// Off by default: faster, survives `kill -9` of Postgres, does not survive a power cut.

@@ -1,8 +1,11 @@
 //! Postgres for tests: one server a major version, shared by all tests of the process, and a database a test.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering::Relaxed},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -33,28 +36,48 @@ pub fn run_on<T: Future<Output = ()>>(major: Major, test: impl FnOnce(Arc<Server
         }
         Major::Oldest => all.last(),
     };
-    let server = shared(bin.expect("there is one"));
+    let server = Server::shared(bin.expect("there is one"));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(test(server));
 }
 
-fn shared(bin: &PgBin) -> Arc<Server> {
-    static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
-    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(server) = servers.iter().find(|server| server.bin == *bin) {
-        return Arc::clone(server);
+/// The data of a server that was never used: `initdb` runs once for all servers of the process.
+fn template(bin: &PgBin) -> PathBuf {
+    static TEMPLATES: Mutex<Vec<PrivatePostgres>> = Mutex::new(vec![]);
+    let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(template) = templates.iter().find(|template| template.bin() == bin) {
+        return template.data_dir();
     }
-    let server = Arc::new(Server::start(bin, &[]));
-    servers.push(Arc::clone(&server));
-    server
+    let started = PrivatePostgres::start(bin, PgOptions::default());
+    let stopped = started.and_then(|mut server| server.stop_fast().map(|()| server));
+    let template = stopped.expect("Postgres starts and stops");
+    let data = template.data_dir();
+    templates.push(template);
+    data
 }
 
 impl Server {
+    /// The one that all tests of this process use where they do no harm to it.
+    pub fn shared(bin: &PgBin) -> Arc<Server> {
+        static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
+        let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = servers.iter().find(|server| server.bin == *bin) {
+            return Arc::clone(server);
+        }
+        let server = Arc::new(Server::start(bin, &[]));
+        servers.push(Arc::clone(&server));
+        server
+    }
+
     /// One of the test's own, for settings that concern the whole server.
     pub fn start(bin: &PgBin, settings: &[(&str, &str)]) -> Server {
         let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-        let options = PgOptions { settings: settings.collect(), ..PgOptions::default() };
+        let options = PgOptions {
+            settings: settings.collect(),
+            copy_of: Some(template(bin)),
+            ..PgOptions::default()
+        };
         let process = PrivatePostgres::start(bin, options).expect("Postgres starts");
         Server { bin: bin.clone(), process: Mutex::new(process) }
     }
@@ -217,7 +240,7 @@ fn query(client: &Client, sql: &str) -> impl Future<Output = Vec<Vec<Option<Stri
     }
 }
 
-fn full(error: &tokio_postgres::Error) -> String {
+pub(crate) fn full(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => format!("{} ({})", db.message(), db.code().code()),
         None => error.to_string(),

@@ -1,0 +1,1 @@
+//! The consumers are killed; the gateway does not know them.

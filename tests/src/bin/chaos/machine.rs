@@ -1,0 +1,1 @@
+//! The machine under the gateway runs out of something.

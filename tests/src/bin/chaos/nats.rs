@@ -1,0 +1,1 @@
+//! One NATS server: away, slow, full, forgetful.

@@ -13,6 +13,8 @@ pub struct Broker {
     /// The other two of a cluster.
     pub peers: Vec<PrivateNats>,
     links: Vec<Link>,
+    /// What everybody but the test itself goes through.
+    front: Option<Proxy>,
     client: Client,
 }
 
@@ -33,7 +35,13 @@ impl Broker {
     pub async fn start(options: NatsOptions) -> Broker {
         let server = PrivateNats::start(&nats_bin(), options).expect("NATS starts");
         let client = connect(&[server.url()]).await;
-        Broker { server, peers: vec![], links: vec![], client }
+        Broker { server, peers: vec![], links: vec![], front: None, client }
+    }
+
+    /// The same server, which only the test itself reaches without a proxy.
+    pub async fn behind_proxy(mut self) -> Broker {
+        self.front = Some(Proxy::before(self.server.port()).await);
+        self
     }
 
     /// Three nodes, each of which reaches each other one through a proxy of its own.
@@ -64,13 +72,21 @@ impl Broker {
         let peers: Vec<_> = nodes.collect();
         let urls: Vec<_> = [&server].into_iter().chain(&peers).map(PrivateNats::url).collect();
         let client = connect(&urls).await;
-        Broker { server, peers, links, client }
+        Broker { server, peers, links, front: None, client }
     }
 
     /// Of all nodes, separated by commas.
     pub fn url(&self) -> String {
+        if let Some(front) = &self.front {
+            return format!("nats://127.0.0.1:{}", front.port());
+        }
         let nodes = [&self.server].into_iter().chain(&self.peers);
         nodes.map(PrivateNats::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// What lies between the server and everybody else.
+    pub fn network(&self, network: Network) {
+        self.front.as_ref().expect("a broker behind a proxy").set(network);
     }
 
     pub fn nodes(&self) -> usize {

@@ -1,7 +1,7 @@
 //! A TCP proxy on loopback that can make a network bad: slow, or half-open, where both ends keep a connection on
 //! which nothing arrives any more. What flows through it is not known here.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -73,39 +73,30 @@ impl Drop for Proxy {
 async fn connection(near: TcpStream, target: u16, network: watch::Receiver<Network>) {
     let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
-    // What was swallowed is missing: such a connection must not speak again.
-    let broken = Arc::new(watch::channel(false).0);
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    tokio::join!(
-        pump(near_in, far_out, network.clone(), Arc::clone(&broken)),
-        pump(far_in, near_out, network, broken),
-    );
+    tokio::join!(pump(near_in, far_out, network.clone()), pump(far_in, near_out, network));
 }
 
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    network: watch::Receiver<Network>,
-    broken: Arc<watch::Sender<bool>>,
+    mut network: watch::Receiver<Network>,
 ) {
     let mut piece = vec![0; PIECE_BYTES];
+    let mut swallowed = false;
     while let Ok(length @ 1..) = from.read(&mut piece).await {
         let condition = *network.borrow();
         match condition {
             Network::Good => {}
             Network::Slow(delay) => tokio::time::sleep(delay).await,
-            Network::Silent => {
-                broken.send_replace(true);
-            }
+            Network::Silent => swallowed = true,
         }
-        if !*broken.borrow() && to.write_all(&piece[..length]).await.is_err() {
+        // After a loss nothing that follows would make sense: such a connection stays half-open.
+        if !swallowed && to.write_all(&piece[..length]).await.is_err() {
             return;
         }
     }
-    // An end that nobody hears of, either.
-    let silent = *broken.borrow() || *network.borrow() == Network::Silent;
-    if silent {
-        std::future::pending::<()>().await;
-    }
+    // The end is not heard of, either, while nothing is.
+    let _ = network.wait_for(|network| *network != Network::Silent).await;
 }

@@ -74,7 +74,7 @@ impl fmt::Display for Report {
 pub fn print_list(cases: &[&Case]) {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    cases.iter().for_each(|case| drop(table.add_row([case.name, case.what])));
+    table.add_rows(cases.iter().map(|case| [case.name, case.what]));
     println!("{table}");
 }
 

@@ -9,6 +9,8 @@ use walgate_tests::{
     load::Writer, process, snapshot, stream,
 };
 
+use walgate_wire::Lsn;
+
 use crate::{
     run::{Done, Run},
     workload::{self, ADMITTED, ALL, GUARDED, PLAIN, Workload},
@@ -38,6 +40,8 @@ pub struct Stage<'a> {
     options: GatewayOptions,
     pub sqlite: Replica,
     pub postgres: Replica,
+    /// That began later.
+    newcomers: Vec<Replica>,
     pub load: Writer,
     audit: Audit,
     /// Of the copy in Postgres, on a server that no fault touches.
@@ -51,6 +55,7 @@ pub struct Setting<'a> {
     server: Arc<Server>,
     nats: NatsOptions,
     is_cluster: bool,
+    has_proxy: bool,
     rows: u64,
     gateway: Box<dyn FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a>,
 }
@@ -67,6 +72,7 @@ impl Run {
             server: Server::shared(&self.bin),
             nats: NatsOptions::default(),
             is_cluster: false,
+            has_proxy: false,
             rows: 300,
             gateway: Box::new(|_, options| options),
         }
@@ -91,6 +97,12 @@ impl<'a> Setting<'a> {
         self
     }
 
+    /// Between NATS and both the gateway and the consumers: see [`Broker::network`].
+    pub fn proxy(mut self) -> Self {
+        self.has_proxy = true;
+        self
+    }
+
     /// First rows of `users` and `bag`.
     pub fn rows(mut self, rows: u64) -> Self {
         self.rows = rows;
@@ -106,10 +118,11 @@ impl<'a> Setting<'a> {
     }
 
     pub async fn open(self) -> Stage<'a> {
-        let Setting { run, server, nats, is_cluster, rows, gateway } = self;
-        let broker = match is_cluster {
-            true => Broker::cluster().await,
-            false => Broker::start(nats).await,
+        let Setting { run, server, nats, is_cluster, has_proxy, rows, gateway } = self;
+        let broker = match (is_cluster, has_proxy) {
+            (true, _) => Broker::cluster().await,
+            (false, true) => Broker::start(nats).await.behind_proxy().await,
+            (false, false) => Broker::start(nats).await,
         };
         let site = Site::with_broker(&server, broker).await;
         let copy = Database::create(&Server::shared(&run.bin)).await;
@@ -127,8 +140,18 @@ impl<'a> Setting<'a> {
         let mut workload = Workload::new(run.seed);
         let load = Writer::start_paced(&site.database, PACE, move |_| workload.script()).await;
         let gateway = Some(gateway);
-        let stage =
-            Stage { run, gateway, options, sqlite, postgres, load, audit, _copy: copy, site };
+        let stage = Stage {
+            run,
+            gateway,
+            options,
+            sqlite,
+            postgres,
+            newcomers: vec![],
+            load,
+            audit,
+            _copy: copy,
+            site,
+        };
         stage.copies_exist().await;
         stage
     }
@@ -158,6 +181,15 @@ impl Stage<'_> {
         }
     }
 
+    /// One more copy, in SQLite, that has everything before it.
+    pub fn newcomer(&mut self) {
+        self.newcomers.push(self.site.sqlite(&ALL));
+    }
+
+    pub fn newest(&mut self) -> &mut Replica {
+        self.newcomers.last_mut().expect("there is one")
+    }
+
     /// Waits until the stream has that many more messages.
     pub async fn grows(&self, more: u64) {
         stream::grows(&self.site.broker, more).await;
@@ -175,6 +207,12 @@ impl Stage<'_> {
     /// The one before has ended.
     pub fn start_gateway(&mut self) {
         self.gateway = Some(self.options.clone().spawn());
+    }
+
+    /// With other options from now on.
+    pub fn start_gateway_as(&mut self, options: GatewayOptions) {
+        self.options = options;
+        self.start_gateway();
     }
 
     pub fn kill_and_start_gateway(&mut self) {
@@ -214,7 +252,7 @@ impl Stage<'_> {
     /// The same with another view of what the guest lets through.
     pub async fn settle_showing(mut self, ending: Ending, admitted: &str) -> Done {
         self.load.hold().await;
-        let Stage { run, gateway, sqlite, postgres, audit, site, .. } = &self;
+        let Stage { run, gateway, sqlite, postgres, newcomers, audit, site, .. } = &self;
         let gateway = gateway.as_ref().expect("a case ends with a gateway that runs");
         gateway.ready().await;
         let epochs = audit.assert_latest_epoch_is_exact(site, &workload::TABLES).await;
@@ -224,7 +262,7 @@ impl Stage<'_> {
             Ending::Anew => epochs.count > 1 || !epochs.is_whole,
         };
         assert!(is_as_it_should, "{epochs:?}, which is not {ending:?}");
-        for replica in [sqlite, postgres] {
+        for replica in [sqlite, postgres].into_iter().chain(newcomers) {
             for table in PLAIN {
                 site.same(replica, table).await;
             }
@@ -240,7 +278,7 @@ impl Stage<'_> {
 
     async fn slot_advances(&self) {
         self.site.sql("insert into a (id) values (-1)").await;
-        let committed = self.audit.log(&self.site.database).await.last_commit;
+        let committed = self.committed().await;
         eventually("the slot advances", async || match self.site.confirmed().await {
             confirmed if confirmed > committed => Ok(()),
             confirmed => Err(format!("{confirmed} of {committed}")),
@@ -248,9 +286,14 @@ impl Stage<'_> {
         .await;
     }
 
+    /// The commit record of the last transaction.
+    pub async fn committed(&self) -> Lsn {
+        self.audit.log(&self.site.database).await.last_commit
+    }
+
     /// Waits until everything that was committed is in the stream.
     pub async fn drained(&self) {
-        let committed = self.audit.log(&self.site.database).await.last_commit;
+        let committed = self.committed().await;
         stream::reaches(&self.site.broker, committed).await;
     }
 }

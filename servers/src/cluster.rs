@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::error::During;
 use crate::find::PgBin;
-use crate::postgres::PgOptions;
+use crate::postgres::{PgOptions, Recovery};
 use crate::process::{Launch, Process};
 use crate::scratch::Scratch;
 use crate::user::{self, User};
@@ -50,8 +50,27 @@ impl Cluster {
             user.check_reach(&cluster.data_dir())?;
             user.check_reach(&cluster.bin.program("postgres"))?;
         }
-        cluster.initialise()?;
+        cluster.initialise(options.copy_of.as_deref())?;
+        if let Some(recovery) = options.recovery {
+            cluster.recovers(recovery)?;
+        }
         Ok(cluster)
+    }
+
+    fn recovers(&self, recovery: Recovery) -> Result<()> {
+        let slots = self.data_dir().join("pg_replslot");
+        let entries = fs::read_dir(&slots).during(|| format!("read {}", slots.display()))?;
+        for slot in entries.flatten() {
+            let path = slot.path();
+            fs::remove_dir_all(&path).during(|| format!("remove {}", path.display()))?;
+        }
+        self.write(
+            match recovery {
+                Recovery::Standby => "standby.signal",
+                Recovery::PointInTime => "recovery.signal",
+            },
+            "",
+        )
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -78,7 +97,7 @@ impl Cluster {
         self.user.as_ref().map_or(Ok(()), |user| user.give(dir))
     }
 
-    fn initialise(&self) -> Result<()> {
+    fn initialise(&self, copy_of: Option<&Path>) -> Result<()> {
         match fs::read_to_string(self.data_dir().join("PG_VERSION")) {
             Ok(version) if version.trim() == self.bin.version.major.to_string() => Ok(()),
             Ok(version) => {
@@ -91,6 +110,7 @@ impl Cluster {
                 );
                 Err(Error::Unusable { name: "data directory", path: self.data_dir(), reason })
             }
+            Err(_) if copy_of.is_some() => copy_of.map_or(Ok(()), |data| self.copy(data)),
             Err(_) => match self.initdb("C.UTF-8") {
                 Err(Error::Command { output, .. }) if output.contains("invalid locale name") => {
                     self.initdb("C")
@@ -98,6 +118,13 @@ impl Cluster {
                 other => other,
             },
         }
+    }
+
+    /// With owners and modes.
+    fn copy(&self, data: &Path) -> Result<()> {
+        let mut command = Command::new("cp");
+        command.args(["-a", "--reflink=auto"]).arg(data.join(".")).arg(self.data_dir());
+        run(&mut command)
     }
 
     fn initdb(&self, locale: &str) -> Result<()> {
@@ -114,14 +141,7 @@ impl Cluster {
         if let Some(user) = &self.user {
             command.uid(user.uid).gid(user.gid);
         }
-        let output = without_pg_env(&mut command)
-            .output()
-            .during(|| format!("run {}", program.display()))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let output = String::from_utf8_lossy(&output.stderr).trim().to_string();
-        Err(Error::Command { name: program.display().to_string(), output })
+        run(without_pg_env(&mut command))
     }
 
     /// In a file of its own rather than on the command line, so that ALTER SYSTEM still works.
@@ -189,6 +209,16 @@ impl Cluster {
             }
         }
     }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let name = command.get_program().display().to_string();
+    let output = command.output().during(|| format!("run {name}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let output = String::from_utf8_lossy(&output.stderr).trim().to_string();
+    Err(Error::Command { name, output })
 }
 
 /// The socket is in our own directory: whoever answers is our server, even if another one has

@@ -1,7 +1,7 @@
 //! What the stream has to hold, from Postgres itself: a second slot, read over SQL, tells every commit and every
 //! change in it. Only message kinds and lengths are looked at; our own decoder is not involved.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use walgate_wire::{Lsn, Position, TableName};
 
@@ -63,41 +63,119 @@ impl Audit {
     }
 
     /// Waits until the stream holds everything, then: it holds every committed change once, in commit order,
-    /// with no hole. `tables`: what is configured, by name and token.
+    /// with no hole, in one epoch. `tables`: what is configured, by name and token.
     pub async fn assert_stream_is_exact(&self, site: &Site, tables: &[(&str, &str)]) -> Vec<Entry> {
-        let log = self.log(&site.database).await;
-        stream::reaches(&site.broker, log.last_commit).await;
-        let entries = stream::cdc(&site.broker).await;
+        let (log, entries) = self.complete(site).await;
         check_order(&entries);
-        let tokens: HashMap<TableName, &str> =
-            tables.iter().map(|(name, token)| (name.parse().expect("a name"), *token)).collect();
-        let expected = log.changes.iter().filter_map(|change| {
-            let token = *tokens.get(&change.table)?;
-            Some((change.position, change.op, change.xid, change.at, token))
-        });
-        let found = stream::changes(&entries)
-            .filter(|change| change.position.commit_lsn >= self.start)
-            .map(|c| (c.position, c.op, c.xid, c.at, c.token.as_str()));
-        let (expected, found): (Vec<_>, Vec<_>) = (expected.collect(), found.collect());
-        if let Some(at) =
-            (0..expected.len().max(found.len())).find(|&i| expected.get(i) != found.get(i))
-        {
-            panic!(
-                "the stream is not what was committed: change {at} is {:?} instead of {:?} ({} changes instead of {})",
-                found.get(at),
-                expected.get(at),
-                found.len(),
-                expected.len(),
-            );
-        }
-        let confirmed = site.confirmed().await;
-        let stated = stream::last_progress(&site.broker).await.expect("progress").end_lsn;
-        assert!(
-            confirmed <= stated,
-            "the slot is confirmed to {confirmed}, the stream only states {stated}"
-        );
+        let floor = Position::new(self.start, 0);
+        compare(&log, &entries, floor, &Tables { whole: tables, filtered: &[] });
+        assert_confirmed_is_stated(site).await;
         entries
     }
+
+    /// The same, also for tables with guests, and after a fault that may have begun an epoch or taken messages away:
+    /// what the latest epoch holds is exact from its first message on.
+    pub async fn assert_latest_epoch_is_exact(&self, site: &Site, tables: &Tables<'_>) -> Epochs {
+        let (log, entries) = self.complete(site).await;
+        let epochs: Vec<&[Entry]> = entries.chunk_by(|a, b| a.epoch() == b.epoch()).collect();
+        assert!(
+            epochs.windows(2).all(|pair| pair[0][0].epoch() < pair[1][0].epoch()),
+            "epochs only grow"
+        );
+        epochs.iter().for_each(|entries| check_order(entries));
+        let latest = *epochs.last().expect("the stream is not empty");
+        let began = match &latest[0] {
+            Entry::Progress { header, .. } => header.position,
+            Entry::Changes { changes, .. } => before(changes[0].position),
+        };
+        compare(&log, latest, began.max(Position::new(self.start, 0)), tables);
+        assert_confirmed_is_stated(site).await;
+        Epochs { count: epochs.len(), is_whole: began.commit_lsn <= self.start }
+    }
+
+    /// What was committed, and the stream once it holds that.
+    async fn complete(&self, site: &Site) -> (AuditLog, Vec<Entry>) {
+        let log = self.log(&site.database).await;
+        stream::reaches(&site.broker, log.last_commit).await;
+        (log, stream::cdc(&site.broker).await)
+    }
+}
+
+/// Configured tables, by name and token.
+pub struct Tables<'a> {
+    /// Every change leaves.
+    pub whole: &'a [(&'a str, &'a str)],
+    /// A guest may keep changes back, and make deletes of others.
+    pub filtered: &'a [(&'a str, &'a str)],
+}
+
+/// What the stream was found to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Epochs {
+    pub count: usize,
+    /// The latest goes back to before the audit began.
+    pub is_whole: bool,
+}
+
+/// The last position that lies before this one.
+fn before(position: Position) -> Position {
+    Position::new(position.commit_lsn, position.ordinal.saturating_sub(1))
+}
+
+/// Both sides beyond `floor`.
+fn compare(log: &AuditLog, entries: &[Entry], floor: Position, tables: &Tables<'_>) {
+    let tokens = |list: &[(&str, &str)]| -> HashMap<TableName, String> {
+        let name =
+            |(name, token): &(&str, &str)| (name.parse().expect("a name"), (*token).to_owned());
+        list.iter().map(name).collect()
+    };
+    let (whole, filtered) = (tokens(tables.whole), tokens(tables.filtered));
+    let committed = |of: &HashMap<TableName, String>| {
+        let change = |change: &AuditChange| {
+            let token = of.get(&change.table).filter(|_| change.position > floor)?;
+            Some((change.position, change.op, change.xid, change.at, token.clone()))
+        };
+        log.changes.iter().filter_map(change).collect::<Vec<_>>()
+    };
+    let stored = |of: &HashMap<TableName, String>| {
+        stream::changes(entries)
+            .filter(|change| change.position > floor && of.values().any(|t| *t == change.token))
+            .map(|c| (c.position, c.op, c.xid, c.at, c.token.clone()))
+            .collect::<Vec<_>>()
+    };
+    let (expected, found) = (committed(&whole), stored(&whole));
+    if let Some(at) =
+        (0..expected.len().max(found.len())).find(|&i| expected.get(i) != found.get(i))
+    {
+        panic!(
+            "the stream is not what was committed: change {at} is {:?} instead of {:?} ({} changes instead of {})",
+            found.get(at),
+            expected.get(at),
+            found.len(),
+            expected.len(),
+        );
+    }
+    let known = |change: &stream::StreamChange| {
+        whole.values().chain(filtered.values()).any(|token| *token == change.token)
+    };
+    let foreign = stream::changes(entries).find(|change| !known(change));
+    assert!(foreign.is_none(), "the stream holds a table that was not asked for: {foreign:?}");
+    let places: HashSet<_> = committed(&filtered).into_iter().map(|c| (c.0, c.2, c.4)).collect();
+    for change in stored(&filtered) {
+        assert!(
+            places.contains(&(change.0, change.2, change.4.clone())),
+            "the stream holds {change:?}, which nobody committed"
+        );
+    }
+}
+
+async fn assert_confirmed_is_stated(site: &Site) {
+    let confirmed = site.confirmed().await;
+    let stated = stream::last_progress(&site.broker).await.expect("progress").end_lsn;
+    assert!(
+        confirmed <= stated,
+        "the slot is confirmed to {confirmed}, the stream only states {stated}"
+    );
 }
 
 /// Positions only grow, one epoch, headers agree with bodies, progress never promises what comes later.

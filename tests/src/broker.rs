@@ -1,14 +1,28 @@
-//! NATS for tests: a server a test, because subjects are fixed.
+//! NATS for tests: a server a test, because subjects are fixed, or a cluster of three.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use async_nats::{Client, jetstream};
-use walgate_servers::{NatsBin, NatsOptions, PrivateNats, find_nats};
+use walgate_servers::{NatsBin, NatsOptions, PrivateNats, find_nats, free_port};
+
+use crate::proxy::{Network, Proxy};
 
 /// A running NATS with JetStream.
 pub struct Broker {
     pub server: PrivateNats,
+    /// The other two of a cluster.
+    pub peers: Vec<PrivateNats>,
+    links: Vec<Link>,
+    /// What everybody but the test itself goes through.
+    front: Option<Proxy>,
     client: Client,
+}
+
+/// How one node of a cluster reaches another.
+struct Link {
+    from: usize,
+    to: usize,
+    proxy: Proxy,
 }
 
 /// The server to test with.
@@ -20,17 +34,76 @@ pub fn nats_bin() -> NatsBin {
 impl Broker {
     pub async fn start(options: NatsOptions) -> Broker {
         let server = PrivateNats::start(&nats_bin(), options).expect("NATS starts");
-        let client = async_nats::ConnectOptions::new()
-            .retry_on_initial_connect()
-            .reconnect_delay_callback(|_| std::time::Duration::from_millis(50))
-            .connect(server.url())
-            .await
-            .expect("an address");
-        Broker { server, client }
+        let client = connect(&[server.url()]).await;
+        Broker { server, peers: vec![], links: vec![], front: None, client }
     }
 
+    /// The same server, which only the test itself reaches without a proxy.
+    pub async fn behind_proxy(mut self) -> Broker {
+        self.front = Some(Proxy::before(self.server.port()).await);
+        self
+    }
+
+    /// Three nodes, each of which reaches each other one through a proxy of its own.
+    pub async fn cluster() -> Broker {
+        let ports = [(); 3].map(|()| free_port().expect("a free port"));
+        let mut links = vec![];
+        for (from, to) in (0..3).flat_map(|from| (0..3).map(move |to| (from, to))) {
+            if from != to {
+                links.push(Link { from, to, proxy: Proxy::before(ports[to]).await });
+            }
+        }
+        // Started side by side: a node is ready before it has met the others.
+        let mut nodes = (0..3).map(|node| {
+            let routes = links.iter().filter(|link| link.from == node);
+            let routes: Vec<_> = routes
+                .map(|link| format!("\"nats-route://127.0.0.1:{}\"", link.proxy.port()))
+                .collect();
+            let extra_config = format!(
+                "server_name: node{node}\n\
+                 cluster {{ name: walgate, listen: \"127.0.0.1:{}\", no_advertise: true, pool_size: -1, routes: [{}] }}\n",
+                ports[node],
+                routes.join(", ")
+            );
+            let options = NatsOptions { extra_config, ..NatsOptions::default() };
+            PrivateNats::start(&nats_bin(), options).expect("a node of NATS starts")
+        });
+        let server = nodes.next().expect("three nodes");
+        let peers: Vec<_> = nodes.collect();
+        let urls: Vec<_> = [&server].into_iter().chain(&peers).map(PrivateNats::url).collect();
+        let client = connect(&urls).await;
+        Broker { server, peers, links, front: None, client }
+    }
+
+    /// Of all nodes, separated by commas.
     pub fn url(&self) -> String {
-        self.server.url()
+        if let Some(front) = &self.front {
+            return format!("nats://127.0.0.1:{}", front.port());
+        }
+        let nodes = [&self.server].into_iter().chain(&self.peers);
+        nodes.map(PrivateNats::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// What lies between the server and everybody else.
+    pub fn network(&self, network: Network) {
+        self.front.as_ref().expect("a broker behind a proxy").set(network);
+    }
+
+    pub fn nodes(&self) -> usize {
+        1 + self.peers.len()
+    }
+
+    pub fn node(&mut self, node: usize) -> &mut PrivateNats {
+        match node {
+            0 => &mut self.server,
+            peer => &mut self.peers[peer - 1],
+        }
+    }
+
+    /// What lies between one node and the others; clients reach it all the same.
+    pub fn around(&self, node: usize, network: Network) {
+        let touched = self.links.iter().filter(|link| link.from == node || link.to == node);
+        touched.for_each(|link| link.proxy.set(network));
     }
 
     pub fn client(&self) -> &Client {
@@ -40,4 +113,21 @@ impl Broker {
     pub fn jetstream(&self) -> jetstream::Context {
         jetstream::new(self.client.clone())
     }
+
+    /// Which node leads a stream of a cluster.
+    pub async fn leader(&self, stream: &str) -> Result<usize, String> {
+        let info = self.jetstream().get_stream(stream).await.map_err(|e| e.to_string())?;
+        let cluster = info.cached_info().cluster.as_ref().ok_or("no cluster")?;
+        let leader = cluster.leader.as_deref().and_then(|name| name.strip_prefix("node"));
+        leader.and_then(|n| n.parse().ok()).ok_or_else(|| format!("{stream} has no leader"))
+    }
+}
+
+async fn connect(urls: &[String]) -> Client {
+    async_nats::ConnectOptions::new()
+        .retry_on_initial_connect()
+        .reconnect_delay_callback(|_| Duration::from_millis(50))
+        .connect(urls)
+        .await
+        .expect("an address")
 }

@@ -7,12 +7,15 @@
 
 pub mod audit;
 pub mod broker;
+pub mod dictionary;
 pub mod gateway;
 pub mod json;
 pub mod load;
 pub mod oracle;
 pub mod postgres;
+pub mod process;
 pub mod program;
+pub mod proxy;
 pub mod python;
 pub mod replica;
 pub mod site;
@@ -27,6 +30,7 @@ pub use audit::Audit;
 pub use broker::Broker;
 pub use gateway::Gateway;
 pub use postgres::{Database, Major, Server, run_on};
+pub use proxy::Proxy;
 pub use replica::{Replica, Target};
 pub use site::Site;
 pub use wait::eventually;

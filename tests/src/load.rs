@@ -1,18 +1,28 @@
 //! Writers that run beside a test until they are told to stop.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_postgres::{Client, NoTls};
 
-use crate::{Database, eventually};
+use crate::{Database, eventually, postgres};
 
-/// A session that writes one script after the other.
+/// While Postgres is away.
+const RECONNECT_EVERY: Duration = Duration::from_millis(50);
+
+/// A session that writes one script after the other. Where Postgres goes away it waits and repeats the script
+/// whose fate it does not know.
 pub struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
+    held: watch::Sender<bool>,
+    rests: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
@@ -20,19 +30,37 @@ impl Writer {
     /// `script(n)` is the n-th transaction, counted from 0.
     pub async fn start(
         database: &Database,
+        script: impl FnMut(u64) -> String + Send + 'static,
+    ) -> Writer {
+        Writer::start_paced(database, Duration::ZERO, script).await
+    }
+
+    /// With a pause after each script.
+    pub async fn start_paced(
+        database: &Database,
+        pause: Duration,
         mut script: impl FnMut(u64) -> String + Send + 'static,
     ) -> Writer {
-        let session = database.session().await;
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (held, mut hold) = watch::channel(false);
+        let (resting, rests) = watch::channel(false);
         let (asked, count) = (Arc::clone(&stop), Arc::clone(&written));
+        let url = database.url();
+        let mut client = postgres::connect(&url).await;
         let task = tokio::spawn(async move {
             while !asked.load(Relaxed) {
+                if *hold.borrow_and_update() {
+                    resting.send_replace(true);
+                    let _ = hold.wait_for(|held| !held).await;
+                    resting.send_replace(false);
+                }
                 let number = count.load(Relaxed);
-                session.sql(&script(number)).await;
+                client = write(client, &url, &script(number), &asked).await;
                 count.store(number + 1, Relaxed);
+                tokio::time::sleep(pause).await;
             }
         });
-        Writer { stop, written, task }
+        Writer { stop, written, held, rests, task }
     }
 
     /// Scripts that were run so far.
@@ -53,10 +81,52 @@ impl Writer {
         .await;
     }
 
+    /// Returns when it has ended its script and begins no other.
+    pub async fn hold(&mut self) {
+        self.held.send_replace(true);
+        let rests = self.rests.wait_for(|rests| *rests).await;
+        drop(rests.expect("the writer did not fail"));
+    }
+
+    pub fn go_on(&self) {
+        self.held.send_replace(false);
+    }
+
     /// Returns how many scripts were run.
     pub async fn finish(self) -> u64 {
         self.stop.store(true, Relaxed);
+        self.go_on();
         self.task.await.expect("the writer did not fail");
         self.written.load(Relaxed)
     }
+}
+
+/// Returns the session to go on with.
+async fn write(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -> Client {
+    let mut repeated = false;
+    loop {
+        match client.batch_execute(script).await {
+            Ok(()) => return client,
+            Err(_) if away(&client).await => {}
+            // It had been committed after all, and now meets itself.
+            Err(_) if repeated => return client,
+            Err(error) => panic!("{}\n{script}", postgres::full(&error)),
+        }
+        repeated = true;
+        client = loop {
+            if stop.load(Relaxed) {
+                return client;
+            }
+            tokio::time::sleep(RECONNECT_EVERY).await;
+            if let Ok((again, connection)) = tokio_postgres::connect(url, NoTls).await {
+                tokio::spawn(connection);
+                break again;
+            }
+        };
+    }
+}
+
+/// Whether the session is gone, rather than a statement refused. A refused one may have left a transaction open.
+async fn away(client: &Client) -> bool {
+    client.batch_execute("rollback").await.is_err()
 }

@@ -1,8 +1,11 @@
 //! Postgres for tests: one server a major version, shared by all tests of the process, and a database a test.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering::Relaxed},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -44,27 +47,45 @@ pub fn run_on<T: Future<Output = ()>>(major: Major, test: impl FnOnce(Arc<Server
             found => found,
         },
     };
-    let server = shared(bin.expect("there is one"));
+    let server = Server::shared(bin.expect("there is one"));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(test(server));
 }
 
-fn shared(bin: &PgBin) -> Arc<Server> {
-    static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
-    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(server) = servers.iter().find(|server| server.bin == *bin) {
-        return Arc::clone(server);
+/// The data of a server that was never used: `initdb` runs once for all servers of the process.
+fn template(bin: &PgBin) -> PathBuf {
+    static TEMPLATES: Mutex<Vec<PrivatePostgres>> = Mutex::new(vec![]);
+    let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(template) = templates.iter().find(|template| template.bin() == bin) {
+        return template.data_dir();
     }
-    let server = Arc::new(Server::start(bin, &[]));
-    servers.push(Arc::clone(&server));
-    server
+    let started = PrivatePostgres::start(bin, PgOptions::default());
+    let stopped = started.and_then(|mut server| server.stop_fast().map(|()| server));
+    let template = stopped.expect("Postgres starts and stops");
+    let data = template.data_dir();
+    templates.push(template);
+    data
 }
 
 impl Server {
+    /// The one that all tests of this process use where they do no harm to it.
+    pub fn shared(bin: &PgBin) -> Arc<Server> {
+        static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
+        let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = servers.iter().find(|server| server.bin == *bin) {
+            return Arc::clone(server);
+        }
+        let server = Arc::new(Server::start(bin, &[]));
+        servers.push(Arc::clone(&server));
+        server
+    }
+
     /// One of the test's own, for settings that concern the whole server.
     pub fn start(bin: &PgBin, settings: &[(&str, &str)]) -> Server {
-        let options = PgOptions { settings: owned(settings), ..PgOptions::default() };
+        let settings = owned(settings);
+        let copy_of = Some(template(bin));
+        let options = PgOptions { settings, copy_of, ..PgOptions::default() };
         Server::launch(bin, options, false)
     }
 
@@ -78,7 +99,8 @@ impl Server {
         let hba = format!("local all all trust\n{hba}\n");
         let mut files = owned(files);
         files.push(("pg_hba.conf".to_owned(), hba));
-        let options = PgOptions { settings: owned(settings), files, ..PgOptions::default() };
+        let (settings, copy_of) = (owned(settings), Some(template(bin)));
+        let options = PgOptions { settings, files, copy_of, ..PgOptions::default() };
         Server::launch(bin, options, true)
     }
 
@@ -256,7 +278,7 @@ fn query(client: &Client, sql: &str) -> impl Future<Output = Vec<Vec<Option<Stri
     }
 }
 
-fn full(error: &tokio_postgres::Error) -> String {
+pub(crate) fn full(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => format!("{} ({})", db.message(), db.code().code()),
         None => error.to_string(),

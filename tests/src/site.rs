@@ -27,8 +27,11 @@ impl Site {
     }
 
     pub async fn with_nats(server: &Arc<Server>, options: NatsOptions) -> Site {
+        Site::with_broker(server, Broker::start(options).await).await
+    }
+
+    pub async fn with_broker(server: &Arc<Server>, broker: Broker) -> Site {
         let database = Database::create(server).await;
-        let broker = Broker::start(options).await;
         let folder = tempfile::Builder::new().prefix("walgate-test-").tempdir_in("/var/tmp");
         let folder = folder.or_else(|_| tempfile::tempdir()).expect("a folder");
         for drop_in in ["dictionaries", "guests"] {

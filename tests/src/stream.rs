@@ -15,8 +15,9 @@ use async_nats::{
 use futures::StreamExt;
 use serde_json::Value as Json;
 use walgate_wire::{
-    CONTENT_ENCODING, Caps, DICT, Decompressor, Dictionary, Lsn, PART, POS, PROGRESS_SUBJECT, Part,
-    Position, Progress, SCHEMA, Schema, StreamPosition, ZSTD, decode_changes, from_msgpack,
+    CONTENT_ENCODING, Caps, DICT, Decompressor, Dictionary, Epoch, Lsn, PART, POS,
+    PROGRESS_SUBJECT, Part, Position, Progress, SCHEMA, Schema, StreamPosition, ZSTD,
+    decode_changes, from_msgpack,
 };
 
 use crate::{Broker, eventually, json};
@@ -74,6 +75,14 @@ pub enum Entry {
         header: StreamPosition,
         progress: Progress,
     },
+}
+
+impl Entry {
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Entry::Changes { last: header, .. } | Entry::Progress { header, .. } => header.epoch,
+        }
+    }
 }
 
 /// All messages of a stream at this moment.
@@ -286,4 +295,20 @@ pub async fn reaches_end(broker: &Broker, end: Lsn) {
         None => Err("no progress message".to_owned()),
     })
     .await;
+}
+
+/// Waits until the stream has that many more messages.
+pub async fn grows(broker: &Broker, more: u64) {
+    let mut goal = None;
+    eventually("the stream grows", async || {
+        let now = last_sequence(broker).await.ok_or("NATS does not answer")?;
+        let goal = *goal.get_or_insert(now + more);
+        if now >= goal { Ok(()) } else { Err(format!("{now} of {goal} messages")) }
+    })
+    .await;
+}
+
+/// None while NATS does not answer.
+pub async fn last_sequence(broker: &Broker) -> Option<u64> {
+    Some(broker.jetstream().get_stream("CDC").await.ok()?.cached_info().state.last_sequence)
 }

@@ -30,6 +30,8 @@ enum Task {
     Demo(Rest),
     /// Run all tests against real servers, on each major version of Postgres that is here
     Test(Rest),
+    /// Break things under load, and prove that nothing was lost
+    Chaos(Rest),
     /// Run the benchmarks
     Bench(Rest),
     /// Build the guests that ship and those of the tests to WebAssembly, into target/guests
@@ -83,6 +85,15 @@ fn run(task: Task) -> Result<ExitCode> {
             servers.export(&mut test);
             guests::export(&mut test, guests::all)?;
             cargo::become_it(test.args(rest.args))
+        }
+        Task::Chaos(rest) => {
+            // As for the tests: it may run on every major version that is here.
+            let servers = Servers::ready_for_tests()?;
+            cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
+            let mut chaos = cargo::built("chaos");
+            servers.export(&mut chaos);
+            guests::export(&mut chaos, guests::shipped)?;
+            cargo::become_it(chaos.args(rest.args))
         }
         Task::Bench(rest) => {
             // What the user named is in the environment; of what is here the newest Postgres is measured.

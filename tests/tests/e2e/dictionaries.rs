@@ -1,32 +1,13 @@
 //! Dictionaries dropped into the folder of a running gateway.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use walgate_tests::{Audit, Gateway, Site, eventually, on_newest_postgres, stream};
-use walgate_wire::{MAX_DICTIONARY_BYTES, train};
-
-/// A small dictionary; another for each number.
-fn dictionary(number: u32) -> Vec<u8> {
-    let rows: Vec<String> = (0..600u32)
-        .map(|i| {
-            format!(
-                "user{}@example{number}.org likes {} and {}",
-                i * 7919 + number,
-                i % 17,
-                (i * number) % 23
-            )
-        })
-        .collect();
-    let sizes: Vec<usize> = rows.iter().map(String::len).collect();
-    train(rows.concat().as_bytes(), &sizes, 2048).unwrap().bytes().to_vec()
-}
-
-/// As a careful operator does: written beside, then renamed.
-fn drop_in(folder: &Path, bytes: &[u8]) {
-    let beside = folder.join("incoming");
-    fs::write(&beside, bytes).unwrap();
-    fs::rename(&beside, folder.join("users.zstd.dict")).unwrap();
-}
+use walgate_tests::{
+    Audit, Gateway, Site,
+    dictionary::{drop_in, numbered},
+    eventually, on_newest_postgres, stream,
+};
+use walgate_wire::MAX_DICTIONARY_BYTES;
 
 /// The KV revision that new messages use.
 async fn live(gateway: &Gateway, other_than: u64) -> u64 {
@@ -64,7 +45,7 @@ on_newest_postgres! {
         site.sql(INSERT).await;
         let mut revision = 0;
         for number in 1..=200 {
-            drop_in(&site.dictionaries(), &dictionary(number));
+            drop_in(&site.dictionaries(), "users", &numbered(number));
             site.sql("insert into users (email) values ('while it changes')").await;
             revision = live(&gateway, revision).await;
             insert(&site).await;
@@ -87,8 +68,8 @@ on_newest_postgres! {
     async fn a_bad_file_leaves_the_old_one_and_is_reported_once(server) {
         let site = site(&server).await;
         let folder = site.dictionaries();
-        let good = dictionary(1);
-        drop_in(&folder, &good);
+        let good = numbered(1);
+        drop_in(&folder, "users", &good);
         let gateway = site.gateway(&["users"]).start().await;
         let revision = live(&gateway, 0).await;
         let refusals = |log: &str| log.matches("dictionary refused").count();
@@ -96,7 +77,7 @@ on_newest_postgres! {
         let half = good[..64].to_vec();
         let bad: [&[u8]; 4] = [b"", b"this is no dictionary at all", &half, &vec![7; MAX_DICTIONARY_BYTES + 1]];
         for (n, bytes) in bad.into_iter().enumerate() {
-            drop_in(&folder, bytes);
+            drop_in(&folder, "users", bytes);
             eventually("it is reported", async || match refusals(&gateway.log()) {
                 reports if reports > n => Ok(()),
                 reports => Err(format!("{reports} reports")),
@@ -107,7 +88,7 @@ on_newest_postgres! {
             insert(&site).await;
         }
         // One that is written slowly: whole in the end, never taken for what it is half-way.
-        let late = dictionary(2);
+        let late = numbered(2);
         let path = folder.join("users.zstd.dict");
         fs::write(&path, &late[..1000]).unwrap();
         fs::write(&path, &late).unwrap();
@@ -124,7 +105,7 @@ on_newest_postgres! {
         let name = |revision| Some(format!("users_dict@{revision}"));
         assert_eq!(used, [name(revision), name(next), None]);
         // The same file again is the same revision.
-        drop_in(&folder, &late);
+        drop_in(&folder, "users", &late);
         assert_eq!(live(&gateway, 0).await, next);
         let gateway = gateway.stop().start().await;
         assert_eq!(live(&gateway, 0).await, next);
@@ -132,7 +113,7 @@ on_newest_postgres! {
 
     async fn without_compression_nothing_is_compressed(server) {
         let site = site(&server).await;
-        drop_in(&site.dictionaries(), &dictionary(1));
+        drop_in(&site.dictionaries(), "users", &numbered(1));
         site.sql(INSERT).await;
         let _gateway = site.gateway(&["users"]).set("COMPRESSION_ENABLED", false).start().await;
         let replica = site.sqlite(&["users"]);

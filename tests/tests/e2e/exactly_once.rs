@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use walgate_tests::{
-    Audit, Broker, Database, Server, Site, eventually, load::Writer, on_each_postgres,
-    on_newest_postgres, stream,
+    Audit, Database, Server, Site, eventually,
+    load::Writer,
+    on_each_postgres, on_newest_postgres,
+    stream::{self, grows},
 };
 
 const TABLES: [(&str, &str); 2] = [("public.orders", "orders"), ("public.lines", "lines")];
@@ -36,22 +38,6 @@ fn order(n: u64) -> String {
         sql += "truncate lines;";
     }
     sql + if n.is_multiple_of(11) { "rollback;" } else { "commit;" }
-}
-
-/// None while NATS does not answer.
-async fn messages_in(broker: &Broker) -> Option<u64> {
-    Some(broker.jetstream().get_stream("CDC").await.ok()?.cached_info().state.last_sequence)
-}
-
-/// Waits until the stream has grown.
-async fn grows(broker: &Broker, more: u64) {
-    let mut goal = None;
-    eventually("the stream grows", async || {
-        let now = messages_in(broker).await.ok_or("NATS does not answer")?;
-        let goal = *goal.get_or_insert(now + more);
-        if now >= goal { Ok(()) } else { Err(format!("{now} of {goal} messages")) }
-    })
-    .await;
 }
 
 async fn gateway_pid(database: &Database, slot: &str) -> Option<String> {

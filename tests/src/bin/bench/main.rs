@@ -11,7 +11,6 @@ mod latency;
 mod live;
 mod memory;
 mod orders;
-mod process;
 mod report;
 mod slots;
 mod snapshot;
@@ -32,6 +31,7 @@ use futures::{FutureExt, future::LocalBoxFuture};
 
 use ground::Ground;
 use report::{Goal, Measured};
+use walgate_tests::process;
 
 /// Measure Walgate against the limits of the same machine at the same time
 #[derive(Debug, Parser)]

@@ -1,0 +1,1 @@
+//! Dictionaries and guests are swapped, broken and taken away.

@@ -1,0 +1,46 @@
+//! All cases: one line each.
+
+use futures::{FutureExt, future::LocalBoxFuture};
+
+use crate::{
+    consumer, gateway, nats,
+    run::{Done, Run},
+};
+
+/// One kind of fault, and what has to hold after it.
+pub struct Case {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub run: fn(&Run) -> LocalBoxFuture<'_, Done>,
+}
+
+macro_rules! cases {
+    ($($name:literal $function:path: $what:literal;)*) => {
+        pub static CASES: &[Case] = &[
+            $(Case { name: $name, what: $what, run: |run| $function(run).boxed_local() },)*
+        ];
+    };
+}
+
+cases! {
+    "gateway-killed-idle" gateway::killed_idle: "kill -9 while nothing is written";
+    "gateway-killed-streaming" gateway::killed_streaming: "kill -9 under load, also before it is ready";
+    "gateway-killed-in-transaction" gateway::killed_in_transaction: "kill -9 with a large transaction half sent, several times";
+    "gateway-killed-in-snapshot" gateway::killed_in_snapshot: "kill -9 with chunks of a snapshot sent and no meta";
+    "gateway-killed-before-feedback" gateway::killed_before_feedback: "kill -9 when NATS has acknowledged what Postgres has not heard of";
+    "gateway-killed-in-swap" gateway::killed_in_swap: "kill -9 while a guest and a dictionary are dropped in";
+    "gateway-standby" gateway::standby_takes_over: "two gateways on one slot; the one that streams is killed";
+    "gateway-paused" gateway::paused_and_replaced: "SIGSTOP, another takes the slot, SIGCONT: the stream refuses the first";
+    "consumer-killed-mid-apply" consumer::killed_mid_apply: "kill -9 of both copies under load, again and again";
+    "consumer-killed-mid-snapshot" consumer::killed_mid_snapshot: "kill -9 of a copy before its first snapshot is loaded";
+    "consumer-killed-at-commit" consumer::killed_at_commit: "kill -9 the moment that a copy's files change";
+    "nats-killed" nats::killed: "kill -9 and orderly stops of NATS under load";
+    "nats-paused" nats::paused: "SIGSTOP of NATS for 5 s, in the long form for 60 s";
+    "nats-slow" nats::slow: "each 16 KiB to and from NATS takes its time";
+    "nats-partitioned" nats::partitioned: "half-open connections: bytes vanish, nobody is told";
+    "nats-full" nats::full: "the stream is at max_bytes with discard new";
+    "nats-purged" nats::purged: "the stream is purged, with the gateway and a copy alive and dead";
+    "nats-deleted" nats::deleted: "the stream is deleted under load";
+    "nats-forgetful" nats::forgetful: "NATS restarts without what it had acknowledged last";
+    "nats-disk-full" nats::disk_full: "no room left on the device that NATS stores on";
+}

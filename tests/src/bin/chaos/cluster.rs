@@ -1,0 +1,1 @@
+//! A cluster of three nodes of NATS, each stream on all of them.

@@ -1,0 +1,184 @@
+//! The gateway is killed at the worst moments, and stands beside another one.
+
+use std::time::Duration;
+
+use walgate_tests::{dictionary, eventually, snapshot, stream};
+
+use crate::{
+    run::{Done, Run},
+    stage::{Ending, Stage},
+};
+
+pub async fn killed_idle(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    stage.load.hold().await;
+    for _ in 0..run.pick(2, 6) {
+        stage.drained().await;
+        stage.kill_and_start_gateway();
+        stage.gateway().ready().await;
+    }
+    stage.load.go_on();
+    stage.grows(20).await;
+    stage.settle(Ending::Whole).await
+}
+
+pub async fn killed_streaming(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    for round in 0..run.pick(4, 12) {
+        match round % 4 {
+            // Before it is ready, right after, and under way.
+            0 => {}
+            1 => drop(stage.gateway().ready().await),
+            _ => stage.grows(run.some(10..80)).await,
+        }
+        stage.kill_gateway();
+        stage.load.writes(run.some(1..20)).await;
+        stage.start_gateway();
+    }
+    stage.settle(Ending::Whole).await
+}
+
+/// NATS stands still meanwhile: no more than what is in flight can be in the stream before the kill.
+pub async fn killed_in_transaction(run: &Run) -> Done {
+    let rows = run.pick(30_000, 1_000_000);
+    let mut stage = run.stage().await;
+    stage.load.hold().await;
+    stage.drained().await;
+    let changes = |stage: &Stage<'_>| {
+        let (_, body) = stage.gateway().readyz()?;
+        Ok::<_, String>(body["tables"]["bag"]["changes"].as_u64().unwrap_or(0))
+    };
+    stage.site.broker.server.pause().expect("NATS is paused");
+    let before = changes(&stage).expect("the gateway answers");
+    stage
+        .site
+        .sql(&format!(
+            "insert into bag select i, 'one transaction' || repeat('x', i % 60) from generate_series(1, {rows}) i"
+        ))
+        .await;
+    eventually("some of it is sent", async || match changes(&stage)? {
+        now if now > before + 2000 => Ok(()),
+        now => Err(format!("{before}, now {now}")),
+    })
+    .await;
+    stage.kill_gateway();
+    stage.site.broker.server.resume().expect("NATS goes on");
+    let stated = stream::last_progress(&stage.site.broker).await.expect("progress").end_lsn;
+    assert!(stated <= stage.committed().await, "the transaction is whole before it is sent");
+    // Again and again, wherever that is.
+    stage.load.go_on();
+    for _ in 0..run.pick(2, 5) {
+        stage.start_gateway();
+        stage.grows(run.some(2..run.pick(8, 200))).await;
+        stage.kill_gateway();
+    }
+    stage.start_gateway();
+    stage.settle(Ending::Whole).await
+}
+
+pub async fn killed_in_snapshot(run: &Run) -> Done {
+    let mut stage = run.setting().rows(run.pick(5000, 100_000)).open().await;
+    for _ in 0..run.pick(2, 6) {
+        stage.ask_for_snapshot("users").await;
+        let begun = snapshot::stored(&stage.site.broker).await;
+        let more = run.some(1..12);
+        eventually("a snapshot is under way", async || {
+            match snapshot::stored(&stage.site.broker).await {
+                now if now > begun + more => Ok(()),
+                now => Err(format!("{now} messages, {begun} before")),
+            }
+        })
+        .await;
+        stage.kill_and_start_gateway();
+        stage.newcomer();
+        stage.gateway().ready().await;
+    }
+    stage.settle(Ending::Whole).await
+}
+
+/// What NATS has acknowledged and Postgres has not heard of yet is neither lost nor sent twice.
+pub async fn killed_before_feedback(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    let mut hits = 0;
+    for _ in 0..100 {
+        stage.grows(1 + run.some(0..5)).await;
+        stage.kill_gateway();
+        let stated = stream::last_progress(&stage.site.broker).await.expect("progress").end_lsn;
+        hits += u32::from(stage.site.confirmed().await < stated);
+        stage.start_gateway();
+        if hits == run.pick(2, 10) {
+            run.fault(format!(
+                "{hits} of them with acknowledgements that Postgres had not heard of"
+            ));
+            return stage.settle(Ending::Whole).await;
+        }
+    }
+    panic!("the slot was never behind the stream when the gateway was killed");
+}
+
+pub async fn killed_in_swap(run: &Run) -> Done {
+    let reseeds = |_: &_, options: walgate_tests::gateway::GatewayOptions| {
+        options.keys("users", "on_guest_change = 'reseed'")
+    };
+    let mut stage = run.setting().gateway(reseeds).open().await;
+    for round in 0..run.pick(4, 20) {
+        let guest = if round % 2 == 0 { "users_next" } else { "users" };
+        stage.site.drop_guest(guest, "users.wasm");
+        dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(round));
+        stage.load.writes(1).await;
+        tokio::time::sleep(Duration::from_millis(run.some(0..250))).await;
+        stage.kill_and_start_gateway();
+        stage.load.writes(run.some(1..30)).await;
+    }
+    stage.settle(Ending::Whole).await
+}
+
+pub async fn standby_takes_over(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    for round in 0..run.pick(2, 6) {
+        let second = stage.options().named(&format!("standby{round}")).spawn();
+        eventually("the standby says that it waits", async || match second.readyz()? {
+            (503, body) if body["reason"].to_string().contains("standby") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        stage.grows(run.some(20..50)).await;
+        assert_eq!(second.readyz().expect("it answers").0, 503, "two gateways stream");
+        stage.kill_gateway();
+        stage.replace_gateway(second);
+        stage.gateway().ready().await;
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Whole).await
+}
+
+/// It stands still, with changes in its buffers, while Postgres gives the slot to another; then it wakes up.
+pub async fn paused_and_replaced(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    for round in 0..run.pick(1, 4) {
+        stage.grows(run.some(10..40)).await;
+        stage.gateway().program().pause();
+        run.fault("gateway stopped with SIGSTOP while another takes its slot");
+        stage.load.writes(30).await;
+        let second = stage.options().named(&format!("standby{round}")).spawn();
+        let slot = stage.site.slot();
+        stage
+            .site
+            .sql(&format!(
+                "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}'"
+            ))
+            .await;
+        second.ready().await;
+        stage.grows(30).await;
+        let first = stage.replace_gateway(second).expect("the first one");
+        first.program().resume();
+        eventually("the first one waits", async || match first.readyz()? {
+            (503, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        stage.load.writes(50).await;
+        first.stop();
+    }
+    stage.settle(Ending::Whole).await
+}

@@ -1,0 +1,209 @@
+//! One NATS server: away, slow, silent, full, forgetful.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use walgate_servers::NatsOptions;
+use walgate_tests::{dictionary, eventually, proxy::Network};
+
+use crate::{
+    run::{Done, Run},
+    stage::{Ending, Stage},
+};
+
+pub async fn killed(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    for round in 0..run.pick(4, 12) {
+        stage.grows(run.some(10..60)).await;
+        let server = &mut stage.site.broker.server;
+        if round % 2 == 0 {
+            run.fault("NATS killed");
+            server.kill9().expect("NATS is killed");
+        } else {
+            run.fault("NATS stopped");
+            server.stop().expect("NATS stops");
+        }
+        stage.load.writes(run.some(5..40)).await;
+        stage.site.broker.server.start_again().expect("NATS starts again");
+    }
+    stage.grows(30).await;
+    stage.settle(Ending::Whole).await
+}
+
+pub async fn paused(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    for _ in 0..run.pick(1, 2) {
+        stage.grows(run.some(10..60)).await;
+        let seconds = run.pick(5, 60);
+        run.fault(format!("NATS stopped with SIGSTOP for {seconds} s"));
+        stage.site.broker.server.pause().expect("NATS is paused");
+        stage.load.writes(20).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        stage.site.broker.server.resume().expect("NATS goes on");
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Whole).await
+}
+
+pub async fn slow(run: &Run) -> Done {
+    let stage = run.setting().proxy().open().await;
+    for delay in [Duration::from_millis(5), Duration::from_millis(run.some(20..100))] {
+        run.fault(format!("every 16 KiB takes {delay:?} to NATS, and from it"));
+        stage.site.broker.network(Network::Slow(delay));
+        stage.grows(run.pick(40, 500)).await;
+    }
+    stage.site.broker.network(Network::Good);
+    stage.settle(Ending::Whole).await
+}
+
+/// Connections of before stay half-open also when the network is good again; new ones work.
+pub async fn partitioned(run: &Run) -> Done {
+    let stage = run.setting().proxy().open().await;
+    for _ in 0..run.pick(1, 3) {
+        stage.grows(run.some(10..60)).await;
+        let seconds = run.pick(2, 45);
+        run.fault(format!("nothing arrives for {seconds} s; connections stay half-open"));
+        stage.site.broker.network(Network::Silent);
+        stage.load.writes(50).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        stage.site.broker.network(Network::Good);
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Whole).await
+}
+
+async fn says(stage: &Stage<'_>, words: &str) {
+    eventually(format!("the gateway says: {words}"), async || match stage.gateway().readyz()? {
+        (503, body) if body["reason"].to_string().contains(words) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+/// Nothing unread is thrown away: the gateway waits, and goes on when there is room.
+pub async fn full(run: &Run) -> Done {
+    let limit = |options: walgate_tests::gateway::GatewayOptions, mb: u64| {
+        options.set("NATS_CDC_MAX_BYTES", mb << 20)
+    };
+    let mut stage = run.setting().gateway(|_, options| limit(options, 3)).open().await;
+    for round in 0..run.pick(1, 3) {
+        stage
+            .site
+            .sql("insert into huge select 100 + i, 0, 'fills', noise(200000) from generate_series(1, 40) i")
+            .await;
+        run.fault("CDC at max_bytes");
+        says(&stage, "the stream is full").await;
+        stage.load.writes(50).await;
+        stage.site.sql("delete from huge where id > 100").await;
+        // An operator makes room.
+        stage.kill_gateway();
+        let options = limit(stage.options(), 40 * (round + 1));
+        stage.start_gateway_as(options);
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Whole).await
+}
+
+async fn purge(stage: &Stage<'_>, run: &Run) {
+    run.fault("CDC purged");
+    let stream = stage.site.broker.jetstream().get_stream("CDC").await.expect("the stream");
+    stream.purge().await.expect("the stream is purged");
+}
+
+/// Whoever had read everything goes on; whoever had not notices and loads again.
+pub async fn purged(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    for _ in 0..run.pick(1, 4) {
+        stage.grows(run.some(10..60)).await;
+        purge(&stage, run).await;
+        stage.grows(run.some(10..60)).await;
+        stage.sqlite.kill9();
+        stage.grows(20).await;
+        stage.kill_gateway();
+        purge(&stage, run).await;
+        stage.load.writes(10).await;
+        stage.start_gateway();
+        stage.grows(10).await;
+        stage.sqlite.start_again();
+    }
+    stage.settle(Ending::Cut).await
+}
+
+pub async fn deleted(run: &Run) -> Done {
+    let stage = run.stage().await;
+    for _ in 0..run.pick(1, 4) {
+        stage.grows(run.some(10..60)).await;
+        run.fault("CDC deleted");
+        let context = stage.site.broker.jetstream();
+        context.delete_stream("CDC").await.expect("the stream is deleted");
+        stage.load.writes(10).await;
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Anew).await
+}
+
+/// The store is put back to what it was: as after a power cut, or a leader that never passed on what it took.
+pub async fn forgetful(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    for round in 0..run.pick(2, 6) {
+        stage.grows(run.some(10..60)).await;
+        let earlier = stage.site.folder().join(format!("store{round}"));
+        stage.site.broker.server.stop().expect("NATS stops");
+        let store = stage.site.broker.server.store_dir().to_owned();
+        copy(&store, &earlier);
+        stage.site.broker.server.start_again().expect("NATS starts again");
+        // What the gateway knows to be stored, and consumers have seen.
+        dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(round));
+        stage.site.drop_guest(if round % 2 == 0 { "users_next" } else { "users" }, "users.wasm");
+        stage.grows(run.some(40..100)).await;
+        run.fault("NATS restarted without what it had acknowledged last");
+        stage.site.broker.server.kill9().expect("NATS is killed");
+        std::fs::remove_dir_all(&store).expect("the store is removed");
+        copy(&earlier, &store);
+        if round % 2 == 1 {
+            stage.kill_gateway();
+        }
+        stage.site.broker.server.start_again().expect("NATS starts again");
+        if round % 2 == 1 {
+            stage.start_gateway();
+        }
+        stage.gateway().ready().await;
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Anew).await
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
+    assert!(copied.success(), "{} is not copied", from.display());
+}
+
+pub async fn disk_full(run: &Run) -> Done {
+    let Some(disk) = crate::machine::Disk::mount(24) else {
+        return crate::machine::no_disk();
+    };
+    let options =
+        NatsOptions { store_dir: Some(disk.path().join("store")), ..NatsOptions::default() };
+    let mut stage = run.setting().nats(options).open().await;
+    for round in 0..run.pick(1, 3) {
+        stage
+            .site
+            .sql("insert into huge select 100 + i, 0, 'fills', noise(700000) from generate_series(1, 40) i")
+            .await;
+        run.fault("no room on the disk of NATS");
+        eventually("the disk is full", async || match stage.gateway().readyz()? {
+            (503, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        stage.load.writes(50).await;
+        stage.site.sql("delete from huge where id > 100").await;
+        disk.resize(24 + 60 * (round + 1));
+        // Of nats-server itself: it stops using a disk that failed it, until it is started again.
+        stage.site.broker.server.kill9().expect("NATS is killed");
+        stage.site.broker.server.start_again().expect("NATS starts again");
+        stage.grows(20).await;
+    }
+    let done = stage.settle(Ending::Whole).await;
+    drop(disk);
+    done
+}

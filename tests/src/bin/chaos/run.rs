@@ -1,0 +1,159 @@
+//! Runs cases side by side, each on a thread and a runtime of its own, and keeps what became of them. What a case
+//! does is not known here.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    panic::AssertUnwindSafe,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use walgate_servers::PgBin;
+
+use crate::{
+    cases::Case,
+    report::{Outcome, Report},
+};
+
+pub struct Plan {
+    pub cases: Vec<&'static Case>,
+    pub postgres: Vec<PgBin>,
+    pub seed: u64,
+    /// The long form, and after how much time nothing new is begun.
+    pub long: Option<Duration>,
+    pub jobs: usize,
+}
+
+/// How a case ended that did not fail.
+#[derive(Debug)]
+pub enum Done {
+    Passed,
+    /// This machine cannot have the fault; says why.
+    Skipped(String),
+}
+
+/// One run of one case.
+pub struct Run {
+    pub bin: PgBin,
+    pub seed: u64,
+    pub is_long: bool,
+    random: RefCell<SmallRng>,
+    faults: RefCell<Vec<(String, u32)>>,
+    peak_mb: Cell<f64>,
+}
+
+impl Run {
+    pub fn pick<T>(&self, short: T, long: T) -> T {
+        if self.is_long { long } else { short }
+    }
+
+    /// From the seed: where a fault hits.
+    pub fn some(&self, range: std::ops::Range<u64>) -> u64 {
+        self.random.borrow_mut().random_range(range)
+    }
+
+    /// Counts a fault, for the report.
+    pub fn fault(&self, what: impl Into<String>) {
+        let (what, mut faults) = (what.into(), self.faults.borrow_mut());
+        match faults.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, count)) => *count += 1,
+            None => faults.push((what, 1)),
+        }
+    }
+
+    pub fn peak_mb(&self) -> f64 {
+        self.peak_mb.get()
+    }
+
+    /// Resident memory that a gateway of this run has had.
+    pub fn has_peak(&self, mb: f64) {
+        self.peak_mb.set(self.peak_mb.get().max(mb));
+    }
+}
+
+/// Every case on every version of Postgres; in the long form with one seed after the other.
+pub fn all(plan: &Plan) -> Vec<Report> {
+    let round: Vec<_> = plan
+        .postgres
+        .iter()
+        .flat_map(|bin| plan.cases.iter().map(move |case| (bin, *case)))
+        .collect();
+    let (next, reports) = (AtomicUsize::new(0), Mutex::new(vec![]));
+    let began = Instant::now();
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Relaxed);
+            let (bin, case) = round[index % round.len()];
+            let seed = plan.seed + (index / round.len()) as u64;
+            let over = plan.long.is_none_or(|time| began.elapsed() >= time);
+            if index >= round.len() && over {
+                return;
+            }
+            let report = isolated(case, bin, seed, plan.long.is_some());
+            eprintln!("chaos: {report}");
+            reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..plan.jobs.min(round.len()) {
+            scope.spawn(work);
+        }
+    });
+    let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let place = |report: &Report| plan.cases.iter().position(|case| case.name == report.case);
+    reports.sort_by_key(|report| (report.seed, report.postgres, place(report)));
+    reports
+}
+
+/// On a thread of its own: programs die with the thread that started them.
+fn isolated(case: &'static Case, bin: &PgBin, seed: u64, is_long: bool) -> Report {
+    let bin = bin.clone();
+    let name = case.name.to_owned();
+    let thread =
+        std::thread::Builder::new().name(name).spawn(move || one(case, bin, seed, is_long));
+    thread.expect("a thread").join().expect("what a case panics with is caught")
+}
+
+fn one(case: &'static Case, bin: PgBin, seed: u64, is_long: bool) -> Report {
+    let began = Instant::now();
+    let major = bin.version.major;
+    let run = Run {
+        bin,
+        seed,
+        is_long,
+        random: RefCell::new(SmallRng::seed_from_u64(seed)),
+        faults: RefCell::new(vec![]),
+        peak_mb: Cell::new(0.0),
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let outcome = match runtime.block_on(AssertUnwindSafe((case.run)(&run)).catch_unwind()) {
+        Ok(Done::Passed) => Outcome::Passed,
+        Ok(Done::Skipped(why)) => Outcome::Skipped(why),
+        Err(panic) => Outcome::Failed(words(&*panic)),
+    };
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Report {
+        case: case.name,
+        seed,
+        postgres: major,
+        faults: run.faults.take(),
+        outcome,
+        seconds: began.elapsed().as_secs_f64(),
+        peak_mb: run.peak_mb.get(),
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words")
+        .to_owned()
+}

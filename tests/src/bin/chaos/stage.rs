@@ -1,0 +1,299 @@
+//! What every case stands on: a source under load, a broker, the gateway, a copy in SQLite and one in Postgres, an
+//! audit; and at the end the oracle. Which faults there are is not known here.
+
+use std::{sync::Arc, time::Duration};
+
+use walgate_servers::NatsOptions;
+use walgate_tests::{
+    Audit, Broker, Database, Gateway, Replica, Server, Site, eventually, gateway::GatewayOptions,
+    load::Writer, process, snapshot, stream,
+};
+
+use walgate_wire::Lsn;
+
+use crate::{
+    run::{Done, Run},
+    workload::{self, ADMITTED, ALL, GUARDED, PLAIN, Workload},
+};
+
+/// What the gateway may have resident at any time, MB of 10⁶ bytes.
+const RESIDENT_MAX_MB: f64 = 200.0;
+/// Between two transactions of the load.
+const PACE: Duration = Duration::from_millis(8);
+
+/// What may have become of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It goes back to the beginning, in one epoch.
+    Whole,
+    /// Messages were taken away; what is left is exact.
+    Cut,
+    /// The gateway noticed that something may be missing, and began anew.
+    Anew,
+}
+
+/// Fields are dropped in this order: programs before the servers that they talk to.
+pub struct Stage<'a> {
+    run: &'a Run,
+    gateway: Option<Gateway>,
+    /// To start it again.
+    options: GatewayOptions,
+    pub sqlite: Replica,
+    pub postgres: Replica,
+    /// That began later.
+    newcomers: Vec<Replica>,
+    pub load: Writer,
+    audit: Audit,
+    /// Of the copy in Postgres, on a server that no fault touches.
+    _copy: Database,
+    pub site: Site,
+}
+
+/// How a stage differs from the usual one.
+pub struct Setting<'a> {
+    run: &'a Run,
+    server: Arc<Server>,
+    nats: NatsOptions,
+    is_cluster: bool,
+    has_proxy: bool,
+    rows: u64,
+    gateway: Box<dyn FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a>,
+}
+
+impl Run {
+    /// The usual stage: all is loaded and equal, and the load runs.
+    pub async fn stage(&self) -> Stage<'_> {
+        self.setting().open().await
+    }
+
+    pub fn setting(&self) -> Setting<'_> {
+        Setting {
+            run: self,
+            server: Server::shared(&self.bin),
+            nats: NatsOptions::default(),
+            is_cluster: false,
+            has_proxy: false,
+            rows: 300,
+            gateway: Box::new(|_, options| options),
+        }
+    }
+}
+
+impl<'a> Setting<'a> {
+    /// A server of the case's own: for faults of Postgres itself.
+    pub fn own_postgres(mut self, settings: &[(&str, &str)]) -> Self {
+        self.server = Arc::new(Server::start(&self.run.bin, settings));
+        self
+    }
+
+    pub fn nats(mut self, options: NatsOptions) -> Self {
+        self.nats = options;
+        self
+    }
+
+    /// Three nodes, and everything on each of them.
+    pub fn cluster(mut self) -> Self {
+        self.is_cluster = true;
+        self
+    }
+
+    /// Between NATS and both the gateway and the consumers: see [`Broker::network`].
+    pub fn proxy(mut self) -> Self {
+        self.has_proxy = true;
+        self
+    }
+
+    /// First rows of `users` and `bag`.
+    pub fn rows(mut self, rows: u64) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    pub fn gateway(
+        mut self,
+        change: impl FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a,
+    ) -> Self {
+        self.gateway = Box::new(change);
+        self
+    }
+
+    pub async fn open(self) -> Stage<'a> {
+        let Setting { run, server, nats, is_cluster, has_proxy, rows, gateway } = self;
+        let broker = match (is_cluster, has_proxy) {
+            (true, _) => Broker::cluster().await,
+            (false, true) => Broker::start(nats).await.behind_proxy().await,
+            (false, false) => Broker::start(nats).await,
+        };
+        let site = Site::with_broker(&server, broker).await;
+        let copy = Database::create(&Server::shared(&run.bin)).await;
+        site.sql(&workload::create(rows)).await;
+        site.drop_guest("users", "users.wasm");
+        let options = site.gateway(&ALL).set("SNAPSHOT_CHUNK_BYTES", 65536);
+        let options = match is_cluster {
+            true => options.set("NATS_REPLICAS", 3),
+            false => options,
+        };
+        let options = gateway(&site, options);
+        let gateway = options.clone().start().await;
+        let audit = Audit::begin(&site.database).await;
+        let (sqlite, postgres) = (site.sqlite(&ALL), site.postgres(&copy, &ALL));
+        let mut workload = Workload::new(run.seed);
+        let load = Writer::start_paced(&site.database, PACE, move |_| workload.script()).await;
+        let gateway = Some(gateway);
+        let stage = Stage {
+            run,
+            gateway,
+            options,
+            sqlite,
+            postgres,
+            newcomers: vec![],
+            load,
+            audit,
+            _copy: copy,
+            site,
+        };
+        stage.copies_exist().await;
+        stage
+    }
+}
+
+impl Stage<'_> {
+    /// The one that runs.
+    pub fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().expect("a gateway runs")
+    }
+
+    pub fn options(&self) -> GatewayOptions {
+        self.options.clone()
+    }
+
+    /// Waits until both copies have every table.
+    async fn copies_exist(&self) {
+        for replica in [&self.sqlite, &self.postgres] {
+            eventually("the copies are loaded", async || {
+                let copy = walgate_tests::oracle::Copy::open(&replica.target).await;
+                for table in ALL {
+                    copy.count(table).await.ok_or_else(|| format!("{table} is not there"))?;
+                }
+                Ok(())
+            })
+            .await;
+        }
+    }
+
+    /// One more copy, in SQLite, that has everything before it.
+    pub fn newcomer(&mut self) {
+        self.newcomers.push(self.site.sqlite(&ALL));
+    }
+
+    pub fn newest(&mut self) -> &mut Replica {
+        self.newcomers.last_mut().expect("there is one")
+    }
+
+    /// Waits until the stream has that many more messages.
+    pub async fn grows(&self, more: u64) {
+        stream::grows(&self.site.broker, more).await;
+    }
+
+    /// SIGKILL.
+    pub fn kill_gateway(&mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            self.look_at_memory(&gateway);
+            self.run.fault("gateway killed");
+            drop(gateway.kill9());
+        }
+    }
+
+    /// The one before has ended.
+    pub fn start_gateway(&mut self) {
+        self.gateway = Some(self.options.clone().spawn());
+    }
+
+    /// With other options from now on.
+    pub fn start_gateway_as(&mut self, options: GatewayOptions) {
+        self.options = options;
+        self.start_gateway();
+    }
+
+    pub fn kill_and_start_gateway(&mut self) {
+        self.kill_gateway();
+        self.start_gateway();
+    }
+
+    /// From now on this one is meant.
+    pub fn replace_gateway(&mut self, gateway: Gateway) -> Option<Gateway> {
+        self.gateway.replace(gateway)
+    }
+
+    fn look_at_memory(&self, gateway: &Gateway) {
+        // One that has just ended by itself has none any more.
+        if let Ok(resident) = process::resident(gateway.program().pid()) {
+            self.run.has_peak(resident.peak_mb);
+        }
+    }
+
+    /// Asks for the same snapshot as a consumer would, and does not wait for it.
+    pub async fn ask_for_snapshot(&self, token: &str) {
+        eventually("a snapshot is asked for", async || {
+            match snapshot::request(&self.site.broker, token).await {
+                true => Ok(()),
+                false => Err("refused".to_owned()),
+            }
+        })
+        .await;
+    }
+
+    /// Ends the load, and then: the stream is exact, both copies are what the guests let through, memory stayed
+    /// bounded, the slot advances.
+    pub async fn settle(self, ending: Ending) -> Done {
+        self.settle_showing(ending, ADMITTED).await
+    }
+
+    /// The same with another view of what the guest lets through.
+    pub async fn settle_showing(mut self, ending: Ending, admitted: &str) -> Done {
+        self.load.hold().await;
+        let Stage { run, gateway, sqlite, postgres, newcomers, audit, site, .. } = &self;
+        let gateway = gateway.as_ref().expect("a case ends with a gateway that runs");
+        gateway.ready().await;
+        let epochs = audit.assert_latest_epoch_is_exact(site, &workload::TABLES).await;
+        let is_as_it_should = match ending {
+            Ending::Whole => epochs.count == 1 && epochs.is_whole,
+            Ending::Cut => epochs.count == 1 && !epochs.is_whole,
+            Ending::Anew => epochs.count > 1 || !epochs.is_whole,
+        };
+        assert!(is_as_it_should, "{epochs:?}, which is not {ending:?}");
+        for replica in [sqlite, postgres].into_iter().chain(newcomers) {
+            for table in PLAIN {
+                site.same(replica, table).await;
+            }
+            let what = format!("{GUARDED} in {} is {admitted}", replica.target);
+            eventually(what, async || site.differences_as(replica, admitted, GUARDED).await).await;
+        }
+        self.slot_advances().await;
+        self.look_at_memory(gateway);
+        let peak = run.peak_mb();
+        assert!(peak < RESIDENT_MAX_MB, "the gateway had {peak:.0} MB, at most {RESIDENT_MAX_MB}");
+        Done::Passed
+    }
+
+    async fn slot_advances(&self) {
+        self.site.sql("insert into a (id) values (-1)").await;
+        let committed = self.committed().await;
+        eventually("the slot advances", async || match self.site.confirmed().await {
+            confirmed if confirmed > committed => Ok(()),
+            confirmed => Err(format!("{confirmed} of {committed}")),
+        })
+        .await;
+    }
+
+    /// The commit record of the last transaction.
+    pub async fn committed(&self) -> Lsn {
+        self.audit.log(&self.site.database).await.last_commit
+    }
+
+    /// Waits until everything that was committed is in the stream.
+    pub async fn drained(&self) {
+        let committed = self.committed().await;
+        stream::reaches(&self.site.broker, committed).await;
+    }
+}

@@ -19,8 +19,13 @@ pub fn nats_bin() -> NatsBin {
 
 impl Broker {
     pub async fn start(options: NatsOptions) -> Broker {
+        Broker::start_as(options, async_nats::ConnectOptions::new()).await
+    }
+
+    /// On a server that does not let everybody in, the test comes as `who`.
+    pub async fn start_as(options: NatsOptions, who: async_nats::ConnectOptions) -> Broker {
         let server = PrivateNats::start(&nats_bin(), options).expect("NATS starts");
-        let client = async_nats::ConnectOptions::new()
+        let client = who
             .retry_on_initial_connect()
             .reconnect_delay_callback(|_| std::time::Duration::from_millis(50))
             .connect(server.url())

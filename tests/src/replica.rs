@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     Database,
+    gateway::Ended,
     program::{Program, built},
 };
 
@@ -19,21 +20,33 @@ pub enum Target {
 pub struct Replica {
     pub target: Target,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     log: PathBuf,
     program: Program,
 }
 
 impl Replica {
-    pub(crate) fn start(nats: &str, target: Target, tables: &[&str], log: PathBuf) -> Replica {
+    pub(crate) fn start(
+        nats: &str,
+        target: Target,
+        tables: &[&str],
+        log: PathBuf,
+        env: &[(String, String)],
+    ) -> Replica {
         let to = match &target {
             Target::Sqlite(file) => format!("sqlite:{}", file.display()),
             Target::Postgres(url) => url.clone(),
         };
-        let mut args: Vec<String> =
-            ["replicate", "--nats", nats, "--to", &to].map(str::to_owned).into();
+        let mut args: Vec<String> = ["replicate", "--to", &to].map(str::to_owned).into();
+        let mut full = vec![
+            ("NO_COLOR".to_owned(), "1".to_owned()),
+            ("WALGATE_NATS_URL".to_owned(), nats.to_owned()),
+        ];
+        full.extend(env.iter().cloned());
+        let env = full;
         args.extend(tables.iter().flat_map(|table| ["--table".to_owned(), (*table).to_owned()]));
-        let program = spawn(&args, &log);
-        Replica { target, args, log, program }
+        let program = spawn(&args, &env, &log);
+        Replica { target, args, env, log, program }
     }
 
     pub fn kill9(&self) {
@@ -49,7 +62,7 @@ impl Replica {
     /// On the same copy.
     pub fn start_again(&mut self) {
         self.program.kill9();
-        self.program = spawn(&self.args, &self.log);
+        self.program = spawn(&self.args, &self.env, &self.log);
     }
 
     pub fn log(&self) -> String {
@@ -57,9 +70,17 @@ impl Replica {
     }
 }
 
-fn spawn(args: &[String], log: &std::path::Path) -> Program {
-    let env = [("NO_COLOR".to_owned(), "1".to_owned())];
-    Program::spawn("replica", &built("walgate"), args, &env, log)
+/// Of a consumer that must not get in, to its end.
+pub fn refused(nats: &str, env: &[(String, String)]) -> Ended {
+    let mut command = std::process::Command::new(built("walgate"));
+    command.args(["tail", "t"]).env("NO_COLOR", "1").env("WALGATE_NATS_URL", nats);
+    let output = command.envs(env.iter().cloned()).output().expect("the program runs");
+    let said = [output.stdout, output.stderr].concat();
+    Ended { code: output.status.code(), output: String::from_utf8_lossy(&said).into_owned() }
+}
+
+fn spawn(args: &[String], env: &[(String, String)], log: &std::path::Path) -> Program {
+    Program::spawn("replica", &built("walgate"), args, env, log)
 }
 
 impl Target {

@@ -27,8 +27,11 @@ impl Site {
     }
 
     pub async fn with_nats(server: &Arc<Server>, options: NatsOptions) -> Site {
+        Site::with_broker(server, Broker::start(options).await).await
+    }
+
+    pub async fn with_broker(server: &Arc<Server>, broker: Broker) -> Site {
         let database = Database::create(server).await;
-        let broker = Broker::start(options).await;
         let folder = tempfile::Builder::new().prefix("walgate-test-").tempdir_in("/var/tmp");
         let folder = folder.or_else(|_| tempfile::tempdir()).expect("a folder");
         for drop_in in ["dictionaries", "guests"] {
@@ -111,16 +114,22 @@ impl Site {
 
     /// A copy in a SQLite file.
     pub fn sqlite(&self, tables: &[&str]) -> Replica {
+        self.sqlite_with(tables, &[])
+    }
+
+    /// A copy in a SQLite file; the environment says how to reach NATS.
+    pub fn sqlite_with(&self, tables: &[&str], env: &[(String, String)]) -> Replica {
         let number = self.number();
         let file = self.folder().join(format!("replica{number}.db"));
-        Replica::start(&self.broker.url(), Target::Sqlite(file), tables, self.replica_log(number))
+        let (nats, log) = (self.broker.url(), self.replica_log(number));
+        Replica::start(&nats, Target::Sqlite(file), tables, log, env)
     }
 
     /// A copy in another database.
     pub fn postgres(&self, database: &Database, tables: &[&str]) -> Replica {
         let number = self.number();
         let target = Target::database(database);
-        Replica::start(&self.broker.url(), target, tables, self.replica_log(number))
+        Replica::start(&self.broker.url(), target, tables, self.replica_log(number), &[])
     }
 
     fn number(&self) -> u32 {

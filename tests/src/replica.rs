@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use crate::{
     Database,
-    gateway::Ended,
     program::{Program, built},
 };
 
@@ -68,15 +67,6 @@ impl Replica {
     pub fn log(&self) -> String {
         self.program.log()
     }
-}
-
-/// Of a consumer that must not get in, to its end.
-pub fn refused(nats: &str, env: &[(String, String)]) -> Ended {
-    let mut command = std::process::Command::new(built("walgate"));
-    command.args(["tail", "t"]).env("NO_COLOR", "1").env("WALGATE_NATS_URL", nats);
-    let output = command.envs(env.iter().cloned()).output().expect("the program runs");
-    let said = [output.stdout, output.stderr].concat();
-    Ended { code: output.status.code(), output: String::from_utf8_lossy(&said).into_owned() }
 }
 
 fn spawn(args: &[String], env: &[(String, String)], log: &std::path::Path) -> Program {

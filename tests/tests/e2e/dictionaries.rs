@@ -6,7 +6,7 @@ use walgate_tests::{Audit, Gateway, Site, eventually, on_newest_postgres, stream
 use walgate_wire::{MAX_DICTIONARY_BYTES, train};
 
 /// A small dictionary; another for each number.
-fn dictionary(number: u32) -> Vec<u8> {
+pub(crate) fn dictionary(number: u32) -> Vec<u8> {
     let rows: Vec<String> = (0..600u32)
         .map(|i| {
             format!(

@@ -8,6 +8,7 @@ mod exactly_once;
 mod guest_tools;
 mod guests;
 mod names;
+mod nats_permissions;
 mod nats_security;
 mod preflight;
 mod schema_changes;

@@ -9,7 +9,7 @@ use walgate_tests::{
     Broker, Server, Site,
     credentials::{Certificates, Operator},
     gateway::GatewayOptions,
-    on_newest_postgres,
+    on_newest_postgres, program,
 };
 
 /// Settings of [nats], without `WALGATE_NATS_`.
@@ -55,8 +55,13 @@ fn refused(site: &Site, settings: Settings, code: i32, words: &[&str]) {
     // Logs are appended to.
     let _ = fs::remove_file(site.folder().join("refused.log"));
     let gateway = gateway(site, settings).named("refused").run_to_end();
-    let replica = walgate_tests::replica::refused(&site.broker.url(), &env(settings));
-    for (said, answered) in [(&gateway.output, gateway.code), (&replica.output, replica.code)] {
+    let mut env = env(settings);
+    env.insert(0, ("WALGATE_NATS_URL".to_owned(), site.broker.url()));
+    let consumer = program::run_with("walgate", &["tail", "t"], &env);
+    let consumer_said = String::from_utf8_lossy(&consumer.stderr).into_owned();
+    for (said, answered) in
+        [(&gateway.output, gateway.code), (&consumer_said, consumer.status.code())]
+    {
         for word in words {
             assert!(said.contains(word), "no '{word}' in: {said}");
         }

@@ -117,11 +117,10 @@ async fn run(cli: Cli) -> ExitCode {
 /// As documented above.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let of = |cause: &(dyn std::error::Error + 'static)| {
-        let access = matches!(
-            cause.downcast_ref(),
-            Some(walgate_consumer::Error::Access(AccessError::Setting { .. }))
-        );
-        if access || cause.is::<ConfigError>() || cause.is::<commands::guest::Usage>() {
+        if let Some(walgate_consumer::Error::Access(error)) = cause.downcast_ref() {
+            return Some(if matches!(error, AccessError::Setting { .. }) { 2 } else { 3 });
+        }
+        if cause.is::<ConfigError>() || cause.is::<commands::guest::Usage>() {
             return Some(2);
         }
         cause.is::<SourceError>().then_some(3)

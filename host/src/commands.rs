@@ -184,6 +184,16 @@ pub struct StreamArgs {
         hide_env = true
     )]
     init_stream: String,
+    /// Subject under which JetStream is asked, where another account imports it
+    #[arg(
+        long = "nats-api-prefix",
+        value_name = "SUBJECT",
+        env = "WALGATE_NATS_API_PREFIX",
+        default_value = "$JS.API",
+        hide_default_value = true,
+        hide_env = true
+    )]
+    api_prefix: String,
 }
 
 impl StreamArgs {
@@ -191,6 +201,7 @@ impl StreamArgs {
         walgate_consumer::StreamNames {
             cdc: self.cdc_stream.clone(),
             init: self.init_stream.clone(),
+            api: self.api_prefix.clone(),
         }
     }
 }

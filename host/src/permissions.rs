@@ -60,13 +60,13 @@ pub fn gateway(nats: &Nats) -> Permissions {
     Permissions { name: "walgate_gateway".to_owned(), publish, subscribe: inbox(prefix) }
 }
 
-/// For `walgate setup`, once: what `gateway` lacks where `nats.create` is false.
+/// For `walgate nats setup`, once, with `WALGATE_NATS_INBOX_PREFIX=_INBOX_administrator`: what `gateway` lacks where `nats.create` is false.
 pub fn administrator(nats: &Nats) -> Permissions {
     let all = streams(nats);
     let calls = ["STREAM.INFO", "STREAM.CREATE", "STREAM.UPDATE"];
     let publish = calls.iter().flat_map(|call| api(call, all)).collect();
-    let prefix = nats.access.as_ref().and_then(|access| access.inbox_prefix.as_deref());
-    Permissions { name: "walgate_administrator".to_owned(), publish, subscribe: inbox(prefix) }
+    let own = format!("{INBOX}_administrator");
+    Permissions { name: "walgate_administrator".to_owned(), publish, subscribe: inbox(Some(&own)) }
 }
 
 /// For whoever keeps copies of these tables. Its answers come to `_INBOX_{name}`, which nobody else may read.
@@ -94,22 +94,69 @@ pub fn operator(nats: &Nats) -> Permissions {
     let dlq = &*nats.dlq.name;
     let below = format!("{dlq}.>");
     let mut publish = api("STREAM.INFO", [dlq]);
-    for call in ["CONSUMER.CREATE", "CONSUMER.MSG.NEXT"] {
-        publish.extend(api(call, [&*below]));
-    }
+    publish.extend(api("CONSUMER.CREATE", [dlq, &*below]));
+    publish.extend(api("CONSUMER.MSG.NEXT", [&*below]));
     let own = format!("{INBOX}_operator");
     Permissions { name: "walgate_operator".to_owned(), publish, subscribe: inbox(Some(&own)) }
 }
 
-/// Everybody, with a consumer of all tables for each name.
-pub fn everybody(config: &Config, consumers: &[String]) -> Vec<Permissions> {
+/// What the account of the gateway exports and an account of consumers imports; JetStream is asked there under
+/// [`IMPORTED_API`]. Answers cross over as answers only: from another account nothing can be written but requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared(Vec<String>);
+
+/// The account of the gateway.
+const ACCOUNT: &str = "WALGATE";
+/// What consumers of another account give as `--nats-api-prefix`.
+pub const IMPORTED_API: &str = "WALGATE.API";
+const API: &str = "$JS.API";
+
+pub fn shared<'a>(nats: &Nats, tables: impl IntoIterator<Item = &'a Token>) -> Shared {
+    Shared(consumer(nats, "", tables).publish)
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared(subjects) = self;
+        writeln!(f, "walgate_exports: [")?;
+        for subject in subjects {
+            // One request, many messages.
+            let stream =
+                if subject.contains(".MSG.NEXT.") { ", response_type: stream" } else { "" };
+            writeln!(f, "  {{ service: \"{subject}\"{stream} }}")?;
+        }
+        writeln!(f, "]\nwalgate_imports: [")?;
+        for subject in subjects {
+            let to = subject.replacen(API, IMPORTED_API, 1);
+            writeln!(
+                f,
+                "  {{ service: {{ account: {ACCOUNT}, subject: \"{subject}\" }}, to: \"{to}\" }}"
+            )?;
+        }
+        writeln!(f, "]")
+    }
+}
+
+/// For users of one account.
+pub fn one_account(config: &Config, consumers: &[String]) -> String {
     let Config { nats, tables, .. } = config;
     let tokens = || tables.iter().map(|Table { token, .. }| token);
+    let consumers = consumers.iter().map(|name| consumer(nats, name, tokens()).to_string());
+    operators(nats) + &consumers.collect::<String>()
+}
+
+/// For an account of the gateway and its operators, and others of consumers.
+pub fn several_accounts(config: &Config) -> String {
+    let Config { nats, tables, .. } = config;
+    let shared = shared(nats, tables.iter().map(|Table { token, .. }| token));
+    operators(nats) + &shared.to_string()
+}
+
+fn operators(nats: &Nats) -> String {
     let mut all = vec![gateway(nats)];
     all.extend((!nats.create).then(|| administrator(nats)));
-    all.extend(consumers.iter().map(|name| consumer(nats, name, tokens())));
     all.push(operator(nats));
-    all
+    all.iter().map(Permissions::to_string).collect()
 }
 
 /// As nats-server's configuration has it: a variable, for `permissions: $name`.

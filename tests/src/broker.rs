@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use async_nats::{Client, jetstream};
+use async_nats::{Client, ConnectOptions, jetstream};
 use walgate_servers::{NatsBin, NatsOptions, PrivateNats, find_nats, free_port};
 
 use crate::proxy::{Network, Proxy};
@@ -33,8 +33,13 @@ pub fn nats_bin() -> NatsBin {
 
 impl Broker {
     pub async fn start(options: NatsOptions) -> Broker {
+        Broker::start_as(options, ConnectOptions::new()).await
+    }
+
+    /// On a server that does not let everybody in, the test comes as `who`.
+    pub async fn start_as(options: NatsOptions, who: ConnectOptions) -> Broker {
         let server = PrivateNats::start(&nats_bin(), options).expect("NATS starts");
-        let client = connect(&[server.url()]).await;
+        let client = connect(who, &[server.url()]).await;
         Broker { server, peers: vec![], links: vec![], front: None, client }
     }
 
@@ -71,7 +76,7 @@ impl Broker {
         let server = nodes.next().expect("three nodes");
         let peers: Vec<_> = nodes.collect();
         let urls: Vec<_> = [&server].into_iter().chain(&peers).map(PrivateNats::url).collect();
-        let client = connect(&urls).await;
+        let client = connect(ConnectOptions::new(), &urls).await;
         Broker { server, peers, links, front: None, client }
     }
 
@@ -123,9 +128,8 @@ impl Broker {
     }
 }
 
-async fn connect(urls: &[String]) -> Client {
-    async_nats::ConnectOptions::new()
-        .retry_on_initial_connect()
+async fn connect(who: ConnectOptions, urls: &[String]) -> Client {
+    who.retry_on_initial_connect()
         .reconnect_delay_callback(|_| Duration::from_millis(50))
         .connect(urls)
         .await

@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod broker;
+pub mod credentials;
 pub mod dictionary;
 pub mod gateway;
 pub mod json;

@@ -52,8 +52,23 @@ pub fn built(name: &str) -> PathBuf {
 
 /// Runs a program to its end.
 pub fn run(name: &str, args: &[&str]) -> Output {
+    run_with(name, args, &[])
+}
+
+/// … with something in its environment.
+pub fn run_with(name: &str, args: &[&str], env: &[(String, String)]) -> Output {
     let mut command = Command::new(built(name));
-    command.args(args).env("NO_COLOR", "1").output().expect("the program runs")
+    without_ours(&mut command);
+    let command = command.args(args).env("NO_COLOR", "1").envs(env.iter().cloned());
+    command.output().expect("the program runs")
+}
+
+/// Ours would be refused as unknown configuration.
+fn without_ours(command: &mut Command) {
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    ours.filter(|name| name.to_string_lossy().starts_with("WALGATE_TEST_")).for_each(|name| {
+        command.env_remove(name);
+    });
 }
 
 /// Some program ended by itself: says which, and how.
@@ -79,11 +94,7 @@ impl Program {
     ) -> Program {
         let file = File::options().create(true).append(true).open(log).expect("a log file");
         let mut command = dying_with_us(program);
-        // Ours would be refused as unknown configuration.
-        let ours = std::env::vars_os().map(|(name, _)| name);
-        ours.filter(|name| name.to_string_lossy().starts_with("WALGATE_TEST_")).for_each(|name| {
-            command.env_remove(name);
-        });
+        without_ours(&mut command);
         command.args(args).envs(env.iter().cloned()).stdin(Stdio::null());
         command.stdout(file.try_clone().expect("one more handle")).stderr(file);
         // Ctrl-C is for the test, which then takes its programs with it.

@@ -19,21 +19,33 @@ pub enum Target {
 pub struct Replica {
     pub target: Target,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     log: PathBuf,
     program: Program,
 }
 
 impl Replica {
-    pub(crate) fn start(nats: &str, target: Target, tables: &[&str], log: PathBuf) -> Replica {
+    pub(crate) fn start(
+        nats: &str,
+        target: Target,
+        tables: &[&str],
+        log: PathBuf,
+        env: &[(String, String)],
+    ) -> Replica {
         let to = match &target {
             Target::Sqlite(file) => format!("sqlite:{}", file.display()),
             Target::Postgres(url) => url.clone(),
         };
-        let mut args: Vec<String> =
-            ["replicate", "--nats", nats, "--to", &to].map(str::to_owned).into();
+        let mut args: Vec<String> = ["replicate", "--to", &to].map(str::to_owned).into();
+        let mut full = vec![
+            ("NO_COLOR".to_owned(), "1".to_owned()),
+            ("WALGATE_NATS_URL".to_owned(), nats.to_owned()),
+        ];
+        full.extend(env.iter().cloned());
+        let env = full;
         args.extend(tables.iter().flat_map(|table| ["--table".to_owned(), (*table).to_owned()]));
-        let program = spawn(&args, &log);
-        Replica { target, args, log, program }
+        let program = spawn(&args, &env, &log);
+        Replica { target, args, env, log, program }
     }
 
     pub fn kill9(&self) {
@@ -49,7 +61,7 @@ impl Replica {
     /// On the same copy.
     pub fn start_again(&mut self) {
         self.program.kill9();
-        self.program = spawn(&self.args, &self.log);
+        self.program = spawn(&self.args, &self.env, &self.log);
     }
 
     pub fn log(&self) -> String {
@@ -57,9 +69,8 @@ impl Replica {
     }
 }
 
-fn spawn(args: &[String], log: &std::path::Path) -> Program {
-    let env = [("NO_COLOR".to_owned(), "1".to_owned())];
-    Program::spawn("replica", &built("walgate"), args, &env, log)
+fn spawn(args: &[String], env: &[(String, String)], log: &std::path::Path) -> Program {
+    Program::spawn("replica", &built("walgate"), args, env, log)
 }
 
 impl Target {

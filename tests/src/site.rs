@@ -114,16 +114,22 @@ impl Site {
 
     /// A copy in a SQLite file.
     pub fn sqlite(&self, tables: &[&str]) -> Replica {
+        self.sqlite_with(tables, &[])
+    }
+
+    /// A copy in a SQLite file; the environment says how to reach NATS.
+    pub fn sqlite_with(&self, tables: &[&str], env: &[(String, String)]) -> Replica {
         let number = self.number();
         let file = self.folder().join(format!("replica{number}.db"));
-        Replica::start(&self.broker.url(), Target::Sqlite(file), tables, self.replica_log(number))
+        let (nats, log) = (self.broker.url(), self.replica_log(number));
+        Replica::start(&nats, Target::Sqlite(file), tables, log, env)
     }
 
     /// A copy in another database.
     pub fn postgres(&self, database: &Database, tables: &[&str]) -> Replica {
         let number = self.number();
         let target = Target::database(database);
-        Replica::start(&self.broker.url(), target, tables, self.replica_log(number))
+        Replica::start(&self.broker.url(), target, tables, self.replica_log(number), &[])
     }
 
     /// A copy in a database that is reached by `url`.

@@ -32,11 +32,13 @@ pub struct StreamNames {
     pub cdc: String,
     /// Snapshots. Default `INIT`.
     pub init: String,
+    /// Where JetStream is asked, for an account that imports it from the gateway's. Default `$JS.API`.
+    pub api: String,
 }
 
 impl Default for StreamNames {
     fn default() -> Self {
-        StreamNames { cdc: "CDC".into(), init: "INIT".into() }
+        StreamNames { cdc: "CDC".into(), init: "INIT".into(), api: "$JS.API".into() }
     }
 }
 
@@ -48,7 +50,7 @@ pub(crate) struct Remote {
 
 impl Remote {
     pub fn new(client: async_nats::Client, names: StreamNames) -> Remote {
-        Remote { jetstream: jetstream::new(client), names }
+        Remote { jetstream: jetstream::with_prefix(client, &names.api), names }
     }
 
     pub fn cdc(&self, subjects: Vec<String>) -> Source {

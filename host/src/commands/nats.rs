@@ -32,9 +32,12 @@ struct PermissionsArgs {
     /// The gateway's configuration [default: walgate.toml if there is one]
     #[arg(short, long, env = "WALGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// A consumer, which then uses --nats-inbox-prefix _INBOX_NAME; may be repeated
+    /// A consumer in the gateway's account, which then uses --nats-inbox-prefix _INBOX_NAME; may be repeated
     #[arg(long = "consumer", value_name = "NAME", default_value = "consumer")]
     consumers: Vec<String>,
+    /// Consumers have accounts of their own: print what WALGATE, the gateway's account, exports and theirs import
+    #[arg(long, conflicts_with = "consumers")]
+    accounts: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,14 +49,11 @@ struct SetupArgs {
 
 pub async fn run(args: Args) -> Result<ExitCode> {
     match args.command {
-        Command::Permissions(PermissionsArgs { config, consumers }) => {
-            let config = Config::load(config)?;
-            println!(
-                "# Permissions for nats-server's configuration. What is not listed is denied."
-            );
-            for permissions in permissions::everybody(&config, &consumers) {
-                print!("{permissions}");
-            }
+        Command::Permissions(PermissionsArgs { config, accounts: true, .. }) => {
+            print!("{}", permissions::several_accounts(&Config::load(config)?));
+        }
+        Command::Permissions(PermissionsArgs { config, consumers, .. }) => {
+            print!("{}", permissions::one_account(&Config::load(config)?, &consumers));
         }
         Command::Setup(SetupArgs { config }) => {
             let mut nats = Config::load(config)?.nats;

@@ -9,6 +9,8 @@ mod guest_tools;
 mod guests;
 mod misbehaviour;
 mod names;
+mod nats_permissions;
+mod nats_security;
 mod postgres_security;
 mod preflight;
 mod schema_changes;

@@ -1,0 +1,133 @@
+//! What an administrator hands out: certificates of a private authority, NATS accounts and users as signed JWTs.
+//! Which server or program uses them is not known here.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use nkeys::KeyPair;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa};
+use serde_json::{Value, json};
+
+/// An authority with one certificate for a server at 127.0.0.1 and one for a client, in files.
+pub struct Certificates {
+    folder: PathBuf,
+}
+
+impl Certificates {
+    /// Files in `folder` that begin with `name`.
+    pub fn make(folder: &Path, name: &str) -> Certificates {
+        let folder = folder.join(name);
+        fs::create_dir(&folder).expect("a folder");
+        let made = Certificates { folder };
+        let key = || rcgen::KeyPair::generate().expect("a key");
+        let params = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            CertificateParams::new(names).expect("names")
+        };
+        let mut authority = params(&[]);
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let authority = CertifiedIssuer::self_signed(authority, key()).expect("an authority");
+        made.write("ca.pem", &authority.pem());
+        let purposes = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        for (file, purpose) in ["server", "client"].into_iter().zip(purposes) {
+            let (mut params, key) = (params(&["127.0.0.1", "localhost"]), key());
+            params.extended_key_usages.push(purpose);
+            let certificate = params.signed_by(&key, &authority).expect("a certificate");
+            made.write(&format!("{file}.pem"), &certificate.pem());
+            made.write(&format!("{file}.key"), &key.serialize_pem());
+        }
+        made
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.join(name), text).expect("a file");
+    }
+
+    /// `ca.pem`, `server.pem`, `server.key`, `client.pem`, `client.key`.
+    pub fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+/// An operator with a system account and an account that may use JetStream.
+pub struct Operator {
+    key: KeyPair,
+    system: KeyPair,
+    account: KeyPair,
+}
+
+impl Default for Operator {
+    fn default() -> Self {
+        let (key, system) = (KeyPair::new_operator(), KeyPair::new_account());
+        Operator { key, system, account: KeyPair::new_account() }
+    }
+}
+
+impl Operator {
+    /// For nats-server, at its top level.
+    pub fn server_config(&self) -> String {
+        let limits = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+            "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1});
+        let bare = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+            "conn": -1, "leaf": -1});
+        let operator =
+            jwt(&self.key, &self.key, "operator", json!({"type": "operator", "version": 2}));
+        let account = |key: &KeyPair, limits: &Value| {
+            jwt(
+                &self.key,
+                key,
+                "account",
+                json!({"type": "account", "version": 2, "limits": limits}),
+            )
+        };
+        format!(
+            "operator: {operator:?}\nresolver: MEMORY\nsystem_account: {}\nresolver_preload: {{ {}: {:?}, {}: {:?} }}",
+            self.system.public_key(),
+            self.system.public_key(),
+            account(&self.system, &bare),
+            self.account.public_key(),
+            account(&self.account, &limits),
+        )
+    }
+
+    /// The text of a credentials file for a new user of the account.
+    pub fn user(&self, name: &str) -> String {
+        self.user_until(name, None)
+    }
+
+    /// One that was good until `expires`, in seconds since 1970.
+    pub fn user_until(&self, name: &str, expires: Option<u64>) -> String {
+        let key = KeyPair::new_user();
+        let rights = json!({"type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1});
+        let mut claims = claims(&self.account, &key, name, rights);
+        if let Some(expires) = expires {
+            claims["exp"] = expires.into();
+        }
+        let jwt = signed(&self.account, &claims);
+        let seed = key.seed().expect("a seed");
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        )
+    }
+}
+
+fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: Value) -> String {
+    signed(issuer, &claims(issuer, subject, name, nats))
+}
+
+fn claims(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: Value) -> Value {
+    let (iss, sub) = (issuer.public_key(), subject.public_key());
+    json!({"jti": sub, "iat": 1_700_000_000, "iss": iss, "sub": sub, "name": name, "nats": nats})
+}
+
+fn signed(issuer: &KeyPair, claims: &Value) -> String {
+    let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let body = format!("{}.{}", part(&json!({"typ": "JWT", "alg": "ed25519-nkey"})), part(claims));
+    let signature = issuer.sign(body.as_bytes()).expect("a signature");
+    format!("{body}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}

@@ -14,7 +14,7 @@ use walgate_tests::{
 const PASSWORD: &str = "hunter2-and-more";
 /// Nobody gets in without encryption; `certified` needs a certificate of the CA that bears its name.
 const ONLY_ENCRYPTED: &str = "hostssl all certified 127.0.0.1/32 cert
-hostssl all both 127.0.0.1/32 scram-sha-256 clientcert=verify-full
+hostssl all twofold 127.0.0.1/32 scram-sha-256 clientcert=verify-full
 hostssl all all 127.0.0.1/32 scram-sha-256";
 
 /// A URL of `database` by TCP.
@@ -144,7 +144,7 @@ on_tls_postgres! {
         let authority = Authority::new("ours");
         let site = guarded(&authority, &server).await;
         make_role(&site, "certified").await;
-        make_role(&site, "both").await;
+        make_role(&site, "twofold").await;
         let ours = trusting(&authority, site.folder());
         let showing = |issued: Issued, name: &str| {
             let (certificate, key) = issued.files(site.folder(), name);
@@ -152,12 +152,12 @@ on_tls_postgres! {
         };
         let as_role = |role: &str, words: &str| url(&site.database, role, "localhost", words);
         refused(&site, &as_role("certified", &ours), &["28000", "sslcert=FILE and sslkey=FILE"]);
-        refused(&site, &as_role("both", &ours), &["28000", "sslcert=FILE and sslkey=FILE"]);
+        refused(&site, &as_role("twofold", &ours), &["28000", "sslcert=FILE and sslkey=FILE"]);
         let of_another = showing(authority.issue("somebody", &[]), "somebody");
         refused(&site, &as_role("certified", &of_another), &["certificate", "common name", "pg_ident.conf"]);
         let of_no_one = showing(Authority::new("theirs").issue("certified", &[]), "stranger");
         refused(&site, &as_role("certified", &of_no_one), &["sslcert", "ssl_ca_file"]);
-        for role in ["certified", "both"] {
+        for role in ["certified", "twofold"] {
             let words = showing(authority.issue(role, &[]), role);
             let gateway = site.gateway(&["t"]).postgres_url(&as_role(role, &words)).start().await;
             assert_eq!(site.snapshot("t").await.rows.len(), 1);

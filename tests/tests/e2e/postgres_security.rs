@@ -1,7 +1,7 @@
 //! The way to Postgres: encrypted as the URL says, with no more rights than `init-sql` grants, and never with rows left
 //! out by a policy. Each refusal names the setting.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use walgate_tests::{
     Database, Gateway, Server, Site, eventually, on_each_postgres, on_newest_postgres,
@@ -267,10 +267,28 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
+    /// Where `pg_hba.conf` asks for less than SCRAM; and where the password has to be bound to a channel that is none.
+    async fn a_password_is_shown_as_the_server_asks(server) {
+        let hba = "host all clear 127.0.0.1/32 password
+host all hashed 127.0.0.1/32 md5
+host all bound 127.0.0.1/32 scram-sha-256";
+        let site = Site::new(&Arc::new(Server::guarded(server.bin(), &[], hba, &[]))).await;
+        site.sql("create table t (id int primary key); create publication walgate for table t").await;
+        make_role(&site, "clear").await;
+        make_role(&site, "bound").await;
+        site.sql("set password_encryption = 'md5'").await;
+        make_role(&site, "hashed").await;
+        for role in ["clear", "hashed", "bound"] {
+            let url = url(&site.database, role, "127.0.0.1", "");
+            site.gateway(&["t"]).postgres_url(&url).start().await.stop();
+            refused(&site, &format!("{url}channel_binding=require"), &["channel_binding", "scram-sha-256"]);
+        }
+    }
+
     /// One that is read from a file is tried until the file has the right one; the process lives on.
     async fn a_password_is_rotated(server) {
         let own = Server::guarded(server.bin(), &[], "host all all 127.0.0.1/32 scram-sha-256", &[]);
-        let site = Site::new(&std::sync::Arc::new(own)).await;
+        let site = Site::new(&Arc::new(own)).await;
         site.sql("create table t (id int primary key); create publication walgate for table t").await;
         make_role(&site, "reader").await;
         let file = site.folder().join("password");

@@ -18,7 +18,7 @@ pub use tls::{Negotiated, Tls};
 
 use tokio_postgres::{
     Client, Config, Connection, Socket,
-    config::{Host, SslMode},
+    config::{Host, SslMode, SslNegotiation},
 };
 use words::{Mode, Words};
 
@@ -43,6 +43,12 @@ impl Server {
             for address in addresses {
                 config.host(address.to_string());
             }
+        }
+        if config.get_ssl_negotiation() == SslNegotiation::Direct && words.mode < Mode::Require {
+            let mode = words.mode.word();
+            return Err(format!(
+                "has sslnegotiation=direct with sslmode={mode}: write sslmode=verify-full"
+            ));
         }
         config.ssl_mode(mode(&words, config.get_hosts()));
         let tls = Tls::read(&words, config.get_ssl_negotiation())?;

@@ -50,16 +50,17 @@ impl Site {
 
     fn acceptor(&self) -> TlsAcceptor {
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![self.chain.der().clone()], key)
             .unwrap();
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// What the client makes of a server that answers `answer`, then shakes hands.
+    /// What the client makes of a server that answers `answer`, or is not asked, then shakes hands.
     async fn negotiated(
         &self,
         words: &str,
@@ -70,11 +71,13 @@ impl Site {
         let (client, mut server) = duplex(1 << 14);
         let acceptor = self.acceptor();
         let serving = tokio::spawn(async move {
-            let mut asked = [0; 8];
-            server.read_exact(&mut asked).await.unwrap();
-            assert_eq!(asked, [0, 0, 0, 8, 4, 210, 22, 47]);
-            server.write_all(answer).await.unwrap();
-            if answer[0] == b'S' {
+            if !answer.is_empty() {
+                let mut asked = [0; 8];
+                server.read_exact(&mut asked).await.unwrap();
+                assert_eq!(asked, [0, 0, 0, 8, 4, 210, 22, 47]);
+                server.write_all(answer).await.unwrap();
+            }
+            if answer.first().is_none_or(|&first| first == b'S') {
                 drop(acceptor.accept(server).await);
             }
         });
@@ -131,6 +134,16 @@ async fn nothing_is_taken_from_behind_the_answer() {
     assert!(error.contains("TLS handshake failed"), "{error}");
     let error = site.negotiated("", "db", b"E").await.unwrap_err();
     assert!(error.contains("is this a Postgres server"), "{error}");
+}
+
+/// Postgres 17 and newer take a handshake unasked, from those who name the protocol in it.
+#[tokio::test]
+async fn a_server_need_not_be_asked() {
+    let site = site();
+    let direct = "sslmode=verify-full sslrootcert=@ca.pem sslnegotiation=direct";
+    assert_eq!(site.negotiated(direct, "db", b"").await, Ok(true));
+    assert!(site.negotiated(direct, "elsewhere", b"").await.is_err());
+    assert!(site.parse("sslnegotiation=direct").unwrap_err().contains("sslmode=prefer"));
 }
 
 #[test]

@@ -30,6 +30,7 @@ const EDGES: &[Edge] = &[
         allowed: &[
             "host/src/source",
             "consumers/",
+            "postgres/",
             // Clients of Postgres in their own right: they compare, train and write as a user's session would.
             "host/src/commands/",
             "tests/",
@@ -95,6 +96,7 @@ const PURE: &[&str] = &[
 const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("wire", &["tokio", "async-nats", "futures", "tokio-postgres", "walgate-host"]),
     ("consumers/rust", &["walgate-host", "walgate-servers"]),
+    ("postgres", &["walgate-host", "walgate-consumer", "walgate-wire", "async-nats"]),
     ("guest-sdk", &["walgate-host", "walgate-wire", "tokio"]),
     ("servers", &["walgate-host", "walgate-wire", "tokio"]),
 ];

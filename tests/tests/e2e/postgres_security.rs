@@ -1,7 +1,7 @@
 //! The way to Postgres: encrypted as the URL says, with no more rights than `init-sql` grants, and never with rows left
 //! out by a policy. Each refusal names the setting.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use walgate_tests::{
     Database, Gateway, Server, Site, eventually, on_each_postgres, on_newest_postgres,
@@ -14,7 +14,7 @@ use walgate_tests::{
 const PASSWORD: &str = "hunter2-and-more";
 /// Nobody gets in without encryption; `certified` needs a certificate of the CA that bears its name.
 const ONLY_ENCRYPTED: &str = "hostssl all certified 127.0.0.1/32 cert
-hostssl all both 127.0.0.1/32 scram-sha-256 clientcert=verify-full
+hostssl all twofold 127.0.0.1/32 scram-sha-256 clientcert=verify-full
 hostssl all all 127.0.0.1/32 scram-sha-256";
 
 /// A URL of `database` by TCP.
@@ -144,7 +144,7 @@ on_tls_postgres! {
         let authority = Authority::new("ours");
         let site = guarded(&authority, &server).await;
         make_role(&site, "certified").await;
-        make_role(&site, "both").await;
+        make_role(&site, "twofold").await;
         let ours = trusting(&authority, site.folder());
         let showing = |issued: Issued, name: &str| {
             let (certificate, key) = issued.files(site.folder(), name);
@@ -152,12 +152,12 @@ on_tls_postgres! {
         };
         let as_role = |role: &str, words: &str| url(&site.database, role, "localhost", words);
         refused(&site, &as_role("certified", &ours), &["28000", "sslcert=FILE and sslkey=FILE"]);
-        refused(&site, &as_role("both", &ours), &["28000", "sslcert=FILE and sslkey=FILE"]);
+        refused(&site, &as_role("twofold", &ours), &["28000", "sslcert=FILE and sslkey=FILE"]);
         let of_another = showing(authority.issue("somebody", &[]), "somebody");
         refused(&site, &as_role("certified", &of_another), &["certificate", "common name", "pg_ident.conf"]);
         let of_no_one = showing(Authority::new("theirs").issue("certified", &[]), "stranger");
         refused(&site, &as_role("certified", &of_no_one), &["sslcert", "ssl_ca_file"]);
-        for role in ["certified", "both"] {
+        for role in ["certified", "twofold"] {
             let words = showing(authority.issue(role, &[]), role);
             let gateway = site.gateway(&["t"]).postgres_url(&as_role(role, &words)).start().await;
             assert_eq!(site.snapshot("t").await.rows.len(), 1);
@@ -267,10 +267,28 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
+    /// Where `pg_hba.conf` asks for less than SCRAM; and where the password has to be bound to a channel that is none.
+    async fn a_password_is_shown_as_the_server_asks(server) {
+        let hba = "host all clear 127.0.0.1/32 password
+host all hashed 127.0.0.1/32 md5
+host all bound 127.0.0.1/32 scram-sha-256";
+        let site = Site::new(&Arc::new(Server::guarded(server.bin(), &[], hba, &[]))).await;
+        site.sql("create table t (id int primary key); create publication walgate for table t").await;
+        make_role(&site, "clear").await;
+        make_role(&site, "bound").await;
+        site.sql("set password_encryption = 'md5'").await;
+        make_role(&site, "hashed").await;
+        for role in ["clear", "hashed", "bound"] {
+            let url = url(&site.database, role, "127.0.0.1", "");
+            site.gateway(&["t"]).postgres_url(&url).start().await.stop();
+            refused(&site, &format!("{url}channel_binding=require"), &["channel_binding", "scram-sha-256"]);
+        }
+    }
+
     /// One that is read from a file is tried until the file has the right one; the process lives on.
     async fn a_password_is_rotated(server) {
         let own = Server::guarded(server.bin(), &[], "host all all 127.0.0.1/32 scram-sha-256", &[]);
-        let site = Site::new(&std::sync::Arc::new(own)).await;
+        let site = Site::new(&Arc::new(own)).await;
         site.sql("create table t (id int primary key); create publication walgate for table t").await;
         make_role(&site, "reader").await;
         let file = site.folder().join("password");

@@ -261,3 +261,64 @@ fn md5(endpoint: &Endpoint, salt: &[u8]) -> Result<String, SourceError> {
     let user = endpoint.config().get_user().unwrap_or_default();
     Ok(md5_hash(user.as_bytes(), password(endpoint)?, salt))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Postgres;
+
+    /// How we answer one who says all this whatever we say, and what we said.
+    async fn answer(url: &str, said: &[(u8, &[u8])]) -> (Result<(), String>, Vec<u8>) {
+        let endpoint = Endpoint::of(&Postgres::at(url.into(), String::new())).unwrap();
+        let bytes: Vec<u8> = said
+            .iter()
+            .flat_map(|(tag, body)| {
+                [&[*tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
+            })
+            .collect();
+        let mut messages = Messages::new(Box::new(std::io::Cursor::new(bytes)));
+        let (ours, mut theirs) = tokio::io::duplex(1 << 12);
+        let mut writer: Writer = Box::new(ours);
+        let result = start_up(&mut messages, &mut writer, &endpoint, None, Timing::default()).await;
+        drop(writer);
+        let mut sent = vec![];
+        tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut sent).await.unwrap();
+        (result.map_err(|e| e.to_string()), sent)
+    }
+
+    const OK: (u8, &[u8]) = (b'R', b"\0\0\0\0");
+    const CLEARTEXT: (u8, &[u8]) = (b'R', b"\0\0\0\x03");
+    const SCRAM: (u8, &[u8]) = (b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
+    const READY: (u8, &[u8]) = (b'Z', b"I");
+    const URL: &str = "postgres://u:hunter2@h/d";
+
+    #[tokio::test]
+    async fn whoever_asks_for_a_proof_has_to_give_one() {
+        let (result, _) = answer(URL, &[SCRAM, OK, READY]).await;
+        assert!(result.unwrap_err().contains("without a proof"));
+        assert_eq!(answer(URL, &[OK, READY]).await.0, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_password_that_has_to_be_bound_is_not_shown_otherwise() {
+        let url = format!("{URL}?channel_binding=require");
+        for said in [&[CLEARTEXT, OK, READY][..], &[SCRAM, OK, READY], &[OK, READY]] {
+            let (result, sent) = answer(&url, said).await;
+            assert!(result.unwrap_err().contains("channel_binding=require"));
+            assert!(!sent.windows(7).any(|part| part == b"hunter2"));
+        }
+        let (result, sent) = answer(URL, &[CLEARTEXT, OK, READY]).await;
+        assert_eq!(result, Ok(()));
+        assert!(sent.windows(7).any(|part| part == b"hunter2"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_is_said() {
+        let gssapi: (u8, &[u8]) = (b'R', b"\0\0\0\x07");
+        let (result, _) = answer(URL, &[gssapi]).await;
+        let error = result.unwrap_err();
+        assert!(error.contains("GSSAPI") && error.contains("scram-sha-256"), "{error}");
+        let (result, _) = answer("postgres://u@h/d", &[SCRAM]).await;
+        assert!(result.unwrap_err().contains("postgres.password_file"));
+    }
+}

@@ -172,6 +172,29 @@ pub async fn forgetful(run: &Run) -> Done {
     stage.settle(Ending::Anew).await
 }
 
+/// A new server, or one whose disk was replaced: nothing is there any more, the buckets neither.
+pub async fn wiped(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(7));
+    for round in 0..run.pick(2, 6) {
+        stage.grows(run.some(10..60)).await;
+        run.fault("NATS restarted with an empty store");
+        stage.site.broker.server.kill9().expect("NATS is killed");
+        let store = stage.site.broker.server.store_dir().to_owned();
+        std::fs::remove_dir_all(&store).expect("the store is removed");
+        if round % 2 == 1 {
+            stage.kill_gateway();
+        }
+        stage.load.writes(10).await;
+        stage.site.broker.server.start_again().expect("NATS starts again");
+        if round % 2 == 1 {
+            stage.start_gateway();
+        }
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Anew).await
+}
+
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
     assert!(copied.success(), "{} is not copied", from.display());
@@ -181,8 +204,12 @@ pub async fn disk_full(run: &Run) -> Done {
     let Some(disk) = crate::machine::Disk::mount(24) else {
         return crate::machine::no_disk();
     };
-    let options =
-        NatsOptions { store_dir: Some(disk.path().join("store")), ..NatsOptions::default() };
+    // Streams may promise more than the disk has.
+    let options = NatsOptions {
+        store_dir: Some(disk.path().join("store")),
+        max_file_store_bytes: Some(10 << 30),
+        ..NatsOptions::default()
+    };
     let mut stage = run.setting().nats(options).open().await;
     for round in 0..run.pick(1, 3) {
         stage

@@ -125,7 +125,7 @@ impl<'a> Setting<'a> {
             (false, false) => Broker::start(nats).await,
         };
         let site = Site::with_broker(&server, broker).await;
-        let copy = Database::create(&Server::shared(&run.bin)).await;
+        let copy = Database::create(&Server::of_copies(&run.bin)).await;
         site.sql(&workload::create(rows)).await;
         site.drop_guest("users", "users.wasm");
         let options = site.gateway(&ALL).set("SNAPSHOT_CHUNK_BYTES", 65536);

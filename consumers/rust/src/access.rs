@@ -28,7 +28,7 @@ mod identity;
 use identity::Identity;
 
 /// A connection on which nothing arrives is given up after four of these: no network has to say that it is gone.
-const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// How to reach NATS. At most one of user, token, nkey and creds; a client certificate can go with each of them.
 ///

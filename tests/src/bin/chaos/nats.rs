@@ -84,11 +84,11 @@ pub async fn full(run: &Run) -> Done {
     let limit = |options: walgate_tests::gateway::GatewayOptions, mb: u64| {
         options.set("NATS_CDC_MAX_BYTES", mb << 20)
     };
-    let mut stage = run.setting().gateway(|_, options| limit(options, 3)).open().await;
+    let mut stage = run.setting().gateway(|_, options| limit(options, 16)).open().await;
     for round in 0..run.pick(1, 3) {
         stage
             .site
-            .sql("insert into huge select 100 + i, 0, 'fills', noise(200000) from generate_series(1, 40) i")
+            .sql("insert into huge select 100 + i, 0, 'fills', noise(200000) from generate_series(1, 120) i")
             .await;
         run.fault("CDC at max_bytes");
         says(&stage, "the stream is full").await;
@@ -96,7 +96,7 @@ pub async fn full(run: &Run) -> Done {
         stage.site.sql("delete from huge where id > 100").await;
         // An operator makes room.
         stage.kill_gateway();
-        let options = limit(stage.options(), 40 * (round + 1));
+        let options = limit(stage.options(), 16 + 64 * (round + 1));
         stage.start_gateway_as(options);
         stage.grows(20).await;
     }

@@ -67,7 +67,7 @@ pub fn no_disk() -> Done {
 /// No file and no socket can be opened, while all connections of the gateway break.
 pub async fn files_exhausted(run: &Run) -> Done {
     let mut stage = run.stage().await;
-    for _ in 0..run.pick(1, 4) {
+    for round in 0..run.pick(1, 4) {
         stage.grows(run.some(10..60)).await;
         let pid = stage.gateway().program().pid();
         run.fault("no file descriptor left while connections break");
@@ -82,13 +82,16 @@ pub async fn files_exhausted(run: &Run) -> Done {
                 "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}' and active"
             ))
             .await;
-        eventually("it says so", async || {
-            match stage.gateway().log().contains("Too many open files") {
-                true => Ok(()),
-                false => Err("not yet".to_owned()),
-            }
-        })
-        .await;
+        for what in ["guest", "dictionary"] {
+            let words = format!("cannot look for any {what}");
+            eventually(format!("the gateway says: {words}"), async || {
+                match stage.gateway().log().matches(&words).count() {
+                    count if count > round => Ok(()),
+                    count => Err(format!("{count} times")),
+                }
+            })
+            .await;
+        }
         stage.load.writes(50).await;
         limit_files(pid, 4096);
         stage.gateway().ready().await;

@@ -72,6 +72,22 @@ impl Assets {
         });
     }
 
+    /// `new` for `old`, unless another one has become live meanwhile.
+    pub fn replace_dictionary(
+        &self,
+        token: &Token,
+        old: &Arc<StoredDictionary>,
+        new: &Arc<StoredDictionary>,
+    ) {
+        self.dictionaries.rcu(|live| {
+            let mut live = HashMap::clone(live);
+            if let Some(current) = live.get_mut(token).filter(|current| Arc::ptr_eq(current, old)) {
+                *current = Arc::clone(new);
+            }
+            live
+        });
+    }
+
     /// What the folder of guests last said of the table.
     pub fn offered(&self, token: &Token) -> Gate {
         self.offered.load().get(token).cloned().unwrap_or_default()

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 use walgate_wire::{
-    Epoch, GUEST, Lsn, MSG_ID, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition,
-    subjects, to_msgpack,
+    Epoch, GUEST, Lsn, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, subjects,
+    to_msgpack,
 };
 
 mod tables;
@@ -271,7 +271,6 @@ impl Session {
     fn headers(&self, position: Position) -> Headers {
         let position = StreamPosition { epoch: self.epoch, position }.to_string();
         let mut headers = Headers::new();
-        headers.insert(MSG_ID, position.as_str());
         headers.insert(POS, position);
         headers
     }

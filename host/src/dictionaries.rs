@@ -9,7 +9,7 @@ use walgate_wire::{Dictionary, MAX_DICTIONARY_BYTES, Token};
 use crate::{
     assets::Assets,
     gateway::Gateway,
-    kv::Dictionaries,
+    kv::{Dictionaries, KvError},
     status::Status,
     watch::{Folder, Refused, Shelf},
 };
@@ -33,6 +33,22 @@ pub fn folder(gateway: &Gateway) -> Folder<DictionaryShelf> {
         status: gateway.status.clone(),
     };
     Folder::new(gateway.config.compression.dictionaries.clone(), tokens, shelf)
+}
+
+/// The revisions in use are in the bucket, also if it lost them since: messages are about to name them.
+pub async fn store_again(gateway: &Gateway) -> Result<(), KvError> {
+    let store = Dictionaries::new(&gateway.streams);
+    for table in &gateway.config.tables {
+        let token = &table.token;
+        let Some(live) = gateway.assets.dictionary(token) else { continue };
+        let stored = store.ensure(token, live.dictionary.clone()).await?;
+        if stored.revision != live.revision {
+            tracing::warn!(table = %token, revision = stored.revision, "dictionary stored again: its bucket had lost it");
+            gateway.status.table(token).set_dictionary_revision(stored.revision);
+            gateway.assets.replace_dictionary(token, &live, &stored);
+        }
+    }
+    Ok(())
 }
 
 impl Shelf for DictionaryShelf {

@@ -37,7 +37,8 @@ const HEADER_ROOM_BYTES: usize = 1024;
 /// Headers of a message, for those who do not know NATS otherwise.
 pub type Headers = async_nats::HeaderMap;
 
-/// One message to be published; a body larger than a message is sent in parts.
+/// One message to be published; a body larger than a message is sent in parts. Changes have no message id: the chain does
+/// not need it, and what is sent again after a purge, or after a body that was cut off, would pass for a duplicate.
 #[derive(Debug)]
 pub struct Outgoing {
     pub subject: String,
@@ -154,9 +155,7 @@ impl Chain {
         }
         for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
             let is_last = part.is_none_or(Part::is_last);
-            // Parts that arrived without their rest are sent again: they must not pass for duplicates. The
-            // chain does not need the id.
-            let headers = part_headers(&message.headers, part, false);
+            let headers = part_headers(&message.headers, part);
             let piece = message.body.slice_ref(piece);
             let confirms = message.confirms.filter(|_| is_last);
             self.send(message.subject.clone(), headers, piece, confirms).await?;
@@ -281,15 +280,15 @@ pub async fn publish_acknowledged(
     let max_bytes = context.client().max_payload().saturating_sub(HEADER_ROOM_BYTES).max(1024);
     let mut last = 0;
     for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
-        let headers = part_headers(&message.headers, part, true);
+        let headers = part_headers(&message.headers, part);
         last = publish_retrying(context, &message.subject, headers, message.body.slice_ref(piece))
             .await?;
     }
     Ok(last)
 }
 
-/// Headers of one part of a body: with an id of its own, or without.
-fn part_headers(whole: &Headers, part: Option<Part>, with_id: bool) -> Headers {
+/// Headers of one part of a body, with an id of its own if the whole has one.
+fn part_headers(whole: &Headers, part: Option<Part>) -> Headers {
     let Some(part) = part else { return whole.clone() };
     let mut headers: Headers = whole
         .iter()
@@ -297,7 +296,7 @@ fn part_headers(whole: &Headers, part: Option<Part>, with_id: bool) -> Headers {
         .flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())))
         .collect();
     headers.insert(PART, part.to_string());
-    if let Some(id) = whole.get(MSG_ID).filter(|_| with_id) {
+    if let Some(id) = whole.get(MSG_ID) {
         headers.insert(MSG_ID, format!("{id}/{}", part.number));
     }
     headers

@@ -6,14 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::MissedTickBehavior};
-use walgate_wire::{
-    Epoch, EpochRecord, Lsn, MSG_ID, POS, Position, Schema, StreamPosition, TableState,
-};
+use walgate_wire::{Epoch, EpochRecord, Lsn, POS, Position, Schema, StreamPosition, TableState};
 
 use crate::{
     assets::Gate,
-    broker,
+    broker::{self, Streams},
     changes::{Session, now_micros, progress_message},
+    dictionaries,
     epoch::{Decision, SlotFacts, decide},
     gateway::Gateway,
     ledger::Durable,
@@ -86,6 +85,9 @@ pub async fn open(
         left,
         wal_end: held.server_lsn,
     };
+    // What was deleted, or lost with its server, is made again; what that means is decided below.
+    Box::pin(Streams::ensure(&gateway.streams.client, &gateway.config.nats)).await?;
+    dictionaries::store_again(gateway).await?;
     let record = gateway.schemas.epoch().await?;
     let tail = broker::read_tail(&gateway.streams.cdc).await?;
     let decision = decide(record.as_ref(), &facts, &tail, acknowledged, now);
@@ -164,7 +166,6 @@ async fn begin_epoch(
     gateway.schemas.put_epoch(record).await?;
     let position = StreamPosition { epoch: record.epoch, position: resume }.to_string();
     let mut headers = Headers::new();
-    headers.insert(MSG_ID, position.as_str());
     headers.insert(POS, position);
     let message = progress_message(headers, resume, resume.commit_lsn, now_micros())?;
     Ok(chain.publish(message).await?)

@@ -68,6 +68,8 @@ pub struct Folder<S> {
     tokens: Vec<Token>,
     shelf: S,
     seen: HashMap<Token, Seen>,
+    /// No file can be opened at all; said once.
+    is_blind: bool,
 }
 
 /// What the folder held for a table when it was looked at last.
@@ -81,7 +83,7 @@ enum Seen {
 
 impl<S: Shelf> Folder<S> {
     pub fn new(folder: PathBuf, tokens: Vec<Token>, shelf: S) -> Self {
-        Folder { folder, tokens, shelf, seen: HashMap::new() }
+        Folder { folder, tokens, shelf, seen: HashMap::new(), is_blind: false }
     }
 
     /// Loads what lies in the folder now; to be awaited before the first message is packed.
@@ -154,11 +156,20 @@ impl<S: Shelf> Folder<S> {
         let bytes = match read_capped(&path, self.shelf.bytes_max()) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return self.absent(token).await,
+            // It says nothing about the file, which may well not be there.
+            Err(e) if self.seen.contains_key(token) && is_of_this_process(&e) => {
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    let folder = self.folder.display();
+                    tracing::warn!(%folder, problem = %e, "cannot look for any {}; what is live stays, trying again", S::WHAT);
+                }
+                return;
+            }
             Err(e) => {
                 let problem = e.to_string();
                 return self.refuse(token, Seen::Unreadable(problem.clone()), &path, &problem);
             }
         };
+        self.is_blind = false;
         let hash: [u8; 32] = Sha256::digest(&bytes).into();
         if matches!(self.seen.get(token), Some(Seen::Live(h) | Seen::Refused(h)) if *h == hash) {
             return;
@@ -177,6 +188,7 @@ impl<S: Shelf> Folder<S> {
     }
 
     async fn absent(&mut self, token: &Token) {
+        self.is_blind = false;
         if self.seen.insert(token.clone(), Seen::Absent) != Some(Seen::Absent) {
             self.shelf.absent(token).await;
         }
@@ -190,6 +202,12 @@ impl<S: Shelf> Folder<S> {
         tracing::warn!(table = %token, %file, problem, kept, "{} refused", S::WHAT);
         self.seen.insert(token.clone(), seen);
     }
+}
+
+/// No file could be opened now, whichever it is.
+fn is_of_this_process(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large.

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use async_nats::{Client, ConnectOptions, jetstream};
 use walgate_servers::{NatsBin, NatsOptions, PrivateNats, find_nats, free_port};
 
-use crate::proxy::{Network, Proxy};
+use crate::{
+    eventually,
+    proxy::{Network, Proxy},
+};
 
 /// A running NATS with JetStream.
 pub struct Broker {
@@ -66,6 +69,7 @@ impl Broker {
                 .collect();
             let extra_config = format!(
                 "server_name: node{node}\n\
+                 ping_interval: \"2s\"\n\
                  cluster {{ name: walgate, listen: \"127.0.0.1:{}\", no_advertise: true, pool_size: -1, routes: [{}] }}\n",
                 ports[node],
                 routes.join(", ")
@@ -77,7 +81,13 @@ impl Broker {
         let peers: Vec<_> = nodes.collect();
         let urls: Vec<_> = [&server].into_iter().chain(&peers).map(PrivateNats::url).collect();
         let client = connect(ConnectOptions::new(), &urls).await;
-        Broker { server, peers, links, front: None, client }
+        let broker = Broker { server, peers, links, front: None, client };
+        eventually("the nodes have found each other", async || {
+            let account = broker.jetstream().query_account().await;
+            account.map(drop).map_err(|e| e.to_string())
+        })
+        .await;
+        broker
     }
 
     /// Of all nodes, separated by commas.
@@ -119,12 +129,35 @@ impl Broker {
         jetstream::new(self.client.clone())
     }
 
-    /// Which node leads a stream of a cluster.
-    pub async fn leader(&self, stream: &str) -> Result<usize, String> {
+    /// Which node leads a stream of a cluster, once one does.
+    pub async fn leader(&self, stream: &str) -> usize {
+        eventually(format!("{stream} has a leader"), async || {
+            let cluster = self.group(stream).await?;
+            let leader = cluster.leader.as_deref().and_then(|name| name.strip_prefix("node"));
+            leader.and_then(|n| n.parse().ok()).ok_or_else(|| format!("{:?}", cluster.leader))
+        })
+        .await
+    }
+
+    /// Waits until every node has all that there is.
+    pub async fn is_in_step(&self) {
+        for stream in ["CDC", "INIT", "KV_schemas", "KV_dictionaries", "REQUESTS"] {
+            eventually(format!("{stream} is in step"), async || {
+                let cluster = self.group(stream).await?;
+                let in_step = cluster.replicas.iter().filter(|peer| peer.current).count();
+                if cluster.leader.is_some() && in_step == self.peers.len() {
+                    Ok(())
+                } else {
+                    Err(format!("{cluster:?}"))
+                }
+            })
+            .await;
+        }
+    }
+
+    async fn group(&self, stream: &str) -> Result<jetstream::stream::ClusterInfo, String> {
         let info = self.jetstream().get_stream(stream).await.map_err(|e| e.to_string())?;
-        let cluster = info.cached_info().cluster.as_ref().ok_or("no cluster")?;
-        let leader = cluster.leader.as_deref().and_then(|name| name.strip_prefix("node"));
-        leader.and_then(|n| n.parse().ok()).ok_or_else(|| format!("{stream} has no leader"))
+        info.cached_info().cluster.clone().ok_or_else(|| "no cluster".to_owned())
     }
 }
 

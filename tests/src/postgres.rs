@@ -72,7 +72,18 @@ impl Server {
     /// The one that all tests of this process use where they do no harm to it.
     pub fn shared(bin: &PgBin) -> Arc<Server> {
         static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
-        let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        Server::one_of(&SERVERS, bin)
+    }
+
+    /// The same for copies alone: a consumer that waits for the rest of a transaction keeps its own open, which holds
+    /// up whoever makes a slot or a snapshot on the same server.
+    pub fn of_copies(bin: &PgBin) -> Arc<Server> {
+        static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
+        Server::one_of(&SERVERS, bin)
+    }
+
+    fn one_of(servers: &Mutex<Vec<Arc<Server>>>, bin: &PgBin) -> Arc<Server> {
+        let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = servers.iter().find(|server| server.bin == *bin) {
             return Arc::clone(server);
         }

@@ -9,7 +9,8 @@ use async_nats::{
     HeaderMap,
     jetstream::{
         consumer::{DeliverPolicy, pull::OrderedConfig},
-        stream::Stream,
+        message::StreamMessage,
+        stream::{RawMessageError, RawMessageErrorKind, Stream},
     },
 };
 use futures::StreamExt;
@@ -178,7 +179,7 @@ impl Opener {
         if let Some(schema) = self.known_schemas.get(&revision) {
             return schema.clone();
         }
-        let message = self.schemas.get_raw_message(revision).await;
+        let message = raw_message(&self.schemas, revision).await;
         let message = message.unwrap_or_else(|e| panic!("schema revision {revision}: {e}"));
         let mut schema: Schema = from_msgpack(&message.payload).expect("a schema");
         schema.revision = revision;
@@ -194,7 +195,7 @@ impl Opener {
         }
         let (key, revision) = named.split_once('@').expect("key@revision");
         let revision = revision.parse().expect("a revision");
-        let message = self.dictionaries.get_raw_message(revision).await;
+        let message = raw_message(&self.dictionaries, revision).await;
         let message = message.unwrap_or_else(|e| panic!("dictionary {named}: {e}"));
         assert_eq!(message.subject.as_str(), format!("$KV.dictionaries.{key}"));
         let dictionary = Dictionary::new(message.payload.to_vec()).expect("a dictionary");
@@ -222,6 +223,15 @@ impl Opener {
             }
         }
     }
+}
+
+/// Without a leader a cluster does not answer.
+async fn raw_message(bucket: &Stream, revision: u64) -> Result<StreamMessage, RawMessageError> {
+    eventually("the bucket answers", async || match bucket.get_raw_message(revision).await {
+        Err(error) if error.kind() != RawMessageErrorKind::NoMessageFound => Err(error.to_string()),
+        answer => Ok(answer),
+    })
+    .await
 }
 
 /// The whole CDC stream.

@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use async_nats::{
@@ -25,6 +26,9 @@ use secrecy::{ExposeSecret, SecretString};
 mod identity;
 
 use identity::Identity;
+
+/// A connection on which nothing arrives is given up after four of these: no network has to say that it is gone.
+const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// How to reach NATS. At most one of user, token, nkey and creds; a client certificate can go with each of them.
 ///
@@ -149,10 +153,11 @@ impl NatsAccess {
         let tls = self.tls || self.ca_file.is_some() || self.cert_file.is_some();
         let said = Arc::new(AtomicBool::new(false));
         let shown = who.to_string();
-        let options = options.require_tls(tls).event_callback(move |event| {
-            told(&event, &shown, &said);
-            std::future::ready(())
-        });
+        let options =
+            options.ping_interval(PING_EVERY).require_tls(tls).event_callback(move |event| {
+                told(&event, &shown, &said);
+                std::future::ready(())
+            });
         let (ca_file, cert_file) = (self.ca_file.clone(), self.cert_file.clone());
         Ok(Way { servers, options, who, ca_file, cert_file })
     }

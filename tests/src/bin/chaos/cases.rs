@@ -3,7 +3,7 @@
 use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
-    consumer, gateway, nats,
+    assets, cluster, consumer, gateway, machine, nats,
     run::{Done, Run},
 };
 
@@ -42,5 +42,15 @@ cases! {
     "nats-purged" nats::purged: "the stream is purged, with the gateway and a copy alive and dead";
     "nats-deleted" nats::deleted: "the stream is deleted under load";
     "nats-forgetful" nats::forgetful: "NATS restarts without what it had acknowledged last";
+    "nats-wiped" nats::wiped: "NATS restarts with nothing: no stream, no bucket";
     "nats-disk-full" nats::disk_full: "no room left on the device that NATS stores on";
+    "cluster-leader-killed" cluster::leader_killed: "kill -9 of the node that leads the stream";
+    "cluster-leader-cut-off" cluster::leader_cut_off: "the leader is cut off from the other nodes, not from the gateway";
+    "cluster-rolling-restart" cluster::rolling_restart: "one node after the other is restarted under load";
+    "assets-half-written" assets::half_written: "a guest and a dictionary are half there, then whole";
+    "assets-swapped" assets::swapped: "guest and dictionary swapped every 100 ms";
+    "assets-deleted" assets::deleted: "dictionary and guest deleted and put back";
+    "assets-folders-removed" assets::folders_removed: "both folders are removed and made again";
+    "machine-files-exhausted" machine::files_exhausted: "no file descriptor is left while every connection breaks";
+    "machine-data-dir-full" machine::data_dir_full: "no room in data_dir";
 }

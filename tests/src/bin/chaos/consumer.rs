@@ -33,6 +33,7 @@ pub async fn killed_mid_snapshot(run: &Run) -> Done {
         let is_loaded = Copy::open(&newcomer.target).await.count("users").await.is_some();
         if is_loaded {
             // Too late: another one.
+            newcomer.start_again();
             stage.newcomer();
             continue;
         }

@@ -1,10 +1,20 @@
 //! The machine under the gateway runs out of something.
 
-use std::{path::Path, process::Command};
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+    process::Command,
+};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tempfile::TempDir;
+use walgate_tests::eventually;
 
-use crate::run::Done;
+use crate::{
+    run::{Done, Run},
+    stage::Ending,
+};
 
 /// A small disk in memory, which takes root to mount.
 pub struct Disk {
@@ -28,6 +38,14 @@ impl Disk {
         assert!(self.mounted(&format!("remount,size={mb}m")), "the disk is not resized");
     }
 
+    /// Leaves no room at all.
+    fn fill(&self) {
+        let zeros = fs::File::open("/dev/zero").expect("zeros");
+        let mut file = fs::File::create(self.path().join("rest")).expect("a file");
+        let full = io::copy(&mut zeros.take(1 << 30), &mut file).expect_err("it ends");
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    }
+
     fn mounted(&self, options: &str) -> bool {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "walgate-chaos"]).arg(self.path());
@@ -44,4 +62,70 @@ impl Drop for Disk {
 
 pub fn no_disk() -> Done {
     Done::Skipped("a small disk takes the right to mount one (root)".to_owned())
+}
+
+/// No file and no socket can be opened, while all connections of the gateway break.
+pub async fn files_exhausted(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    for round in 0..run.pick(1, 4) {
+        stage.grows(run.some(10..60)).await;
+        let pid = stage.gateway().program().pid();
+        run.fault("no file descriptor left while connections break");
+        limit_files(pid, 8);
+        stage.ask_for_snapshot("users").await;
+        stage.site.broker.server.kill9().expect("NATS is killed");
+        stage.site.broker.server.start_again().expect("NATS starts again");
+        let slot = stage.site.slot();
+        stage
+            .site
+            .sql(&format!(
+                "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}' and active"
+            ))
+            .await;
+        for what in ["guest", "dictionary"] {
+            let words = format!("cannot look for any {what}");
+            eventually(format!("the gateway says: {words}"), async || {
+                match stage.gateway().log().matches(&words).count() {
+                    count if count > round => Ok(()),
+                    count => Err(format!("{count} times")),
+                }
+            })
+            .await;
+        }
+        stage.load.writes(50).await;
+        limit_files(pid, 4096);
+        stage.gateway().ready().await;
+        stage.grows(20).await;
+        stage.newcomer();
+    }
+    stage.settle(Ending::Whole).await
+}
+
+/// The soft limit: what is open stays open.
+fn limit_files(pid: u32, files: u64) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
+    let limits = getrlimit(Resource::Nofile);
+    let lower = Rlimit { current: Some(files), maximum: limits.maximum };
+    prlimit(Some(pid), Resource::Nofile, lower).expect("limits of our own child");
+}
+
+/// Only compiled guests are kept there: without room for them they are compiled again.
+pub async fn data_dir_full(run: &Run) -> Done {
+    let Some(disk) = Disk::mount(1) else {
+        return no_disk();
+    };
+    run.fault("no room in data_dir");
+    disk.fill();
+    let setting = run.setting().gateway(|_, options| {
+        options.set("DATA_DIR", disk.path().display()).keys("users", "on_guest_change = 'reseed'")
+    });
+    let mut stage = setting.open().await;
+    for round in 0..run.pick(2, 8) {
+        let guest = if round % 2 == 0 { "users_next" } else { "users" };
+        stage.site.drop_guest(guest, "users.wasm");
+        stage.grows(20).await;
+        stage.kill_and_start_gateway();
+        stage.gateway().ready().await;
+    }
+    stage.settle(Ending::Whole).await
 }

@@ -47,7 +47,7 @@ struct Args {
     /// Only this major version of Postgres; in the short form the newest, in the long form all that are here
     #[arg(long, value_name = "MAJOR")]
     postgres: Option<u32>,
-    /// Cases side by side; by default twice as many as there are cores
+    /// Cases side by side; by default three times as many as there are cores
     #[arg(long)]
     jobs: Option<usize>,
 }
@@ -78,7 +78,7 @@ fn start(args: &Args) -> Result<bool> {
         postgres: versions(args)?,
         seed: args.seed,
         long: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
-        jobs: args.jobs.unwrap_or(2 * cores).max(1),
+        jobs: args.jobs.unwrap_or(3 * cores).max(1),
     };
     let reports = run::all(&plan);
     if args.json {

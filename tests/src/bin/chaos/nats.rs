@@ -84,11 +84,11 @@ pub async fn full(run: &Run) -> Done {
     let limit = |options: walgate_tests::gateway::GatewayOptions, mb: u64| {
         options.set("NATS_CDC_MAX_BYTES", mb << 20)
     };
-    let mut stage = run.setting().gateway(|_, options| limit(options, 3)).open().await;
+    let mut stage = run.setting().gateway(|_, options| limit(options, 16)).open().await;
     for round in 0..run.pick(1, 3) {
         stage
             .site
-            .sql("insert into huge select 100 + i, 0, 'fills', noise(200000) from generate_series(1, 40) i")
+            .sql("insert into huge select 100 + i, 0, 'fills', noise(200000) from generate_series(1, 120) i")
             .await;
         run.fault("CDC at max_bytes");
         says(&stage, "the stream is full").await;
@@ -96,7 +96,7 @@ pub async fn full(run: &Run) -> Done {
         stage.site.sql("delete from huge where id > 100").await;
         // An operator makes room.
         stage.kill_gateway();
-        let options = limit(stage.options(), 40 * (round + 1));
+        let options = limit(stage.options(), 16 + 64 * (round + 1));
         stage.start_gateway_as(options);
         stage.grows(20).await;
     }
@@ -172,6 +172,29 @@ pub async fn forgetful(run: &Run) -> Done {
     stage.settle(Ending::Anew).await
 }
 
+/// A new server, or one whose disk was replaced: nothing is there any more, the buckets neither.
+pub async fn wiped(run: &Run) -> Done {
+    let mut stage = run.stage().await;
+    dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(7));
+    for round in 0..run.pick(2, 6) {
+        stage.grows(run.some(10..60)).await;
+        run.fault("NATS restarted with an empty store");
+        stage.site.broker.server.kill9().expect("NATS is killed");
+        let store = stage.site.broker.server.store_dir().to_owned();
+        std::fs::remove_dir_all(&store).expect("the store is removed");
+        if round % 2 == 1 {
+            stage.kill_gateway();
+        }
+        stage.load.writes(10).await;
+        stage.site.broker.server.start_again().expect("NATS starts again");
+        if round % 2 == 1 {
+            stage.start_gateway();
+        }
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Anew).await
+}
+
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
     assert!(copied.success(), "{} is not copied", from.display());
@@ -181,8 +204,12 @@ pub async fn disk_full(run: &Run) -> Done {
     let Some(disk) = crate::machine::Disk::mount(24) else {
         return crate::machine::no_disk();
     };
-    let options =
-        NatsOptions { store_dir: Some(disk.path().join("store")), ..NatsOptions::default() };
+    // Streams may promise more than the disk has.
+    let options = NatsOptions {
+        store_dir: Some(disk.path().join("store")),
+        max_file_store_bytes: Some(10 << 30),
+        ..NatsOptions::default()
+    };
     let mut stage = run.setting().nats(options).open().await;
     for round in 0..run.pick(1, 3) {
         stage

@@ -125,7 +125,7 @@ impl<'a> Setting<'a> {
             (false, false) => Broker::start(nats).await,
         };
         let site = Site::with_broker(&server, broker).await;
-        let copy = Database::create(&Server::shared(&run.bin)).await;
+        let copy = Database::create(&Server::of_copies(&run.bin)).await;
         site.sql(&workload::create(rows)).await;
         site.drop_guest("users", "users.wasm");
         let options = site.gateway(&ALL).set("SNAPSHOT_CHUNK_BYTES", 65536);
@@ -245,12 +245,7 @@ impl Stage<'_> {
 
     /// Ends the load, and then: the stream is exact, both copies are what the guests let through, memory stayed
     /// bounded, the slot advances.
-    pub async fn settle(self, ending: Ending) -> Done {
-        self.settle_showing(ending, ADMITTED).await
-    }
-
-    /// The same with another view of what the guest lets through.
-    pub async fn settle_showing(mut self, ending: Ending, admitted: &str) -> Done {
+    pub async fn settle(mut self, ending: Ending) -> Done {
         self.load.hold().await;
         let Stage { run, gateway, sqlite, postgres, newcomers, audit, site, .. } = &self;
         let gateway = gateway.as_ref().expect("a case ends with a gateway that runs");
@@ -266,8 +261,8 @@ impl Stage<'_> {
             for table in PLAIN {
                 site.same(replica, table).await;
             }
-            let what = format!("{GUARDED} in {} is {admitted}", replica.target);
-            eventually(what, async || site.differences_as(replica, admitted, GUARDED).await).await;
+            let what = format!("{GUARDED} in {} is {ADMITTED}", replica.target);
+            eventually(what, async || site.differences_as(replica, ADMITTED, GUARDED).await).await;
         }
         self.slot_advances().await;
         self.look_at_memory(gateway);

@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     fmt::Display,
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -90,6 +91,13 @@ impl<S: Shelf> Folder<S> {
     pub async fn load(&mut self) {
         if !self.folder.is_dir() {
             tracing::info!(folder = %self.folder.display(), "no such folder yet, so no {}", S::WHAT);
+        }
+        if writable_by_anybody(&self.folder) {
+            tracing::warn!(
+                folder = %self.folder.display(),
+                "everybody on this machine may write into the folder, and so choose what is used as a {}: chmod o-w",
+                S::WHAT
+            );
         }
         for token in self.tokens.clone() {
             self.look_at(&token).await;
@@ -210,10 +218,60 @@ fn is_of_this_process(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large.
+/// The sticky bit does not help: whoever comes first with a name owns the file.
+fn writable_by_anybody(folder: &Path) -> bool {
+    let mode = std::fs::metadata(folder).map(|folder| folder.permissions().mode());
+    mode.is_ok_and(|mode| mode & 0o002 != 0)
+}
+
+/// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large. Waits for
+/// nobody: a pipe would be opened once somebody writes into it.
 fn read_capped(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     use io::Read;
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{process::Command, sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("users.wasm");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let (done, answer) = mpsc::channel();
+        thread::spawn(move || done.send(read_capped(&pipe, 10)));
+        let read = answer.recv_timeout(Duration::from_secs(60)).expect("an answer");
+        assert_eq!(read.unwrap_err().to_string(), "it is not a file");
+        assert_eq!(
+            read_capped(&folder.path().join("none"), 10).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn one_byte_more_than_allowed_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users.wasm");
+        std::fs::write(&file, [0; 100]).unwrap();
+        assert_eq!(read_capped(&file, 10).unwrap().len(), 11);
+    }
+
+    #[test]
+    fn a_folder_of_everybody_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!writable_by_anybody(folder.path()));
+        let everybody = std::fs::Permissions::from_mode(0o1777);
+        std::fs::set_permissions(folder.path(), everybody).unwrap();
+        assert!(writable_by_anybody(folder.path()));
+        assert!(!writable_by_anybody(Path::new("/no/such/folder")));
+    }
 }

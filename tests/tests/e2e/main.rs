@@ -4,6 +4,7 @@
 mod changes;
 mod chaos;
 mod dictionaries;
+mod drop_in_folders;
 mod exactly_once;
 mod guest_tools;
 mod guests;

@@ -127,16 +127,14 @@ impl Site {
 
     /// A copy in another database.
     pub fn postgres(&self, database: &Database, tables: &[&str]) -> Replica {
-        let number = self.number();
-        let target = Target::database(database);
-        Replica::start(&self.broker.url(), target, tables, self.replica_log(number), &[])
+        self.postgres_at(&database.url(), tables)
     }
 
     /// A copy in a database that is reached by `url`.
     pub fn postgres_at(&self, url: &str, tables: &[&str]) -> Replica {
         let number = self.number();
         let target = Target::Postgres(url.to_owned());
-        Replica::start(&self.broker.url(), target, tables, self.replica_log(number))
+        Replica::start(&self.broker.url(), target, tables, self.replica_log(number), &[])
     }
 
     fn number(&self) -> u32 {

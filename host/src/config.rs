@@ -123,6 +123,8 @@ pub struct Snapshot {
     pub chunk_bytes: usize,
     /// Tables that are copied at the same time.
     pub max_concurrent: usize,
+    /// For which a table that was copied is not copied again; requests wait.
+    pub cooldown: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -203,7 +205,7 @@ impl Config {
     }
 
     /// `source` is what errors call the text.
-    fn read(
+    pub(crate) fn read(
         source: &str,
         text: &str,
         environment: impl Iterator<Item = (String, String)>,

@@ -4,7 +4,7 @@
 //! not known here.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::Display,
     io,
     path::{Path, PathBuf},
@@ -68,6 +68,7 @@ pub struct Folder<S> {
     tokens: Vec<Token>,
     shelf: S,
     seen: HashMap<Token, Seen>,
+    writable: Writable,
 }
 
 /// What the folder held for a table when it was looked at last.
@@ -81,7 +82,7 @@ enum Seen {
 
 impl<S: Shelf> Folder<S> {
     pub fn new(folder: PathBuf, tokens: Vec<Token>, shelf: S) -> Self {
-        Folder { folder, tokens, shelf, seen: HashMap::new() }
+        Folder { folder, tokens, shelf, seen: HashMap::new(), writable: Writable::default() }
     }
 
     /// Loads what lies in the folder now; to be awaited before the first message is packed.
@@ -151,7 +152,9 @@ impl<S: Shelf> Folder<S> {
 
     async fn look_at(&mut self, token: &Token) {
         let path = self.path(token);
-        let bytes = match read_capped(&path, self.shelf.bytes_max()) {
+        self.writable.look_at(S::WHAT, &self.folder);
+        self.writable.look_at(S::WHAT, &path);
+        let bytes = match read_capped(&self.folder, &path, self.shelf.bytes_max()) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return self.absent(token).await,
             Err(e) => {
@@ -192,10 +195,39 @@ impl<S: Shelf> Folder<S> {
     }
 }
 
-/// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large.
-fn read_capped(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+/// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large. Links may lead
+/// about in the folder, as those of a Kubernetes ConfigMap do, but not out of it; the folder itself may be a link.
+fn read_capped(folder: &Path, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     use io::Read;
+    let real = path.canonicalize()?;
+    if !real.starts_with(folder.canonicalize()?) {
+        let problem =
+            format!("it leads out of the folder, to {}: copy the file into it", real.display());
+        return Err(io::Error::other(problem));
+    }
+    // Opening a pipe would wait for somebody who writes to it.
+    if !real.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(real)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Files and folders that others may write, and that were named for it.
+#[derive(Debug, Default)]
+pub struct Writable(HashSet<PathBuf>);
+
+impl Writable {
+    /// Warns once if others than its owner may write to `path`. What is not there is not looked at.
+    pub fn look_at(&mut self, what: &str, path: &Path) {
+        use std::os::unix::fs::PermissionsExt;
+        let Ok(mode) = path.metadata().map(|metadata| metadata.permissions().mode()) else {
+            return;
+        };
+        if mode & 0o022 != 0 && self.0.insert(path.to_owned()) {
+            let (path, mode) = (path.display(), format!("{:o}", mode & 0o777));
+            tracing::warn!(%path, mode, "{what}: others may write here, and so decide what leaves; chmod go-w");
+        }
+    }
 }

@@ -74,7 +74,11 @@ pub struct Streams {
 impl Streams {
     /// Creates what is missing and changes limits that differ from the configuration, unless that is an
     /// administrator's business.
-    pub async fn ensure(client: &Client, config: &config::Nats) -> Result<Streams, BrokerError> {
+    pub async fn ensure(
+        client: &Client,
+        config: &config::Nats,
+        tables: &[config::Table],
+    ) -> Result<Streams, BrokerError> {
         let context =
             jetstream::ContextBuilder::new().timeout(Duration::from_secs(10)).build(client.clone());
         let limits = |stream: &config::Stream, subject: &str| StreamConfig {
@@ -92,7 +96,7 @@ impl Streams {
         };
         let requests = StreamConfig {
             name: config.requests.clone(),
-            subjects: vec![subjects::REQUESTS_ALL.to_owned()],
+            subjects: requests_for(tables),
             retention: RetentionPolicy::WorkQueue,
             max_messages_per_subject: 1,
             discard: DiscardPolicy::New,
@@ -118,6 +122,15 @@ impl Streams {
             client: client.clone(),
         })
     }
+}
+
+/// What may be asked for, by name: the server refuses everything else. Subjects that others make up may hold bytes that
+/// no client can read, and one such message would break the connection of whoever is sent it.
+pub fn requests_for(tables: &[config::Table]) -> Vec<String> {
+    let mut subjects: Vec<String> =
+        tables.iter().map(|table| subjects::snapshot_request(&table.token)).collect();
+    subjects.sort();
+    subjects
 }
 
 /// What `nats kv add` makes, but for the number of revisions kept.
@@ -158,13 +171,14 @@ async fn ensure(
             let changed = StreamConfig {
                 max_bytes: config.max_bytes,
                 max_age: wanted_age,
+                subjects: config.subjects,
                 duplicate_window: found.duplicate_window,
                 ..found.clone()
             };
             context
                 .update_stream(changed)
                 .await
-                .map_err(|e| setup(format!("its limits cannot be changed: {e}")))?;
+                .map_err(|e| setup(format!("its limits and subjects cannot be changed: {e}")))?;
             context.get_stream(&name).await.map_err(|e| setup(e.to_string()))
         }
         Err(error) if is_not_found(&error) && !create => Err(setup(

@@ -151,6 +151,8 @@ pub struct Snapshot {
     pub chunk_bytes: usize,
     /// Tables that are copied at the same time.
     pub max_concurrent: usize,
+    /// For which a table that was copied is not copied again; requests wait.
+    pub cooldown: Duration,
 }
 
 #[derive(Clone, Debug)]

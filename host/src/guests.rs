@@ -6,7 +6,8 @@
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
-use walgate_wire::{Lsn, Token};
+use sha2::{Digest, Sha256};
+use walgate_wire::{Lsn, Token, hex};
 
 use crate::{
     assets::Gate,
@@ -32,7 +33,7 @@ const CANARY_BYTES: usize = 64 << 10;
 pub struct GuestShelf {
     gateway: Gateway,
     engine: Engine,
-    /// Tables that went through a guest when they were last seen, or whose guest the configuration names.
+    /// Tables that went through a guest when they were last seen, or whose guest the configuration names or pins.
     guarded: HashSet<Token>,
 }
 
@@ -41,7 +42,8 @@ pub async fn folder(gateway: &Gateway, engine: Engine) -> Result<Folder<GuestShe
     let mut guarded = HashSet::new();
     for table in &gateway.config.tables {
         let latest = gateway.schemas.latest(&table.token).await?;
-        if table.guest.named || latest.is_some_and(|schema| schema.guest.is_some()) {
+        let wanted = table.guest.named || table.guest.sha256.is_some();
+        if wanted || latest.is_some_and(|schema| schema.guest.is_some()) {
             guarded.insert(table.token.clone());
         }
     }
@@ -64,16 +66,19 @@ impl Shelf for GuestShelf {
     async fn offer(&mut self, token: &Token, bytes: Vec<u8>) -> Result<(), Refused> {
         let Some(table) = self.gateway.table_by_token(token).cloned() else { return Ok(()) };
         self.guarded.insert(token.clone());
+        // Before anything looks at what is in it.
+        if let Some(pinned) = &table.guest.sha256 {
+            let sha256 = hex(&Sha256::digest(&bytes));
+            if *pinned != sha256 {
+                return Err(Refused::Invalid(format!(
+                    "its SHA-256 is {sha256}, tables.guest_sha256 accepts {pinned} only"
+                )));
+            }
+        }
         let engine = self.engine.clone();
         let loaded = tokio::task::spawn_blocking(move || engine.load(&bytes)).await;
         let module = loaded.map_err(Refused::invalid)?.map_err(Refused::invalid)?;
         let description = module.description().clone();
-        if table.guest.sha256.as_ref().is_some_and(|pinned| *pinned != description.sha256) {
-            return Err(Refused::Invalid(format!(
-                "its SHA-256 is {}, tables.guest_sha256 accepts another one only",
-                description.sha256
-            )));
-        }
         let module = Arc::new(module);
         try_on(&self.gateway, &table, &module).await?;
         tracing::info!(table = %token, guest = description.name, version = description.version, sha256 = description.sha256, "guest is ready");

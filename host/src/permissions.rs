@@ -172,3 +172,30 @@ impl fmt::Display for Permissions {
         writeln!(f, "}}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/NATS.md shows what is printed.
+    #[test]
+    fn the_page_shows_what_is_printed() {
+        let text = r#"
+            [postgres]
+            url = "postgres://x/y"
+            [nats]
+            url = "nats://x"
+            inbox_prefix = "_INBOX_gateway"
+            [[tables]]
+            name = "public.users"
+            [[tables]]
+            name = "sales.orders""#;
+        let config = Config::read("walgate.toml", text, std::iter::empty()).unwrap();
+        let page = include_str!("../../docs/NATS.md");
+        let one = one_account(&config, &["consumer".to_owned()]);
+        assert!(page.contains(&one), "docs/NATS.md does not show:\n{one}");
+        let shared =
+            shared(&config.nats, config.tables.iter().map(|table| &table.token)).to_string();
+        assert!(page.contains(&shared), "docs/NATS.md does not show:\n{shared}");
+    }
+}

@@ -1,7 +1,10 @@
 //! Snapshot requests: who may ask for what, one snapshot at a time for each table.
 //!
 //! The stream `REQUESTS` holds at most one request a table, and a request stays there until its snapshot has
-//! ended: a stampede becomes one snapshot. What a snapshot consists of is not known here.
+//! ended: a stampede becomes one snapshot. It may stay for a day, for whoever asks again while it is there is told that
+//! it is as good as taken. The stream takes requests for configured tables alone, so that no more wait here than there are
+//! tables, and each rests after a snapshot: who asks without end costs the source no more than that. What a snapshot consists of is
+//! not known here.
 
 use std::{
     collections::HashMap,
@@ -16,12 +19,13 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Mutex, Semaphore, watch},
     task::JoinSet,
 };
 use walgate_wire::{Epoch, InitError, Token, subjects, to_msgpack};
 
 use crate::{
+    broker::requests_for,
     config::Table,
     gateway::{Gateway, Stopped},
     policy::SessionError,
@@ -35,23 +39,22 @@ const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// What a consumer is told to wait after a snapshot that failed for a passing reason.
 const RETRY_AFTER_SECONDS: u64 = 5;
 const CONSUMER: &str = "walgate";
-/// That a table is not offered is told once in this time; INIT would fill up with it otherwise.
-const REFUSED_AGAIN: Duration = Duration::from_secs(1);
-/// Tables about which that is remembered; about more at a time nothing is told.
-const REFUSED_TABLES_MAX: usize = 1024;
+
+/// When each table's last snapshot ended; held while one is taken.
+type Turns = HashMap<Token, Arc<Mutex<Option<Instant>>>>;
 
 /// Serves requests while this gateway holds the slot; ends never, drop it to stop.
 pub async fn serve(gateway: Gateway, active: watch::Receiver<Option<Epoch>>) {
     let concurrent = Arc::new(Semaphore::new(gateway.config.snapshot.max_concurrent));
     let mut running = JoinSet::new();
-    let mut refused = Refused::default();
+    let tokens = gateway.config.tables.iter().map(|table| table.token.clone());
+    let turns: Turns = tokens.map(|token| (token, Arc::default())).collect();
     loop {
         let mut now_active = active.clone();
         if now_active.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        if let Err(error) = listen(&gateway, &active, &concurrent, &mut running, &mut refused).await
-        {
+        if let Err(error) = listen(&gateway, &active, &concurrent, &turns, &mut running).await {
             tracing::warn!(%error, "listening for snapshot requests failed, trying again");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -62,11 +65,13 @@ async fn listen(
     gateway: &Gateway,
     active: &watch::Receiver<Option<Epoch>>,
     concurrent: &Arc<Semaphore>,
+    turns: &Turns,
     running: &mut JoinSet<()>,
-    refused: &mut Refused,
 ) -> Result<(), async_nats::Error> {
     let config = pull::Config {
         durable_name: Some(CONSUMER.to_owned()),
+        // Also where the stream takes more than it should.
+        filter_subjects: requests_for(&gateway.config.tables),
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_ack_pending: 10_000,
@@ -94,63 +99,26 @@ async fn listen(
         let Some(message) = message else { return Ok(()) };
         let message = message?;
         let token = message.subject.strip_prefix(subjects::REQUEST_PREFIX).map(Token::parse);
-        let table = match &token {
-            Some(Ok(token)) => gateway.table_by_token(token),
-            _ => None,
+        let Some(table) =
+            token.and_then(Result::ok).and_then(|token| gateway.table_by_token(&token))
+        else {
+            let _ = message.ack_with(AckKind::Term).await;
+            continue;
         };
-        match (table, token) {
-            (Some(table), _) => {
-                let job =
-                    Job { gateway: gateway.clone(), table: table.clone(), active: active.clone() };
-                let permit = Arc::clone(concurrent).acquire_owned();
-                running.spawn(async move {
-                    extending(&message, async {
-                        let _permit = permit.await;
-                        job.run().await;
-                    })
-                    .await;
-                    if let Err(error) = message.double_ack().await {
-                        tracing::warn!(%error, "a snapshot request could not be taken off its stream");
-                    }
-                });
+        let job = Job { gateway: gateway.clone(), table: table.clone(), active: active.clone() };
+        let concurrent = Arc::clone(concurrent);
+        let turn = turns.get(&table.token).map(Arc::clone).unwrap_or_default();
+        running.spawn(async move {
+            extending(&message, job.take_turn(&turn, &concurrent)).await;
+            if let Err(error) = message.double_ack().await {
+                tracing::warn!(%error, "a snapshot request could not be taken off its stream");
             }
-            (None, Some(Ok(token))) => {
-                if refused.may_tell(&token, Instant::now()) {
-                    unknown(gateway, &token).await;
-                }
-                let _ = message.ack_with(AckKind::Term).await;
-            }
-            (None, _) => {
-                tracing::debug!("a snapshot request with a malformed table name was dropped");
-                let _ = message.ack_with(AckKind::Term).await;
-            }
-        }
+        });
     }
 }
 
 fn is_not_found(error: &ConsumerError) -> bool {
     matches!(error.kind(), ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
-}
-
-/// When it was told last that a table is not offered.
-#[derive(Debug, Default)]
-struct Refused(HashMap<Token, Instant>);
-
-impl Refused {
-    fn may_tell(&mut self, token: &Token, now: Instant) -> bool {
-        let recent = |told: &Instant| now.duration_since(*told) < REFUSED_AGAIN;
-        if self.0.get(token).is_some_and(recent) {
-            return false;
-        }
-        if self.0.len() >= REFUSED_TABLES_MAX {
-            self.0.retain(|_, told| recent(told));
-        }
-        let room = self.0.len() < REFUSED_TABLES_MAX;
-        if room {
-            self.0.insert(token.clone(), now);
-        }
-        room
-    }
 }
 
 /// Keeps the request from being delivered again while `work` goes on.
@@ -167,26 +135,7 @@ async fn extending(message: &jetstream::Message, work: impl Future<Output = ()>)
     }
 }
 
-async fn unknown(gateway: &Gateway, token: &Token) {
-    tracing::info!(table = %token, "snapshot refused: the table is not configured");
-    let message = format!(
-        "table {token} is not offered by this gateway; its operator can add it under [[tables]]"
-    );
-    refuse(
-        gateway,
-        token,
-        InitError {
-            table: token.to_string(),
-            snapshot_id: None,
-            code: "unknown_table".to_owned(),
-            message,
-            retry_after: None,
-        },
-    )
-    .await;
-}
-
-/// Tells consumers that a snapshot failed or will not be made.
+/// Tells consumers that a snapshot failed.
 async fn refuse(gateway: &Gateway, token: &Token, error: InitError) {
     let body = match to_msgpack(&error) {
         Ok(body) => body.into(),
@@ -210,6 +159,17 @@ struct Job {
 }
 
 impl Job {
+    /// One at a time, after the table's rest and when there is room.
+    async fn take_turn(&self, turn: &Mutex<Option<Instant>>, concurrent: &Semaphore) {
+        let mut ended = turn.lock().await;
+        if let Some(ended) = *ended {
+            tokio::time::sleep_until((ended + self.gateway.config.snapshot.cooldown).into()).await;
+        }
+        let _permit = concurrent.acquire().await;
+        self.run().await;
+        *ended = Some(Instant::now());
+    }
+
     async fn run(&self) {
         let token = &self.table.token;
         let snapshot_id = snapshots::new_id();
@@ -253,25 +213,5 @@ fn code(error: &SessionError) -> &'static str {
         | SessionError::Publish(_)
         | SessionError::PublishFailed(_) => "stream_failed",
         SessionError::Replaced(_) | SessionError::Task(_) => "interrupted",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_is_refused_once_a_second() {
-        let (mut refused, now) = (Refused::default(), Instant::now());
-        let token = |n: usize| Token::parse(&format!("t{n}")).unwrap();
-        assert!(refused.may_tell(&token(0), now));
-        assert!(!refused.may_tell(&token(0), now + REFUSED_AGAIN / 2));
-        assert!(refused.may_tell(&token(1), now + REFUSED_AGAIN / 2));
-        assert!(refused.may_tell(&token(0), now + REFUSED_AGAIN));
-        let later = now + REFUSED_AGAIN * 2;
-        let told = (0..5000).filter(|&n| refused.may_tell(&token(n), later)).count();
-        assert!(told >= REFUSED_TABLES_MAX - 2 && refused.0.len() == REFUSED_TABLES_MAX, "{told}");
-        assert!(refused.may_tell(&token(0), later + REFUSED_AGAIN));
-        assert_eq!(refused.0.len(), 1, "what is old is forgotten");
     }
 }

@@ -34,6 +34,7 @@ use crate::{
     },
     status::Status,
     wal_budget,
+    watch::Writable,
 };
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -102,13 +103,16 @@ pub async fn run(
     let address = config.http.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "http.listen is not loopback: whoever reaches it sees tables, positions and errors, though no rows; it has no TLS and no password");
+    }
     let catalog = Catalog::connect(&config.postgres).await?;
     let preflight = preflight(&catalog, &config).await?;
     let private = start_private_nats(&config).await?;
     let access = private.as_ref().map(|private| NatsAccess::from(private.url()));
     let access = access.or(config.nats.access.clone()).unwrap_or_default();
     let client = broker::connect(&access).await?;
-    let streams = Box::pin(Streams::ensure(&client, &config.nats)).await?;
+    let streams = Box::pin(Streams::ensure(&client, &config.nats, &config.tables)).await?;
     slot::ensure_publication(catalog.client(), &preflight).await?;
 
     let assets = Assets::default();
@@ -119,6 +123,7 @@ pub async fn run(
     dictionaries.load().await;
     tasks.spawn(dictionaries.follow());
     let Config { guests: limits, data_dir, .. } = &gateway.config;
+    Writable::default().look_at("data_dir, which holds compiled guests,", data_dir);
     let engine = Engine::new(Limits::of(limits), Some(&data_dir.join("guests")))?;
     let mut guests = guests::folder(&gateway, engine).await?;
     guests.load().await;

@@ -72,7 +72,11 @@ pub enum SourceError {
         "the server is a standby: waiting until it, or another one under its address, is the primary"
     )]
     Standby,
-    #[error("Postgres refused to {what}: {message} (SQLSTATE {code}){}", remedy_after(hint))]
+    #[error(
+        "Postgres refused to {what}: {} (SQLSTATE {code}){}",
+        without_data(message, code),
+        remedy_after(hint)
+    )]
     Server { what: String, message: String, code: String, hint: String },
     #[error("could not {what}: {}", sql_message(source))]
     Sql { what: &'static str, source: tokio_postgres::Error },
@@ -99,9 +103,25 @@ pub enum SourceError {
 /// tokio-postgres prints "db error" and leaves the server's words to the source.
 fn sql_message(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
-        (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        (Some(db), _) => words(db),
         (None, Some(cause)) => format!("{error}: {cause}"),
         (None, None) => error.to_string(),
+    }
+}
+
+/// What the server said, and the code by which it can be looked up.
+fn words(db: &tokio_postgres::error::DbError) -> String {
+    let code = db.code().code();
+    format!("{} (SQLSTATE {code})", without_data(db.message(), code))
+}
+
+/// The server quotes the value that it stumbled over, in a row filter say: data exceptions (22) and violated constraints
+/// (23). It is not for our log, nor for consumers.
+fn without_data<'a>(message: &'a str, code: &str) -> &'a str {
+    if code.starts_with("22") || code.starts_with("23") {
+        "a value cannot be processed; it stands in the server's log"
+    } else {
+        message
     }
 }
 

@@ -4,10 +4,9 @@
 //! not known here.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::Display,
     io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -71,6 +70,7 @@ pub struct Folder<S> {
     seen: HashMap<Token, Seen>,
     /// No file can be opened at all; said once.
     is_blind: bool,
+    writable: Writable,
 }
 
 /// What the folder held for a table when it was looked at last.
@@ -84,20 +84,14 @@ enum Seen {
 
 impl<S: Shelf> Folder<S> {
     pub fn new(folder: PathBuf, tokens: Vec<Token>, shelf: S) -> Self {
-        Folder { folder, tokens, shelf, seen: HashMap::new(), is_blind: false }
+        let (seen, writable) = (HashMap::new(), Writable::default());
+        Folder { folder, tokens, shelf, seen, is_blind: false, writable }
     }
 
     /// Loads what lies in the folder now; to be awaited before the first message is packed.
     pub async fn load(&mut self) {
         if !self.folder.is_dir() {
             tracing::info!(folder = %self.folder.display(), "no such folder yet, so no {}", S::WHAT);
-        }
-        if writable_by_anybody(&self.folder) {
-            tracing::warn!(
-                folder = %self.folder.display(),
-                "everybody on this machine may write into the folder, and so choose what is used as a {}: chmod o-w",
-                S::WHAT
-            );
         }
         for token in self.tokens.clone() {
             self.look_at(&token).await;
@@ -161,7 +155,9 @@ impl<S: Shelf> Folder<S> {
 
     async fn look_at(&mut self, token: &Token) {
         let path = self.path(token);
-        let bytes = match read_capped(&path, self.shelf.bytes_max()) {
+        self.writable.look_at(S::WHAT, &self.folder);
+        self.writable.look_at(S::WHAT, &path);
+        let bytes = match read_capped(&self.folder, &path, self.shelf.bytes_max()) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return self.absent(token).await,
             // It says nothing about the file, which may well not be there.
@@ -218,22 +214,41 @@ fn is_of_this_process(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// The sticky bit does not help: whoever comes first with a name owns the file.
-fn writable_by_anybody(folder: &Path) -> bool {
-    let mode = std::fs::metadata(folder).map(|folder| folder.permissions().mode());
-    mode.is_ok_and(|mode| mode & 0o002 != 0)
-}
-
-/// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large. Waits for
-/// nobody: a pipe would be opened once somebody writes into it.
-fn read_capped(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+/// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large. Links may lead
+/// about in the folder, as those of a Kubernetes ConfigMap do, but not out of it; the folder itself may be a link.
+fn read_capped(folder: &Path, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     use io::Read;
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
+    let real = path.canonicalize()?;
+    if !real.starts_with(folder.canonicalize()?) {
+        let problem =
+            format!("it leads out of the folder, to {}: copy the file into it", real.display());
+        return Err(io::Error::other(problem));
+    }
+    // Opening a pipe would wait for somebody who writes to it.
+    if !real.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(real)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Files and folders that others may write, and that were named for it.
+#[derive(Debug, Default)]
+pub struct Writable(HashSet<PathBuf>);
+
+impl Writable {
+    /// Warns once if others than its owner may write to `path`. What is not there is not looked at.
+    pub fn look_at(&mut self, what: &str, path: &Path) {
+        use std::os::unix::fs::PermissionsExt;
+        let Ok(mode) = path.metadata().map(|metadata| metadata.permissions().mode()) else {
+            return;
+        };
+        if mode & 0o022 != 0 && self.0.insert(path.to_owned()) {
+            let (path, mode) = (path.display(), format!("{:o}", mode & 0o777));
+            tracing::warn!(%path, mode, "{what}: others may write here, and so decide what leaves; chmod go-w");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -248,13 +263,12 @@ mod tests {
         let pipe = folder.path().join("users.wasm");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let (done, answer) = mpsc::channel();
-        thread::spawn(move || done.send(read_capped(&pipe, 10)));
+        let parent = folder.path().to_owned();
+        thread::spawn(move || done.send(read_capped(&parent, &pipe, 10)));
         let read = answer.recv_timeout(Duration::from_secs(60)).expect("an answer");
-        assert_eq!(read.unwrap_err().to_string(), "it is not a file");
-        assert_eq!(
-            read_capped(&folder.path().join("none"), 10).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(read.unwrap_err().to_string(), "it is no file");
+        let none = read_capped(folder.path(), &folder.path().join("none"), 10);
+        assert_eq!(none.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
@@ -262,16 +276,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("users.wasm");
         std::fs::write(&file, [0; 100]).unwrap();
-        assert_eq!(read_capped(&file, 10).unwrap().len(), 11);
-    }
-
-    #[test]
-    fn a_folder_of_everybody_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(!writable_by_anybody(folder.path()));
-        let everybody = std::fs::Permissions::from_mode(0o1777);
-        std::fs::set_permissions(folder.path(), everybody).unwrap();
-        assert!(writable_by_anybody(folder.path()));
-        assert!(!writable_by_anybody(Path::new("/no/such/folder")));
+        assert_eq!(read_capped(folder.path(), &file, 10).unwrap().len(), 11);
     }
 }

@@ -134,6 +134,7 @@ impl GatewayOptions {
              [nats]\nurl = {:?}\n\
              [compression]\ndictionaries = {folder:?}\n\
              [guests]\ndir = {guests:?}\n\
+             [snapshot]\ncooldown_seconds = 0\n\
              [http]\nlisten = \"127.0.0.1:{port}\"\n",
             self.postgres, self.slot, self.publication, self.nats,
         );
@@ -175,9 +176,14 @@ impl Gateway {
 
     /// Status and body of any page.
     pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        self.request("GET", path)
+    }
+
+    /// Any method, without a body.
+    pub fn request(&self, method: &str, path: &str) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

@@ -153,6 +153,12 @@ impl Program {
         }
     }
 
+    /// Whether it has ended, which is no surprise from now on.
+    pub fn may_have_ended(&self) -> bool {
+        self.0.may_end.set(true);
+        self.has_ended()
+    }
+
     pub fn has_ended(&self) -> bool {
         self.0.child.borrow_mut().try_wait().expect("our own child").is_some()
     }

@@ -43,6 +43,11 @@ pub async fn metas(broker: &Broker) -> Vec<Message> {
     of_kind(broker, "init.meta.").await
 }
 
+/// How many refusals `INIT` holds.
+pub async fn errors(broker: &Broker) -> usize {
+    of_kind(broker, "init.error.").await.len()
+}
+
 /// How many messages `INIT` has ever stored.
 pub async fn stored(broker: &Broker) -> u64 {
     let stream = broker.jetstream().get_stream("INIT").await.expect("the stream is there");

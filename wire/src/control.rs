@@ -146,7 +146,7 @@ pub struct InitError {
     pub table: String,
     #[serde(default)]
     pub snapshot_id: Option<String>,
-    /// Stable and short, `unknown_table` say.
+    /// Stable and short, `table_suspended` say.
     pub code: String,
     pub message: String,
     /// Seconds after which asking again makes sense; absent if it does not.

@@ -56,13 +56,13 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             print!("{}", permissions::one_account(&Config::load(config)?, &consumers));
         }
         Command::Setup(SetupArgs { config }) => {
-            let mut nats = Config::load(config)?.nats;
+            let Config { mut nats, tables, .. } = Config::load(config)?;
             let Some(access) = &nats.access else {
                 bail!("nats.url is not set: a private server is set up by the gateway itself");
             };
             let client = broker::connect(access).await?;
             nats.create = true;
-            broker::Streams::ensure(&client, &nats).await?;
+            broker::Streams::ensure(&client, &nats, &tables).await?;
             println!("the streams and buckets are there");
         }
     }

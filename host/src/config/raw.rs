@@ -97,6 +97,7 @@ pub struct RawSnapshot {
     pub workers: usize,
     pub chunk_bytes: usize,
     pub max_concurrent: usize,
+    pub cooldown_seconds: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -209,7 +210,7 @@ impl Default for RawGuests {
 
 impl Default for RawSnapshot {
     fn default() -> Self {
-        RawSnapshot { workers: 2, chunk_bytes: 3 << 20, max_concurrent: 1 }
+        RawSnapshot { workers: 2, chunk_bytes: 3 << 20, max_concurrent: 1, cooldown_seconds: 5 }
     }
 }
 
@@ -386,7 +387,7 @@ impl RawGuests {
 
 impl RawSnapshot {
     fn validate(self) -> Result<Snapshot, ConfigError> {
-        let RawSnapshot { workers, chunk_bytes, max_concurrent } = self;
+        let RawSnapshot { workers, chunk_bytes, max_concurrent, cooldown_seconds } = self;
         if !(1..=32).contains(&workers) {
             return invalid("snapshot.workers", format!("is {workers}, must be 1 to 32"));
         }
@@ -402,7 +403,14 @@ impl RawSnapshot {
                 format!("is {max_concurrent}, must be 1 to 16"),
             );
         }
-        Ok(Snapshot { workers, chunk_bytes, max_concurrent })
+        if cooldown_seconds > 3600 {
+            return invalid(
+                "snapshot.cooldown_seconds",
+                format!("is {cooldown_seconds}, must be 0 to 3600"),
+            );
+        }
+        let cooldown = Duration::from_secs(cooldown_seconds);
+        Ok(Snapshot { workers, chunk_bytes, max_concurrent, cooldown })
     }
 }
 

@@ -226,7 +226,8 @@ fn describe(error: &SourceError) -> String {
         ),
         Some(db) => {
             let hint = db.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            format!("Postgres refused to {what}: {}{hint}", db.message())
+            let words = super::words(db);
+            format!("Postgres refused to {what}: {words}{hint}")
         }
         None => error.to_string(),
     }

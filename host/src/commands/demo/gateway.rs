@@ -51,7 +51,12 @@ pub fn config(site: &Site) -> Config {
             dictionaries: site.dictionaries(),
         },
         guests: Guests { dir: site.guests(), ..Guests::default() },
-        snapshot: Snapshot { workers: 2, chunk_bytes: 3 << 20, max_concurrent: 1 },
+        snapshot: Snapshot {
+            workers: 2,
+            chunk_bytes: 3 << 20,
+            max_concurrent: 1,
+            cooldown: Duration::ZERO,
+        },
         http: Http { listen: site.http },
         data_dir: site.data_dir(),
         tables: shop::TABLES.map(table).into(),

@@ -1,0 +1,122 @@
+//! Which files a gateway takes for guests: pinned ones, inside of the folder, and it says who else may write them.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+};
+
+use walgate_tests::{Gateway, Site, eventually, on_newest_postgres, site::wasm};
+use walgate_wire::TableState;
+
+const TABLE: &str =
+    "create table t (id int primary key, v text, mood text); insert into t values (1, 'a')";
+
+async fn refused(gateway: &Gateway, times: usize) {
+    eventually("the file is refused", async || {
+        let found = gateway.log().matches("guest refused").count();
+        if found == times { Ok(()) } else { Err(format!("{found} refusals")) }
+    })
+    .await;
+}
+
+/// Until the table's guest is the one of these bytes.
+async fn serves(site: &Site, file: &[u8]) {
+    let expected = walgate_tests::credentials::sha256(file);
+    eventually("the guest serves", async || match site.schema("t").await {
+        Some(schema) if schema.state != TableState::Suspended => match schema.guest {
+            Some(guest) if guest.sha256 == expected => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+on_newest_postgres! {
+    async fn a_pinned_guest_is_that_file_and_no_other(server) {
+        let site = Site::new(&server).await;
+        site.sql(TABLE).await;
+        let (good, other) = (wasm("identity"), wasm("moody"));
+        let pin = format!("guest_sha256 = '{}'", walgate_tests::credentials::sha256(&good));
+        // Neither with another file nor without one does anything flow.
+        let gateway = site.gateway(&["t"]).keys("t", &pin).start().await;
+        let closed = async |why: &str| {
+            eventually("the table is shut", async || match site.schema("t").await {
+                Some(schema) if schema.reason.as_deref().is_some_and(|reason| reason.contains(why)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .await;
+        };
+        closed("is not there").await;
+        site.drop_file(&other, "t.wasm");
+        refused(&gateway, 1).await;
+        assert!(gateway.log().contains("guest_sha256 accepts"), "{}", gateway.log());
+        closed("guest_sha256 accepts").await;
+        let replica = site.sqlite(&["t"]);
+        site.drop_file(&good, "t.wasm");
+        serves(&site, &good).await;
+        site.same(&replica, "t").await;
+        site.drop_file(&other, "t.wasm");
+        refused(&gateway, 2).await;
+        site.sql("insert into t (id, v) values (2, 'b')").await;
+        site.same(&replica, "t").await;
+        serves(&site, &good).await;
+    }
+
+    async fn links_lead_about_in_the_folder_and_not_out_of_it(server) {
+        let site = Site::new(&server).await;
+        site.sql(TABLE).await;
+        let (identity, moody) = (wasm("identity"), wasm("moody"));
+        let guests = site.folder().join("guests");
+        // As Kubernetes lays out a ConfigMap: t.wasm → ..data/t.wasm, ..data → a folder with a date.
+        for (dated, guest) in [("..2026_01", &identity), ("..2026_02", &moody)] {
+            fs::create_dir(guests.join(dated)).unwrap();
+            fs::write(guests.join(dated).join("t.wasm"), guest).unwrap();
+        }
+        symlink("..2026_01", guests.join("..data")).unwrap();
+        symlink("..data/t.wasm", guests.join("t.wasm")).unwrap();
+        // The folder itself may be a link.
+        symlink(&guests, site.folder().join("mounted")).unwrap();
+        let folder = site.folder().join("mounted");
+        let gateway = site.gateway(&["t"]).set("GUESTS_DIR", folder.display()).start().await;
+        serves(&site, &identity).await;
+        symlink("..2026_02", guests.join("..data_tmp")).unwrap();
+        fs::rename(guests.join("..data_tmp"), guests.join("..data")).unwrap();
+        serves(&site, &moody).await;
+        let outside = site.folder().join("outside.wasm");
+        fs::write(&outside, &identity).unwrap();
+        symlink(&outside, guests.join("new")).unwrap();
+        fs::rename(guests.join("new"), guests.join("t.wasm")).unwrap();
+        refused(&gateway, 1).await;
+        assert!(gateway.log().contains("leads out of the folder") && gateway.log().contains("outside.wasm"));
+        serves(&site, &moody).await;
+        // Nor is a dictionary read from elsewhere.
+        symlink(&outside, site.dictionaries().join("t.zstd.dict")).unwrap();
+        eventually("the dictionary is refused", async || {
+            let log = gateway.log();
+            if log.contains("dictionary refused") { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+
+    async fn what_others_may_write_is_named_once(server) {
+        let site = Site::new(&server).await;
+        site.sql(TABLE).await;
+        site.drop_guest("identity", "t.wasm");
+        let guests = site.folder().join("guests");
+        fs::set_permissions(guests.join("t.wasm"), fs::Permissions::from_mode(0o666)).unwrap();
+        let gateway = site.gateway(&["t"]).start().await;
+        let named = |path: &str| gateway.log().lines().filter(|line| line.contains("others may write") && line.contains(path)).count();
+        assert_eq!((named("guests/t.wasm"), named("guests ")), (1, 0), "{}", gateway.log());
+        fs::set_permissions(&guests, fs::Permissions::from_mode(0o777)).unwrap();
+        eventually("the folder is named", async || match named("guests ") {
+            1 => Ok(()),
+            other => Err(format!("{other} times")),
+        })
+        .await;
+        // It is looked at again and again.
+        site.drop_guest("moody", "t.wasm");
+        serves(&site, &wasm("moody")).await;
+        assert_eq!((named("guests/t.wasm"), named("guests ")), (1, 1), "{}", gateway.log());
+    }
+}

@@ -1,0 +1,157 @@
+//! Snapshot requests of those who do not mean well, or ask too often.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+};
+
+use walgate_tests::{Gateway, Site, eventually, on_newest_postgres, snapshot};
+
+const REQUESTS: usize = 10_000;
+const LOG_LINES_MAX: usize = 200;
+const GROWTH_MAX_BYTES: u64 = 32 << 20;
+
+/// Sends these subjects with a socket of its own: a client library would refuse some of them.
+fn flood(site: &Site, subjects: impl Iterator<Item = Vec<u8>>) {
+    let mut socket = TcpStream::connect(("127.0.0.1", site.broker.server.port())).unwrap();
+    let mut sent = b"CONNECT {\"verbose\":false,\"protocol\":1}\r\n".to_vec();
+    for subject in subjects {
+        sent.extend(b"PUB ");
+        sent.extend(subject);
+        sent.extend(b" 0\r\n\r\n");
+    }
+    sent.extend(b"PING\r\n");
+    socket.write_all(&sent).unwrap();
+    let mut lines = BufReader::new(socket).lines();
+    assert!(lines.any(|line| line.unwrap() == "PONG"), "the server took all of it");
+}
+
+fn resident_bytes(gateway: &Gateway) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", gateway.program().pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Odd ones, many for tables that there are not, and many for one that there is.
+fn subjects() -> impl Iterator<Item = Vec<u8>> {
+    let odd: [&[u8]; 10] = [
+        b"*",
+        b">",
+        b"t.x",
+        b"t.>",
+        b"\x01\x7f",
+        b"\xff\xfe",
+        b"a\x0cb",
+        b"=zz",
+        b"\"t\"",
+        b"t;drop",
+    ];
+    let odd = odd.into_iter().cycle().take(900).map(<[u8]>::to_vec);
+    let unknown = (0..REQUESTS).map(|n| format!("unknown_{n}").into_bytes());
+    let known = std::iter::repeat_n(b"t".to_vec(), 100);
+    odd.chain(unknown).chain(known).map(|token| [b"snapshot.request.", &token[..]].concat())
+}
+
+/// How many requests the stream has ever taken.
+async fn stored(site: &Site) -> u64 {
+    let stream = site.broker.jetstream().get_stream("REQUESTS").await.unwrap();
+    stream.cached_info().state.last_sequence
+}
+
+async fn nothing_waits(site: &Site) {
+    eventually("all requests are dealt with", async || {
+        let stream =
+            site.broker.jetstream().get_stream("REQUESTS").await.map_err(|e| e.to_string())?;
+        match stream.cached_info().state.messages {
+            0 => Ok(()),
+            left => Err(format!("{left} are left")),
+        }
+    })
+    .await;
+}
+
+on_newest_postgres! {
+    async fn a_flood_of_requests(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key, v text); insert into t values (1, 'a')").await;
+        let gateway = site.gateway(&["t"]).start().await;
+        let replica = site.sqlite(&["t"]);
+        site.same(&replica, "t").await;
+        nothing_waits(&site).await;
+        let before = resident_bytes(&gateway);
+        let refused = stored(&site).await;
+        flood(&site, subjects());
+        nothing_waits(&site).await;
+        // One at a time for the table that there is; the others are not even stored.
+        assert!(stored(&site).await - refused <= 100, "{refused} before");
+        // A stream that takes everything, made by others, does not bring the gateway down either.
+        let jetstream = site.broker.jetstream();
+        let mut config = jetstream.get_stream("REQUESTS").await.unwrap().cached_info().config.clone();
+        assert_eq!(config.subjects, ["snapshot.request.t"]);
+        config.subjects = vec!["snapshot.request.>".to_owned()];
+        jetstream.update_stream(config).await.unwrap();
+        flood(&site, subjects().take(7000));
+        eventually("the stream takes everything", async || match stored(&site).await - refused {
+            5000.. => Ok(()),
+            taken => Err(format!("{taken} were taken")),
+        })
+        .await;
+        assert_eq!(site.snapshot("t").await.rows.len(), 1);
+        let after = resident_bytes(&gateway);
+        assert!(after < before + GROWTH_MAX_BYTES, "from {before} to {after} bytes");
+        assert_eq!(snapshot::errors(&site.broker).await, 0);
+        assert!(gateway.log().lines().count() < LOG_LINES_MAX && !gateway.log().contains("interrupted"), "{}", gateway.log());
+        let (_, ready) = gateway.readyz().unwrap();
+        assert_eq!(ready["ready"], true, "{ready}");
+        // A restart sets it right, also for other tables; what is left is not looked at.
+        site.sql("create table other (id int primary key)").await;
+        let gateway = gateway.stop().table("other").start().await;
+        site.snapshot("other").await;
+        let jetstream = site.broker.jetstream();
+        let config = jetstream.get_stream("REQUESTS").await.unwrap().cached_info().config.clone();
+        assert_eq!(config.subjects, ["snapshot.request.other", "snapshot.request.t"]);
+        assert!(!gateway.log().contains("interrupted"));
+        // Who means well is served, and what flows flows.
+        site.sql("insert into t values (2, 'b')").await;
+        site.same(&replica, "t").await;
+        assert_eq!(site.snapshot("t").await.rows.len(), 2);
+    }
+
+    /// Somebody asks again and again: the second snapshot comes after the rest, and what was asked meanwhile was one.
+    async fn a_table_rests_after_a_snapshot(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key); create table other (id int primary key)").await;
+        let gateway = site.gateway(&["t", "other"]).set("SNAPSHOT_COOLDOWN_SECONDS", 4).start().await;
+        site.snapshot("t").await;
+        let first = gateway.log().matches("snapshot begins table=t").count();
+        assert_eq!(first, 1);
+        assert!(snapshot::request(&site.broker, "t").await);
+        for _ in 0..20 {
+            assert!(!snapshot::request(&site.broker, "t").await, "it waits in the stream, so no other is taken");
+        }
+        // Another table does not wait for it.
+        site.snapshot("other").await;
+        let metas = eventually("the table is copied again", async || {
+            let metas = snapshot::metas(&site.broker).await;
+            let metas: Vec<_> = metas.into_iter().filter(|meta| meta.subject == "init.meta.t").collect();
+            let last: Option<walgate_wire::InitMeta> = metas.last().map(|meta| walgate_wire::from_msgpack(&meta.payload).unwrap());
+            let begun = gateway.log().matches("snapshot begins table=t").count();
+            last.filter(|_| begun == 2 && !gateway.log().contains("failed")).ok_or(format!("{begun} have begun"))
+        })
+        .await;
+        // By the gateway's own clock; the first is gone from the stream.
+        let ended = logged_at(&gateway.log(), "snapshot complete table=t");
+        let begun = logged_at(gateway.log().rsplit_once("snapshot complete table=other").unwrap().1, "snapshot begins table=t");
+        assert!(begun - ended >= 4_000_000, "{metas:?}");
+    }
+}
+
+/// Microseconds of the first line with these words.
+fn logged_at(log: &str, words: &str) -> i64 {
+    let line = log.lines().find(|line| line.contains(words)).unwrap();
+    let time = line.split_whitespace().next().unwrap();
+    let clock = time.split('T').nth(1).unwrap().trim_end_matches('Z');
+    let parts: Vec<f64> = clock.split(':').map(|part| part.parse().unwrap()).collect();
+    ((parts[0] * 3600.0 + parts[1] * 60.0 + parts[2]) * 1e6) as i64
+}

@@ -1,0 +1,119 @@
+//! What an operator sees tells neither secrets nor rows; and nobody changes anything over HTTP.
+
+use walgate_servers::NatsOptions;
+use walgate_tests::{Broker, Gateway, Site, eventually, on_newest_postgres, program};
+
+const PASSWORD: &str = "hunter2-s3cret";
+/// Stands in rows, in every way in which a value can travel.
+const MARKER: &str = "m4rker0fr0ws";
+
+/// A guest that fails, values that the server prints, one that is out of line, and rows that come and go.
+const ROWS: &str = "
+    create table t (id text primary key, mood text, v text, j jsonb, r daterange, ts tsvector, arr text[], b bytea);
+    alter table t alter v set storage external;
+    create view keeps as select * from t where mood = 'keep';
+    create table filtered (id int primary key, v text not null);
+    alter table filtered replica identity full";
+
+fn row(id: &str, mood: &str) -> String {
+    format!(
+        "insert into t values ('{MARKER}{id}', '{mood}', repeat('{MARKER}', 500), '{{\"{MARKER}\": 1}}', '[2020-01-01,2021-01-01)',
+         '{MARKER}', array['{MARKER}'], '{MARKER}')"
+    )
+}
+
+/// Neither its log nor its pages hold the password or the marker.
+fn tells_nothing(gateway: &Gateway) {
+    let mut said = gateway.log();
+    for page in ["/readyz", "/healthz", "/metrics"] {
+        said += &gateway.get(page).unwrap().1;
+    }
+    holds_nothing(&said);
+}
+
+fn holds_nothing(said: &str) {
+    let marked = said.lines().filter(|line| line.contains(PASSWORD) || line.contains(MARKER));
+    let marked: Vec<&str> = marked.collect();
+    assert!(marked.is_empty(), "{}", marked.join("\n"));
+    // As bytes are printed by Debug.
+    let bytes = format!("{:?}", MARKER.as_bytes());
+    assert!(!said.contains(bytes.trim_matches(['[', ']'])), "{said}");
+}
+
+on_newest_postgres! {
+    async fn neither_passwords_nor_rows_are_told(server) {
+        let config = format!("authorization {{ user: gate, password: {PASSWORD:?} }}");
+        let observer = async_nats::ConnectOptions::new().user_and_password("gate".into(), PASSWORD.into());
+        let options = NatsOptions { extra_config: config, ..NatsOptions::default() };
+        let site = Site::with_broker(&server, Broker::start_as(options, observer).await).await;
+        site.sql(ROWS).await;
+        for mood in ["keep", "drop"] {
+            site.sql(&row(mood, mood)).await;
+        }
+        site.drop_guest("moody", "t.wasm");
+        let nats = site.broker.url().replace("nats://", &format!("nats://gate:{PASSWORD}@"));
+        let postgres = site.database.url().replace("postgres@", &format!("postgres:{PASSWORD}@"));
+        assert!(postgres.contains(PASSWORD), "{postgres}");
+        let options = site.gateway(&["t", "filtered"]).postgres_url(&postgres).set("NATS_URL", &nats).set("LOG", "debug");
+        let set_aside = options.clone().keys("t", "on_guest_error = 'dead-letter'");
+        let gateway = set_aside.start().await;
+        let replica = site.sqlite_with(&["t"], &[("WALGATE_NATS_URL".into(), nats.clone()), ("WALGATE_LOG".into(), "debug".into())]);
+        let shows = async || {
+            eventually("the copy is what the guest lets through", async || site.differences_as(&replica, "keeps", "t").await).await;
+        };
+        shows().await;
+        for mood in ["error", "panic"] {
+            site.sql(&row(mood, mood)).await;
+        }
+        site.sql("update t set mood = mood || '' , arr = null; alter table t add w text default 'x'").await;
+        site.sql(&format!("insert into filtered values (1, '{MARKER}')")).await;
+        shows().await;
+        tells_nothing(&gateway);
+        holds_nothing(&replica.log());
+        // The same rows stop the table; then it is restarted, and told that NATS is gone.
+        let gateway = { gateway.kill9(); options.start().await };
+        site.sql(&row("again", "error")).await;
+        eventually("the table is suspended", async || match site.schema("t").await.and_then(|schema| schema.reason) {
+            Some(reason) => { holds_nothing(&reason); Ok(()) }
+            None => Err("not yet".to_owned()),
+        })
+        .await;
+        tells_nothing(&gateway);
+        // A row filter that the server cannot compute: it quotes the value.
+        site.sql("alter publication walgate set table filtered where (date_trunc(v, timestamp '2020-01-01') is not null), t").await;
+        walgate_tests::snapshot::request(&site.broker, "filtered").await;
+        let error = walgate_tests::snapshot::error(&site.broker, "filtered").await;
+        assert!(error.message.contains("server's log") && error.message.contains("22023"), "{error:?}");
+        holds_nothing(&error.message);
+        site.sql(&format!("insert into filtered values (2, '{MARKER}')")).await;
+        eventually("the gateway ends", async || if gateway.program().may_have_ended() { Ok(()) } else { Err("it runs".to_owned()) }).await;
+        let said = gateway.log();
+        assert!(said.contains("22023"), "the server's error was met: {said}");
+        holds_nothing(&said);
+        let set_aside = program::run_with("walgate", &["dlq", "--nats", &nats], &[("WALGATE_LOG".into(), "debug".into())]);
+        assert!(String::from_utf8_lossy(&set_aside.stdout).contains(MARKER), "an operator who asks for rows sees them");
+        holds_nothing(&String::from_utf8_lossy(&set_aside.stderr));
+    }
+
+    async fn http_changes_nothing(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key)").await;
+        let gateway = site.gateway(&["t"]).start().await;
+        assert!(!gateway.log().contains("loopback"));
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            for path in ["/healthz", "/readyz", "/", "/tables/t/snapshot"] {
+                let (status, _) = gateway.request(method, path).unwrap();
+                assert!([404, 405].contains(&status), "{method} {path}: {status}");
+            }
+        }
+        assert_eq!(gateway.get("/healthz").unwrap().0, 200);
+        let port = walgate_servers::free_port().unwrap();
+        let open = gateway.stop().set("HTTP_LISTEN", format!("0.0.0.0:{port}")).spawn();
+        eventually("it warns", async || {
+            let log = open.log();
+            if log.contains("http.listen is not loopback") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        drop(open);
+    }
+}

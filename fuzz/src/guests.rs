@@ -46,18 +46,6 @@ pub fn module(data: &[u8]) {
     }
 }
 
-const KINDS: [Kind; 10] = [
-    Kind::Boolean,
-    Kind::Integer,
-    Kind::Float,
-    Kind::Text,
-    Kind::Bytes,
-    Kind::Uuid,
-    Kind::Timestamp,
-    Kind::Date,
-    Kind::Time,
-    Kind::Packed,
-];
 /// An error's row and text for each of its 12 bytes; a column for each of its directory's 16.
 const DECIDED: Peak = Peak { per_byte: 16, fixed: 4 << 10 };
 
@@ -67,7 +55,7 @@ pub fn decisions(data: &[u8]) {
     let Some((&[rows, columns], rest)) = data.split_first_chunk::<2>() else { return };
     let Some((columns, answer)) = rest.split_at_checked(usize::from(columns % 8)) else { return };
     let column = |byte: &u8| ShapeColumn {
-        kind: KINDS[usize::from(byte & 0x7f) % KINDS.len()],
+        kind: Kind::ALL[usize::from(byte & 0x7f) % Kind::ALL.len()],
         untouched: byte & 0x80 != 0,
     };
     let columns: Vec<ShapeColumn> = columns.iter().map(column).collect();

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::pack;
+
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
@@ -21,6 +23,33 @@ pub enum Value<'a> {
 impl Value<'_> {
     pub fn is_nil(&self) -> bool {
         matches!(self, Value::Nil)
+    }
+
+    /// Appends it as it is read: floats keep their width, integers take their shortest form.
+    pub fn pack(&self, out: &mut Vec<u8>) {
+        match self {
+            Value::Nil => pack::nil(out),
+            Value::Bool(value) => pack::bool(out, *value),
+            Value::Int(value) => pack::int(out, *value),
+            Value::F32(value) => pack::f32_bits(out, value.to_be_bytes()),
+            Value::F64(value) => pack::f64_bits(out, value.to_be_bytes()),
+            Value::Str(value) => pack::str(out, value),
+            Value::Bin(value) => pack::bin(out, value),
+            Value::Array(items) => Value::pack_row(items, out),
+            Value::Map(pairs) => {
+                pack::map(out, pairs.len());
+                for (key, value) in pairs {
+                    key.pack(out);
+                    value.pack(out);
+                }
+            }
+        }
+    }
+
+    /// An array of values, as a row is.
+    pub fn pack_row(row: &[Value<'_>], out: &mut Vec<u8>) {
+        pack::array(out, row.len());
+        row.iter().for_each(|value| value.pack(out));
     }
 }
 
@@ -267,7 +296,6 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pack;
     use proptest::prelude::*;
 
     #[derive(Clone, Debug)]
@@ -332,8 +360,12 @@ mod tests {
             let mut out = Vec::new();
             write(&tree, &mut out);
             let mut reader = Reader::new(&out, &Caps::default());
-            prop_assert!(same(&tree, &reader.value().unwrap()));
+            let value = reader.value().unwrap();
+            prop_assert!(same(&tree, &value));
             prop_assert!(reader.is_empty());
+            let mut again = Vec::new();
+            value.pack(&mut again);
+            prop_assert_eq!(again, out);
         }
 
         #[test]

@@ -124,21 +124,8 @@ fn cell(kind: Kind) -> BoxedStrategy<Cell> {
     prop_oneof![1 => Just(Cell::Null), 1 => Just(Cell::Untouched), 4 => value].boxed()
 }
 
-const KINDS: [Kind; 10] = [
-    Kind::Boolean,
-    Kind::Integer,
-    Kind::Float,
-    Kind::Text,
-    Kind::Bytes,
-    Kind::Uuid,
-    Kind::Timestamp,
-    Kind::Date,
-    Kind::Time,
-    Kind::Packed,
-];
-
 fn written() -> impl Strategy<Value = Written> {
-    let kinds = prop::collection::vec(prop::sample::select(KINDS.to_vec()), 0..5);
+    let kinds = prop::collection::vec(prop::sample::select(Kind::ALL.to_vec()), 0..5);
     (0usize..9, kinds).prop_flat_map(|(rows, kinds)| {
         let columns: Vec<_> = kinds
             .into_iter()

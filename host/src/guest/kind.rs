@@ -26,6 +26,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Kind; 10] = [
+        Kind::Boolean,
+        Kind::Integer,
+        Kind::Float,
+        Kind::Text,
+        Kind::Bytes,
+        Kind::Uuid,
+        Kind::Timestamp,
+        Kind::Date,
+        Kind::Time,
+        Kind::Packed,
+    ];
+
     pub fn of(ty: &Type) -> Kind {
         match Packer::new(ty) {
             Packer::Bool => Kind::Boolean,

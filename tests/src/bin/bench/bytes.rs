@@ -205,7 +205,7 @@ impl Alone {
     fn bytes(&mut self, row: &[Value<'_>]) -> Result<usize> {
         self.packed.clear();
         self.frame.clear();
-        maps::append_array(&mut self.packed, row);
+        Value::pack_row(row, &mut self.packed);
         self.compressor.compress(&self.packed, &mut self.frame)?;
         Ok(self.frame.len().min(self.packed.len()))
     }

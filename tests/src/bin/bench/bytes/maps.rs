@@ -52,32 +52,6 @@ fn append_row<'a, 'b: 'a>(
     pack::map(out, cells.len());
     for (column, value) in cells {
         pack::str(out, &column.name);
-        append(out, value);
-    }
-}
-
-/// A row as the gateway packs it.
-pub fn append_array(out: &mut Vec<u8>, row: &[Value<'_>]) {
-    pack::array(out, row.len());
-    row.iter().for_each(|value| append(out, value));
-}
-
-fn append(out: &mut Vec<u8>, value: &Value<'_>) {
-    match value {
-        Value::Nil => pack::nil(out),
-        Value::Bool(value) => pack::bool(out, *value),
-        Value::Int(value) => pack::int(out, *value),
-        Value::F32(value) => pack::f32_bits(out, value.to_be_bytes()),
-        Value::F64(value) => pack::f64_bits(out, value.to_be_bytes()),
-        Value::Str(value) => pack::str(out, value),
-        Value::Bin(value) => pack::bin(out, value),
-        Value::Array(values) => append_array(out, values),
-        Value::Map(pairs) => {
-            pack::map(out, pairs.len());
-            for (key, value) in pairs {
-                append(out, key);
-                append(out, value);
-            }
-        }
+        value.pack(out);
     }
 }

@@ -241,6 +241,29 @@ impl Writer {
     }
 }
 
+/// Appends what is mostly a few bytes. In wasm `memory.copy` is a call into the host, which costs more than they do.
+#[inline]
+pub(crate) fn extend(out: &mut Vec<u8>, bytes: &[u8]) {
+    match bytes.len() {
+        0..4 => bytes.iter().for_each(|byte| out.push(*byte)),
+        4..8 => overlapping::<4>(out, bytes),
+        8..=16 => overlapping::<8>(out, bytes),
+        17..=32 => overlapping::<16>(out, bytes),
+        _ => out.extend_from_slice(bytes),
+    }
+}
+
+/// `N` bytes to twice as many: the first `N` and the last.
+#[inline]
+fn overlapping<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
+        let start = out.len();
+        out.extend_from_slice(first);
+        out.truncate(start + bytes.len() - N);
+        out.extend_from_slice(last);
+    }
+}
+
 /// As u32; what does not fit 32 bits is far beyond any guest's memory.
 pub(crate) fn put_numbers(out: &mut [u8], numbers: &[usize]) {
     for (place, number) in out.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
@@ -258,4 +281,19 @@ pub(crate) fn append(out: &mut Vec<u8>, section: &[u8]) -> usize {
 fn align(out: &mut Vec<u8>) -> usize {
     out.resize(out.len().next_multiple_of(8), 0);
     out.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_any_length_are_appended() {
+        let bytes: Vec<u8> = (0..70).collect();
+        for len in 0..bytes.len() {
+            let mut out = vec![99];
+            extend(&mut out, &bytes[..len]);
+            assert_eq!((out[0], &out[1..]), (99, &bytes[..len]));
+        }
+    }
 }

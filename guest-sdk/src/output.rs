@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use crate::decisions::{Decisions, Writer};
+use crate::decisions::{Decisions, Writer, extend};
 use crate::redact::Masked;
 use crate::{Date, Decimal, Json, Numeric, Time, Timestamp, Uuid};
 
@@ -88,7 +88,7 @@ macro_rules! bytes {
             #[inline]
             fn write(self, cell: Cell<'_>) {
                 let $v = &self;
-                cell.column.bytes(cell.row).extend_from_slice($bytes);
+                extend(cell.column.bytes(cell.row), $bytes);
             }
         }
     )*)*};
@@ -130,7 +130,7 @@ impl Fits<types::Text> for Masked<'_> {
     #[inline]
     fn write(self, cell: Cell<'_>) {
         let bytes = cell.column.bytes(cell.row);
-        self.parts().into_iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+        self.parts().into_iter().for_each(|part| extend(bytes, part.as_bytes()));
     }
 }
 
@@ -139,7 +139,7 @@ struct Text<'o>(&'o mut Vec<u8>);
 impl Write for Text<'_> {
     #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
+        extend(self.0, text.as_bytes());
         Ok(())
     }
 }

@@ -36,7 +36,7 @@ on_newest_postgres! {
     async fn a_pinned_guest_is_that_file_and_no_other(server) {
         let site = Site::new(&server).await;
         site.sql(TABLE).await;
-        let (good, other) = (wasm("identity"), wasm("moody"));
+        let (good, other) = (wasm("identity"), wasm("errs"));
         let pin = format!("guest_sha256 = '{}'", walgate_tests::credentials::sha256(&good));
         // Neither with another file nor without one does anything flow.
         let gateway = site.gateway(&["t"]).keys("t", &pin).start().await;
@@ -66,10 +66,10 @@ on_newest_postgres! {
     async fn links_lead_about_in_the_folder_and_not_out_of_it(server) {
         let site = Site::new(&server).await;
         site.sql(TABLE).await;
-        let (identity, moody) = (wasm("identity"), wasm("moody"));
+        let (identity, errs) = (wasm("identity"), wasm("errs"));
         let guests = site.folder().join("guests");
         // As Kubernetes lays out a ConfigMap: t.wasm → ..data/t.wasm, ..data → a folder with a date.
-        for (dated, guest) in [("..2026_01", &identity), ("..2026_02", &moody)] {
+        for (dated, guest) in [("..2026_01", &identity), ("..2026_02", &errs)] {
             fs::create_dir(guests.join(dated)).unwrap();
             fs::write(guests.join(dated).join("t.wasm"), guest).unwrap();
         }
@@ -82,14 +82,14 @@ on_newest_postgres! {
         serves(&site, &identity).await;
         symlink("..2026_02", guests.join("..data_tmp")).unwrap();
         fs::rename(guests.join("..data_tmp"), guests.join("..data")).unwrap();
-        serves(&site, &moody).await;
+        serves(&site, &errs).await;
         let outside = site.folder().join("outside.wasm");
         fs::write(&outside, &identity).unwrap();
         symlink(&outside, guests.join("new")).unwrap();
         fs::rename(guests.join("new"), guests.join("t.wasm")).unwrap();
         refused(&gateway, 1).await;
         assert!(gateway.log().contains("leads out of the folder") && gateway.log().contains("outside.wasm"));
-        serves(&site, &moody).await;
+        serves(&site, &errs).await;
         // Nor is a dictionary read from elsewhere.
         symlink(&outside, site.dictionaries().join("t.zstd.dict")).unwrap();
         eventually("the dictionary is refused", async || {
@@ -115,8 +115,8 @@ on_newest_postgres! {
         })
         .await;
         // It is looked at again and again.
-        site.drop_guest("moody", "t.wasm");
-        serves(&site, &wasm("moody")).await;
+        site.drop_guest("errs", "t.wasm");
+        serves(&site, &wasm("errs")).await;
         assert_eq!((named("guests/t.wasm"), named("guests ")), (1, 1), "{}", gateway.log());
     }
 }

@@ -66,7 +66,7 @@ async fn site(server: &Arc<Server>, extra_config: String) -> Site {
     let test = ConnectOptions::new().user_and_password("test".into(), "pw".into());
     let site = Site::with_broker(server, Broker::start_as(options, test).await).await;
     site.sql(TABLE).await;
-    site.drop_guest("moody", "t.wasm");
+    site.drop_guest("errs", "t.wasm");
     fs::write(site.dictionaries().join("t.zstd.dict"), walgate_tests::dictionary::numbered(1))
         .unwrap();
     site

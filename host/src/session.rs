@@ -86,7 +86,12 @@ pub async fn open(
         wal_end: held.server_lsn,
     };
     // What was deleted, or lost with its server, is made again; what that means is decided below.
-    Box::pin(Streams::ensure(&gateway.streams.client, &gateway.config.nats)).await?;
+    Box::pin(Streams::ensure(
+        &gateway.streams.client,
+        &gateway.config.nats,
+        &gateway.config.tables,
+    ))
+    .await?;
     dictionaries::store_again(gateway).await?;
     let record = gateway.schemas.epoch().await?;
     let tail = broker::read_tail(&gateway.streams.cdc).await?;

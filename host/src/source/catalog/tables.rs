@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Row};
 use walgate_wire::{Identity, TableName};
 
 use super::sql::{COLUMNS_SQL, INDEXES_SQL, LEAVES_SQL, RELATIONS_SQL, SHAPES_SQL};
-use crate::source::{SourceError, client::quote_identifier, snapshot::quoted_table};
+use crate::source::{SourceError, quote};
 
 /// What a configured relation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl TableInfo {
     /// Why changes of the table do not come, if they should.
     pub fn why_silent(&self, publication: &str) -> Option<String> {
         (self.kind.streams() && !self.in_publication).then(|| {
-            let (publication, table) = (quote_identifier(publication), quoted_table(&self.name));
+            let (publication, table) = (quote::identifier(publication), quote::table(&self.name));
             format!(
                 "the table is not published any more, as after DROP and CREATE: run ALTER PUBLICATION {publication} ADD TABLE {table}"
             )

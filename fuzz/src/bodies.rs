@@ -144,6 +144,7 @@ fn schema(columns: usize) -> Schema {
         old: (0..columns as u32).collect(),
         guest: None,
         lsn: Lsn(0),
+        relid: None,
         reason: None,
     }
 }

@@ -65,6 +65,7 @@ fn table(types: Vec<Type>) -> Arc<TableVersion> {
         old: vec![0],
         guest: None,
         lsn: Lsn(0),
+        relid: None,
         reason: None,
     };
     let column = |(index, ty): (usize, Type)| ColumnType {

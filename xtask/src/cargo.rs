@@ -3,7 +3,7 @@
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -29,6 +29,17 @@ pub fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<()> {
         bail!("`cargo {}` failed ({status}); its own words are above", words.join(" "));
     }
     Ok(())
+}
+
+/// What cargo prints.
+pub fn output<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<Vec<u8>> {
+    let mut cargo = command(args);
+    let output =
+        cargo.stderr(Stdio::inherit()).output().with_context(|| format!("run {cargo:?}"))?;
+    if !output.status.success() {
+        bail!("{cargo:?} failed ({})", output.status);
+    }
+    Ok(output.stdout)
 }
 
 /// A program from the release profile, to be run where the user stands. A relative target directory

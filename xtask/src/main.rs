@@ -4,6 +4,7 @@
 mod cargo;
 mod fuzz;
 mod guests;
+mod sbom;
 mod setup;
 mod supply;
 

@@ -72,7 +72,8 @@ impl Server {
     pub async fn connect(
         &self,
     ) -> Result<(Client, Connection<Socket, TlsStream<Socket>>), ConnectError> {
-        self.config.connect(self.tls.clone()).await.map_err(Into::into)
+        // Large: a handshake is in it.
+        Box::pin(self.config.connect(self.tls.clone())).await.map_err(Into::into)
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, SourceError> 
     let limit = endpoint.config().get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let mut last = None;
     for place in endpoint.places() {
-        let attempt = timeout(limit, reach(&place, endpoint.tls())).await;
+        let attempt = timeout(limit, Box::pin(reach(&place, endpoint.tls()))).await;
         let timed_out = |_| Err(ConnectError::Unreachable(io::ErrorKind::TimedOut.into()));
         match attempt.unwrap_or_else(timed_out) {
             Ok(socket) => return Ok(socket),

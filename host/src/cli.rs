@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 use walgate_consumer::AccessError;
 
 use crate::{commands, config::ConfigError, source::SourceError};
@@ -68,12 +68,18 @@ struct RunArgs {
     config: Option<PathBuf>,
 }
 
+/// At debug the client of NATS prints what the server answers, rows included: only if it is asked to by name.
+fn log_filter(asked: &str) -> Result<EnvFilter, ParseError> {
+    let quiet = if asked.contains("async_nats") { "" } else { ",async_nats=info" };
+    EnvFilter::try_new(format!("{asked}{quiet}"))
+}
+
 /// The whole program: parse, run, answer with an exit code. Not in the binary, so that its code is generated once, with
 /// this crate.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter =
-        EnvFilter::try_from_env("WALGATE_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
+    let filter = std::env::var("WALGATE_LOG").ok().and_then(|filter| log_filter(&filter).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(cli.log_filter()));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(commands::log::lines)

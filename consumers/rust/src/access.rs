@@ -389,10 +389,7 @@ mod tests {
         let way = access.prepare().unwrap();
         assert_eq!(way.who.to_string(), "user 'u'");
         let debug = format!("{access:?} {way:?}");
-        assert!(
-            !debug.contains("hunter") && debug.contains("user 'u'") | debug.contains('u'),
-            "{debug}"
-        );
+        assert!(!debug.contains("hunter"), "{debug}");
         assert_eq!(shown(&way.servers), "a:1");
         assert!(way.servers.iter().all(|server| !format!("{server:?}").contains("hunter")));
         let token = NatsAccess::from("nats://hunter2@a:1").prepare().unwrap();

@@ -1,7 +1,8 @@
 //! What an operator sees tells neither secrets nor rows; and nobody changes anything over HTTP.
 
+use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
 use walgate_servers::NatsOptions;
-use walgate_tests::{Broker, Gateway, Site, eventually, on_newest_postgres, program};
+use walgate_tests::{Broker, Gateway, Site, eventually, on_newest_postgres, program, stream};
 
 const PASSWORD: &str = "hunter2-s3cret";
 /// Stands in rows, in every way in which a value can travel.
@@ -38,6 +39,12 @@ fn holds_nothing(said: &str) {
     // As bytes are printed by Debug.
     let bytes = format!("{:?}", MARKER.as_bytes());
     assert!(!said.contains(bytes.trim_matches(['[', ']'])), "{said}");
+    // As JSON carries bytes, wherever in a message it stands.
+    for before in ["", "x", "xx"] {
+        let encoded = BASE64_STANDARD_NO_PAD.encode(format!("{before}{MARKER}"));
+        let whole = &encoded[4..encoded.len() - 4];
+        assert!(!said.contains(whole), "{whole} in {said}");
+    }
 }
 
 on_newest_postgres! {
@@ -69,6 +76,9 @@ on_newest_postgres! {
         tells_nothing(&gateway);
         holds_nothing(&replica.log());
         // A panic stops the table; then it is restarted, and told that NATS is gone.
+        site.sql(&format!("insert into filtered values (10, '{MARKER}')")).await;
+        let lsn = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
+        stream::reaches_end(&site.broker, lsn).await;
         site.drop_guest("panics", "t.wasm");
         let gateway = { gateway.kill9(); options.start().await };
         site.sql(&row("again", "bad")).await;

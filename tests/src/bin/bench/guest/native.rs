@@ -53,29 +53,27 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     let bound = engine.load(&wasm(GUEST))?.bind(Arc::clone(&batch.table), &BTreeMap::new())?;
     let mut native = Native::of(&batch)?;
     native.agrees(&run(&bound, &batch)?.1)?;
-    let (mut ratios, mut called, mut sums) = (vec![], vec![], Times::default());
+    let mut rounds = vec![];
     let calls = ground.pick(200, 1000);
     // The first round is for caches.
     for number in 0..=ground.pick(7, 15) {
-        let mut times = Times::default();
+        let (mut whole, mut called, mut alone) = (vec![], vec![], vec![]);
         for _ in 0..calls {
             let (took, outcome) = run(&bound, &batch)?;
-            times.host += took;
-            times.called += outcome.called;
+            whole.push(took.as_secs_f64());
+            called.push(outcome.called.as_secs_f64());
         }
         for _ in 0..calls {
-            times.native += native.run()?;
+            alone.push(native.run()?.as_secs_f64());
         }
         if number > 0 {
-            ratios.push(times.host.as_secs_f64() / times.native.as_secs_f64());
-            called.push(times.called.as_secs_f64() / times.native.as_secs_f64());
-            sums.host += times.host;
-            sums.called += times.called;
-            sums.native += times.native;
+            // Of single calls: that the machine had something else to do during some of them does not count.
+            let [whole, called, alone] = [median(&whole)?, median(&called)?, median(&alone)?];
+            rounds.push(Round { whole, called, native: alone });
         }
     }
-    let rows = batch.len() as f64 * f64::from(calls) * ratios.len() as f64;
-    let ns = |sum: Duration| sum.as_nanos() as f64 / rows;
+    let all = |part: fn(&Round) -> f64| rounds.iter().map(part).collect::<Vec<_>>();
+    let ns = |part| Ok::<_, anyhow::Error>(median(&all(part))? * 1e9 / batch.len() as f64);
     let note = format!(
         "{} rows in batches of {} KiB as Postgres sends them, {} KiB of which the guest reads: Bound::run {:.0} ns a row \
          (layout, call, check, apply), Instance::process natively {:.0} ns (the guest alone). Like for like, the wasm \
@@ -83,21 +81,21 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
         thousands(batch.len() as i64),
         batch.raw_bytes() >> 10,
         native.encoded.len() >> 10,
-        ns(sums.host),
-        ns(sums.native),
-        median(&called)?,
-        ns(sums.called),
+        ns(|round| round.whole)?,
+        ns(|round| round.native)?,
+        median(&all(|round| round.called / round.native))?,
+        ns(|round| round.called)?,
     );
-    Ok(vec![row("guest_native_ratio", ratios, note)?])
+    Ok(vec![row("guest_native_ratio", all(|round| round.whole / round.native), note)?])
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Times {
+/// Seconds a batch.
+struct Round {
     /// All of `Bound::run`.
-    host: Duration,
+    whole: f64,
     /// Of that, the call.
-    called: Duration,
-    native: Duration,
+    called: f64,
+    native: f64,
 }
 
 /// A batch of the table as a snapshot reads it.

@@ -17,13 +17,17 @@ pub struct SlotFacts {
     /// The slot was created just now.
     pub created: bool,
     pub confirmed: Lsn,
+    /// Earlier timelines of the server's history, and where each of them was left.
+    pub left: Vec<(u32, Lsn)>,
+    /// End of the server's WAL, read while the slot was held.
+    pub wal_end: Lsn,
 }
 
 /// How to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Continue after `resume`.
-    Continue { epoch: Epoch, resume: Position },
+    /// Continue after `resume`. `record`: to be stored first, for a standby has taken over.
+    Continue { epoch: Epoch, resume: Position, record: Option<EpochRecord> },
     /// Begin anew. `reseed`: why copies that exist cannot be trusted; none on the very first start.
     Begin { record: EpochRecord, resume: Position, reseed: Option<String> },
 }
@@ -50,7 +54,9 @@ pub fn decide(
             // Everything has expired: what was confirmed is all there was.
             None => Position::new(slot.confirmed, 0),
         };
-        return Decision::Continue { epoch, resume };
+        let record = record.filter(|record| record.timeline != slot.timeline);
+        let record = record.map(|r| EpochRecord { timeline: slot.timeline, ..r.clone() });
+        return Decision::Continue { epoch, resume, record };
     };
     // Epochs must differ even when two begin within a second.
     let last =
@@ -81,11 +87,8 @@ fn broken(
             slot.database, slot.system_id, record.database, record.system_id
         ));
     }
-    if record.timeline != slot.timeline {
-        return Some(format!(
-            "the timeline changed from {} to {}: a failover or a restore",
-            record.timeline, slot.timeline
-        ));
+    if let Some(reason) = other_history(record, slot, tail) {
+        return Some(reason);
     }
     if record.slot != slot.slot || slot.created {
         return Some(format!(
@@ -113,6 +116,39 @@ fn broken(
     })
 }
 
+/// Why what the stream holds is not the beginning of what the server will send, as far as that shows on positions.
+fn other_history(record: &EpochRecord, slot: &SlotFacts, tail: &Tail) -> Option<String> {
+    let reached = reached(tail);
+    if record.timeline != slot.timeline {
+        // A standby that had all of the stream when it took over goes on with it.
+        let left = slot.left.iter().find(|(timeline, _)| *timeline == record.timeline);
+        return match (left, reached) {
+            (Some((_, left)), Some(reached)) if reached <= *left => None,
+            (Some((_, left)), Some(reached)) => Some(format!(
+                "timeline {} was left at {left} for timeline {}, but the CDC stream goes to {reached}: \
+                 a failover to a standby that was behind, or a restore",
+                record.timeline, slot.timeline
+            )),
+            _ => Some(format!(
+                "the timeline changed from {} to {}: a failover or a restore",
+                record.timeline, slot.timeline
+            )),
+        };
+    }
+    let reached = reached.filter(|reached| *reached > slot.wal_end)?;
+    Some(format!(
+        "the server's WAL ends at {}, before the end of the CDC stream at {reached}: it was restored to an earlier point",
+        slot.wal_end
+    ))
+}
+
+/// What the stream holds lies before this.
+fn reached(tail: &Tail) -> Option<Lsn> {
+    let last = tail.position?.position;
+    let stated = tail.progress.as_ref().map_or(Lsn(0), |(_, progress)| progress.end_lsn);
+    Some(stated.max(Lsn(last.commit_lsn.0 + u64::from(last.ordinal > 0))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +162,8 @@ mod tests {
             slot: "walgate".into(),
             created: false,
             confirmed: Lsn(100),
+            left: vec![],
+            wal_end: Lsn(130),
         }
     }
 
@@ -156,7 +194,8 @@ mod tests {
 
     #[test]
     fn it_goes_on_where_the_stream_ends() {
-        let expected = Decision::Continue { epoch: Epoch(5), resume: Position::new(Lsn(90), 4) };
+        let resume = Position::new(Lsn(90), 4);
+        let expected = Decision::Continue { epoch: Epoch(5), resume, record: None };
         assert_eq!(decide(Some(&record()), &slot(), &tail(100), 9, 1000), expected);
         assert_eq!(decide(Some(&record()), &slot(), &tail(120), 9, 1000), expected);
     }
@@ -171,8 +210,26 @@ mod tests {
     #[test]
     fn an_expired_stream_goes_on_from_the_slot() {
         let expired = Tail { last_sequence: 9, position: None, progress: None };
-        let expected = Decision::Continue { epoch: Epoch(5), resume: Position::new(Lsn(100), 0) };
+        let resume = Position::new(Lsn(100), 0);
+        let expected = Decision::Continue { epoch: Epoch(5), resume, record: None };
         assert_eq!(decide(Some(&record()), &slot(), &expired, 9, 1000), expected);
+    }
+
+    #[test]
+    fn a_standby_that_has_all_of_the_stream_goes_on_with_it() {
+        let standby = |left| SlotFacts { timeline: 3, left, ..slot() };
+        let on = |left, tail: &Tail| decide(Some(&record()), &standby(left), tail, 9, 1000);
+        let record = EpochRecord { timeline: 3, ..record() };
+        let resume = Position::new(Lsn(90), 4);
+        let expected = Decision::Continue { epoch: Epoch(5), resume, record: Some(record) };
+        assert_eq!(on(vec![(1, Lsn(110)), (2, Lsn(115))], &tail(110)), expected);
+        // Behind the stream; of another line; and with nothing left to compare.
+        assert!(reseeds(on(vec![(1, Lsn(109)), (2, Lsn(115))], &tail(110))));
+        assert!(reseeds(on(vec![(2, Lsn(115))], &tail(110))));
+        let unstated = Tail { progress: None, ..tail(0) };
+        assert!(reseeds(on(vec![(1, Lsn(90))], &unstated)));
+        assert!(!reseeds(on(vec![(1, Lsn(91))], &unstated)));
+        assert!(reseeds(on(vec![(1, Lsn(110))], &Tail { position: None, ..unstated })));
     }
 
     #[test]
@@ -182,6 +239,8 @@ mod tests {
         assert!(reseeds(by_slot(SlotFacts { system_id: "8".into(), ..slot() })));
         assert!(reseeds(by_slot(SlotFacts { timeline: 2, ..slot() })));
         assert!(reseeds(by_slot(SlotFacts { created: true, ..slot() })));
+        assert!(!reseeds(by_slot(SlotFacts { wal_end: Lsn(100), ..slot() })));
+        assert!(reseeds(by_slot(SlotFacts { wal_end: Lsn(99), confirmed: Lsn(80), ..slot() })));
         assert!(reseeds(by_slot(SlotFacts { confirmed: Lsn(101), ..slot() })));
         assert!(reseeds(decide(Some(&record), &slot(), &good, 10, 1000)));
         assert!(reseeds(decide(None, &slot(), &good, 9, 1000)));

@@ -61,14 +61,14 @@ pub async fn open(
             .await?;
     let mut client = ReplicationClient::connect(&url, Timing::default()).await?;
     let system = client.identify_system().await?;
+    let left = client.left_timelines(system.timeline).await?;
     // Zero stands for the slot's own position.
     let (reader, feedback) =
         client.start_replication(&config.slot, &config.publication, Lsn(0)).await?;
     // Another gateway may have moved it before this one got hold of it.
-    let confirmed = match slot::slot_state(catalog.client(), &config.slot).await? {
-        Some(state) => state.confirmed_flush,
-        None => return Err(SourceError::Closed.into()),
-    };
+    let held =
+        slot::slot_state(catalog.client(), &config.slot).await?.ok_or(SourceError::Closed)?;
+    let confirmed = held.confirmed_flush;
     let facts = SlotFacts {
         system_id: system.system_id,
         timeline: system.timeline,
@@ -76,6 +76,8 @@ pub async fn open(
         slot: config.slot.clone(),
         created: ensured.created,
         confirmed,
+        left,
+        wal_end: held.server_lsn,
     };
     // What was deleted, or lost with its server, is made again; what that means is decided below.
     Box::pin(Streams::ensure(&gateway.streams.client, &gateway.config.nats)).await?;
@@ -85,7 +87,13 @@ pub async fn open(
     let decision = decide(record.as_ref(), &facts, &tail, acknowledged, now);
     let mut chain = Chain::open(&gateway.streams.client, tail.last_sequence).await?;
     let (epoch, resume) = match decision {
-        Decision::Continue { epoch, resume } => (epoch, resume),
+        Decision::Continue { epoch, resume, record } => {
+            if let Some(record) = &record {
+                tracing::warn!(timeline = record.timeline, %epoch, "a standby has taken over; the stream goes on");
+                gateway.schemas.put_epoch(record).await?;
+            }
+            (epoch, resume)
+        }
         Decision::Begin { record, resume, reseed } => {
             begin_epoch(gateway, &mut chain, &record, resume, reseed).await?;
             (record.epoch, resume)

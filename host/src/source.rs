@@ -52,6 +52,12 @@ pub enum SourceError {
         "replication slot \"{slot}\" is in use by another process (pid {pid}): waiting as standby"
     )]
     SlotActive { slot: String, pid: String },
+    #[error("replication slot \"{slot}\" cannot be used now: {reason}")]
+    SlotNotReady { slot: String, reason: String },
+    #[error(
+        "the server is a standby: waiting until it, or another one under its address, is the primary"
+    )]
+    Standby,
     #[error("Postgres refused to {what}: {message} (SQLSTATE {code}){}", remedy_after(hint))]
     Server { what: String, message: String, code: String, hint: String },
     #[error("could not {what}: {}", sql_message(source))]
@@ -101,7 +107,9 @@ impl SourceError {
             | SourceError::Lost(_)
             | SourceError::Closed
             | SourceError::Silent { .. }
-            | SourceError::SlotActive { .. } => ErrorKind::Retry,
+            | SourceError::SlotActive { .. }
+            | SourceError::SlotNotReady { .. }
+            | SourceError::Standby => ErrorKind::Retry,
             SourceError::Server { code, .. } => kind_of_sqlstate(code),
             SourceError::Sql { source, .. } => match source.code() {
                 Some(code) => kind_of_sqlstate(code.code()),
@@ -127,11 +135,53 @@ impl SourceError {
 }
 
 /// Server states that pass: connection exceptions (08), too many connections or no memory (53), shutdown and
-/// start-up (57P), I/O (58030), lock and serialization trouble (40, 55006, 55P03).
+/// start-up (57P), I/O (58030), lock and serialization trouble (40, 55006, 55P03), a failover under way (25006).
 fn kind_of_sqlstate(code: &str) -> ErrorKind {
+    const PASSING: [SqlState; 4] = [
+        SqlState::OBJECT_IN_USE,
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::IO_ERROR,
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+    ];
     let passes = ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
-        || [SqlState::OBJECT_IN_USE, SqlState::LOCK_NOT_AVAILABLE, SqlState::IO_ERROR]
-            .iter()
-            .any(|state| state.code() == code);
+        || PASSING.iter().any(|state| state.code() == code);
     if passes { ErrorKind::Retry } else { ErrorKind::Fatal }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_that_pass_are_waited_for_and_others_told() {
+        let passing = [
+            ("connection_failure", "08006"),
+            ("read_only_sql_transaction", "25006"),
+            ("deadlock_detected", "40P01"),
+            ("too_many_connections", "53300"),
+            ("disk_full", "53100"),
+            ("object_in_use", "55006"),
+            ("lock_not_available", "55P03"),
+            ("admin_shutdown", "57P01"),
+            ("crash_shutdown", "57P02"),
+            ("cannot_connect_now", "57P03"),
+            ("io_error", "58030"),
+        ];
+        let telling = [
+            ("invalid_authorization_specification", "28000"),
+            ("invalid_password", "28P01"),
+            ("invalid_catalog_name", "3D000"),
+            ("insufficient_privilege", "42501"),
+            ("undefined_object", "42704"),
+            ("undefined_table", "42P01"),
+            ("undefined_file", "58P01"),
+            ("data_corrupted", "XX001"),
+        ];
+        for (name, code) in passing {
+            assert_eq!(kind_of_sqlstate(code), ErrorKind::Retry, "{name}");
+        }
+        for (name, code) in telling {
+            assert_eq!(kind_of_sqlstate(code), ErrorKind::Fatal, "{name}");
+        }
+    }
 }

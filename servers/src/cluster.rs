@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::error::During;
 use crate::find::PgBin;
-use crate::postgres::PgOptions;
+use crate::postgres::{PgOptions, Recovery};
 use crate::process::{Launch, Process};
 use crate::scratch::Scratch;
 use crate::user::{self, User};
@@ -51,7 +51,26 @@ impl Cluster {
             user.check_reach(&cluster.bin.program("postgres"))?;
         }
         cluster.initialise(options.copy_of.as_deref())?;
+        if let Some(recovery) = options.recovery {
+            cluster.recovers(recovery)?;
+        }
         Ok(cluster)
+    }
+
+    fn recovers(&self, recovery: Recovery) -> Result<()> {
+        let slots = self.data_dir().join("pg_replslot");
+        let entries = fs::read_dir(&slots).during(|| format!("read {}", slots.display()))?;
+        for slot in entries.flatten() {
+            let path = slot.path();
+            fs::remove_dir_all(&path).during(|| format!("remove {}", path.display()))?;
+        }
+        self.write(
+            match recovery {
+                Recovery::Standby => "standby.signal",
+                Recovery::PointInTime => "recovery.signal",
+            },
+            "",
+        )
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {

@@ -26,7 +26,7 @@ pub use find::{
 };
 pub use nats::{NatsOptions, PrivateNats};
 pub use port::free_port;
-pub use postgres::{PgOptions, PrivatePostgres};
+pub use postgres::{PgOptions, PrivatePostgres, Recovery};
 #[cfg(feature = "fetch")]
 pub use wasm::wasm_toolchain;
 pub use wasm::{WasmToolchain, add_wasm_target, find_wasm_toolchain};

@@ -26,12 +26,24 @@ pub struct PgOptions {
     /// A stopped server's `data/` of the same version, copied where there is none yet: quicker than `initdb`, with
     /// everything that is in it, the system identifier too.
     pub copy_of: Option<PathBuf>,
+    /// It begins by reading the WAL of another server, as `settings` say; slots of the copy are left out, as
+    /// `pg_basebackup` leaves them out.
+    pub recovery: Option<Recovery>,
     /// `None`: a free one.
     pub port: Option<u16>,
     /// Off by default: faster, survives `kill -9` of Postgres, does not survive a power cut.
     pub fsync: bool,
     /// For postgresql.conf, after our own, so these win.
     pub settings: Vec<(String, String)>,
+}
+
+/// What a server that recovers is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// It follows a primary (`primary_conninfo`) until it is promoted.
+    Standby,
+    /// It reads an archive (`restore_command`) up to a point, and goes on from there.
+    PointInTime,
 }
 
 #[derive(Debug)]
@@ -145,6 +157,14 @@ impl PrivatePostgres {
         self.stop_fast()?;
         self.process = self.cluster.launch()?;
         Ok(())
+    }
+
+    /// On the same data, but another port: it takes the place of a server that is gone.
+    pub fn start_again_on(&mut self, port: u16) -> Result<()> {
+        self.psql(&format!("alter system set port = {port}"))?;
+        self.stop_fast()?;
+        self.cluster.port = port;
+        self.start_again()
     }
 
     /// SIGSTOP to all its processes: connections stay open and nothing answers.

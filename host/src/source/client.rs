@@ -45,8 +45,6 @@ impl Default for Timing {
 pub struct SystemIdentity {
     pub system_id: String,
     pub timeline: u32,
-    /// End of the flushed WAL.
-    pub flushed: Lsn,
     pub database: String,
 }
 
@@ -77,13 +75,34 @@ impl ReplicationClient {
             Some(SystemIdentity {
                 system_id: field(0)?.to_owned(),
                 timeline: field(1)?.parse().ok()?,
-                flushed: field(2)?.parse().ok()?,
                 database: field(3)?.to_owned(),
             })
         };
         identity().ok_or_else(|| {
             SourceError::Protocol("an answer to IDENTIFY_SYSTEM that is not one".into())
         })
+    }
+
+    /// Timelines that lead to this one, and where each was left; nothing where the server has no record of that.
+    pub async fn left_timelines(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, SourceError> {
+        // The first one has no history.
+        if timeline <= 1 {
+            return Ok(vec![]);
+        }
+        let command = format!("TIMELINE_HISTORY {timeline}");
+        let rows = match self.query(&command, "tell the history of its timeline").await {
+            Err(SourceError::Server { message, .. }) => {
+                tracing::warn!(
+                    timeline,
+                    message,
+                    "the server does not tell the history of its timeline"
+                );
+                return Ok(vec![]);
+            }
+            answer => answer?,
+        };
+        let history = rows.into_iter().next().and_then(|row| row.into_iter().nth(1)).flatten();
+        Ok(parse_history(&history.unwrap_or_default()))
     }
 
     /// Runs one command of the replication grammar or a simple query.
@@ -148,13 +167,26 @@ impl ReplicationClient {
     }
 }
 
-/// 55006: another walsender holds the slot. Its message ends in the process id.
+/// A line each: number, position, reason. What else is in the file is for people.
+fn parse_history(text: &str) -> Vec<(u32, Lsn)> {
+    let line = |line: &str| {
+        let mut fields = line.split_whitespace();
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// 55006: another walsender holds the slot. Its message ends in the process id. 55000: it cannot be used now.
 fn slot_error(slot: &str, error: SourceError) -> SourceError {
     match error {
         SourceError::Server { code, message, .. } if code == "55006" => SourceError::SlotActive {
             slot: slot.to_owned(),
             pid: message.rsplit(' ').next().unwrap_or("unknown").to_owned(),
         },
+        // Synchronised from a primary, say: the slot is read once more before it is tried again.
+        SourceError::Server { code, message, .. } if code == "55000" => {
+            SourceError::SlotNotReady { slot: slot.to_owned(), reason: message }
+        }
         other => other,
     }
 }
@@ -182,6 +214,13 @@ mod tests {
     }
 
     #[test]
+    fn a_history_is_read() {
+        let text = "1\t0/3000158\tno recovery target specified\n\n# a remark\n2\t0/A0000A0\tbefore 2026-01-01\n";
+        assert_eq!(parse_history(text), [(1, Lsn(0x300_0158)), (2, Lsn(0xA00_00A0))]);
+        assert!(parse_history("").is_empty());
+    }
+
+    #[test]
     fn an_active_slot_is_its_own_error() {
         let server = |code: &str| SourceError::Server {
             what: "start replication".into(),
@@ -192,6 +231,7 @@ mod tests {
         assert!(
             matches!(slot_error("s", server("55006")), SourceError::SlotActive { pid, .. } if pid == "4711")
         );
+        assert!(matches!(slot_error("s", server("55000")), SourceError::SlotNotReady { .. }));
         assert!(matches!(slot_error("s", server("42704")), SourceError::Server { .. }));
     }
 }

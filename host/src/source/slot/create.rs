@@ -26,7 +26,8 @@ pub async fn ensure_publication(client: &Client, preflight: &Preflight) -> Resul
     Ok(())
 }
 
-/// The slot, created if it does not exist. Creation waits for every running transaction of the database;
+/// The slot, created if it does not exist; never on a standby, where it would have no place in the primary's
+/// history. Creation waits for every running transaction of the database;
 /// `blocked` is told every few seconds by whom.
 pub async fn ensure_slot(
     config: &Config,
@@ -35,6 +36,9 @@ pub async fn ensure_slot(
     server_version: i32,
     blocked: impl Fn(&str),
 ) -> Result<SlotState, SourceError> {
+    if in_recovery(client).await? {
+        return Err(SourceError::Standby);
+    }
     if let Some(state) = slot_state(client, slot).await? {
         return Ok(state);
     }
@@ -45,6 +49,11 @@ pub async fn ensure_slot(
             "replication slot \"{slot}\" was dropped while it was being created"
         ))),
     }
+}
+
+async fn in_recovery(client: &Client) -> Result<bool, SourceError> {
+    let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
+    Ok(row.map_err(SourceError::query("see whether the server is a standby"))?.get(0))
 }
 
 /// False if somebody else created it in the meantime.

@@ -38,12 +38,20 @@ impl Audit {
     /// To be called when the publication exists: once the gateway is ready.
     pub async fn begin(database: &Database) -> Audit {
         let slot = format!("audit_{}", database.name());
+        // One that was before knows of changes that are gone, or of none.
+        let before = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name =";
+        database.rows(&format!("{before} '{slot}'")).await;
+        let failover = if database.server().major() >= 17 { ", failover => true" } else { "" };
         let start = database
             .value(&format!(
-                "select lsn from pg_create_logical_replication_slot('{slot}', 'pgoutput')"
+                "select lsn from pg_create_logical_replication_slot('{slot}', 'pgoutput'{failover})"
             ))
             .await;
         Audit { slot, start: start.parse().expect("an LSN") }
+    }
+
+    pub fn slot(&self) -> &str {
+        &self.slot
     }
 
     pub async fn log(&self, database: &Database) -> AuditLog {

@@ -20,6 +20,7 @@ pub mod python;
 pub mod replica;
 pub mod site;
 pub mod snapshot;
+pub mod standby;
 pub mod stream;
 pub mod vectors;
 pub mod wait;

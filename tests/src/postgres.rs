@@ -145,6 +145,16 @@ impl Database {
         Session(connect(&self.url()).await)
     }
 
+    /// As many sessions as the server still lets in.
+    pub async fn sessions_to_the_limit(&self) -> Vec<Session> {
+        let mut sessions = vec![];
+        while let Ok((client, connection)) = tokio_postgres::connect(&self.url(), NoTls).await {
+            tokio::spawn(connection);
+            sessions.push(Session(client));
+        }
+        sessions
+    }
+
     /// After the server was started anew.
     pub async fn reconnect(&mut self) {
         self.client = connect(&self.url()).await;

@@ -3,7 +3,7 @@
 use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
-    assets, cluster, consumer, gateway, machine, nats,
+    assets, cluster, consumer, failover, flood, gateway, machine, nats, postgres,
     run::{Done, Run},
 };
 
@@ -53,4 +53,20 @@ cases! {
     "assets-folders-removed" assets::folders_removed: "both folders are removed and made again";
     "machine-files-exhausted" machine::files_exhausted: "no file descriptor is left while every connection breaks";
     "machine-data-dir-full" machine::data_dir_full: "no room in data_dir";
+    "postgres-killed" postgres::killed: "kill -9 of Postgres under load";
+    "postgres-restarted" postgres::restarted: "orderly restarts of Postgres under load";
+    "postgres-paused" postgres::paused: "SIGSTOP of Postgres for 5 s, in the long form for 60 s";
+    "postgres-full" postgres::connection_limit: "no connection is left, for a snapshot and for the stream";
+    "postgres-long-writer" postgres::long_writer: "old and prepared transactions are open when a snapshot is asked for";
+    "postgres-stalled-standby" postgres::stalled_standby: "commits wait for a synchronous standby while a snapshot is taken";
+    "postgres-ddl-in-snapshot" postgres::ddl_in_snapshot: "TRUNCATE, ALTER and DROP while a snapshot is taken";
+    "postgres-wal-elsewhere" postgres::wal_elsewhere: "only another database writes: the slot advances";
+    "slot-dropped" postgres::slot_dropped: "the slot is dropped, with the gateway dead and alive";
+    "slot-invalidated" postgres::slot_invalidated: "max_slot_wal_keep_size takes the WAL of the slot away";
+    "failover-synchronised" failover::synchronised: "a standby with the slot takes over: the stream goes on";
+    "failover-behind" failover::behind: "a standby takes over that has not all of the stream";
+    "failover-without-slot" failover::without_slot: "a standby without the slot takes over";
+    "restored-to-a-point" failover::recovered: "a backup is recovered to an earlier point, on a new timeline";
+    "restored-files" failover::put_back: "the files of an earlier day are put back, slot and all";
+    "request-flood" flood::requests: "10,000 requests, most of them for what is not there or cannot be";
 }

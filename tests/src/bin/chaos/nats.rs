@@ -71,14 +71,6 @@ pub async fn partitioned(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-async fn says(stage: &Stage<'_>, words: &str) {
-    eventually(format!("the gateway says: {words}"), async || match stage.gateway().readyz()? {
-        (503, body) if body["reason"].to_string().contains(words) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
-}
-
 /// Nothing unread is thrown away: the gateway waits, and goes on when there is room.
 pub async fn full(run: &Run) -> Done {
     let limit = |options: walgate_tests::gateway::GatewayOptions, mb: u64| {
@@ -91,7 +83,7 @@ pub async fn full(run: &Run) -> Done {
             .sql("insert into huge select 100 + i, 0, 'fills', noise(200000) from generate_series(1, 120) i")
             .await;
         run.fault("CDC at max_bytes");
-        says(&stage, "the stream is full").await;
+        stage.says("the stream is full").await;
         stage.load.writes(50).await;
         stage.site.sql("delete from huge where id > 100").await;
         // An operator makes room.

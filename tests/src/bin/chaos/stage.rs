@@ -57,6 +57,7 @@ pub struct Setting<'a> {
     is_cluster: bool,
     has_proxy: bool,
     rows: u64,
+    has_ddl: bool,
     gateway: Box<dyn FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a>,
 }
 
@@ -74,6 +75,7 @@ impl Run {
             is_cluster: false,
             has_proxy: false,
             rows: 300,
+            has_ddl: true,
             gateway: Box::new(|_, options| options),
         }
     }
@@ -103,6 +105,12 @@ impl<'a> Setting<'a> {
         self
     }
 
+    /// The load alters no table: for faults after which the source has forgotten something.
+    pub fn without_ddl(mut self) -> Self {
+        self.has_ddl = false;
+        self
+    }
+
     /// First rows of `users` and `bag`.
     pub fn rows(mut self, rows: u64) -> Self {
         self.rows = rows;
@@ -118,7 +126,7 @@ impl<'a> Setting<'a> {
     }
 
     pub async fn open(self) -> Stage<'a> {
-        let Setting { run, server, nats, is_cluster, has_proxy, rows, gateway } = self;
+        let Setting { run, server, nats, is_cluster, has_proxy, rows, has_ddl, gateway } = self;
         let broker = match (is_cluster, has_proxy) {
             (true, _) => Broker::cluster().await,
             (false, true) => Broker::start(nats).await.behind_proxy().await,
@@ -137,7 +145,7 @@ impl<'a> Setting<'a> {
         let gateway = options.clone().start().await;
         let audit = Audit::begin(&site.database).await;
         let (sqlite, postgres) = (site.sqlite(&ALL), site.postgres(&copy, &ALL));
-        let mut workload = Workload::new(run.seed);
+        let mut workload = Workload::new(run.seed, has_ddl);
         let load = Writer::start_paced(&site.database, PACE, move |_| workload.script()).await;
         let gateway = Some(gateway);
         let stage = Stage {
@@ -230,6 +238,43 @@ impl Stage<'_> {
         if let Ok(resident) = process::resident(gateway.program().pid()) {
             self.run.has_peak(resident.peak_mb);
         }
+    }
+
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(self.site.database.server())
+    }
+
+    /// Kills or stops the source, and starts it again.
+    pub async fn restart_postgres(&mut self, kill: bool) {
+        self.run.fault(if kill { "Postgres killed" } else { "Postgres restarted" });
+        self.site.restart_postgres(kill).await;
+    }
+
+    /// What was committed counts from here on: the source has forgotten what was before, or whom it told.
+    pub async fn audit_anew(&mut self) {
+        self.audit = Audit::begin(&self.site.database).await;
+    }
+
+    /// Of the audit.
+    pub fn audit_slot(&self) -> &str {
+        self.audit.slot()
+    }
+
+    /// The gateway ends by itself; returns how, and all that it said.
+    pub fn gateway_ends(&mut self) -> (Option<i32>, String) {
+        let gateway = self.gateway.take().expect("a gateway runs");
+        (gateway.program().ended().code(), gateway.log())
+    }
+
+    /// Waits until `/readyz` gives this as a reason.
+    pub async fn says(&self, words: &str) {
+        eventually(format!("the gateway says: {words}"), async || {
+            match self.gateway().readyz()? {
+                (503, body) if body["reason"].to_string().contains(words) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
     }
 
     /// Asks for the same snapshot as a consumer would, and does not wait for it.

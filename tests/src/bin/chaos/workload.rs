@@ -49,16 +49,18 @@ pub fn create(rows: u64) -> String {
 pub struct Workload {
     generator: Generator,
     random: SmallRng,
+    has_ddl: bool,
 }
 
 impl Workload {
-    pub fn new(seed: u64) -> Workload {
-        Workload { generator: Generator::new(seed), random: SmallRng::seed_from_u64(!seed) }
+    pub fn new(seed: u64, has_ddl: bool) -> Workload {
+        let random = SmallRng::seed_from_u64(!seed);
+        Workload { generator: Generator::new(seed), random, has_ddl }
     }
 
     /// The next transaction.
     pub fn script(&mut self) -> String {
-        if self.random.random_bool(DDL_SHARE) {
+        if self.has_ddl && self.random.random_bool(DDL_SHARE) {
             return self.generator.ddl();
         }
         let rest = self.generator.transaction();

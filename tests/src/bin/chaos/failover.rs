@@ -1,0 +1,143 @@
+//! Another server answers where the source was: a standby, or what a backup made of it. Faults of one server are in
+//! `postgres.rs`.
+
+use walgate_tests::standby::{Backup, STANDBY, Standby, promote};
+use walgate_wire::Lsn;
+
+use crate::{
+    run::{Done, Run},
+    stage::{Ending, Stage},
+};
+
+/// Slots that a standby can go on with.
+const SYNCHRONISES_SINCE: u32 = 17;
+
+fn no_synchronised_slots(run: &Run) -> Option<Done> {
+    let major = run.bin.version.major;
+    (major < SYNCHRONISES_SINCE).then(|| {
+        Done::Skipped(format!(
+            "Postgres {major} cannot synchronise slots, {SYNCHRONISES_SINCE} and newer can"
+        ))
+    })
+}
+
+/// A standby of a stage whose load rests; begins another audit, which the standby knows as well.
+async fn standby(stage: &mut Stage<'_>, synchronises: bool) -> Standby {
+    stage.load.hold().await;
+    let standby = Standby::of(&stage.server(), synchronises);
+    stage.site.database.reconnect().await;
+    stage.audit_anew().await;
+    if synchronises {
+        standby.has_slot(&stage.site.slot()).await;
+        standby.has_slot(stage.audit_slot()).await;
+    }
+    standby
+}
+
+/// The primary is killed. Its address answers as a standby for a while, and then as a primary.
+async fn fail_over(run: &Run, stage: &mut Stage<'_>, standby: Standby) {
+    run.fault("primary killed, standby promoted");
+    let server = stage.server();
+    standby.take_place_of(&server);
+    stage.says("standby").await;
+    promote(&server).await;
+    stage.site.database.reconnect().await;
+}
+
+async fn set(stage: &Stage<'_>, name: &str, value: &str) {
+    stage.site.sql(&format!("alter system set {name} = '{value}'")).await;
+    stage.site.sql("select pg_reload_conf()").await;
+}
+
+/// Nobody notices.
+pub async fn synchronised(run: &Run) -> Done {
+    if let Some(skipped) = no_synchronised_slots(run) {
+        return skipped;
+    }
+    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let standby = standby(&mut stage, true).await;
+    // What was told to be committed is on the standby, and nothing reaches the stream before it is there.
+    set(&stage, "synchronized_standby_slots", STANDBY).await;
+    set(&stage, "synchronous_standby_names", STANDBY).await;
+    stage.load.go_on();
+    stage.grows(run.some(20..100)).await;
+    fail_over(run, &mut stage, standby).await;
+    stage.load.writes(20).await;
+    stage.grows(20).await;
+    stage.settle(Ending::Whole).await
+}
+
+/// The stream has what the new primary has never seen: the slot is there, and does not help.
+pub async fn behind(run: &Run) -> Done {
+    if let Some(skipped) = no_synchronised_slots(run) {
+        return skipped;
+    }
+    let mut stage = run.setting().own_postgres(&[]).without_ddl().open().await;
+    let mut standby = standby(&mut stage, true).await;
+    standby.stop();
+    stage.load.go_on();
+    stage.grows(run.some(20..100)).await;
+    stage.load.hold().await;
+    stage.drained().await;
+    fail_over(run, &mut stage, standby).await;
+    stage.gateway().ready().await;
+    stage.audit_anew().await;
+    stage.load.go_on();
+    stage.grows(20).await;
+    stage.settle(Ending::Anew).await
+}
+
+pub async fn without_slot(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let standby = standby(&mut stage, false).await;
+    set(&stage, "synchronous_standby_names", STANDBY).await;
+    stage.load.go_on();
+    stage.grows(run.some(20..100)).await;
+    stage.load.hold().await;
+    fail_over(run, &mut stage, standby).await;
+    stage.audit_anew().await;
+    stage.load.go_on();
+    stage.gateway().ready().await;
+    stage.grows(20).await;
+    stage.settle(Ending::Anew).await
+}
+
+/// A backup of before, and a position between it and the present.
+async fn backup(run: &Run, stage: &mut Stage<'_>) -> (Backup, Lsn) {
+    stage.grows(run.some(10..60)).await;
+    let backup = Backup::of(&stage.server());
+    stage.site.database.reconnect().await;
+    stage.load.writes(run.some(10..40)).await;
+    let now = stage.site.database.value("select pg_current_wal_lsn()").await;
+    stage.grows(run.some(20..100)).await;
+    stage.load.hold().await;
+    stage.drained().await;
+    (backup, now.parse().expect("an LSN"))
+}
+
+/// Everybody loads again what is there now.
+async fn goes_on(mut stage: Stage<'_>) -> Done {
+    stage.site.database.reconnect().await;
+    stage.gateway().ready().await;
+    stage.audit_anew().await;
+    stage.load.go_on();
+    stage.grows(20).await;
+    stage.settle(Ending::Anew).await
+}
+
+pub async fn recovered(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).without_ddl().open().await;
+    let (backup, point) = backup(run, &mut stage).await;
+    run.fault("recovered to an earlier point");
+    backup.recover(&stage.server(), point).await;
+    goes_on(stage).await
+}
+
+/// Neither the timeline nor the slot tells; the positions do, as long as nothing was written since.
+pub async fn put_back(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).without_ddl().open().await;
+    let (backup, _) = backup(run, &mut stage).await;
+    run.fault("earlier files put back");
+    backup.put_back(&stage.server());
+    goes_on(stage).await
+}

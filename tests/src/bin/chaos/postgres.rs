@@ -1,0 +1,313 @@
+//! Postgres itself: away, paused, full, altered, and its slot taken away. What takes its place when it is gone is in
+//! `failover.rs`.
+
+use std::time::Duration;
+
+use walgate_tests::{Database, eventually, snapshot};
+use walgate_wire::Lsn;
+
+use crate::{
+    run::{Done, Run},
+    stage::{Ending, Stage},
+};
+
+pub async fn killed(run: &Run) -> Done {
+    away(run, true).await
+}
+
+pub async fn restarted(run: &Run) -> Done {
+    away(run, false).await
+}
+
+async fn away(run: &Run, kill: bool) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).open().await;
+    for _ in 0..run.pick(3, 12) {
+        stage.grows(run.some(10..60)).await;
+        stage.restart_postgres(kill).await;
+        stage.load.writes(run.some(1..20)).await;
+    }
+    stage.grows(20).await;
+    stage.settle(Ending::Whole).await
+}
+
+pub async fn paused(run: &Run) -> Done {
+    let stage = run.setting().own_postgres(&[]).open().await;
+    for _ in 0..run.pick(1, 2) {
+        stage.grows(run.some(10..60)).await;
+        let seconds = run.pick(5, 60);
+        run.fault(format!("Postgres stopped with SIGSTOP for {seconds} s"));
+        stage.server().process().pause().expect("Postgres is paused");
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        stage.server().process().resume().expect("Postgres goes on");
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Whole).await
+}
+
+pub async fn connection_limit(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[("max_connections", "30")]).open().await;
+    for _ in 0..run.pick(1, 5) {
+        stage.grows(run.some(10..60)).await;
+        let mut sessions = stage.site.database.sessions_to_the_limit().await;
+        run.fault("no connection left for a snapshot");
+        stage.ask_for_snapshot("bag").await;
+        let refused = snapshot::error(&stage.site.broker, "bag").await;
+        assert!(refused.message.contains("53300"), "{}", refused.message);
+        assert!(refused.retry_after.is_some(), "the limit passes: {refused:?}");
+        // The stream goes on over the connection that it has, until that is lost as well.
+        stage.grows(20).await;
+        run.fault("no connection left for the stream");
+        let walgate = "select pg_terminate_backend(pid) from pg_stat_activity
+            where application_name = 'walgate' and datname = current_database()";
+        eventually("the gateway is told that there are too many", async || {
+            stage.site.database.rows(walgate).await;
+            sessions.extend(stage.site.database.sessions_to_the_limit().await);
+            match stage.gateway().readyz()? {
+                (503, body) if body["reason"].to_string().contains("53300") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        stage.load.writes(20).await;
+        drop(sessions);
+        stage.gateway().ready().await;
+    }
+    stage.newcomer();
+    stage.grows(20).await;
+    stage.settle(Ending::Whole).await
+}
+
+/// How many snapshots of `bag` have begun.
+async fn begun(stage: &Stage<'_>) -> Vec<u64> {
+    let starts = snapshot::starts(&stage.site.broker).await;
+    starts.iter().filter(|m| m.subject.ends_with(".bag")).map(|m| m.sequence).collect()
+}
+
+async fn begins(stage: &Stage<'_>, before: &[u64]) {
+    eventually("the snapshot begins", async || match begun(stage).await {
+        now if now.last() > before.last() => Ok(()),
+        now => Err(format!("{now:?}")),
+    })
+    .await;
+}
+
+async fn logs(stage: &Stage<'_>, words: &str) {
+    eventually(format!("the gateway logs: {words}"), async || {
+        stage.gateway().log().contains(words).then_some(()).ok_or("nothing of it".to_owned())
+    })
+    .await;
+}
+
+pub async fn long_writer(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).open().await;
+    for round in 0..run.pick(2, 10) {
+        let before = begun(&stage).await;
+        let writer = stage.site.database.session().await;
+        let gid = format!("stays {round}");
+        if round % 2 == 0 {
+            run.fault("transaction open");
+            writer.sql("begin; insert into bag values (-1, 'long')").await;
+        } else {
+            run.fault("transaction prepared");
+            writer
+                .sql(&format!(
+                    "begin; insert into bag values (-1, 'long'); prepare transaction '{gid}'"
+                ))
+                .await;
+        }
+        stage.ask_for_snapshot("bag").await;
+        logs(&stage, if round % 2 == 0 { "insert into bag values (-1" } else { &gid }).await;
+        // Changes do not wait.
+        stage.grows(run.some(20..100)).await;
+        assert_eq!(begun(&stage).await, before, "the snapshot did not wait");
+        if round % 2 == 0 {
+            writer.sql("insert into bag values (-2, 'at last'); commit").await;
+        } else {
+            writer.sql(&format!("commit prepared '{gid}'")).await;
+        }
+        begins(&stage, &before).await;
+    }
+    stage.newcomer();
+    stage.settle(Ending::Whole).await
+}
+
+/// A commit that waits for a standby is in the log and in no snapshot: whoever believes the current position of the
+/// log loses it.
+pub async fn stalled_standby(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).open().await;
+    for _ in 0..run.pick(1, 4) {
+        stage.grows(run.some(10..60)).await;
+        let before = begun(&stage).await;
+        run.fault("a synchronous standby that does not answer");
+        stage.site.sql("set synchronous_commit = local").await;
+        stage.site.sql("delete from bag where v = -7").await;
+        stage.site.sql("alter system set synchronous_standby_names = 'nobody'").await;
+        stage.site.sql("select pg_reload_conf()").await;
+        let waiting = stage.site.database.session().await;
+        let insert = async {
+            waiting
+                .try_sql("insert into bag values (-7, 'waits')")
+                .await
+                .expect("released in the end");
+        };
+        let rest = async {
+            let stuck = "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and query like 'insert into bag values (-7%'";
+            eventually("the commit waits", async || {
+                match stage.site.database.value(stuck).await.as_str() {
+                    "1" => Ok(()),
+                    other => Err(other.to_owned()),
+                }
+            })
+            .await;
+            // The stream has it, and whoever looks does not see it.
+            stage.drained().await;
+            let naive = stage
+                .site
+                .database
+                .rows("select pg_current_wal_lsn(), count(*) from bag where v = -7")
+                .await;
+            let naive_lsn: Lsn = naive[0][0].as_deref().expect("an LSN").parse().expect("an LSN");
+            assert_eq!(naive[0][1].as_deref(), Some("0"));
+            assert!(stage.committed().await < naive_lsn);
+            stage.ask_for_snapshot("bag").await;
+            logs(&stage, "synchronous standby").await;
+            assert_eq!(begun(&stage).await, before, "the snapshot did not wait");
+            stage.site.sql("alter system reset synchronous_standby_names").await;
+            stage.site.sql("select pg_reload_conf()").await;
+            begins(&stage, &before).await;
+        };
+        futures::join!(insert, rest);
+    }
+    // Loads that snapshot, or a later one.
+    stage.newcomer();
+    stage.settle(Ending::Whole).await
+}
+
+/// TRUNCATE and ALTER respect no snapshot, and after DROP there is another table of that name.
+pub async fn ddl_in_snapshot(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).rows(run.pick(3000, 60_000)).open().await;
+    stage.newcomer();
+    for round in 0..run.pick(9, 45) {
+        stage.ask_for_snapshot("bag").await;
+        tokio::time::sleep(Duration::from_millis(run.some(0..120))).await;
+        let rows = "insert into bag select i % 100, repeat('q', 1 + i % 200) from generate_series(1, 3000) i";
+        let (what, sql) = match round % 3 {
+            0 => ("TRUNCATE", format!("truncate bag; {rows}")),
+            1 => (
+                "ALTER TABLE",
+                format!("alter table bag add column more{round} int default {round}"),
+            ),
+            _ => (
+                "DROP TABLE",
+                format!(
+                    "drop table bag; create table bag (v int, pad text); alter table bag replica identity full; {rows}"
+                ),
+            ),
+        };
+        run.fault(format!("{what} in a snapshot"));
+        stage.site.sql(&sql).await;
+        stage.load.writes(run.some(5..30)).await;
+    }
+    stage.settle(Ending::Whole).await
+}
+
+/// Without messages of its own a slot would hold the whole server's WAL.
+pub async fn wal_elsewhere(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).open().await;
+    stage.load.hold().await;
+    stage.drained().await;
+    let other = Database::create(&stage.server()).await;
+    other.sql("create table elsewhere (id int)").await;
+    for _ in 0..run.pick(2, 10) {
+        run.fault("WAL in another database");
+        other.sql("insert into elsewhere select generate_series(1, 10000)").await;
+        let goal: Lsn = other.value("select pg_current_wal_lsn()").await.parse().expect("an LSN");
+        eventually("the slot advances", async || match stage.site.confirmed().await {
+            confirmed if confirmed >= goal => Ok(()),
+            confirmed => Err(format!("{confirmed} of {goal}")),
+        })
+        .await;
+    }
+    stage.load.go_on();
+    stage.grows(20).await;
+    stage.settle(Ending::Whole).await
+}
+
+/// Takes the slot from whoever streams from it.
+async fn drop_slot(stage: &Stage<'_>) {
+    let slot = stage.site.slot();
+    let session = stage.site.database.session().await;
+    let terminate = format!(
+        "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}' and active"
+    );
+    eventually("the slot is dropped", async || {
+        let drop = format!("select pg_drop_replication_slot('{slot}')");
+        session.try_sql(&terminate).await.map_err(|e| e.to_string())?;
+        session.try_sql(&drop).await.map_err(|e| e.to_string())
+    })
+    .await;
+}
+
+pub async fn slot_dropped(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).open().await;
+    for round in 0..run.pick(2, 6) {
+        stage.grows(run.some(10..60)).await;
+        let is_dead = round % 2 == 0;
+        if is_dead {
+            stage.kill_gateway();
+            stage.load.writes(20).await;
+        }
+        run.fault("slot dropped");
+        drop_slot(&stage).await;
+        if is_dead {
+            stage.start_gateway();
+        }
+        stage.gateway().ready().await;
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Anew).await
+}
+
+/// The gateway says what is lost and what to do, and makes no other slot by itself.
+pub async fn slot_invalidated(run: &Run) -> Done {
+    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let slot = stage.site.slot();
+    for _ in 0..run.pick(1, 3) {
+        stage.grows(run.some(10..60)).await;
+        stage.gateway().program().pause();
+        stage.load.writes(20).await;
+        run.fault("slot invalidated by max_slot_wal_keep_size");
+        stage.site.sql("alter system set max_slot_wal_keep_size = '1MB'").await;
+        stage.site.sql("select pg_reload_conf()").await;
+        let lost =
+            format!("select wal_status from pg_replication_slots where slot_name = '{slot}'");
+        eventually("the slot is lost", async || {
+            for _ in 0..3 {
+                stage.site.sql("insert into huge values (-1, 1, 'x', null) on conflict (id) do update set n = huge.n + 1").await;
+                stage.site.sql("select pg_switch_wal()").await;
+            }
+            stage.site.sql("checkpoint").await;
+            match stage.site.database.value(&lost).await.as_str() {
+                "lost" => Ok(()),
+                other => Err(other.to_owned()),
+            }
+        })
+        .await;
+        stage.site.sql("alter system reset max_slot_wal_keep_size").await;
+        stage.site.sql("select pg_reload_conf()").await;
+        stage.gateway().program().resume();
+        let (code, said) = stage.gateway_ends();
+        assert_eq!(code, Some(4), "{said}");
+        let remedy = format!("SELECT pg_drop_replication_slot('{slot}')");
+        assert!(said.contains(&remedy), "no remedy: {said}");
+        // What it says.
+        stage.site.database.rows(&remedy).await;
+        stage.load.hold().await;
+        stage.audit_anew().await;
+        stage.load.go_on();
+        stage.start_gateway();
+        stage.gateway().ready().await;
+        stage.grows(20).await;
+    }
+    stage.settle(Ending::Anew).await
+}

@@ -1,0 +1,165 @@
+//! Servers that take the place of a test's server, under its address: a standby that follows it, or what was put back
+//! from a backup of its files. Programs that talk to it know nothing of that.
+
+use std::process::Command;
+
+use tempfile::TempDir;
+use walgate_servers::{PgOptions, PrivatePostgres, Recovery};
+use walgate_wire::Lsn;
+
+use crate::{Server, eventually};
+
+/// Of the physical slot that keeps what a standby has not got yet, and how the standby calls itself.
+pub const STANDBY: &str = "standby";
+
+/// A streaming standby.
+pub struct Standby(PrivatePostgres);
+
+impl Standby {
+    /// The primary stands still while its files are copied. `synchronises`: logical slots that are marked so.
+    pub fn of(primary: &Server, synchronises: bool) -> Standby {
+        let mut server = primary.process();
+        let slot = format!("select pg_create_physical_replication_slot('{STANDBY}', true)");
+        server.psql(&slot).expect("a physical slot");
+        server.stop_fast().expect("the primary stops");
+        let conninfo = format!(
+            "host=127.0.0.1 port={} user=postgres dbname=postgres application_name={STANDBY}",
+            server.port()
+        );
+        let settings = [
+            ("primary_conninfo", &*conninfo),
+            ("primary_slot_name", STANDBY),
+            ("hot_standby_feedback", "on"),
+        ];
+        let standby = start(
+            primary,
+            PgOptions {
+                copy_of: Some(server.data_dir()),
+                recovery: Some(Recovery::Standby),
+                settings: owned(&settings),
+                ..PgOptions::default()
+            },
+        );
+        server.start_again().expect("the primary starts again");
+        if synchronises {
+            // Only now: its worker would wait long for a primary that it did not find.
+            let on = "alter system set sync_replication_slots = on; select pg_reload_conf()";
+            standby.psql(on).expect("a setting");
+        }
+        Standby(standby)
+    }
+
+    /// Waits until the standby could go on with this slot.
+    pub async fn has_slot(&self, slot: &str) {
+        // Columns that not every version has.
+        let sql = format!(
+            "select to_jsonb(s) from pg_replication_slots s where slot_name = '{slot}'
+               and to_jsonb(s)->>'synced' = 'true' and not temporary"
+        );
+        eventually(format!("slot {slot} is synchronised"), async || {
+            match self.0.psql(&sql).map_err(|e| e.to_string())? {
+                found if found.contains(slot) => Ok(()),
+                _ => self.0.psql("select slot_name, temporary, restart_lsn, catalog_xmin from pg_replication_slots").map_or_else(|e| Err(e.to_string()), Err),
+            }
+        })
+        .await;
+    }
+
+    /// It receives nothing any more.
+    pub fn stop(&mut self) {
+        self.0.stop_fast().expect("the standby stops");
+    }
+
+    /// The primary is killed; what answers at its address from then on is this one, still a standby.
+    pub fn take_place_of(mut self, primary: &Server) {
+        let mut place = primary.process();
+        place.kill9().expect("the primary is killed");
+        self.0
+            .start_again()
+            .and_then(|()| self.0.start_again_on(place.port()))
+            .expect("the standby starts");
+        *place = self.0;
+    }
+}
+
+/// The files of a stopped server.
+pub struct Backup(TempDir);
+
+impl Backup {
+    /// The server stands still meanwhile.
+    pub fn of(server: &Server) -> Backup {
+        let folder = tempfile::Builder::new().prefix("walgate-test-").tempdir_in("/var/tmp");
+        let folder = folder.expect("a folder");
+        let mut server = server.process();
+        server.stop_fast().expect("the server stops");
+        let copied =
+            Command::new("cp").arg("-a").arg(server.data_dir()).arg(folder.path()).status();
+        assert!(copied.expect("cp runs").success(), "the server's files are not copied");
+        server.start_again().expect("the server starts again");
+        Backup(folder)
+    }
+
+    /// As a snapshot of a volume is put back: nothing in the files says so.
+    pub fn put_back(&self, server: &Server) {
+        self.replace(server, None, &[]);
+    }
+
+    /// As it is documented: recovered from what the server archived, up to `target`; slots are gone.
+    pub async fn recover(&self, server: &Server, target: Lsn) {
+        let archive = server.process().data_dir().join("pg_wal");
+        // The server that is replaced takes its files with it.
+        let kept = tempfile::Builder::new().prefix("walgate-test-").tempdir_in("/var/tmp");
+        let kept = kept.expect("a folder");
+        server.process().stop_fast().expect("the server stops");
+        let copied = Command::new("cp").arg("-a").arg(&archive).arg(kept.path()).status();
+        assert!(copied.expect("cp runs").success(), "the archive is not copied");
+        let opened = Command::new("chmod").arg("-R").arg("a+rX").arg(kept.path()).status();
+        assert!(opened.expect("chmod runs").success(), "the archive cannot be read");
+        let restore = format!("cp {}/pg_wal/%f %p", kept.path().display());
+        let target = target.to_string();
+        let settings = [
+            ("restore_command", &*restore),
+            ("recovery_target_lsn", &*target),
+            ("recovery_target_action", "promote"),
+        ];
+        self.replace(server, Some(Recovery::PointInTime), &settings);
+        promoted(server).await;
+    }
+
+    fn replace(&self, server: &Server, recovery: Option<Recovery>, settings: &[(&str, &str)]) {
+        let mut place = server.process();
+        place.stop_fast().expect("the server stops");
+        let options = PgOptions {
+            copy_of: Some(self.0.path().join("data")),
+            recovery,
+            port: Some(place.port()),
+            settings: owned(settings),
+            ..PgOptions::default()
+        };
+        *place = start(server, options);
+    }
+}
+
+/// The standby that took a server's place becomes the primary.
+pub async fn promote(server: &Server) {
+    server.process().psql("select pg_promote()").expect("a standby is promoted");
+    promoted(server).await;
+}
+
+async fn promoted(server: &Server) {
+    eventually("the server is a primary", async || {
+        match server.process().psql("select pg_is_in_recovery()").map_err(|e| e.to_string())? {
+            no if no == "f" => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+}
+
+fn start(server: &Server, options: PgOptions) -> PrivatePostgres {
+    PrivatePostgres::start(server.bin(), options).expect("Postgres starts")
+}
+
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}

@@ -76,6 +76,8 @@ pub struct Session {
     unstated: Option<Commit>,
     /// `end_lsn` of the last progress message, and when it was sent.
     stated: (Lsn, Instant),
+    /// When it was looked whether the tables are still there.
+    looked: Instant,
 }
 
 impl Session {
@@ -109,6 +111,7 @@ impl Session {
             rendered: Rendered::default(),
             unstated: None,
             stated: (stated, Instant::now()),
+            looked: Instant::now(),
         }
     }
 
@@ -157,6 +160,7 @@ impl Session {
                 Event::KeepAlive { wal_end, reply_requested } => {
                     self.state_progress().await?;
                     self.keepalive(wal_end, reply_requested).await?;
+                    self.look_at_tables().await?;
                     let all_stored = self.chain.in_flight() == 0;
                     self.gateway.status.lag().heard(now_micros(), all_stored);
                 }

@@ -39,6 +39,8 @@ pub struct Shared {
 pub enum Stopped {
     /// Something about it, or its guest, has to be mended.
     Failed,
+    /// The source has it no more, or does not publish it.
+    Absent,
     /// To hold back less WAL. It comes back by itself.
     Shed,
 }

@@ -108,6 +108,7 @@ pub async fn stop(
         Stopped::Failed => {
             "Once this is mended (by altering the table, by a new guest in its folder, or otherwise and a restart of the gateway)"
         }
+        Stopped::Absent => "Once it is there again and published",
         Stopped::Shed => "Once the slot holds back less",
     };
     let reason = format!("{reason}. {again} the table flows again and copies are loaded again");
@@ -127,6 +128,7 @@ async fn suspend(store: &Schemas, table: &Table, reason: String) -> Result<(), K
     let latest = store.latest(&table.token).await?.unwrap_or_else(|| Schema {
         table: table.name.to_string(),
         token: table.token.clone(),
+        relid: None,
         revision: 0,
         state: TableState::Suspended,
         columns: vec![],

@@ -50,6 +50,18 @@ impl Audit {
         Audit { slot, start: start.parse().expect("an LSN") }
     }
 
+    /// What was committed so far does not count. A standby can go on with the slot once it has moved.
+    pub async fn begin_here(&mut self, database: &Database) {
+        let sql = format!(
+            "select pg_log_standby_snapshot();
+             select end_lsn from pg_replication_slot_advance('{}', pg_current_wal_lsn())",
+            self.slot
+        );
+        let rows = database.rows(&sql).await;
+        let end = rows.last().and_then(|row| row[0].as_deref()).expect("an LSN");
+        self.start = end.parse().expect("an LSN");
+    }
+
     pub fn slot(&self) -> &str {
         &self.slot
     }

@@ -49,20 +49,17 @@ impl Standby {
         Standby(standby)
     }
 
-    /// Waits until the standby could go on with this slot.
-    pub async fn has_slot(&self, slot: &str) {
+    /// Whether the standby could go on with this slot, or what it has instead.
+    pub fn has_slot(&self, slot: &str) -> Result<(), String> {
         // Columns that not every version has.
         let sql = format!(
-            "select to_jsonb(s) from pg_replication_slots s where slot_name = '{slot}'
+            "select count(*) from pg_replication_slots s where slot_name = '{slot}'
                and to_jsonb(s)->>'synced' = 'true' and not temporary"
         );
-        eventually(format!("slot {slot} is synchronised"), async || {
-            match self.0.psql(&sql).map_err(|e| e.to_string())? {
-                found if found.contains(slot) => Ok(()),
-                _ => self.0.psql("select slot_name, temporary, restart_lsn, catalog_xmin from pg_replication_slots").map_or_else(|e| Err(e.to_string()), Err),
-            }
-        })
-        .await;
+        match self.0.psql(&sql).map_err(|e| e.to_string())? {
+            one if one == "1" => Ok(()),
+            _ => Err(format!("slot {slot} is not synchronised")),
+        }
     }
 
     /// It receives nothing any more.

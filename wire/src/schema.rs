@@ -73,6 +73,9 @@ pub struct Schema {
     /// Source name as one writes it, `public.users`.
     pub table: String,
     pub token: Token,
+    /// OID of the table at the source: another one is another table of the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relid: Option<u32>,
     /// KV revision of this entry. Zero while it is being written: a reader takes it from the KV entry.
     #[serde(default)]
     pub revision: u64,
@@ -99,6 +102,7 @@ impl Schema {
             && self.old == other.old
             && self.guest == other.guest
             && self.table == other.table
+            && self.relid == other.relid
     }
 
     /// Indexes of the key columns, in key order.

@@ -17,6 +17,7 @@ pub(crate) fn schema(columns: &[(&str, u32)]) -> Schema {
     Schema {
         table: name.to_string(),
         token: name.token(),
+        relid: None,
         revision: 1,
         state: TableState::Live,
         columns: (1..).zip(columns).map(column).collect(),

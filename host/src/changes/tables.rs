@@ -2,6 +2,8 @@
 //!
 //! Guests are swapped here, between two transactions. What flows through is the loop's business.
 
+use std::time::{Duration, Instant};
+
 use walgate_wire::Lsn;
 
 use super::Session;
@@ -15,6 +17,9 @@ use crate::{
     source::{catalog::TableInfo, stream::RelationChange},
     wal_budget::Pressure,
 };
+
+/// How often it is looked whether tables are still there.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Session {
     /// A table's shape is announced: from here on its rows are read by it.
@@ -133,6 +138,52 @@ impl Session {
             Ok(()) => Ok(()),
             Err(error) => self.quarantine_or(error).await,
         }
+    }
+
+    /// Nothing in the stream says that a table was dropped, created again or taken out of the publication.
+    pub(super) async fn look_at_tables(&mut self) -> Result<(), SessionError> {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        let gateway = self.gateway.clone();
+        let tables = &gateway.config.tables;
+        let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
+        let present = self.catalog.present(&names).await?;
+        for table in tables.iter().filter(|t| gateway.stopped(&t.token) != Some(Stopped::Shed)) {
+            let found = present.iter().find(|info| info.name == table.name);
+            let publication = &gateway.config.postgres.publication;
+            match found.map(|info| (info.why_silent(publication), info)) {
+                Some((None, info)) => self.is_there(table, info.relid).await?,
+                Some((Some(reason), _)) => self.is_absent(table, &reason).await?,
+                None => self.is_absent(table, "the table does not exist any more").await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_absent(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {
+        match self.gateway.stopped(&table.token) {
+            Some(_) => Ok(()),
+            None => self.stop(table, Stopped::Absent, reason).await,
+        }
+    }
+
+    async fn is_there(&mut self, table: &Table, relid: u32) -> Result<(), SessionError> {
+        let token = &table.token;
+        match self.gateway.stopped(token) {
+            Some(Stopped::Absent) => {}
+            Some(_) => return Ok(()),
+            None => {
+                let latest = self.gateway.schemas.latest(token).await?;
+                if latest.and_then(|schema| schema.relid).is_none_or(|known| known == relid) {
+                    return Ok(());
+                }
+            }
+        }
+        self.announced.retain(|&announced, (_, t)| t.token != *token || announced == relid);
+        self.gateway.release(token);
+        self.open_all(table).await
     }
 
     fn relations_of(&self, table: &Table) -> impl Iterator<Item = u32> {

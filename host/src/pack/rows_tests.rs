@@ -39,6 +39,7 @@ fn table(columns: &[(&str, Type)], old: &[u32]) -> Arc<TableVersion> {
         schema: Schema {
             table: name.to_string(),
             token: name.token(),
+            relid: None,
             revision: 1,
             state: TableState::Live,
             columns: named.collect(),

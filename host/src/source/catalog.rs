@@ -18,7 +18,9 @@ pub use reader::{Catalog, open, parse_url};
 pub use resolve::{resolve_relation, version_of_catalog};
 #[cfg(test)]
 pub(in crate::source) use tables::table_for_test;
-pub use tables::{CatalogColumn, Leaf, RelKind, TableInfo, load_shape, load_table, load_tables};
+pub use tables::{
+    CatalogColumn, Leaf, RelKind, TableInfo, load_shape, load_shapes, load_table, load_tables,
+};
 pub use typetree::{Binary, Kind, NATIVE_OIDS, Type, TypeCache};
 
 use walgate_wire::{Schema, TableName, Token};

@@ -28,6 +28,7 @@ pub fn table_version(name: &str, relid: u32, columns: usize) -> Arc<TableVersion
     let schema = Schema {
         table: name.to_string(),
         token: name.token(),
+        relid: None,
         revision: 1,
         state: TableState::Live,
         columns: (0..columns).map(column).collect(),

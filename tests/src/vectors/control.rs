@@ -104,6 +104,7 @@ fn schema() -> Schema {
     Schema {
         table: name.to_string(),
         token: name.token(),
+        relid: None,
         revision: 3,
         state: TableState::Live,
         columns: columns(),

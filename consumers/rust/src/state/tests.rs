@@ -19,6 +19,7 @@ fn schema(name: &str, revision: u64, state: TableState, lsn: u64) -> Schema {
     Schema {
         table: format!("public.{name}"),
         token: token(name),
+        relid: None,
         revision,
         state,
         columns: vec![column("id", 1, "integer", true), column("note", 2, "text", false)],

@@ -131,6 +131,7 @@ pub fn schema(table: &str, columns: &[&str], full: bool) -> Schema {
     let keys = (0..columns.len() as u32).filter(|&i| columns[i as usize].key).collect();
     Schema {
         token: name.token(),
+        relid: None,
         table: name.to_string(),
         revision: 1,
         state: TableState::Live,

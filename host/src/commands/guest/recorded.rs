@@ -110,6 +110,7 @@ impl Head {
         let schema = Schema {
             table: name.to_string(),
             token: name.token(),
+            relid: None,
             revision: 0,
             state: TableState::Live,
             key: columns.iter().filter(|c| c.key).map(|c| c.name.clone()).collect(),

@@ -27,6 +27,11 @@ pub fn schema_change(
     if old.same_shape(new) {
         return SchemaChange::Same;
     }
+    if let (Some(old), Some(new)) = (old.relid, new.relid)
+        && old != new
+    {
+        return SchemaChange::NeedsReseed("the table was dropped and created again".to_owned());
+    }
     let key = |schema: &Schema| -> Vec<i16> {
         schema.key_indexes().iter().map(|&index| schema.columns[index].attnum).collect()
     };
@@ -102,6 +107,7 @@ mod tests {
         Schema {
             table,
             token,
+            relid: Some(16_384),
             revision: 1,
             state,
             columns,
@@ -120,6 +126,15 @@ mod tests {
 
     fn change(columns: Vec<Column>, default_of: i16) -> SchemaChange {
         schema_change(&schema(old()), &schema(columns), |attnum| attnum == default_of)
+    }
+
+    #[test]
+    fn another_table_of_the_name_has_other_rows() {
+        let of = |relid| Schema { relid, ..schema(old()) };
+        let change = |old, new| schema_change(&of(old), &of(new), |_| false);
+        assert!(matches!(change(Some(1), Some(2)), SchemaChange::NeedsReseed(_)));
+        assert_eq!(change(None, Some(2)), SchemaChange::Compatible);
+        assert_eq!(change(Some(2), Some(2)), SchemaChange::Same);
     }
 
     fn reason(columns: Vec<Column>, default_of: i16) -> String {

@@ -5,8 +5,8 @@ use tokio_postgres::Client;
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
-    TableInfo, TableVersion, TypeCache, connect, load_shape, load_table, resolve_relation,
-    version_of_catalog,
+    TableInfo, TableVersion, TypeCache, connect, load_shape, load_shapes, load_table,
+    resolve_relation, version_of_catalog,
 };
 use crate::{
     config::Postgres,
@@ -57,6 +57,11 @@ impl Catalog {
         let version =
             resolve_relation(client, types, relation, token, info.as_ref(), previous, lsn).await?;
         Ok((version, info))
+    }
+
+    /// Which of these tables there are, and whether they are published. Waits for nobody.
+    pub async fn present(&self, names: &[TableName]) -> Result<Vec<TableInfo>, SourceError> {
+        load_shapes(&self.client, &self.publication, names).await
     }
 
     /// Columns and key of the table as it is now. Waits for nobody.

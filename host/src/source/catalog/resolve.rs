@@ -98,6 +98,10 @@ fn version(
     types: &TypeCache,
     lsn: Lsn,
 ) -> TableVersion {
+    // Another table of the name says nothing about this one.
+    let same = |relid: Option<u32>| relid.is_none_or(|relid| relid == relation.relid);
+    let catalog = catalog.filter(|info| same(Some(info.relid)));
+    let previous = previous.filter(|schema| same(schema.relid));
     let attnums = attnums(relation, catalog, previous);
     let key = key_indexes(relation, catalog, &attnums);
     let in_catalog = |attnum: i16| catalog?.columns.iter().find(|column| column.attnum == attnum);
@@ -132,6 +136,7 @@ fn version(
     let schema = Schema {
         table: name.to_string(),
         token: token.clone(),
+        relid: Some(relation.relid),
         revision: 0,
         state: TableState::Live,
         key: key.iter().map(|&index| columns[index].name.clone()).collect(),

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Row};
 use walgate_wire::{Identity, TableName};
 
 use super::sql::{COLUMNS_SQL, INDEXES_SQL, LEAVES_SQL, RELATIONS_SQL, SHAPES_SQL};
-use crate::source::SourceError;
+use crate::source::{SourceError, client::quote_identifier, snapshot::quoted_table};
 
 /// What a configured relation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,16 @@ impl TableInfo {
         self.columns.iter().filter(|column| column.published)
     }
 
+    /// Why changes of the table do not come, if they should.
+    pub fn why_silent(&self, publication: &str) -> Option<String> {
+        (self.kind.streams() && !self.in_publication).then(|| {
+            let (publication, table) = (quote_identifier(publication), quoted_table(&self.name));
+            format!(
+                "the table is not published any more, as after DROP and CREATE: run ALTER PUBLICATION {publication} ADD TABLE {table}"
+            )
+        })
+    }
+
     /// By what rows are located, attnums in key order.
     pub fn key(&self, identity: Identity) -> &[i16] {
         match identity {
@@ -154,7 +164,16 @@ pub async fn load_shape(
     publication: &str,
     name: &TableName,
 ) -> Result<Option<TableInfo>, SourceError> {
-    Ok(load(client, SHAPES_SQL, publication, std::slice::from_ref(name)).await?.pop())
+    Ok(load_shapes(client, publication, std::slice::from_ref(name)).await?.pop())
+}
+
+/// The same of all that exist.
+pub async fn load_shapes(
+    client: &Client,
+    publication: &str,
+    names: &[TableName],
+) -> Result<Vec<TableInfo>, SourceError> {
+    load(client, SHAPES_SQL, publication, names).await
 }
 
 async fn load(

@@ -1,7 +1,10 @@
 //! Another server answers where the source was: a standby, or what a backup made of it. Faults of one server are in
 //! `postgres.rs`.
 
-use walgate_tests::standby::{Backup, STANDBY, Standby, promote};
+use walgate_tests::{
+    eventually,
+    standby::{Backup, STANDBY, Standby, promote},
+};
 use walgate_wire::Lsn;
 
 use crate::{
@@ -28,8 +31,13 @@ async fn standby(stage: &mut Stage<'_>, synchronises: bool) -> Standby {
     stage.site.database.reconnect().await;
     stage.audit_anew().await;
     if synchronises {
-        standby.has_slot(&stage.site.slot()).await;
-        standby.has_slot(stage.audit_slot()).await;
+        eventually("both slots are synchronised", async || {
+            // The standby begins with the present: the slots have to get there.
+            stage.audit_from_here().await;
+            standby.has_slot(&stage.site.slot())?;
+            standby.has_slot(stage.audit_slot())
+        })
+        .await;
     }
     standby
 }

@@ -200,7 +200,8 @@ pub async fn ddl_in_snapshot(run: &Run) -> Done {
             _ => (
                 "DROP TABLE",
                 format!(
-                    "drop table bag; create table bag (v int, pad text); alter table bag replica identity full; {rows}"
+                    "drop table bag; create table bag (v int, pad text); alter table bag replica identity full;
+                     alter publication walgate add table bag; {rows}"
                 ),
             ),
         };

@@ -255,6 +255,11 @@ impl Stage<'_> {
         self.audit = Audit::begin(&self.site.database).await;
     }
 
+    /// The same, without forgetting who asks.
+    pub async fn audit_from_here(&mut self) {
+        self.audit.begin_here(&self.site.database).await;
+    }
+
     /// Of the audit.
     pub fn audit_slot(&self) -> &str {
         self.audit.slot()

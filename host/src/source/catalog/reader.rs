@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
-    TableInfo, TableVersion, TypeCache, connect, load_shape, load_shapes, load_table,
+    Presence, TableInfo, TableVersion, TypeCache, connect, load_present, load_shape, load_table,
     resolve_relation, version_of_catalog,
 };
 use crate::{
@@ -59,9 +59,9 @@ impl Catalog {
         Ok((version, info))
     }
 
-    /// Which of these tables there are, and whether they are published. Waits for nobody.
-    pub async fn present(&self, names: &[TableName]) -> Result<Vec<TableInfo>, SourceError> {
-        load_shapes(&self.client, &self.publication, names).await
+    /// Which of these tables there are. Waits for nobody.
+    pub async fn present(&self, names: &[TableName]) -> Result<Vec<Presence>, SourceError> {
+        load_present(&self.client, &self.publication, names).await
     }
 
     /// Columns and key of the table as it is now. Waits for nobody.

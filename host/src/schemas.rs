@@ -118,6 +118,10 @@ pub async fn stop(
 /// Tells consumers that copies whose watermark is below `lsn` have to be loaded again.
 pub async fn reseed(store: &Schemas, token: &Token, lsn: Lsn, reason: &str) -> Result<(), KvError> {
     let Some(latest) = store.latest(token).await? else { return Ok(()) };
+    // Once such a table flows again its copies are loaded again in any case.
+    if matches!(latest.state, TableState::Suspended | TableState::Dropped) {
+        return Ok(());
+    }
     tracing::warn!(table = %token, %lsn, reason, "copies have to be loaded again");
     let state = TableState::Reseed;
     store.put(&Schema { state, lsn, reason: Some(reason.to_owned()), ..latest }).await.map(|_| ())

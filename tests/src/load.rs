@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, error::SqlState};
 
 use crate::{Database, eventually, postgres};
 
@@ -107,6 +107,8 @@ async fn write(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -
     loop {
         match client.batch_execute(script).await {
             Ok(()) => return client,
+            // A standby that has not been promoted yet is as good as away.
+            Err(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {}
             Err(_) if away(&client).await => {}
             // It had been committed after all, and now meets itself.
             Err(_) if repeated => return client,

@@ -151,12 +151,13 @@ impl Session {
         let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
         let present = self.catalog.present(&names).await?;
         for table in tables.iter().filter(|t| gateway.stopped(&t.token) != Some(Stopped::Shed)) {
-            let found = present.iter().find(|info| info.name == table.name);
-            let publication = &gateway.config.postgres.publication;
-            match found.map(|info| (info.why_silent(publication), info)) {
-                Some((None, info)) => self.is_there(table, info.relid).await?,
-                Some((Some(reason), _)) => self.is_absent(table, &reason).await?,
+            match present.iter().find(|found| found.name == table.name) {
                 None => self.is_absent(table, "the table does not exist any more").await?,
+                Some(found) if found.unpublished => {
+                    let publication = &gateway.config.postgres.publication;
+                    self.is_absent(table, &found.remedy(publication)).await?;
+                }
+                Some(found) => self.is_there(table, found.relid).await?,
             }
         }
         Ok(())

@@ -1,8 +1,40 @@
 //! DDL while changes flow: replicas follow, no row is read by the wrong shape.
 
 use walgate_tests::{Audit, Database, Site, eventually, load::Writer, on_each_postgres, stream};
+use walgate_wire::TableState;
 
 on_each_postgres! {
+    /// Of a table that is dropped the stream says nothing, and nothing of one that takes its name unpublished.
+    async fn another_table_of_the_name(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key, v text); insert into t values (1, 'first'), (2, 'first')").await;
+        let _gateway = site.gateway(&["t"]).start().await;
+        let replica = site.sqlite(&["t"]);
+        site.same(&replica, "t").await;
+        let suspended = async |words: &str| {
+            eventually("consumers are told", async || match site.schema("t").await {
+                Some(schema) if schema.state == TableState::Suspended && schema.reason.as_ref().is_some_and(|r| r.contains(words)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .await;
+        };
+        // What a migration does that fills another table first.
+        site.sql("create table t_next (id int primary key, v text); insert into t_next values (2, 'second'), (3, 'second');
+                  alter table t rename to t_before; alter table t_next rename to t").await;
+        suspended("ALTER PUBLICATION \"walgate\" ADD TABLE \"public\".\"t\"").await;
+        site.sql("alter publication walgate add table t; insert into t values (4, 'second')").await;
+        site.same(&replica, "t").await;
+        site.sql("drop table t").await;
+        suspended("does not exist").await;
+        site.sql("create table t (id int primary key, v text); alter publication walgate add table t; insert into t values (5, 'third')").await;
+        site.same(&replica, "t").await;
+        // At once, and of the same shape: nobody could see that it was gone.
+        site.sql("begin; drop table t; create table t (id int primary key, v text); alter publication walgate add table t; insert into t values (6, 'fourth'); commit").await;
+        site.same(&replica, "t").await;
+        site.sql("insert into t values (7, 'fourth')").await;
+        site.same(&replica, "t").await;
+    }
+
     /// Each step alone, rows before and after it in flight.
     async fn columns_come_and_go(server) {
         let site = Site::new(&server).await;

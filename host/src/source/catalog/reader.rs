@@ -4,8 +4,8 @@ use tokio_postgres::Client;
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
-    SqlClient, TableInfo, TableVersion, TypeCache, load_shape, load_shapes, load_table, open,
-    resolve_relation, version_of_catalog,
+    Presence, SqlClient, TableInfo, TableVersion, TypeCache, load_present, load_shape, load_table,
+    open, resolve_relation, version_of_catalog,
 };
 use crate::{
     config::Postgres,
@@ -58,9 +58,9 @@ impl Catalog {
         Ok((version, info))
     }
 
-    /// Which of these tables there are, and whether they are published. Waits for nobody.
-    pub async fn present(&self, names: &[TableName]) -> Result<Vec<TableInfo>, SourceError> {
-        load_shapes(&self.client, &self.publication, names).await
+    /// Which of these tables there are. Waits for nobody.
+    pub async fn present(&self, names: &[TableName]) -> Result<Vec<Presence>, SourceError> {
+        load_present(&self.client, &self.publication, names).await
     }
 
     /// Columns and key of the table as it is now. Waits for nobody.

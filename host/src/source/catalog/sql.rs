@@ -36,6 +36,20 @@ LEFT JOIN pg_catalog.pg_publication b ON b.pubname = $3
 LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
 ORDER BY w.place";
 
+/// What there is of these names, and whether the stream should and does carry it; without functions that lock tables.
+pub(super) const PRESENT_SQL: &str = "
+SELECT n.nspname::text, c.relname::text, c.oid, c.relkind IN ('r', 'p') AND c.relpersistence = 'p',
+       coalesce(b.puballtables
+         OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = b.oid AND r.prrelid IN (
+              SELECT c.oid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)))
+         OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s JOIN pg_catalog.pg_class k ON k.relnamespace = s.pnnspid
+              WHERE s.pnpubid = b.oid AND k.oid IN (
+                SELECT c.oid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid))), false)
+FROM unnest($1::text[], $2::text[]) w(nspname, relname)
+JOIN pg_catalog.pg_namespace n ON n.nspname = w.nspname
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.relname AND c.relkind NOT IN ('i', 'I', 't')
+LEFT JOIN pg_catalog.pg_publication b ON b.pubname = $3";
+
 pub(super) const COLUMNS_SQL: &str = "
 SELECT a.attrelid, a.attname::text, a.attnum, a.atttypid, a.atttypmod,
        pg_catalog.format_type(a.atttypid, a.atttypmod),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::{Client, Row};
 use walgate_wire::{Identity, TableName};
 
-use super::sql::{COLUMNS_SQL, INDEXES_SQL, LEAVES_SQL, RELATIONS_SQL, SHAPES_SQL};
+use super::sql::{COLUMNS_SQL, INDEXES_SQL, LEAVES_SQL, PRESENT_SQL, RELATIONS_SQL, SHAPES_SQL};
 use crate::source::{SourceError, quote};
 
 /// What a configured relation is.
@@ -96,16 +96,6 @@ impl TableInfo {
         self.columns.iter().filter(|column| column.published)
     }
 
-    /// Why changes of the table do not come, if they should.
-    pub fn why_silent(&self, publication: &str) -> Option<String> {
-        (self.kind.streams() && !self.in_publication).then(|| {
-            let (publication, table) = (quote::identifier(publication), quote::table(&self.name));
-            format!(
-                "the table is not published any more, as after DROP and CREATE: run ALTER PUBLICATION {publication} ADD TABLE {table}"
-            )
-        })
-    }
-
     /// By what rows are located, attnums in key order.
     pub fn key(&self, identity: Identity) -> &[i16] {
         match identity {
@@ -164,16 +154,48 @@ pub async fn load_shape(
     publication: &str,
     name: &TableName,
 ) -> Result<Option<TableInfo>, SourceError> {
-    Ok(load_shapes(client, publication, std::slice::from_ref(name)).await?.pop())
+    Ok(load(client, SHAPES_SQL, publication, std::slice::from_ref(name)).await?.pop())
 }
 
-/// The same of all that exist.
-pub async fn load_shapes(
+/// That a table is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    pub name: TableName,
+    pub relid: u32,
+    /// Its changes should come, and do not.
+    pub unpublished: bool,
+}
+
+impl Presence {
+    /// What to do where it is not published.
+    pub fn remedy(&self, publication: &str) -> String {
+        let (publication, table) = (quote::identifier(publication), quote::table(&self.name));
+        format!(
+            "the table is not published any more, as after DROP and CREATE: run ALTER PUBLICATION {publication} ADD TABLE {table}"
+        )
+    }
+}
+
+/// Which of these tables there are. Waits for nobody.
+pub async fn load_present(
     client: &Client,
     publication: &str,
     names: &[TableName],
-) -> Result<Vec<TableInfo>, SourceError> {
-    load(client, SHAPES_SQL, publication, names).await
+) -> Result<Vec<Presence>, SourceError> {
+    let (schemas, tables) = columns_of(names);
+    let failed = SourceError::query("see which tables are there");
+    let rows = client.query(PRESENT_SQL, &[&schemas, &tables, &publication]).await;
+    let presence = |row: &Row| Presence {
+        name: TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+        relid: row.get(2),
+        unpublished: row.get(3) && !row.get::<_, bool>(4),
+    };
+    Ok(rows.map_err(failed)?.iter().map(presence).collect())
+}
+
+/// As two arrays for a query.
+fn columns_of(names: &[TableName]) -> (Vec<&str>, Vec<&str>) {
+    names.iter().map(|name| (name.schema.as_str(), name.table.as_str())).unzip()
 }
 
 async fn load(
@@ -182,8 +204,7 @@ async fn load(
     publication: &str,
     names: &[TableName],
 ) -> Result<Vec<TableInfo>, SourceError> {
-    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
-    let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
+    let (schemas, tables) = columns_of(names);
     let failed = SourceError::query("read the tables' definitions");
     let rows =
         client.query(relations_sql, &[&schemas, &tables, &publication]).await.map_err(&failed)?;

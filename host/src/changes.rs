@@ -34,12 +34,13 @@ use crate::{
         stream::{ChangeStream, Event, RelationChange},
     },
     transform::Transform,
+    wal_budget::Pressure,
 };
 
 /// An idle slot is moved forward this often, if there was WAL.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a stopping session waits for the acknowledgement of what it has sent.
-const DRAIN: Duration = Duration::from_secs(5);
+pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// While batches follow each other, progress is stated at least this often, and before every large batch.
 const STATE_WITHIN: Duration = Duration::from_millis(5);
@@ -68,6 +69,8 @@ pub struct Session {
     outlets: HashMap<u32, Outlet>,
     /// Whether the folder of guests has offered something since it was looked at last.
     offers: watch::Receiver<()>,
+    /// From the WAL that the slot holds back.
+    pressure: watch::Receiver<Pressure>,
     transform: Transform,
     rendered: Rendered,
     unstated: Option<Commit>,
@@ -88,6 +91,8 @@ impl Session {
     ) -> Session {
         let mut offers = gateway.assets.offers();
         offers.mark_changed();
+        let mut pressure = gateway.relief.pressure();
+        pressure.mark_changed();
         Session {
             transform: Transform::new(&gateway.config.compression),
             gateway,
@@ -100,6 +105,7 @@ impl Session {
             announced: HashMap::new(),
             outlets: HashMap::new(),
             offers,
+            pressure,
             rendered: Rendered::default(),
             unstated: None,
             stated: (stated, Instant::now()),
@@ -117,6 +123,11 @@ impl Session {
                 _ = self.offers.changed(), if self.stream.is_between_transactions() => {
                     self.state_progress().await?;
                     self.adopt_offers().await?;
+                    continue;
+                }
+                _ = self.pressure.changed(), if self.stream.is_between_transactions() => {
+                    self.state_progress().await?;
+                    self.give_way().await?;
                     continue;
                 }
                 event = self.stream.next() => event,
@@ -137,6 +148,9 @@ impl Session {
                     if self.offers.has_changed().unwrap_or(false) {
                         self.offers.mark_unchanged();
                         self.adopt_offers().await?;
+                    }
+                    if self.pressure.has_changed().unwrap_or(false) {
+                        self.give_way().await?;
                     }
                 }
                 Event::Relation(change) => self.relation(change).await?,
@@ -179,7 +193,7 @@ impl Session {
         }
         let relid = batch.table.relid;
         // A snapshot may have stopped the table.
-        let stopped = self.gateway.is_quarantined(&batch.table.token);
+        let stopped = self.gateway.stopped(&batch.table.token).is_some();
         let outlet = self.outlets.remove(&relid).filter(|_| !stopped);
         let Some(mut outlet) = outlet else {
             self.stream.recycle(batch);

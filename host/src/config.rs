@@ -44,6 +44,28 @@ pub struct Postgres {
     pub url: SecretString,
     pub slot: String,
     pub publication: String,
+    pub wal_budget: WalBudget,
+}
+
+impl Postgres {
+    /// A database that is only asked: no slot, no publication.
+    pub fn at(url: impl Into<SecretString>) -> Postgres {
+        Postgres {
+            url: url.into(),
+            slot: String::new(),
+            publication: String::new(),
+            wal_budget: WalBudget::default(),
+        }
+    }
+}
+
+/// How much WAL the slot may hold back before something is done about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalBudget {
+    /// Zero: it is not limited.
+    pub bytes: u64,
+    /// Size of the place where the server keeps it, if the operator says so.
+    pub disk: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -138,6 +160,8 @@ pub struct Table {
     pub name: TableName,
     pub token: Token,
     pub guest: TableGuest,
+    /// It may be left out for a while, and loaded again later, when the slot holds back too much WAL.
+    pub shed: bool,
 }
 
 /// What is said of a table's guest, whether there is one or not.

@@ -1,8 +1,8 @@
 //! What every part of the running gateway shares: configuration, connections, live assets, counters.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use walgate_wire::{TableName, Token};
@@ -13,6 +13,7 @@ use crate::{
     config::{Config, Table},
     kv::Schemas,
     status::Status,
+    wal_budget::Relief,
 };
 
 /// Made once by `run`; cheap to clone.
@@ -26,9 +27,20 @@ pub struct Shared {
     pub schemas: Schemas,
     pub assets: Assets,
     pub status: Status,
+    /// From the WAL that the slot holds back.
+    pub relief: Relief,
     /// Of Postgres, as `server_version_num`.
     pub server_version: i32,
-    quarantined: Mutex<HashSet<Token>>,
+    stopped: Mutex<HashMap<Token, Stopped>>,
+}
+
+/// Why a table does not flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Something about it, or its guest, has to be mended.
+    Failed,
+    /// To hold back less WAL. It comes back by itself.
+    Shed,
 }
 
 impl std::ops::Deref for Gateway {
@@ -48,15 +60,16 @@ impl Gateway {
         server_version: i32,
     ) -> Self {
         let schemas = Schemas::new(&streams);
-        let quarantined = Mutex::default();
+        let (relief, stopped) = (Relief::default(), Mutex::default());
         Gateway(Arc::new(Shared {
             config,
             streams,
             schemas,
             assets,
             status,
+            relief,
             server_version,
-            quarantined,
+            stopped,
         }))
     }
 
@@ -70,16 +83,21 @@ impl Gateway {
     }
 
     /// From now on the table does not flow, until it is released or the process is restarted.
-    pub fn quarantine(&self, token: &Token) {
-        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone());
+    pub fn stop(&self, token: &Token, why: Stopped) {
+        self.all_stopped().insert(token.clone(), why);
     }
 
     /// What kept the table from flowing may be gone.
     pub fn release(&self, token: &Token) {
-        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
+        self.all_stopped().remove(token);
     }
 
-    pub fn is_quarantined(&self, token: &Token) -> bool {
-        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).contains(token)
+    /// Why the table does not flow; `None`: it flows.
+    pub fn stopped(&self, token: &Token) -> Option<Stopped> {
+        self.all_stopped().get(token).copied()
+    }
+
+    fn all_stopped(&self) -> MutexGuard<'_, HashMap<Token, Stopped>> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

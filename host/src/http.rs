@@ -30,7 +30,8 @@ async fn ready(State(status): State<Status>) -> (StatusCode, Json<Value>) {
         .into();
     if !status.is_streaming() {
         let reason = status.problem().unwrap_or_else(|| "starting".to_owned());
-        let mut body = json!({"ready": false, "reason": reason, "tables": tables});
+        let mut body =
+            json!({"ready": false, "reason": reason, "tables": tables, "wal": status.wal()});
         if status.has_streamed() {
             body["lag_ms"] = lag_ms.into();
         }
@@ -41,6 +42,7 @@ async fn ready(State(status): State<Status>) -> (StatusCode, Json<Value>) {
         "confirmed_lsn": Lsn(status.confirmed_lsn()).to_string(),
         "lag_ms": lag_ms,
         "tables": tables,
+        "wal": status.wal(),
     });
     (StatusCode::OK, Json(body))
 }

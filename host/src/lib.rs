@@ -30,4 +30,5 @@ pub mod snapshots;
 pub mod source;
 pub mod status;
 pub mod transform;
+pub mod wal_budget;
 pub mod watch;

@@ -27,7 +27,7 @@ use walgate_wire::{Epoch, InitError, Token, subjects, to_msgpack};
 use crate::{
     broker::requests_for,
     config::Table,
-    gateway::Gateway,
+    gateway::{Gateway, Stopped},
     policy::SessionError,
     publish::{Headers, Outgoing, publish_acknowledged},
     schemas, snapshots,
@@ -178,7 +178,9 @@ impl Job {
         let Err(error) = result else { return };
         tracing::error!(table = %token, snapshot_id, %error, "snapshot failed");
         if matches!(error, SessionError::Guest(_) | SessionError::Outlet(_)) {
-            let stopped = schemas::stop(&self.gateway, &self.table, &error.to_string()).await;
+            let stopped =
+                schemas::stop(&self.gateway, &self.table, Stopped::Failed, &error.to_string())
+                    .await;
             if let Err(error) = stopped {
                 tracing::warn!(table = %token, %error, "consumers could not be told that the table is suspended");
             }

@@ -17,6 +17,7 @@ use walgate_wire::{Epoch, TableName, TableState};
 use crate::{
     assets::Assets,
     broker::{self, BrokerError, Streams},
+    changes,
     config::{Config, Postgres},
     dictionaries,
     gateway::Gateway,
@@ -32,6 +33,7 @@ use crate::{
         slot::{self, Preflight, Wanted},
     },
     status::Status,
+    wal_budget,
     watch::Writable,
 };
 
@@ -134,6 +136,7 @@ pub async fn run(
     });
     let (active_sender, active) = watch::channel(None);
     tasks.spawn(requests::serve(gateway.clone(), active));
+    tasks.spawn(wal_budget::watch(gateway.clone()));
     publish_schemas(&gateway, catalog).await?;
     sessions(&gateway, &active_sender, stopped).await
 }
@@ -255,6 +258,10 @@ async fn one_session(
                 Err(error) => Err(SessionError::Task(error.to_string())),
             }
         }
+        () = overdue(stop) => {
+            tracing::warn!("what is under way is not acknowledged in time; the next start sends it again");
+            Ok(())
+        }
     };
     acknowledged.fetch_max(sequence(), Relaxed);
     if ended.is_ok() {
@@ -262,6 +269,12 @@ async fn one_session(
         tokio::time::sleep(LAST_STATUS).await;
     }
     ended
+}
+
+/// A session that was asked to stop and waits for a server has no more time.
+async fn overdue(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(changes::DRAIN + LAST_STATUS).await;
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);

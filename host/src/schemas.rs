@@ -7,7 +7,7 @@ use walgate_wire::{Identity, Lsn, Schema, TableState, Token};
 
 use crate::{
     config::{OnGuestChange, Table},
-    gateway::Gateway,
+    gateway::{Gateway, Stopped},
     kv::{KvError, Schemas},
     outlet::Outlet,
     policy::{Action, SessionError, action},
@@ -88,17 +88,29 @@ pub async fn publish_or_suspend(
 ) -> Result<(), SessionError> {
     match publish(gateway, catalog, table).await {
         Err(error) if action(&error) == Action::Quarantine => {
-            Ok(stop(gateway, table, &error.to_string()).await?)
+            Ok(stop(gateway, table, Stopped::Failed, &error.to_string()).await?)
         }
         published => published.map(|_| ()),
     }
 }
 
 /// The table does not flow from here on; the others go on.
-pub async fn stop(gateway: &Gateway, table: &Table, reason: &str) -> Result<(), KvError> {
+pub async fn stop(
+    gateway: &Gateway,
+    table: &Table,
+    why: Stopped,
+    reason: &str,
+) -> Result<(), KvError> {
     tracing::error!(table = %table.token, reason, "table suspended; the other tables go on");
-    gateway.quarantine(&table.token);
+    gateway.stop(&table.token, why);
     gateway.status.table(&table.token).stops(reason);
+    let again = match why {
+        Stopped::Failed => {
+            "Once this is mended (by altering the table, by a new guest in its folder, or otherwise and a restart of the gateway)"
+        }
+        Stopped::Shed => "Once the slot holds back less",
+    };
+    let reason = format!("{reason}. {again} the table flows again and copies are loaded again");
     suspend(&gateway.schemas, table, reason).await
 }
 
@@ -111,11 +123,7 @@ pub async fn reseed(store: &Schemas, token: &Token, lsn: Lsn, reason: &str) -> R
 }
 
 /// Tells consumers that the table does not flow for now. Of one that never did nothing else is told.
-async fn suspend(store: &Schemas, table: &Table, reason: &str) -> Result<(), KvError> {
-    let reason = format!(
-        "{reason}. Once this is mended (by a new guest in its folder, or a restart of the gateway) the table \
-         flows again and copies are loaded again"
-    );
+async fn suspend(store: &Schemas, table: &Table, reason: String) -> Result<(), KvError> {
     let latest = store.latest(&table.token).await?.unwrap_or_else(|| Schema {
         table: table.name.to_string(),
         token: table.token.clone(),

@@ -140,7 +140,7 @@ async fn plan(
     snapshot_id: &str,
 ) -> Result<Plan, SessionError> {
     let token = table.token.clone();
-    let config = gateway.table_by_token(&token).filter(|_| !gateway.is_quarantined(&token));
+    let config = gateway.table_by_token(&token).filter(|_| gateway.stopped(&token).is_none());
     let Some(config) = config else {
         let latest = gateway.schemas.latest(&token).await?;
         let reason = latest.and_then(|schema| schema.reason).unwrap_or_default();

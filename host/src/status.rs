@@ -10,7 +10,7 @@ use std::{
 
 use walgate_wire::Token;
 
-use crate::{guest::Outcome, lag::Lag};
+use crate::{guest::Outcome, lag::Lag, wal_budget::Reading};
 
 /// Shared by all tasks; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,7 @@ struct Inner {
     received_lsn: AtomicU64,
     lag: Mutex<Lag>,
     problem: Mutex<Option<String>>,
+    wal: Mutex<Reading>,
 }
 
 /// Counters of one table since the start.
@@ -111,6 +112,15 @@ impl Status {
 
     pub fn set_problem(&self, problem: Option<String>) {
         *self.0.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    /// WAL that the slot held back when it was looked at last.
+    pub fn wal(&self) -> Reading {
+        self.0.wal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_wal(&self, reading: Reading) {
+        *self.0.wal.lock().unwrap_or_else(PoisonError::into_inner) = reading;
     }
 
     /// What Postgres was told last.

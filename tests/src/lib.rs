@@ -27,7 +27,7 @@ pub use audit::Audit;
 pub use broker::Broker;
 pub use gateway::Gateway;
 pub use postgres::{Database, Major, Server, run_on};
-pub use replica::Replica;
+pub use replica::{Replica, Target};
 pub use site::Site;
 pub use wait::eventually;
 

@@ -8,10 +8,12 @@ use super::Session;
 use crate::{
     assets::Gate,
     config::Table,
+    gateway::Stopped,
     outlet::Outlet,
     policy::{Action, SessionError, action},
     schemas::{self, Due},
     source::{catalog::TableInfo, stream::RelationChange},
+    wal_budget::Pressure,
 };
 
 impl Session {
@@ -24,11 +26,18 @@ impl Session {
             self.stream.set_table(relid, None);
             return Ok(());
         };
-        let stopped = self.gateway.is_quarantined(&table.token);
-        self.announced.insert(relid, (change, table));
-        if stopped {
-            self.stream.set_table(relid, None);
-            return Ok(());
+        let token = table.token.clone();
+        let before = self.announced.insert(relid, (change, table));
+        let altered =
+            before.is_some_and(|(before, _)| before.relation != self.announced[&relid].0.relation);
+        match self.gateway.stopped(&token) {
+            // What was wrong with it may have been altered away.
+            Some(Stopped::Failed) if altered => self.gateway.release(&token),
+            Some(_) => {
+                self.stream.set_table(relid, None);
+                return Ok(());
+            }
+            None => {}
         }
         match self.open(relid, lsn).await {
             Ok(()) => Ok(()),
@@ -87,18 +96,21 @@ impl Session {
         let token = &table.token;
         if let Gate::Shut(reason) = &gate {
             self.gateway.assets.set_gate(token, gate.clone());
-            return self.stop(table, reason).await;
+            return self.stop(table, Stopped::Failed, reason).await;
         }
         let before = self.gateway.assets.gate(token);
-        let was_stopped = self.gateway.is_quarantined(token);
+        let was_stopped = self.gateway.stopped(token);
         self.gateway.assets.set_gate(token, gate);
+        if was_stopped == Some(Stopped::Shed) {
+            return Ok(());
+        }
         self.gateway.release(token);
         let adopted = self.open_all(table).await;
         if adopted.is_err() {
             // The session ends, and the next one tries again.
             self.gateway.assets.set_gate(token, before);
-            if was_stopped {
-                self.gateway.quarantine(token);
+            if let Some(why) = was_stopped {
+                self.gateway.stop(token, why);
             }
         }
         adopted
@@ -108,7 +120,7 @@ impl Session {
         let token = &table.token;
         // Above the watermark of every snapshot that began with the guest before.
         let lsn = self.catalog.later_lsn().await?;
-        tracing::info!(table = %token, %lsn, "its guest changes here");
+        tracing::info!(table = %token, %lsn, "from here on it leaves through what is live now");
         let announced: Vec<u32> = self.relations_of(table).collect();
         let mut opened = Ok(());
         if announced.is_empty() {
@@ -134,12 +146,37 @@ impl Session {
         let tables = &self.gateway.config.tables;
         let table = name.and_then(|name| tables.iter().find(|t| t.name.to_string() == name));
         let Some(table) = table.cloned() else { return Err(error) };
-        self.stop(&table, &error.to_string()).await
+        self.stop(&table, Stopped::Failed, &error.to_string()).await
+    }
+
+    /// Between two transactions: tables that may be shed stop while the slot holds back too much WAL.
+    pub(super) async fn give_way(&mut self) -> Result<(), SessionError> {
+        let pressure = *self.pressure.borrow_and_update();
+        let gateway = self.gateway.clone();
+        for table in gateway.config.tables.iter().filter(|table| table.shed) {
+            match (pressure, gateway.stopped(&table.token)) {
+                (Pressure::Shedding, None) => {
+                    let reason = "the slot holds back more WAL than [postgres] wal_budget allows, and the table may be shed";
+                    self.stop(table, Stopped::Shed, reason).await?;
+                }
+                (Pressure::Calm, Some(Stopped::Shed)) => {
+                    gateway.release(&table.token);
+                    self.open_all(table).await?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The table does not flow from here on; the others go on.
-    async fn stop(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {
-        schemas::stop(&self.gateway, table, reason).await?;
+    async fn stop(
+        &mut self,
+        table: &Table,
+        why: Stopped,
+        reason: &str,
+    ) -> Result<(), SessionError> {
+        schemas::stop(&self.gateway, table, why, reason).await?;
         let relations: Vec<u32> = self.relations_of(table).collect();
         for relid in relations {
             self.outlets.remove(&relid);

@@ -153,7 +153,7 @@ impl Loaded {
         let publication = database.publication.clone();
         let publication = publication.or_else(|| Some(configured?.publication));
         let publication = publication.unwrap_or_else(|| "walgate".to_owned());
-        Ok(Postgres { url, slot: String::new(), publication })
+        Ok(Postgres { publication, ..Postgres::at(url) })
     }
 
     fn load_guest(&self, file: &Path) -> Result<Module> {

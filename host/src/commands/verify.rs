@@ -110,8 +110,7 @@ pub async fn gates(config: &Config) -> Result<Vec<TableGate>> {
 pub async fn run(args: Args) -> Result<ExitCode> {
     let begun = Instant::now();
     let wait = Duration::from_secs(args.wait);
-    let source =
-        Postgres { url: args.source.into(), slot: String::new(), publication: args.publication };
+    let source = Postgres { publication: args.publication, ..Postgres::at(args.source) };
     let gates = match args.config {
         Some(file) => gates(&Config::load(Some(file))?).await?,
         None => vec![],
@@ -186,11 +185,7 @@ impl Replica {
         Ok(match target {
             Target::Sqlite(path) => Replica::Sqlite(SqliteSide::open(path, schema)?),
             Target::Postgres(url) => {
-                let postgres = Postgres {
-                    url: url.clone().into(),
-                    slot: String::new(),
-                    publication: String::new(),
-                };
+                let postgres = Postgres::at(url.as_str());
                 let forms = vec![Form::Wire; schema.columns.len()];
                 Replica::Postgres(Box::new(
                     PostgresSide::open(&postgres, schema, &forms, None).await?,

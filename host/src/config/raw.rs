@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use bytesize::ByteSize;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use walgate_consumer::NatsAccess;
@@ -9,7 +10,7 @@ use walgate_wire::{TableName, Token};
 
 use super::{
     Compression, Config, ConfigError, Guests, Http, Nats, OnGuestChange, OnGuestError, Postgres,
-    Snapshot, Stream, Table, TableGuest, UseDictionary,
+    Snapshot, Stream, Table, TableGuest, UseDictionary, WalBudget,
 };
 
 const DAY_SECONDS: u64 = 24 * 3600;
@@ -34,6 +35,8 @@ pub struct RawPostgres {
     pub url: String,
     pub slot: String,
     pub publication: String,
+    pub wal_budget: ByteSize,
+    pub wal_disk: Option<ByteSize>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,6 +122,8 @@ pub struct RawTable {
     pub on_guest_error: OnGuestError,
     #[serde(default)]
     pub on_guest_change: OnGuestChange,
+    #[serde(default)]
+    pub shed: bool,
 }
 
 impl Default for Raw {
@@ -138,7 +143,13 @@ impl Default for Raw {
 
 impl Default for RawPostgres {
     fn default() -> Self {
-        RawPostgres { url: String::new(), slot: "walgate".into(), publication: "walgate".into() }
+        RawPostgres {
+            url: String::new(),
+            slot: "walgate".into(),
+            publication: "walgate".into(),
+            wal_budget: ByteSize::gib(10),
+            wal_disk: None,
+        }
     }
 }
 
@@ -240,7 +251,16 @@ impl RawPostgres {
         if !(1..=63).contains(&self.publication.len()) {
             return invalid("postgres.publication", "a publication's name has 1 to 63 bytes");
         }
-        Ok(Postgres { url: self.url.into(), slot: self.slot, publication: self.publication })
+        let (ByteSize(bytes), disk) = (self.wal_budget, self.wal_disk.map(|disk| disk.as_u64()));
+        if disk.is_some_and(|disk| disk < bytes) {
+            return invalid("postgres.wal_disk", "is smaller than postgres.wal_budget");
+        }
+        Ok(Postgres {
+            url: self.url.into(),
+            slot: self.slot,
+            publication: self.publication,
+            wal_budget: WalBudget { bytes, disk },
+        })
     }
 }
 
@@ -444,6 +464,6 @@ impl RawTable {
             on_error: self.on_guest_error,
             on_change: self.on_guest_change,
         };
-        Ok(Table { name, token, guest })
+        Ok(Table { name, token, guest, shed: self.shed })
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn engine() -> &'static Engine {
 fn limits() -> Limits {
     Limits {
         memory_bytes: 4 << 20,
-        batch: Duration::from_millis(50),
+        batch: Duration::from_millis(200),
         output_bytes: 1 << 20,
         ..Limits::of(&crate::config::Guests::default())
     }

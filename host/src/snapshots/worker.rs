@@ -62,18 +62,27 @@ impl Worker {
             let mut rows = reader.copy(&plan.table, &piece, plan.row_filter.as_deref()).await?;
             let mut more = true;
             while more {
+                let turn = plan.gateway.relief.turn().await;
                 batch.clear(Arc::clone(&plan.table));
                 more = rows.fill(&mut batch, BATCH_BYTES).await?;
                 batch = self.pack(batch).await?;
+                if turn.is_some() {
+                    self.all_acknowledged().await?;
+                }
             }
         }
         if self.writer.rows() > 0 {
             self.chunk().await?;
         }
+        self.all_acknowledged().await?;
+        Ok(reader)
+    }
+
+    async fn all_acknowledged(&mut self) -> Result<(), SessionError> {
         while let Some(published) = self.in_flight.join_next().await {
             acknowledged(published)?;
         }
-        Ok(reader)
+        Ok(())
     }
 
     /// Adds what leaves of the batch to the chunk; gives the buffers back.

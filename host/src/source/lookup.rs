@@ -16,6 +16,7 @@ use super::{
     client::quote_identifier,
     render::{BinaryArray, array_type},
     snapshot::quoted_table,
+    watermark::table_error,
 };
 use crate::batch::{Cell, RowBatch};
 
@@ -53,7 +54,8 @@ impl Lookup {
         for &index in &key {
             arrays.push(self.array_of(table.columns[index].oid).await?);
         }
-        let failed = SourceError::query("look up values that an update left alone");
+        let failed =
+            |source| table_error(&table, "look up values that an update left alone", source);
         let types: Vec<Type> = arrays
             .iter()
             .map(|&oid| Type::new(String::new(), oid, Kind::Simple, String::new()))

@@ -31,6 +31,8 @@ pub struct SlotState {
     pub server_lsn: Lsn,
     /// WAL that the slot holds back, bytes.
     pub retained_bytes: u64,
+    /// WAL that may be added before the server gives the slot up, bytes; `None`: the server sets no limit.
+    pub room_bytes: Option<u64>,
 }
 
 /// The slot if it exists; an error if it is not ours to use or has lost its place.
@@ -61,6 +63,7 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
         active_pid: row.get(6),
         server_lsn: lsn(8).unwrap_or_default(),
         retained_bytes: row.get::<_, Option<i64>>(9).unwrap_or(0).max(0) as u64,
+        room_bytes: row.get::<_, Option<i64>>(10).map(|room| room.max(0) as u64),
     };
     let invalidated: Option<String> = row.get(7);
     if invalidated.is_some() || state.wal_status == "lost" || lsn(3).is_none() {
@@ -81,7 +84,7 @@ SELECT s.plugin::text, s.database::text,
        s.confirmed_flush_lsn::text, s.restart_lsn::text, s.wal_status, s.active_pid,
        coalesce(nullif(pg_catalog.to_jsonb(s)->>'invalidation_reason', ''),
                 CASE WHEN pg_catalog.to_jsonb(s)->>'conflicting' = 'true' THEN 'it conflicted with recovery' END),
-       w.lsn::text, (w.lsn - s.restart_lsn)::int8
+       w.lsn::text, (w.lsn - s.restart_lsn)::int8, s.safe_wal_size
 FROM pg_catalog.pg_replication_slots s,
      (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
              ELSE pg_catalog.pg_current_wal_insert_lsn() END) w(lsn)

@@ -19,3 +19,4 @@ mod snapshots;
 mod stuck;
 mod type_matrix;
 mod vectors;
+mod wal_budget;

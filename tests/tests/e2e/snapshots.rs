@@ -1,11 +1,16 @@
 //! The hand-over from snapshot to changes loses nothing and shows no state that never was.
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures::future::join_all;
+use tokio::time::sleep;
 use walgate_tests::{
-    Audit, Database, Replica, Server, Site, eventually, load::Writer, on_each_postgres,
-    on_newest_postgres, oracle::Copy, snapshot, stream,
+    Audit, Database, Gateway, Replica, Server, Site, Target, eventually, load::Writer,
+    on_each_postgres, on_newest_postgres, oracle::Copy, snapshot, stream,
 };
 
 /// Moves money inside both tables, in one transaction: what is in either stays the same.
@@ -35,16 +40,28 @@ const BANK: &str = "create table checking (id int primary key, balance bigint, f
     insert into savings select i, 1000, repeat('y', 400) from generate_series(0, 19999) i;";
 const EACH: i64 = 20_000_000;
 
-/// Reads the replica until `goal` readings saw both tables; `check` looks at each.
-async fn watch(replica: &Replica, goal: usize, check: impl Fn(i64, i64)) {
-    let mut copy = Copy::open(&replica.target).await;
+/// Kills both copies and the gateway, again and again; everything is up in the end.
+async fn kill_all(copies: [&mut Replica; 2], mut gateway: Gateway, times: u32) -> Gateway {
+    let [first, second] = copies;
+    for _ in 0..times {
+        sleep(Duration::from_millis(300)).await;
+        first.start_again();
+        gateway = gateway.kill9().start().await;
+        second.start_again();
+    }
+    gateway
+}
+
+/// Reads the copy until it has shown `goal` states of both tables; `check` looks at every reading.
+async fn watch(target: &Target, goal: usize, check: impl Fn(i64, i64)) {
+    let mut copy = Copy::open(target).await;
     let mut seen = 0;
     let mut different = HashSet::new();
     eventually("enough readings of the bank", async || {
         let Some((checking, savings, mark)) = copy.sums("checking", "savings", "balance").await
         else {
             // The file of a replica comes into being after its process.
-            copy = Copy::open(&replica.target).await;
+            copy = Copy::open(target).await;
             return Err("the tables are not there yet".to_owned());
         };
         check(checking, savings);
@@ -64,26 +81,30 @@ on_each_postgres! {
         let site = Site::new(&server).await;
         let copy = Database::create(&server).await;
         site.sql(BANK).await;
-        let _gateway = site.gateway(&["checking", "savings"]).set("SNAPSHOT_CHUNK_BYTES", 100_000).start().await;
+        let gateway = site.gateway(&["checking", "savings"]).set("SNAPSHOT_CHUNK_BYTES", 100_000).start().await;
         let audit = Audit::begin(&site.database).await;
         let inside = |offset: u64| move |n| transfer(n + offset);
         let writers = [
             Writer::start(&site.database, inside(0)).await,
             Writer::start(&site.database, inside(1_000_000)).await,
         ];
-        let sqlite = site.sqlite(&["checking", "savings"]);
-        let postgres = site.postgres(&copy, &["checking", "savings"]);
+        let mut sqlite = site.sqlite(&["checking", "savings"]);
+        let mut postgres = site.postgres(&copy, &["checking", "savings"]);
+        let (file, database) = (sqlite.target.clone(), postgres.target.clone());
+        // While they are loaded, and while they catch up, each table by itself is a state that was.
         let each = |checking, savings| assert_eq!((checking, savings), (EACH, EACH));
-        futures::join!(watch(&sqlite, 30, each), watch(&postgres, 30, each));
+        let kills = kill_all([&mut sqlite, &mut postgres], gateway, 3);
+        let (gateway, (), ()) = futures::join!(kills, watch(&file, 30, each), watch(&database, 30, each));
         join_all(writers.map(Writer::finish)).await;
         for table in ["checking", "savings"] {
             site.same(&sqlite, table).await;
             site.same(&postgres, table).await;
         }
-        // A transaction over several tables is applied as one.
+        // A transaction over several tables is applied as one, once all of them have caught up.
         let writer = Writer::start(&site.database, transfer_across).await;
         let total = |checking, savings| assert_eq!(checking + savings, 2 * EACH);
-        futures::join!(watch(&sqlite, 30, total), watch(&postgres, 30, total));
+        let kills = kill_all([&mut sqlite, &mut postgres], gateway, 3);
+        let (_gateway, (), ()) = futures::join!(kills, watch(&file, 60, total), watch(&database, 60, total));
         writer.finish().await;
         for table in ["checking", "savings"] {
             site.same(&sqlite, table).await;

@@ -57,6 +57,25 @@ on_newest_postgres! {
 }
 
 on_each_postgres! {
+    /// What a column was cannot be told any more when its last changes are read.
+    async fn a_suspended_table_flows_again_once_it_is_altered(server) {
+        let site = Site::new(&server).await;
+        site.sql("create type mood as enum ('ok'); create table t (id int primary key, m mood); create table u (id int primary key)").await;
+        let gateway = site.gateway(&["t", "u"]).start().await;
+        let replica = site.sqlite(&["t", "u"]);
+        site.same(&replica, "t").await;
+        site.same(&replica, "u").await;
+        gateway.program().pause();
+        site.sql("insert into t values (1, 'ok'); alter table t drop column m; drop type mood; insert into u values (1)").await;
+        gateway.program().resume();
+        site.same(&replica, "u").await;
+        assert!(gateway.log().contains("was dropped before its last changes were read"), "{}", gateway.log());
+        site.sql("insert into t values (2)").await;
+        site.same(&replica, "t").await;
+        let (_, body) = gateway.readyz().expect("it answers");
+        assert_eq!(body["tables"]["t"]["suspended"], serde_json::Value::Null, "{body}");
+    }
+
     /// An ALTER that waits for an old reader: rows of that table, and of others, flow all the same.
     async fn a_waiting_alter_holds_nothing_up(server) {
         let site = Site::new(&server).await;

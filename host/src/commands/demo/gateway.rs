@@ -27,13 +27,13 @@ pub fn config(site: &Site) -> Config {
             on_change: OnGuestChange::Reseed,
             ..TableGuest::default()
         };
-        Table { token: name.token(), name, guest }
+        Table { token: name.token(), name, guest, shed: false }
     };
     Config {
         postgres: Postgres {
-            url: site.postgres_url().into(),
             slot: NAME.to_owned(),
             publication: NAME.to_owned(),
+            ..Postgres::at(site.postgres_url())
         },
         nats: Nats {
             access: Some(site.nats.url().into()),

@@ -34,8 +34,7 @@ fn of_sqlite(path: &Path) -> Result<Vec<String>> {
 }
 
 async fn of_postgres(url: &str) -> Result<Vec<String>> {
-    let postgres = Postgres { url: url.into(), slot: String::new(), publication: String::new() };
-    let client = catalog::open(&postgres).await?;
+    let client = catalog::open(&Postgres::at(url)).await?;
     let rows =
         client.query("SELECT record::text FROM public._walgate_tables ORDER BY token", &[]).await;
     let rows = rows.context("the database is not one that `walgate replicate` keeps")?;

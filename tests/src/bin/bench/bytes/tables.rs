@@ -45,8 +45,7 @@ pub fn describe(table: &str) -> &'static str {
 }
 
 pub async fn create(site: &Site) -> Result<()> {
-    let (slot, publication) = (String::new(), String::new());
-    let postgres = Postgres { url: site.database.url().into(), slot, publication };
+    let postgres = Postgres::at(site.database.url());
     let shop = Shop { users: ROWS, products: PRODUCTS, orders: ROWS };
     shop.create(&Catalog::connect(&postgres).await?).await?;
     site.sql(CREATE_READINGS).await;

@@ -102,11 +102,7 @@ struct Times {
 
 /// A batch of the table as a snapshot reads it.
 async fn some_rows(site: &Site) -> Result<RowBatch> {
-    let postgres = Postgres {
-        url: site.database.url().into(),
-        slot: String::new(),
-        publication: "walgate".to_owned(),
-    };
+    let postgres = Postgres::at(site.database.url());
     let name: TableName = TABLE.parse()?;
     let mut catalog = Catalog::connect(&postgres).await?;
     let (version, _) = catalog.current(&name, name.token(), Lsn(0)).await?;

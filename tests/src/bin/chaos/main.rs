@@ -10,6 +10,7 @@ mod cluster;
 mod consumer;
 mod gateway;
 mod machine;
+mod mixed;
 mod nats;
 mod report;
 mod run;

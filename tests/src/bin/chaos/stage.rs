@@ -57,6 +57,7 @@ pub struct Setting<'a> {
     is_cluster: bool,
     has_proxy: bool,
     rows: u64,
+    ddl_share: f64,
     gateway: Box<dyn FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a>,
 }
 
@@ -74,6 +75,7 @@ impl Run {
             is_cluster: false,
             has_proxy: false,
             rows: 300,
+            ddl_share: workload::DDL_SHARE,
             gateway: Box::new(|_, options| options),
         }
     }
@@ -109,6 +111,12 @@ impl<'a> Setting<'a> {
         self
     }
 
+    /// Of all transactions of the load.
+    pub fn ddl(mut self, share: f64) -> Self {
+        self.ddl_share = share;
+        self
+    }
+
     pub fn gateway(
         mut self,
         change: impl FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a,
@@ -118,7 +126,7 @@ impl<'a> Setting<'a> {
     }
 
     pub async fn open(self) -> Stage<'a> {
-        let Setting { run, server, nats, is_cluster, has_proxy, rows, gateway } = self;
+        let Setting { run, server, nats, is_cluster, has_proxy, rows, ddl_share, gateway } = self;
         let broker = match (is_cluster, has_proxy) {
             (true, _) => Broker::cluster().await,
             (false, true) => Broker::start(nats).await.behind_proxy().await,
@@ -137,7 +145,7 @@ impl<'a> Setting<'a> {
         let gateway = options.clone().start().await;
         let audit = Audit::begin(&site.database).await;
         let (sqlite, postgres) = (site.sqlite(&ALL), site.postgres(&copy, &ALL));
-        let mut workload = Workload::new(run.seed);
+        let mut workload = Workload::new(run.seed, ddl_share);
         let load = Writer::start_paced(&site.database, PACE, move |_| workload.script()).await;
         let gateway = Some(gateway);
         let stage = Stage {

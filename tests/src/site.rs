@@ -147,6 +147,15 @@ impl Site {
     }
 }
 
+impl Drop for Site {
+    /// What a failed test leaves behind is worth reading for whoever asks for it.
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("WALGATE_TEST_KEEP").is_some() {
+            self.folder.disable_cleanup(true);
+        }
+    }
+}
+
 fn wasm_file(guest: &str) -> PathBuf {
     let folder = std::env::var_os("WALGATE_GUEST_FILES").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests"),

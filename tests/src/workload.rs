@@ -2,22 +2,6 @@
 
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
-/// Seeds to run: `WALGATE_TEST_SEEDS=1,2,3` or a few fixed ones.
-pub fn seeds(default: &[u64]) -> Vec<u64> {
-    match std::env::var("WALGATE_TEST_SEEDS") {
-        Ok(text) => {
-            text.split(',').map(|seed| seed.trim().parse().expect("a seed is a number")).collect()
-        }
-        Err(_) => default.to_vec(),
-    }
-}
-
-/// How long to run: `WALGATE_TEST_STEPS` or a default.
-pub fn steps(default: u32) -> u32 {
-    std::env::var("WALGATE_TEST_STEPS")
-        .map_or(default, |text| text.parse().expect("steps are a number"))
-}
-
 /// Keys of rows are below this, so that statements hit each other's rows.
 const KEYS: i32 = 60;
 

@@ -1,12 +1,11 @@
-//! The stream holds every committed change once, in commit order, with no hole: whatever is killed.
+//! The stream holds every committed change once, in commit order, with no hole. What is killed meanwhile is `cargo xtask
+//! chaos`' business, but for Postgres.
 
 use std::sync::Arc;
 
 use walgate_tests::{
-    Audit, Database, Server, Site, eventually,
-    load::Writer,
-    on_each_postgres, on_newest_postgres,
-    stream::{self, grows},
+    Audit, Database, Server, Site, eventually, load::Writer, on_each_postgres, on_newest_postgres,
+    stream,
 };
 
 const TABLES: [(&str, &str); 2] = [("public.orders", "orders"), ("public.lines", "lines")];
@@ -40,13 +39,6 @@ fn order(n: u64) -> String {
     sql + if n.is_multiple_of(11) { "rollback;" } else { "commit;" }
 }
 
-async fn gateway_pid(database: &Database, slot: &str) -> Option<String> {
-    let sql = format!(
-        "select active_pid from pg_replication_slots where slot_name = '{slot}' and active"
-    );
-    database.rows(&sql).await.into_iter().next().and_then(|row| row.into_iter().next()).flatten()
-}
-
 on_each_postgres! {
     async fn a_quiet_run(server) {
         let site = shop(&server).await;
@@ -58,128 +50,6 @@ on_each_postgres! {
         audit.assert_stream_is_exact(&site, &TABLES).await;
         gateway.stop();
         audit.assert_stream_is_exact(&site, &TABLES).await;
-    }
-
-    async fn the_gateway_is_killed_again_and_again(server) {
-        let site = shop(&server).await;
-        let mut gateway = site.gateway(&NAMES).start().await;
-        let audit = Audit::begin(&site.database).await;
-        let writer = Writer::start(&site.database, order).await;
-        for round in 0..8 {
-            match round % 4 {
-                // Before it is ready, right after, and under way.
-                0 => {}
-                1 => drop(gateway.ready().await),
-                _ => grows(&site.broker, 40 * round).await,
-            }
-            let options = gateway.kill9();
-            writer.writes(20).await;
-            gateway = options.spawn();
-        }
-        gateway.ready().await;
-        writer.finish().await;
-        audit.assert_stream_is_exact(&site, &TABLES).await;
-    }
-
-    async fn the_gateway_is_killed_inside_a_large_transaction(server) {
-        let mut site = shop(&server).await;
-        let gateway = site.gateway(&NAMES).start().await;
-        // Their shapes are asked of NATS once; after that it may stand still.
-        site.sql("insert into orders (id) values (0); insert into lines values (0, 9, 'what')").await;
-        grows(&site.broker, 2).await;
-        let audit = Audit::begin(&site.database).await;
-        // No more than what is in flight can get into the stream before the kill.
-        site.broker.server.pause().unwrap();
-        site.sql(
-            "begin;
-             insert into orders (id, note, total) select i, 'order ' || i || repeat(' x', i % 400), i
-               from generate_series(1, 100000) i;
-             insert into lines select i, i % 3, 'what' from generate_series(1, 100000) i;
-             commit;
-             update orders set note = 'after' where id < 10;",
-        )
-        .await;
-        eventually("some of it is sent", async || match gateway.readyz() {
-            Ok((_, body)) if body["tables"]["orders"]["changes"].as_u64() > Some(2000) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await;
-        let options = gateway.kill9();
-        site.broker.server.resume().unwrap();
-        let commit = audit.log(&site.database).await.changes[0].position.commit_lsn;
-        let stated = stream::last_progress(&site.broker).await;
-        assert!(stated.is_none_or(|progress| progress.end_lsn < commit), "the transaction is whole");
-        // Once more, wherever that is.
-        let gateway = options.spawn();
-        grows(&site.broker, 5).await;
-        let gateway = gateway.kill9().spawn();
-        gateway.ready().await;
-        let entries = audit.assert_stream_is_exact(&site, &TABLES).await;
-        assert_eq!(stream::changes(&entries).count(), 200_012);
-    }
-
-    async fn a_second_gateway_waits_and_takes_over(server) {
-        let site = shop(&server).await;
-        let first = site.gateway(&NAMES).start().await;
-        let audit = Audit::begin(&site.database).await;
-        let writer = Writer::start(&site.database, order).await;
-        let second = site.gateway(&NAMES).named("second").spawn();
-        eventually("the second says that it waits", async || match second.readyz()? {
-            (503, body) if body["reason"].to_string().contains("standby") => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await;
-        grows(&site.broker, 50).await;
-        assert_eq!(second.readyz().unwrap().0, 503);
-        let options = first.kill9();
-        second.ready().await;
-        let first = options.spawn();
-        grows(&site.broker, 50).await;
-        writer.finish().await;
-        audit.assert_stream_is_exact(&site, &TABLES).await;
-        assert_eq!(first.readyz().unwrap().0, 503);
-    }
-
-    async fn a_gateway_that_lost_its_slot_unawares_is_fenced(server) {
-        let site = shop(&server).await;
-        let slot = site.slot();
-        let first = site.gateway(&NAMES).start().await;
-        let audit = Audit::begin(&site.database).await;
-        let writer = Writer::start(&site.database, order).await;
-        grows(&site.broker, 30).await;
-        // It stands still, with changes in its buffers; Postgres gives the slot to another.
-        first.program().pause();
-        writer.writes(50).await;
-        let second = site.gateway(&NAMES).named("second").spawn();
-        let pid = gateway_pid(&site.database, &slot).await.expect("the first holds the slot");
-        site.sql(&format!("select pg_terminate_backend({pid})")).await;
-        second.ready().await;
-        grows(&site.broker, 30).await;
-        first.program().resume();
-        writer.writes(100).await;
-        writer.finish().await;
-        audit.assert_stream_is_exact(&site, &TABLES).await;
-    }
-
-    async fn nats_is_killed_and_stopped_under_load(server) {
-        let mut site = shop(&server).await;
-        let gateway = site.gateway(&NAMES).start().await;
-        let audit = Audit::begin(&site.database).await;
-        let writer = Writer::start(&site.database, order).await;
-        for round in 0..4 {
-            grows(&site.broker, 60).await;
-            if round % 2 == 0 {
-                site.broker.server.kill9().unwrap();
-            } else {
-                site.broker.server.stop().unwrap();
-            }
-            writer.writes(30).await;
-            site.broker.server.start_again().unwrap();
-        }
-        grows(&site.broker, 30).await;
-        writer.finish().await;
-        audit.assert_stream_is_exact(&site, &TABLES).await;
-        gateway.stop();
     }
 
     async fn postgres_is_killed_and_stopped_under_load(server) {

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod changes;
-mod chaos;
 mod dictionaries;
 mod exactly_once;
 mod guest_files;

@@ -3,7 +3,7 @@
 use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
-    assets, cluster, consumer, failover, flood, gateway, machine, nats, postgres,
+    assets, cluster, consumer, failover, flood, gateway, machine, mixed, nats, postgres,
     run::{Done, Run},
 };
 
@@ -51,6 +51,7 @@ cases! {
     "assets-swapped" assets::swapped: "guest and dictionary swapped every 100 ms";
     "assets-deleted" assets::deleted: "dictionary and guest deleted and put back";
     "assets-folders-removed" assets::folders_removed: "both folders are removed and made again";
+    "mixed" mixed::killed_at_random: "gateway, copies and NATS killed at random; one transaction in fourteen is DDL";
     "machine-files-exhausted" machine::files_exhausted: "no file descriptor is left while every connection breaks";
     "machine-data-dir-full" machine::data_dir_full: "no room in data_dir";
     "postgres-killed" postgres::killed: "kill -9 of Postgres under load";

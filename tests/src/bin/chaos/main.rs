@@ -12,6 +12,7 @@ mod failover;
 mod flood;
 mod gateway;
 mod machine;
+mod mixed;
 mod nats;
 mod postgres;
 mod report;

@@ -57,7 +57,7 @@ pub struct Setting<'a> {
     is_cluster: bool,
     has_proxy: bool,
     rows: u64,
-    has_ddl: bool,
+    ddl_share: f64,
     gateway: Box<dyn FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a>,
 }
 
@@ -75,7 +75,7 @@ impl Run {
             is_cluster: false,
             has_proxy: false,
             rows: 300,
-            has_ddl: true,
+            ddl_share: workload::DDL_SHARE,
             gateway: Box::new(|_, options| options),
         }
     }
@@ -107,13 +107,19 @@ impl<'a> Setting<'a> {
 
     /// The load alters no table: for faults after which the source has forgotten something.
     pub fn without_ddl(mut self) -> Self {
-        self.has_ddl = false;
+        self.ddl_share = 0.0;
         self
     }
 
     /// First rows of `users` and `bag`.
     pub fn rows(mut self, rows: u64) -> Self {
         self.rows = rows;
+        self
+    }
+
+    /// Of all transactions of the load.
+    pub fn ddl(mut self, share: f64) -> Self {
+        self.ddl_share = share;
         self
     }
 
@@ -126,7 +132,7 @@ impl<'a> Setting<'a> {
     }
 
     pub async fn open(self) -> Stage<'a> {
-        let Setting { run, server, nats, is_cluster, has_proxy, rows, has_ddl, gateway } = self;
+        let Setting { run, server, nats, is_cluster, has_proxy, rows, ddl_share, gateway } = self;
         let broker = match (is_cluster, has_proxy) {
             (true, _) => Broker::cluster().await,
             (false, true) => Broker::start(nats).await.behind_proxy().await,
@@ -145,7 +151,7 @@ impl<'a> Setting<'a> {
         let gateway = options.clone().start().await;
         let audit = Audit::begin(&site.database).await;
         let (sqlite, postgres) = (site.sqlite(&ALL), site.postgres(&copy, &ALL));
-        let mut workload = Workload::new(run.seed, has_ddl);
+        let mut workload = Workload::new(run.seed, ddl_share);
         let load = Writer::start_paced(&site.database, PACE, move |_| workload.script()).await;
         let gateway = Some(gateway);
         let stage = Stage {

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use walgate_tests::{audit::Tables, workload::Generator};
 
 /// Of all transactions.
-const DDL_SHARE: f64 = 0.008;
+pub const DDL_SHARE: f64 = 0.008;
 
 /// Tables that reach consumers as they are.
 pub const PLAIN: [&str; 5] = ["a", "b", "c", "bag", "huge"];
@@ -49,18 +49,18 @@ pub fn create(rows: u64) -> String {
 pub struct Workload {
     generator: Generator,
     random: SmallRng,
-    has_ddl: bool,
+    ddl_share: f64,
 }
 
 impl Workload {
-    pub fn new(seed: u64, has_ddl: bool) -> Workload {
+    pub fn new(seed: u64, ddl_share: f64) -> Workload {
         let random = SmallRng::seed_from_u64(!seed);
-        Workload { generator: Generator::new(seed), random, has_ddl }
+        Workload { generator: Generator::new(seed), random, ddl_share }
     }
 
     /// The next transaction.
     pub fn script(&mut self) -> String {
-        if self.has_ddl && self.random.random_bool(DDL_SHARE) {
+        if self.random.random_bool(self.ddl_share) {
             return self.generator.ddl();
         }
         let rest = self.generator.transaction();

@@ -181,24 +181,6 @@ on_each_postgres! {
         audit.assert_stream_is_exact(&site, &TABLES).await;
         gateway.stop();
     }
-
-    async fn postgres_is_killed_and_stopped_under_load(server) {
-        let own = Arc::new(Server::start(server.bin(), &[]));
-        let mut site = shop(&own).await;
-        let gateway = site.gateway(&NAMES).start().await;
-        let audit = Audit::begin(&site.database).await;
-        for round in 0..3u64 {
-            for n in 0..40 {
-                site.sql(&order(round * 1000 + n)).await;
-            }
-            site.restart_postgres(round % 2 == 0).await;
-        }
-        for n in 0..40 {
-            site.sql(&order(n)).await;
-        }
-        audit.assert_stream_is_exact(&site, &TABLES).await;
-        gateway.stop();
-    }
 }
 
 on_newest_postgres! {
@@ -229,22 +211,5 @@ on_newest_postgres! {
         site.broker.server.resume().unwrap();
         audit.assert_stream_is_exact(&site, &TABLES).await;
         gateway.stop();
-    }
-
-    async fn the_slot_of_an_idle_table_moves(server) {
-        let site = shop(&server).await;
-        let other = Database::create(&server).await;
-        let _gateway = site.gateway(&NAMES).start().await;
-        for busy in [&site.database, &other] {
-            busy.sql("create table if not exists elsewhere (id int); insert into elsewhere select generate_series(1, 1000)").await;
-            let goal = busy.value("select pg_current_wal_lsn()").await.parse().unwrap();
-            eventually("the slot moves", async || match site.confirmed().await {
-                confirmed if confirmed >= goal => Ok(()),
-                confirmed => Err(format!("{confirmed} of {goal}")),
-            })
-            .await;
-        }
-        let progress = stream::last_progress(&site.broker).await.unwrap();
-        assert!(site.confirmed().await <= progress.end_lsn);
     }
 }

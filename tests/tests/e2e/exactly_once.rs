@@ -51,24 +51,6 @@ on_each_postgres! {
         gateway.stop();
         audit.assert_stream_is_exact(&site, &TABLES).await;
     }
-
-    async fn postgres_is_killed_and_stopped_under_load(server) {
-        let own = Arc::new(Server::start(server.bin(), &[]));
-        let mut site = shop(&own).await;
-        let gateway = site.gateway(&NAMES).start().await;
-        let audit = Audit::begin(&site.database).await;
-        for round in 0..3u64 {
-            for n in 0..40 {
-                site.sql(&order(round * 1000 + n)).await;
-            }
-            site.restart_postgres(round % 2 == 0).await;
-        }
-        for n in 0..40 {
-            site.sql(&order(n)).await;
-        }
-        audit.assert_stream_is_exact(&site, &TABLES).await;
-        gateway.stop();
-    }
 }
 
 on_newest_postgres! {

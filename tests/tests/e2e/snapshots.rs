@@ -1,10 +1,6 @@
 //! The hand-over from snapshot to changes loses nothing and shows no state that never was.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use tokio::time::sleep;
@@ -172,70 +168,9 @@ on_each_postgres! {
         let all = site.snapshot("kept").await;
         assert_eq!(all.rows.len(), 2);
     }
-
-    /// Rule 4 of the design: a commit that waits for a standby is in the log and in no snapshot.
-    async fn a_standby_that_never_answers(server) {
-        let own = Arc::new(Server::start(server.bin(), &[]));
-        let site = Site::new(&own).await;
-        site.sql("create table t (id int primary key); insert into t values (1)").await;
-        let gateway = site.gateway(&["t"]).start().await;
-        let audit = Audit::begin(&site.database).await;
-        site.sql("alter system set synchronous_standby_names = 'nobody'").await;
-        site.sql("select pg_reload_conf()").await;
-        site.sql("set synchronous_commit = local").await;
-        let waiting = site.database.session().await;
-        let insert = async {
-            waiting.try_sql("insert into t values (2)").await.expect("released in the end");
-        };
-        let rest = async {
-            let stuck = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
-            eventually("the commit waits", async || match site.database.value(stuck).await.as_str() {
-                "1" => Ok(()),
-                other => Err(other.to_owned()),
-            }).await;
-            // The naive watermark: the row's commit lies below it, and the snapshot beside it does not see the row.
-            let naive = site.database.rows("begin isolation level repeatable read; select pg_current_wal_lsn(), (select count(*) from t)").await;
-            site.sql("rollback").await;
-            let naive_lsn: walgate_wire::Lsn = naive[0][0].as_deref().unwrap().parse().unwrap();
-            assert_eq!(naive[0][1].as_deref(), Some("1"));
-            let log = audit.log(&site.database).await;
-            assert!(log.last_commit < naive_lsn, "{} is not below {naive_lsn}", log.last_commit);
-
-            let replica = site.sqlite(&["t"]);
-            eventually("the gateway says whom the snapshot waits for", async || {
-                if gateway.log().contains("standby") { Ok(()) } else { Err("nothing in the log".to_owned()) }
-            }).await;
-            let released_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as i128;
-            site.sql("alter system reset synchronous_standby_names").await;
-            site.sql("select pg_reload_conf()").await;
-            site.same(&replica, "t").await;
-            let started = snapshot::starts(&site.broker).await;
-            assert!(started.iter().all(|message| message.stored_at > released_at), "it did not wait");
-            assert!(!started.is_empty());
-            // Whoever believes the watermark skips the change: the snapshot has to have the row.
-            let snapshot = site.snapshot("t").await;
-            assert_eq!(snapshot.rows.len(), 2);
-        };
-        futures::join!(insert, rest);
-    }
 }
 
 on_newest_postgres! {
-    async fn a_prepared_transaction_is_waited_for(server) {
-        let own = Arc::new(Server::start(server.bin(), &[]));
-        let site = Site::new(&own).await;
-        site.sql("create table t (id int primary key)").await;
-        let gateway = site.gateway(&["t"]).start().await;
-        site.sql("begin; insert into t values (1); prepare transaction 'stays'").await;
-        let replica = site.sqlite(&["t"]);
-        eventually("the gateway names it", async || {
-            if gateway.log().contains("stays") { Ok(()) } else { Err("nothing in the log".to_owned()) }
-        }).await;
-        assert_eq!(snapshot::starts(&site.broker).await.len(), 0);
-        site.sql("commit prepared 'stays'").await;
-        site.same(&replica, "t").await;
-    }
-
     async fn fifty_requests_become_one_snapshot(server) {
         let own = Arc::new(Server::start(server.bin(), &[]));
         let site = Site::new(&own).await;

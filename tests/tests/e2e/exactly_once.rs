@@ -1,5 +1,5 @@
 //! The stream holds every committed change once, in commit order, with no hole. What is killed meanwhile is `cargo xtask
-//! chaos`' business, but for Postgres.
+//! chaos`' business.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, error::SqlState};
 
 use crate::{Database, eventually, postgres};
 
@@ -107,6 +107,11 @@ async fn write(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -
     loop {
         match client.batch_execute(script).await {
             Ok(()) => return client,
+            // Rolled back: somebody's locks and ours waited for each other.
+            Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
+                away(&client).await;
+                continue;
+            }
             Err(_) if away(&client).await => {}
             // It had been committed after all, and now meets itself.
             Err(_) if repeated => return client,

@@ -102,10 +102,10 @@ async fn everything_works(site: &Site, gateway: GatewayOptions, edge: &[(String,
     let mut running = gateway.start().await;
     let replica = site.sqlite_with(&["t"], edge);
     shows(site, &replica).await;
-    site.sql("insert into t (mood, v) values ('error', 'set aside'), ('keep', 'after')").await;
+    site.sql("insert into t (mood, v) values ('bad', 'set aside'), ('keep', 'after')").await;
     shows(site, &replica).await;
     running = running.kill9().start().await;
-    site.sql("update t set v = 'later' where id % 7 = 0 and mood = 'keep'; insert into t (mood) values ('error')")
+    site.sql("update t set v = 'later' where id % 7 = 0 and mood = 'keep'; insert into t (mood) values ('bad')")
         .await;
     let late = site.sqlite_with(&["t"], edge);
     shows(site, &replica).await;

@@ -319,7 +319,7 @@ fn certificates(name: &'static str, file: &Path) -> Result<(), AccessError> {
 }
 
 fn private_key(file: &Path) -> Result<(), AccessError> {
-    match read_pem("key_file", file, |reader| PrivateKeyDer::from_pem_reader(reader))? {
+    match read_pem("key_file", file, PrivateKeyDer::from_pem_reader)? {
         Ok(_) => Ok(()),
         Err(_) => setting(
             "key_file",

@@ -15,7 +15,8 @@ const REFUSAL_BYTES_MAX: usize = 64 << 10;
 /// A real frame of one GiB, below 64 KiB on the wire.
 fn gib_frame() -> Vec<u8> {
     let mut frame = Vec::new();
-    Compressor::new(1, None).unwrap().compress(&vec![0; GIB], &mut frame).unwrap();
+    let mut compressor = Compressor::new(1, None).expect("a compressor");
+    compressor.compress(&vec![0; GIB], &mut frame).expect("a frame");
     assert!(frame.len() < 64 << 10, "{}", frame.len());
     frame.shrink_to_fit();
     frame

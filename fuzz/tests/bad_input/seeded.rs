@@ -12,9 +12,9 @@ const SEED: u64 = 20_261_122;
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
     let files = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
     files.sort();
-    files.iter().map(|file| fs::read(file).unwrap()).collect()
+    files.iter().map(|file| fs::read(file).expect("a file")).collect()
 }
 
 /// What a failure leaves behind: the input that did it.
@@ -34,7 +34,7 @@ fn run(name: &str, rounds: usize) {
     let _alone = alone();
     let run = |input: &[u8]| {
         let _culprit = Culprit(name, input);
-        (target(name).unwrap().run)(input);
+        (target(name).expect("a target").run)(input);
     };
     let corpus = corpus(name);
     run(b"");

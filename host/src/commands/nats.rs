@@ -62,7 +62,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             };
             let client = broker::connect(access).await?;
             nats.create = true;
-            broker::Streams::ensure(&client, &nats, &tables).await?;
+            Box::pin(broker::Streams::ensure(&client, &nats, &tables)).await?;
             println!("the streams and buckets are there");
         }
     }

@@ -49,6 +49,8 @@ pub struct Stage<'a> {
     pub site: Site,
 }
 
+type Change<'a> = Box<dyn FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a>;
+
 /// How a stage differs from the usual one.
 pub struct Setting<'a> {
     run: &'a Run,
@@ -58,7 +60,7 @@ pub struct Setting<'a> {
     has_proxy: bool,
     rows: u64,
     ddl_share: f64,
-    gateway: Box<dyn FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a>,
+    gateway: Change<'a>,
 }
 
 impl Run {

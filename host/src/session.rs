@@ -10,7 +10,7 @@ use walgate_wire::{Epoch, EpochRecord, Lsn, POS, Position, Schema, StreamPositio
 
 use crate::{
     assets::Gate,
-    broker::{self, Streams},
+    broker::{self, Streams, Tail},
     changes::{Session, now_micros, progress_message},
     dictionaries,
     epoch::{Decision, SlotFacts, decide},
@@ -85,6 +85,34 @@ pub async fn open(
         left,
         wal_end: held.server_lsn,
     };
+    let Place { epoch, resume, tail, chain } = place(gateway, &facts, acknowledged, now).await?;
+    tracing::debug!(%resume, %confirmed, last_sequence = tail.last_sequence, "resuming");
+    let asked = Arc::new(catalog::open(config).await?);
+    let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked));
+    let stream = ChangeStream::new(reader, resume, Gathering::default());
+    let feedback = FeedbackLoop { feedback, durable: chain.durable(), confirmed };
+    // A heartbeat that was stored and not confirmed before the process died is not repeated.
+    let stated = tail.progress.map_or(confirmed, |(_, progress)| progress.end_lsn.max(confirmed));
+    let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
+    Ok(Connection { epoch, session, feedback })
+}
+
+/// Where a session goes on.
+struct Place {
+    epoch: Epoch,
+    resume: Position,
+    /// As it was found.
+    tail: Tail,
+    chain: Chain,
+}
+
+/// Finds out where the stream ends, and begins an epoch there if it cannot be gone on with.
+async fn place(
+    gateway: &Gateway,
+    facts: &SlotFacts,
+    acknowledged: u64,
+    now: u32,
+) -> Result<Place, SessionError> {
     // What was deleted, or lost with its server, is made again; what that means is decided below.
     Box::pin(Streams::ensure(
         &gateway.streams.client,
@@ -95,7 +123,7 @@ pub async fn open(
     dictionaries::store_again(gateway).await?;
     let record = gateway.schemas.epoch().await?;
     let tail = broker::read_tail(&gateway.streams.cdc).await?;
-    let decision = decide(record.as_ref(), &facts, &tail, acknowledged, now);
+    let decision = decide(record.as_ref(), facts, &tail, acknowledged, now);
     let mut chain = Chain::open(&gateway.streams.client, tail.last_sequence).await?;
     let (epoch, resume) = match decision {
         Decision::Continue { epoch, resume, record } => {
@@ -110,15 +138,7 @@ pub async fn open(
             (record.epoch, resume)
         }
     };
-    tracing::debug!(%resume, %confirmed, last_sequence = tail.last_sequence, "resuming");
-    let asked = Arc::new(catalog::open(config).await?);
-    let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked));
-    let stream = ChangeStream::new(reader, resume, Gathering::default());
-    let feedback = FeedbackLoop { feedback, durable: chain.durable(), confirmed };
-    // A heartbeat that was stored and not confirmed before the process died is not repeated.
-    let stated = tail.progress.map_or(confirmed, |(_, progress)| progress.end_lsn.max(confirmed));
-    let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
-    Ok(Connection { epoch, session, feedback })
+    Ok(Place { epoch, resume, tail, chain })
 }
 
 /// Once a process holds the slot for the first time. What an earlier one suspended flows again, and copies have

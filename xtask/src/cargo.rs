@@ -31,6 +31,15 @@ pub fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<()> {
     Ok(())
 }
 
+/// Formatting, lints and layering.
+pub fn check() -> Result<()> {
+    cargo(["fmt", "--all", "--check"])?;
+    let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--quiet"];
+    cargo(clippy.into_iter().chain(["--", "-D", "warnings"]))?;
+    // Of the workspace, with its features: what is built for it is what the tests need.
+    cargo(["test", "--release", "--workspace", "--test", "layering"])
+}
+
 /// What cargo prints.
 pub fn output<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<Vec<u8>> {
     let mut cargo = command(args);

@@ -8,8 +8,7 @@ mod sbom;
 mod setup;
 mod supply;
 
-use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -90,37 +89,32 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Chaos(rest) => {
             // As for the tests: it may run on every major version that is here.
             let servers = Servers::ready_for_tests()?;
-            cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
-            let mut chaos = cargo::built("chaos");
+            let mut chaos = with_guests("chaos")?;
             servers.export(&mut chaos);
-            guests::export(&mut chaos, guests::shipped)?;
             cargo::become_it(chaos.args(rest.args))
         }
         Task::Bench(rest) => {
             // What the user named is in the environment; of what is here the newest Postgres is measured.
             Servers::ready()?;
-            cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
-            let mut bench = cargo::built("bench");
-            guests::export(&mut bench, guests::shipped)?;
-            cargo::become_it(bench.args(rest.args))
+            cargo::become_it(with_guests("bench")?.args(rest.args))
         }
         Task::Guests => guests::all().map(|_| ExitCode::SUCCESS),
-        Task::Check => {
-            cargo::cargo(["fmt", "--all", "--check"])?;
-            let lints = ["--", "-D", "warnings"];
-            let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--quiet"];
-            cargo::cargo(clippy.into_iter().chain(lints))?;
-            // Of the workspace, with its features: what is built for it is what the tests need.
-            let layering = ["test", "--release", "--workspace", "--test", "layering"];
-            cargo::cargo(layering).map(|()| ExitCode::SUCCESS)
-        }
+        Task::Check => cargo::check().map(|()| ExitCode::SUCCESS),
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
         Task::Audit => supply::audit(),
         Task::Sbom => supply::sbom(),
         Task::Vectors(rest) => {
             cargo::cargo(["build", "--release", "--workspace", "--bin", "vectors"])?;
-            let home = Path::new(cargo::ROOT).join("tests/vectors");
+            let home = format!("{}/tests/vectors", cargo::ROOT);
             cargo::become_it(cargo::built("vectors").arg(home).args(rest.args))
         }
     }
+}
+
+/// A program that runs others of the workspace, with the guests that ship.
+fn with_guests(program: &str) -> Result<Command> {
+    cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
+    let mut program = cargo::built(program);
+    guests::export(&mut program, guests::shipped)?;
+    Ok(program)
 }

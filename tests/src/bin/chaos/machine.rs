@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tempfile::TempDir;
-use walgate_tests::eventually;
+use walgate_tests::{dictionary, eventually};
 
 use crate::{
     run::{Done, Run},
@@ -67,6 +67,8 @@ pub fn no_disk() -> Done {
 /// No file and no socket can be opened, while all connections of the gateway break.
 pub async fn files_exhausted(run: &Run) -> Done {
     let mut stage = run.stage().await;
+    // A file that is not there is seen to be missing without opening any.
+    dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(1));
     for round in 0..run.pick(1, 4) {
         stage.grows(run.some(10..60)).await;
         let pid = stage.gateway().program().pid();

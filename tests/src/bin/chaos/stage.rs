@@ -305,6 +305,7 @@ impl Stage<'_> {
     /// bounded, the slot advances.
     pub async fn settle(mut self, ending: Ending) -> Done {
         self.load.hold().await;
+        self.site.sql(workload::LAST).await;
         let Stage { run, gateway, sqlite, postgres, newcomers, audit, site, .. } = &self;
         let gateway = gateway.as_ref().expect("a case ends with a gateway that runs");
         gateway.ready().await;

@@ -46,6 +46,10 @@ pub fn create(rows: u64) -> String {
     )
 }
 
+/// A new shape of a table is told with the first row that follows.
+pub const LAST: &str = "insert into a (id) values (-2); insert into b (id) values ('last');
+    insert into c (id) values ('ffffffff-ffff-4fff-8fff-ffffffffffff')";
+
 pub struct Workload {
     generator: Generator,
     random: SmallRng,

@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod json;
 pub mod load;
 pub mod oracle;
+pub mod people;
 pub mod postgres;
 pub mod process;
 pub mod program;

@@ -121,6 +121,8 @@ on_each_postgres! {
             )).await;
         }
         writer.finish().await;
+        // What was dropped last shows with the next row.
+        site.sql("insert into t (v) values ('the last')").await;
         site.same(&sqlite, "t").await;
         audit.assert_stream_is_exact(&site, &[("t", "t")]).await;
     }

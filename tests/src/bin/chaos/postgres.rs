@@ -1,7 +1,7 @@
 //! Postgres itself: away, paused, full, altered, and its slot taken away. What takes its place when it is gone is in
 //! `failover.rs`.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use walgate_tests::{Database, eventually, snapshot};
 use walgate_wire::Lsn;
@@ -135,20 +135,21 @@ pub async fn long_writer(run: &Run) -> Done {
 /// log loses it.
 pub async fn stalled_standby(run: &Run) -> Done {
     let mut stage = run.setting().own_postgres(&[]).open().await;
-    for _ in 0..run.pick(1, 4) {
+    for round in 0..run.pick(1, 4) {
         stage.grows(run.some(10..60)).await;
         let before = begun(&stage).await;
         run.fault("a synchronous standby that does not answer");
         stage.site.sql("set synchronous_commit = local").await;
-        stage.site.sql("delete from bag where v = -7").await;
         stage.site.sql("alter system set synchronous_standby_names = 'nobody'").await;
         stage.site.sql("select pg_reload_conf()").await;
         let waiting = stage.site.database.session().await;
+        // Commits wait once the checkpointer has read the new setting, and nothing says when it has.
+        let (attempt, released) = (Cell::new(0), Cell::new(false));
         let insert = async {
-            waiting
-                .try_sql("insert into bag values (-7, 'waits')")
-                .await
-                .expect("released in the end");
+            while !released.get() {
+                attempt.set(attempt.get() + 1);
+                waiting.sql(&format!("insert into bag values (-7, 'waits {round} {}')", attempt.get())).await;
+            }
         };
         let rest = async {
             let stuck = "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and query like 'insert into bag values (-7%'";
@@ -161,17 +162,16 @@ pub async fn stalled_standby(run: &Run) -> Done {
             .await;
             // The stream has it, and whoever looks does not see it.
             stage.drained().await;
-            let naive = stage
-                .site
-                .database
-                .rows("select pg_current_wal_lsn(), count(*) from bag where v = -7")
-                .await;
+            let looks =
+                format!("select pg_current_wal_lsn(), count(*) from bag where pad = 'waits {round} {}'", attempt.get());
+            let naive = stage.site.database.rows(&looks).await;
             let naive_lsn: Lsn = naive[0][0].as_deref().expect("an LSN").parse().expect("an LSN");
             assert_eq!(naive[0][1].as_deref(), Some("0"));
             assert!(stage.committed().await < naive_lsn);
             stage.ask_for_snapshot("bag").await;
             logs(&stage, "synchronous standby").await;
             assert_eq!(begun(&stage).await, before, "the snapshot did not wait");
+            released.set(true);
             stage.site.sql("alter system reset synchronous_standby_names").await;
             stage.site.sql("select pg_reload_conf()").await;
             begins(&stage, &before).await;

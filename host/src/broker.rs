@@ -263,13 +263,13 @@ async fn last_whole_position(
     Ok(None)
 }
 
-fn position_of(headers: &async_nats::HeaderMap) -> Result<StreamPosition, BrokerError> {
+pub(crate) fn position_of(headers: &async_nats::HeaderMap) -> Result<StreamPosition, BrokerError> {
     let header = headers.get(POS).ok_or_else(|| {
         read_error("the CDC stream", "a message has no Wg-Pos: something else writes to cdc.>; forbid it, the gateway must be the only writer")
     })?;
     header.as_str().parse().map_err(|e| read_error("the CDC stream", e))
 }
 
-fn read_error(what: &str, reason: impl std::fmt::Display) -> BrokerError {
+pub(crate) fn read_error(what: &str, reason: impl std::fmt::Display) -> BrokerError {
     BrokerError::Read { what: what.to_owned(), reason: reason.to_string() }
 }

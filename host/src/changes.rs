@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 use walgate_wire::{
-    Epoch, GUEST, Lsn, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, subjects,
-    to_msgpack,
+    Epoch, GUEST, Lsn, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, Token,
+    subjects, to_msgpack,
 };
 
 mod tables;
@@ -76,8 +76,9 @@ pub struct Session {
     unstated: Option<Commit>,
     /// `end_lsn` of the last progress message, and when it was sent.
     stated: (Lsn, Instant),
-    /// When it was looked whether the tables are still there.
+    /// When it was looked whether the tables are still there, and which relation each of them was.
     looked: Instant,
+    relids: HashMap<Token, u32>,
 }
 
 impl Session {
@@ -112,6 +113,7 @@ impl Session {
             unstated: None,
             stated: (stated, Instant::now()),
             looked: Instant::now(),
+            relids: HashMap::new(),
         }
     }
 

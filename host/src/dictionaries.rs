@@ -28,7 +28,7 @@ pub struct DictionaryShelf {
 pub fn folder(gateway: &Gateway) -> Folder<DictionaryShelf> {
     let tokens = gateway.config.tables.iter().map(|table| table.token.clone()).collect();
     let shelf = DictionaryShelf {
-        store: Dictionaries::new(&gateway.streams),
+        store: gateway.dictionaries.clone(),
         assets: gateway.assets.clone(),
         status: gateway.status.clone(),
     };
@@ -37,11 +37,10 @@ pub fn folder(gateway: &Gateway) -> Folder<DictionaryShelf> {
 
 /// The revisions in use are in the bucket, also if it lost them since: messages are about to name them.
 pub async fn store_again(gateway: &Gateway) -> Result<(), KvError> {
-    let store = Dictionaries::new(&gateway.streams);
     for table in &gateway.config.tables {
         let token = &table.token;
         let Some(live) = gateway.assets.dictionary(token) else { continue };
-        let stored = store.ensure(token, live.dictionary.clone()).await?;
+        let stored = gateway.dictionaries.ensure(token, live.dictionary.clone()).await?;
         if stored.revision != live.revision {
             tracing::warn!(table = %token, revision = stored.revision, "dictionary stored again: its bucket had lost it");
             gateway.status.table(token).set_dictionary_revision(stored.revision);

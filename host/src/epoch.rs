@@ -32,20 +32,24 @@ pub enum Decision {
     Begin { record: EpochRecord, resume: Position, reseed: Option<String> },
 }
 
-/// `acknowledged_sequence`: the last stream sequence whose acknowledgement this process has seen.
-pub fn decide(
-    record: Option<&EpochRecord>,
-    slot: &SlotFacts,
-    tail: &Tail,
-    acknowledged_sequence: u64,
-    now_unix_seconds: u32,
-) -> Decision {
+/// What is known of the epoch so far.
+#[derive(Clone, Debug, Default)]
+pub struct Known<'a> {
+    pub record: Option<&'a EpochRecord>,
+    /// The last stream sequence whose acknowledgement this process has seen.
+    pub acknowledged: u64,
+    /// What its messages name and cannot be fetched any more.
+    pub lost: Option<String>,
+}
+
+pub fn decide(known: Known<'_>, slot: &SlotFacts, tail: &Tail, now_unix_seconds: u32) -> Decision {
+    let record = known.record;
     let reason = match record {
         None if tail.last_sequence == 0 => Some(None),
         None => {
             Some(Some("the record of the current epoch is gone from KV bucket schemas".to_owned()))
         }
-        Some(record) => broken(record, slot, tail, acknowledged_sequence).map(Some),
+        Some(record) => broken(record, slot, tail, known.acknowledged).or(known.lost).map(Some),
     };
     let Some(reseed) = reason else {
         let epoch = record.map(|r| r.epoch).unwrap_or_default();
@@ -79,7 +83,7 @@ fn broken(
     record: &EpochRecord,
     slot: &SlotFacts,
     tail: &Tail,
-    acknowledged_sequence: u64,
+    acknowledged: u64,
 ) -> Option<String> {
     if record.system_id != slot.system_id || record.database != slot.database {
         return Some(format!(
@@ -96,9 +100,9 @@ fn broken(
             slot.slot, record.slot
         ));
     }
-    if tail.last_sequence < acknowledged_sequence {
+    if tail.last_sequence < acknowledged {
         return Some(format!(
-            "the CDC stream ends at {} although {acknowledged_sequence} was acknowledged: stored messages were lost",
+            "the CDC stream ends at {} although {acknowledged} was acknowledged: stored messages were lost",
             tail.last_sequence
         ));
     }
@@ -188,6 +192,15 @@ mod tests {
         }
     }
 
+    fn decided(
+        record: Option<&EpochRecord>,
+        slot: &SlotFacts,
+        tail: &Tail,
+        acknowledged: u64,
+    ) -> Decision {
+        decide(Known { record, acknowledged, lost: None }, slot, tail, 1000)
+    }
+
     fn reseeds(decision: Decision) -> bool {
         matches!(decision, Decision::Begin { reseed: Some(_), record, .. } if record.epoch > Epoch(5))
     }
@@ -196,14 +209,14 @@ mod tests {
     fn it_goes_on_where_the_stream_ends() {
         let resume = Position::new(Lsn(90), 4);
         let expected = Decision::Continue { epoch: Epoch(5), resume, record: None };
-        assert_eq!(decide(Some(&record()), &slot(), &tail(100), 9, 1000), expected);
-        assert_eq!(decide(Some(&record()), &slot(), &tail(120), 9, 1000), expected);
+        assert_eq!(decided(Some(&record()), &slot(), &tail(100), 9), expected);
+        assert_eq!(decided(Some(&record()), &slot(), &tail(120), 9), expected);
     }
 
     #[test]
     fn the_first_start_reseeds_nobody() {
         let empty = Tail { last_sequence: 0, position: None, progress: None };
-        let decision = decide(None, &SlotFacts { created: true, ..slot() }, &empty, 0, 1000);
+        let decision = decided(None, &SlotFacts { created: true, ..slot() }, &empty, 0);
         assert!(matches!(decision, Decision::Begin { reseed: None, .. }));
     }
 
@@ -212,13 +225,13 @@ mod tests {
         let expired = Tail { last_sequence: 9, position: None, progress: None };
         let resume = Position::new(Lsn(100), 0);
         let expected = Decision::Continue { epoch: Epoch(5), resume, record: None };
-        assert_eq!(decide(Some(&record()), &slot(), &expired, 9, 1000), expected);
+        assert_eq!(decided(Some(&record()), &slot(), &expired, 9), expected);
     }
 
     #[test]
     fn a_standby_that_has_all_of_the_stream_goes_on_with_it() {
         let standby = |left| SlotFacts { timeline: 3, left, ..slot() };
-        let on = |left, tail: &Tail| decide(Some(&record()), &standby(left), tail, 9, 1000);
+        let on = |left, tail: &Tail| decided(Some(&record()), &standby(left), tail, 9);
         let record = EpochRecord { timeline: 3, ..record() };
         let resume = Position::new(Lsn(90), 4);
         let expected = Decision::Continue { epoch: Epoch(5), resume, record: Some(record) };
@@ -235,21 +248,25 @@ mod tests {
     #[test]
     fn whatever_may_have_lost_something_reseeds() {
         let (record, good) = (record(), tail(100));
-        let by_slot = |slot: SlotFacts| decide(Some(&record), &slot, &good, 9, 1000);
+        let by_slot = |slot: SlotFacts| decided(Some(&record), &slot, &good, 9);
         assert!(reseeds(by_slot(SlotFacts { system_id: "8".into(), ..slot() })));
         assert!(reseeds(by_slot(SlotFacts { timeline: 2, ..slot() })));
         assert!(reseeds(by_slot(SlotFacts { created: true, ..slot() })));
         assert!(!reseeds(by_slot(SlotFacts { wal_end: Lsn(100), ..slot() })));
         assert!(reseeds(by_slot(SlotFacts { wal_end: Lsn(99), confirmed: Lsn(80), ..slot() })));
         assert!(reseeds(by_slot(SlotFacts { confirmed: Lsn(101), ..slot() })));
-        assert!(reseeds(decide(Some(&record), &slot(), &good, 10, 1000)));
-        assert!(reseeds(decide(None, &slot(), &good, 9, 1000)));
+        assert!(reseeds(decided(Some(&record), &slot(), &good, 10)));
+        assert!(reseeds(decided(None, &slot(), &good, 9)));
+        let lost =
+            Known { record: Some(&record), acknowledged: 9, lost: Some("revision 7".into()) };
+        assert!(reseeds(decide(lost, &slot(), &good, 1000)));
         let other = Tail {
             position: Some(StreamPosition { epoch: Epoch(4), position: Position::default() }),
             ..good
         };
-        assert!(reseeds(decide(Some(&record), &slot(), &other, 9, 1000)));
+        assert!(reseeds(decided(Some(&record), &slot(), &other, 9)));
         let empty = Tail { last_sequence: 0, position: None, progress: None };
-        assert!(reseeds(decide(Some(&record), &slot(), &empty, 0, 3)));
+        let new_stream = Known { record: Some(&record), ..Known::default() };
+        assert!(reseeds(decide(new_stream, &slot(), &empty, 3)));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     assets::Assets,
     broker::Streams,
     config::{Config, Table},
-    kv::Schemas,
+    kv::{Dictionaries, Schemas},
     status::Status,
     wal_budget::Relief,
 };
@@ -25,6 +25,7 @@ pub struct Shared {
     pub config: Config,
     pub streams: Streams,
     pub schemas: Schemas,
+    pub dictionaries: Dictionaries,
     pub assets: Assets,
     pub status: Status,
     /// From the WAL that the slot holds back.
@@ -61,12 +62,13 @@ impl Gateway {
         status: Status,
         server_version: i32,
     ) -> Self {
-        let schemas = Schemas::new(&streams);
+        let (schemas, dictionaries) = (Schemas::new(&streams), Dictionaries::new(&streams));
         let (relief, stopped) = (Relief::default(), Mutex::default());
         Gateway(Arc::new(Shared {
             config,
             streams,
             schemas,
+            dictionaries,
             assets,
             status,
             relief,

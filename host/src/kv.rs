@@ -2,20 +2,27 @@
 //!
 //! Which schema or dictionary is current is decided elsewhere; this only stores and finds revisions.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use async_nats::{
     HeaderMap,
     jetstream::{
         self,
         message::StreamMessage,
-        stream::{LastRawMessageErrorKind, Stream},
+        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use walgate_wire::{Dictionary, EpochRecord, SHA256, Schema, Token, from_msgpack, to_msgpack};
 
 const EXPECTED_REVISION: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The key under which revisions are passed over. It is no table's token.
+const PASSED_OVER: &str = "=lost";
+const PUTS_AT_ONCE: usize = 64;
 
 /// A bucket that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +35,61 @@ pub struct KvError {
 
 /// One bucket, by its stream.
 #[derive(Clone, Debug)]
-struct Bucket {
-    name: &'static str,
+pub struct Bucket {
+    pub name: &'static str,
     stream: Stream,
     context: jetstream::Context,
+    /// The last revision that this process has put.
+    put_last: Arc<AtomicU64>,
 }
 
 impl Bucket {
+    fn new(name: &'static str, stream: &Stream, context: &jetstream::Context) -> Self {
+        let put_last = Arc::default();
+        Bucket { name, stream: stream.clone(), context: context.clone(), put_last }
+    }
+
+    /// The last revision that was given in the bucket.
+    async fn end(&self) -> Result<u64, KvError> {
+        let info = self.stream.get_info().await.map_err(|e| self.error(">", e))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// Whether `revision` is one of `key`.
+    pub async fn holds(&self, key: &str, revision: u64) -> Result<bool, KvError> {
+        match self.stream.get_raw_message(revision).await {
+            Ok(message) => Ok(message.subject.as_str() == self.subject(key)),
+            Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
+            Err(e) => Err(self.error(key, e)),
+        }
+    }
+
+    /// A bucket that has lost its end goes on behind `named`, and behind what this process has put: readers keep
+    /// revisions by number, so none is given twice.
+    pub async fn pass_over_lost(&self, named: u64) -> Result<(), KvError> {
+        let (given, last) = (named.max(self.put_last.load(Relaxed)), self.end().await?);
+        if last >= given {
+            return Ok(());
+        }
+        tracing::error!(
+            bucket = self.name,
+            last,
+            given,
+            "the KV bucket has lost its last revisions; their numbers are passed over"
+        );
+        let put = |_| {
+            let mut headers = HeaderMap::new();
+            headers.insert("KV-Operation", "DEL");
+            self.append(PASSED_OVER, headers, Bytes::new())
+        };
+        stream::iter(last..given)
+            .map(put)
+            .buffer_unordered(PUTS_AT_ONCE)
+            .try_collect::<Vec<u64>>()
+            .await?;
+        Ok(())
+    }
+
     fn subject(&self, key: &str) -> String {
         format!("$KV.{}.{key}", self.name)
     }
@@ -54,7 +109,7 @@ impl Bucket {
     }
 
     /// Returns the new revision. `expected`: the revision that this one follows; another writer in between
-    /// makes the put fail.
+    /// makes the put fail. So does the loss of revisions that were put before.
     async fn put(
         &self,
         key: &str,
@@ -65,6 +120,21 @@ impl Bucket {
         if let Some(expected) = expected {
             headers.insert(EXPECTED_REVISION, expected.to_string());
         }
+        let (last, given) = (self.end().await?, self.put_last.load(Relaxed));
+        if last < given {
+            return Err(self.error(
+                key,
+                format!(
+                    "it ends at revision {last}, but {given} was stored: NATS has lost its end"
+                ),
+            ));
+        }
+        let revision = self.append(key, headers, value).await?;
+        self.put_last.fetch_max(revision, Relaxed);
+        Ok(revision)
+    }
+
+    async fn append(&self, key: &str, headers: HeaderMap, value: Bytes) -> Result<u64, KvError> {
         let sent = self.context.publish_with_headers(self.subject(key), headers, value).await;
         let ack = sent.map_err(|e| self.error(key, e))?.await.map_err(|e| self.error(key, e))?;
         Ok(ack.sequence)
@@ -77,8 +147,11 @@ pub struct Schemas(Bucket);
 
 impl Schemas {
     pub fn new(streams: &crate::broker::Streams) -> Self {
-        let context = streams.context.clone();
-        Schemas(Bucket { name: "schemas", stream: streams.schemas.clone(), context })
+        Schemas(Bucket::new("schemas", &streams.schemas, &streams.context))
+    }
+
+    pub fn bucket(&self) -> &Bucket {
+        &self.0
     }
 
     /// The latest schema of a table, with its revision.
@@ -102,7 +175,6 @@ impl Schemas {
 
     /// Tokens that have a schema, current or not.
     pub async fn tokens(&self) -> Result<Vec<Token>, KvError> {
-        use futures::TryStreamExt;
         let prefix = self.0.subject("");
         let listed = self.0.stream.info_with_subjects(format!("{prefix}>")).await;
         let subjects: Vec<(String, usize)> = listed
@@ -140,8 +212,11 @@ pub struct StoredDictionary {
 
 impl Dictionaries {
     pub fn new(streams: &crate::broker::Streams) -> Self {
-        let context = streams.context.clone();
-        Dictionaries(Bucket { name: "dictionaries", stream: streams.dictionaries.clone(), context })
+        Dictionaries(Bucket::new("dictionaries", &streams.dictionaries, &streams.context))
+    }
+
+    pub fn bucket(&self) -> &Bucket {
+        &self.0
     }
 
     /// Makes sure that the latest revision of the table's dictionary is this one.

@@ -23,6 +23,7 @@ pub mod permissions;
 mod policy;
 pub mod publish;
 pub mod requests;
+mod revisions;
 pub mod run;
 pub mod schemas;
 pub mod session;

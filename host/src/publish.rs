@@ -220,7 +220,12 @@ impl AckReader {
         let connects = || self.connection.connects.load(Relaxed);
         let connected = connects();
         loop {
-            match tokio::time::timeout(LOOK_EVERY, acks.next()).await {
+            let heard = tokio::time::timeout(LOOK_EVERY, acks.next()).await;
+            // The server may be another one now, or have lost its tail: the stream is read again.
+            if connects() != connected {
+                return Broken::Interrupted;
+            }
+            match heard {
                 Ok(None) => return Broken::Closed,
                 Ok(Some(message)) => {
                     last_heard = Instant::now();
@@ -228,8 +233,6 @@ impl AckReader {
                         return broken;
                     }
                 }
-                // The server may be another one now, or have lost its tail: the stream is read again.
-                Err(_) if connects() != connected => return Broken::Interrupted,
                 Err(_) if self.shared.ledger().in_flight() == 0 => last_heard = Instant::now(),
                 Err(_) if last_heard.elapsed() > ACK_TIMEOUT => return Broken::Silent,
                 Err(_) => {}

@@ -25,7 +25,9 @@ use crate::{
     guests, http,
     kv::KvError,
     policy::{Action, SessionError, action},
-    requests, schemas,
+    requests,
+    revisions::NamedRevisions,
+    schemas,
     session::{self, Connection},
     source::{
         SourceError,
@@ -117,6 +119,8 @@ pub async fn run(
 
     let assets = Assets::default();
     let gateway = Gateway::new(config, streams, assets, status.clone(), preflight.server_version);
+    // Before anything is put into a bucket.
+    NamedRevisions::read(&gateway).await?.pass_over_lost(&gateway).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, status));
     let mut dictionaries = dictionaries::folder(&gateway);

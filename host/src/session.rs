@@ -13,11 +13,12 @@ use crate::{
     broker::{self, Streams, Tail},
     changes::{Session, now_micros, progress_message},
     dictionaries,
-    epoch::{Decision, SlotFacts, decide},
+    epoch::{Decision, Known, SlotFacts, decide},
     gateway::Gateway,
     ledger::Durable,
     policy::SessionError,
     publish::{Chain, Headers},
+    revisions::NamedRevisions,
     schemas,
     source::{
         SourceError,
@@ -120,10 +121,17 @@ async fn place(
         &gateway.config.tables,
     ))
     .await?;
+    let named = NamedRevisions::read(gateway).await?;
+    named.pass_over_lost(gateway).await?;
     dictionaries::store_again(gateway).await?;
     let record = gateway.schemas.epoch().await?;
+    let lost = match &record {
+        Some(record) => named.lost(gateway, record.epoch).await?,
+        None => None,
+    };
     let tail = broker::read_tail(&gateway.streams.cdc).await?;
-    let decision = decide(record.as_ref(), facts, &tail, acknowledged, now);
+    let known = Known { record: record.as_ref(), acknowledged, lost };
+    let decision = decide(known, facts, &tail, now);
     let mut chain = Chain::open(&gateway.streams.client, tail.last_sequence).await?;
     let (epoch, resume) = match decision {
         Decision::Continue { epoch, resume, record } => {

@@ -205,6 +205,25 @@ impl Opener {
         dictionary
     }
 
+    /// Whether the buckets still have what the body names, for a message can outlive that.
+    async fn is_readable(&mut self, body: &Body) -> bool {
+        let header = |name| body.headers.get(name).map(|value| value.as_str().to_owned());
+        let holds = async |bucket: &Stream, revision: &str, subject: String| {
+            let revision = revision.parse().expect("a revision");
+            let found = raw_message(bucket, revision).await.ok();
+            found.is_some_and(|found| found.subject.as_str() == subject)
+        };
+        if let Some(revision) = header(SCHEMA) {
+            let token = body.subject.strip_prefix("cdc.").expect("cdc.{token}");
+            if !holds(&self.schemas, &revision, format!("$KV.schemas.{token}")).await {
+                return false;
+            }
+        }
+        let Some(named) = header(DICT) else { return true };
+        let (key, revision) = named.split_once('@').expect("key@revision");
+        holds(&self.dictionaries, revision, format!("$KV.dictionaries.{key}")).await
+    }
+
     /// The body as it was before compression.
     pub async fn open(&mut self, body: &Body) -> Vec<u8> {
         let header = |name| body.headers.get(name).map(|value| value.as_str().to_owned());
@@ -234,7 +253,7 @@ async fn raw_message(bucket: &Stream, revision: u64) -> Result<StreamMessage, Ra
     .await
 }
 
-/// The whole CDC stream.
+/// The whole CDC stream; of earlier epochs what can be read.
 pub async fn cdc(broker: &Broker) -> Vec<Entry> {
     let messages = messages(broker, "CDC").await;
     for pair in messages.windows(2) {
@@ -242,8 +261,16 @@ pub async fn cdc(broker: &Broker) -> Vec<Entry> {
     }
     let mut opener = Opener::new(broker).await;
     let mut entries = vec![];
-    for body in bodies(messages) {
-        let header = body.headers.get(POS).expect("Wg-Pos").as_str().parse().expect("a position");
+    let bodies = bodies(messages);
+    let place = |body: &Body| -> StreamPosition {
+        body.headers.get(POS).expect("Wg-Pos").as_str().parse().expect("a position")
+    };
+    let latest = bodies.last().map(|body| place(body).epoch);
+    for body in bodies {
+        let header = place(&body);
+        if Some(header.epoch) != latest && !opener.is_readable(&body).await {
+            continue;
+        }
         let opened = opener.open(&body).await;
         if body.subject == PROGRESS_SUBJECT {
             let progress = from_msgpack(&opened).expect("progress");
@@ -252,7 +279,14 @@ pub async fn cdc(broker: &Broker) -> Vec<Entry> {
         }
         let revision =
             body.headers.get(SCHEMA).expect("Wg-Schema").as_str().parse().expect("a revision");
+        let token = body.subject.strip_prefix("cdc.").expect("cdc.{token}").to_owned();
         let schema = opener.schema(revision).await;
+        assert_eq!(
+            schema.token.as_str(),
+            token,
+            "message {} names revision {revision}",
+            body.sequence
+        );
         assert!(
             opener.schema_stored_at[&revision] <= body.stored_at,
             "message {} was stored before its schema, revision {revision}",
@@ -262,7 +296,7 @@ pub async fn cdc(broker: &Broker) -> Vec<Entry> {
         let changes = changes.unwrap_or_else(|e| panic!("message {}: {e}", body.sequence));
         let change = |change: &walgate_wire::Change<'_>| StreamChange {
             sequence: body.sequence,
-            token: body.subject.strip_prefix("cdc.").expect("cdc.{token}").to_owned(),
+            token: token.clone(),
             position: change.position,
             xid: change.xid,
             at: change.at,

@@ -97,13 +97,10 @@ impl Assets {
             remote.message_at(SCHEMAS_STREAM, revision).await.map(Some)
         });
         let Some(message) = message.await else { return Ok(None) };
-        let expected = format!("{SCHEMAS_PREFIX}{token}");
-        let read = if message.subject.as_str() == expected {
-            read_schema(&message.payload, token, revision)
-        } else {
-            Err(Unreadable::Other(format!("it was expected to be {what}")))
-        };
-        read.map(Some).map_err(|e| Error::Protocol {
+        if message.subject.as_str() != format!("{SCHEMAS_PREFIX}{token}") {
+            return Ok(None);
+        }
+        read_schema(&message.payload, token, revision).map(Some).map_err(|e| Error::Protocol {
             subject: message.subject.to_string(),
             sequence: revision,
             reason: e.to_string(),
@@ -165,8 +162,7 @@ impl Assets {
         let fetch = || remote.message_at(DICTIONARIES_STREAM, *revision);
         let message = patiently(&what, fetch).await;
         if message.subject.as_str() != format!("{DICTIONARIES_PREFIX}{key}") {
-            let reason = format!("revision {revision} is of {}, not of {key}", message.subject);
-            return Err(Unreadable::Other(reason));
+            return Err(Unreadable::Lost(what));
         }
         let dictionary = Dictionary::new(&message.payload[..])
             .map_err(|e| Unreadable::Other(format!("{what}: {e}")))?;

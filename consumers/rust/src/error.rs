@@ -74,6 +74,9 @@ pub(crate) enum Unreadable {
     Frame(#[from] FrameError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// What it names will not come any more.
+    #[error("{0} is lost: that revision is of something else")]
+    Lost(String),
     #[error("{0}")]
     Other(String),
 }

@@ -67,6 +67,7 @@ impl Session {
         self.gateway.status.table(token).flows(schema.guest.as_ref());
         self.stream.set_table(relid, Some(input.into()));
         self.outlets.insert(relid, outlet.with_schema(schema));
+        self.relids.insert(token.clone(), relid);
         Ok(())
     }
 
@@ -175,6 +176,7 @@ impl Session {
         match self.gateway.stopped(token) {
             Some(Stopped::Absent) => {}
             Some(_) => return Ok(()),
+            None if self.relids.insert(token.clone(), relid) == Some(relid) => return Ok(()),
             None => {
                 let latest = self.gateway.schemas.latest(token).await?;
                 if latest.and_then(|schema| schema.relid).is_none_or(|known| known == relid) {

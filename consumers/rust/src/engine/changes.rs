@@ -91,7 +91,13 @@ impl<S: Sink> Engine<S> {
         let position = envelope.position.unwrap_or_default().position;
         let body =
             decode::body(&delivery, envelope, &mut self.joiner, &mut self.assets, None).await;
-        let Some(body) = body.map_err(unreadable(&delivery))? else { return Ok(()) };
+        let body = match body {
+            Err(lost @ Unreadable::Lost(_)) => {
+                return self.reload_beyond(position, vec![(token, lost.to_string())]).await;
+            }
+            body => body.map_err(unreadable(&delivery))?,
+        };
+        let Some(body) = body else { return Ok(()) };
         let Some(schema) = self.assets.schema(&token, revision).await? else {
             let reason = format!("schema revision {revision} is not in KV any more");
             return self.reload_beyond(position, vec![(token, reason)]).await;

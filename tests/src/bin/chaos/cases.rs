@@ -42,6 +42,7 @@ cases! {
     "nats-purged" nats::purged: "the stream is purged, with the gateway and a copy alive and dead";
     "nats-deleted" nats::deleted: "the stream is deleted under load";
     "nats-forgetful" nats::forgetful: "NATS restarts without what it had acknowledged last";
+    "nats-forgetful-buckets" nats::buckets_forgetful: "NATS restarts with messages whose schemas and dictionaries it has lost";
     "nats-wiped" nats::wiped: "NATS restarts with nothing: no stream, no bucket";
     "nats-disk-full" nats::disk_full: "no room left on the device that NATS stores on";
     "cluster-leader-killed" cluster::leader_killed: "kill -9 of the node that leads the stream";

@@ -50,12 +50,10 @@ pub async fn killed_in_transaction(run: &Run) -> Done {
     };
     stage.site.broker.server.pause().expect("NATS is paused");
     let before = changes(&stage).expect("the gateway answers");
-    stage
-        .site
-        .sql(&format!(
-            "insert into bag select i, 'one transaction' || repeat('x', i % 60) from generate_series(1, {rows}) i"
-        ))
-        .await;
+    let insert = format!(
+        "insert into bag select i, 'one transaction' || repeat('x', i % 60) from generate_series(1, {rows}) i"
+    );
+    stage.site.sql(&insert).await;
     eventually("some of it is sent", async || match changes(&stage)? {
         now if now > before + 2000 => Ok(()),
         now => Err(format!("{before}, now {now}")),

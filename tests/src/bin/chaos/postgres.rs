@@ -148,7 +148,9 @@ pub async fn stalled_standby(run: &Run) -> Done {
         let insert = async {
             while !released.get() {
                 attempt.set(attempt.get() + 1);
-                waiting.sql(&format!("insert into bag values (-7, 'waits {round} {}')", attempt.get())).await;
+                waiting
+                    .sql(&format!("insert into bag values (-7, 'waits {round} {}')", attempt.get()))
+                    .await;
             }
         };
         let rest = async {
@@ -162,8 +164,10 @@ pub async fn stalled_standby(run: &Run) -> Done {
             .await;
             // The stream has it, and whoever looks does not see it.
             stage.drained().await;
-            let looks =
-                format!("select pg_current_wal_lsn(), count(*) from bag where pad = 'waits {round} {}'", attempt.get());
+            let looks = format!(
+                "select pg_current_wal_lsn(), count(*) from bag where pad = 'waits {round} {}'",
+                attempt.get()
+            );
             let naive = stage.site.database.rows(&looks).await;
             let naive_lsn: Lsn = naive[0][0].as_deref().expect("an LSN").parse().expect("an LSN");
             assert_eq!(naive[0][1].as_deref(), Some("0"));

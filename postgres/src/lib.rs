@@ -16,11 +16,22 @@ pub use error::{ConnectError, TlsError, refusal, remedy};
 pub use stream::TlsStream;
 pub use tls::{Negotiated, Tls};
 
+use std::{io, time::Duration};
+
 use tokio_postgres::{
     Client, Config, Connection, Socket,
     config::{Host, SslMode, SslNegotiation},
 };
 use words::{Mode, Words};
+
+/// Unless the connection string says otherwise.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server that vanished without a word is missed after [`KEEPALIVES_IDLE`] + [`KEEPALIVES`] × [`KEEPALIVES_EVERY`].
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVES_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVES: u32 = 4;
+/// What tokio-postgres sets when nothing is said.
+const NOTHING_SAID: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// A server, as a connection string describes it. Its password is not shown by `Debug`.
 #[derive(Clone, Debug)]
@@ -51,6 +62,7 @@ impl Server {
             ));
         }
         config.ssl_mode(mode(&words, config.get_hosts()));
+        watch_over(&mut config);
         let tls = Tls::read(&words, config.get_ssl_negotiation())?;
         Ok(Server { config, tls })
     }
@@ -72,8 +84,31 @@ impl Server {
     pub async fn connect(
         &self,
     ) -> Result<(Client, Connection<Socket, TlsStream<Socket>>), ConnectError> {
+        // tokio-postgres stops its clock once the socket is open: a server that then says nothing would hold us for ever.
+        let each = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+        let limit = each.saturating_mul(self.config.get_hosts().len().max(1) as u32);
         // Large: a handshake is in it.
-        Box::pin(self.config.connect(self.tls.clone())).await.map_err(Into::into)
+        let connected = Box::pin(self.config.connect(self.tls.clone()));
+        match tokio::time::timeout(limit, connected).await {
+            Ok(connected) => connected.map_err(Into::into),
+            Err(_) => Err(ConnectError::Unreachable(io::ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+/// So that nobody waits for hours for a server that was cut off in the midst of an answer.
+fn watch_over(config: &mut Config) {
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_keepalives_idle() == NOTHING_SAID {
+        config.keepalives_idle(KEEPALIVES_IDLE);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVES_EVERY);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(KEEPALIVES);
     }
 }
 

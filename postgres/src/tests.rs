@@ -176,3 +176,30 @@ fn a_server_does_not_show_its_password() {
     let error = Server::parse("postgres://u:hunter2@db/shop?port=x").unwrap_err();
     assert!(!error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn a_server_that_vanishes_is_missed_unless_one_says_otherwise() {
+    let of = |text: &str| Server::parse(text).unwrap().config().clone();
+    let usual = of("postgres://u@h/d");
+    assert_eq!(usual.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
+    assert!(usual.get_keepalives() && usual.get_keepalives_idle() <= Duration::from_secs(60));
+    assert!(usual.get_keepalives_interval().is_some() && usual.get_keepalives_retries().is_some());
+    let said = of(
+        "host=h connect_timeout=3 keepalives_idle=600 keepalives_interval=7 keepalives_retries=9",
+    );
+    assert_eq!(said.get_connect_timeout(), Some(&Duration::from_secs(3)));
+    assert_eq!(said.get_keepalives_idle(), Duration::from_secs(600));
+    assert_eq!(said.get_keepalives_interval(), Some(Duration::from_secs(7)));
+    assert_eq!(said.get_keepalives_retries(), Some(9));
+}
+
+/// The socket opens, and nobody speaks.
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server =
+        Server::parse(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=1")).unwrap();
+    let refused = server.connect().await.err().expect("nobody answered");
+    assert!(matches!(refused, ConnectError::Unreachable(e) if e.kind() == io::ErrorKind::TimedOut));
+}

@@ -1,6 +1,6 @@
 //! From an endpoint to two byte streams: TCP or unix socket, each server in turn, encrypted as the URL says.
 
-use std::{io, time::Duration};
+use std::io;
 
 use tokio::{
     io::AsyncRead,
@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_postgres::config::Host;
-use walgate_postgres::{ConnectError, Negotiated, Tls};
+use walgate_postgres::{CONNECT_TIMEOUT, ConnectError, Negotiated, Tls};
 
 use super::Writer;
 use crate::source::{
@@ -17,8 +17,6 @@ use crate::source::{
 };
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection on which nothing was said yet.
 pub(super) struct Socket {

@@ -3,7 +3,7 @@
 use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
-    assets, cluster, consumer, failover, flood, gateway, machine, mixed, nats, postgres,
+    assets, cluster, consumer, failover, flood, gateway, machine, mixed, nats, password, postgres,
     run::{Done, Run},
 };
 
@@ -59,6 +59,7 @@ cases! {
     "postgres-restarted" postgres::restarted: "orderly restarts of Postgres under load";
     "postgres-paused" postgres::paused: "SIGSTOP of Postgres for 5 s, in the long form for 60 s";
     "postgres-full" postgres::connection_limit: "no connection is left, for a snapshot and for the stream";
+    "postgres-password-rotated" password::rotated: "the gateway's password is changed, and later the file that it is read from";
     "postgres-long-writer" postgres::long_writer: "old and prepared transactions are open when a snapshot is asked for";
     "postgres-stalled-standby" postgres::stalled_standby: "commits wait for a synchronous standby while a snapshot is taken";
     "postgres-ddl-in-snapshot" postgres::ddl_in_snapshot: "TRUNCATE, ALTER and DROP while a snapshot is taken";

@@ -14,6 +14,7 @@ mod gateway;
 mod machine;
 mod mixed;
 mod nats;
+mod password;
 mod postgres;
 mod report;
 mod run;

@@ -85,8 +85,13 @@ impl Run {
 
 impl<'a> Setting<'a> {
     /// A server of the case's own: for faults of Postgres itself.
-    pub fn own_postgres(mut self, settings: &[(&str, &str)]) -> Self {
-        self.server = Arc::new(Server::start(&self.run.bin, settings));
+    pub fn own_postgres(self, settings: &[(&str, &str)]) -> Self {
+        let server = Server::start(&self.run.bin, settings);
+        self.on(server)
+    }
+
+    pub fn on(mut self, server: Server) -> Self {
+        self.server = Arc::new(server);
         self
     }
 

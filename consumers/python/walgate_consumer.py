@@ -334,7 +334,7 @@ class Server:
                 await asyncio.sleep(0.5)
         raise Reload(f"schema {t.token}@{revision} cannot be fetched", t)
 
-    async def dictionary(self, ref: str) -> tuple[str, int, zstandard.ZstdDecompressor]:
+    async def dictionary(self, t: Table, ref: str) -> tuple[str, int, zstandard.ZstdDecompressor]:
         key, revision = ref.rsplit("@", 1)
         while ref not in self.dicts:
             m = await self.message("KV_dictionaries", seq=int(revision))
@@ -344,12 +344,14 @@ class Server:
                 need(m.data[:4] == b"\x37\xa4\x30\xec" and len(m.data) <= DICT_CAP, f"{ref} is no trained dictionary")
                 data = zstandard.ZstdCompressionDict(m.data)
                 self.dicts[ref] = sha, data.dict_id(), zstandard.ZstdDecompressor(dict_data=data)
+            elif m:
+                raise Reload(f"dictionary {ref} is lost: that revision is of something else", t)
             else:
                 log.warning("dictionary %s is not there yet", ref)
                 await asyncio.sleep(1)
         return self.dicts[ref]
 
-    async def plain(self, headers: dict[str, str], body: bytes, sha: str | None = None) -> bytes:
+    async def plain(self, t: Table, headers: dict[str, str], body: bytes, sha: str | None = None) -> bytes:
         """Decompresses a joined body (§12). `sha`: of the dictionary, if it has to be a certain one."""
         encoding, ref = headers.get("Content-Encoding"), headers.get("Wg-Dict")
         need(encoding in (None, "zstd"), f"unknown encoding {encoding}")
@@ -357,7 +359,7 @@ class Server:
             return body
         frame = zstandard.get_frame_parameters(body)
         need(frame.content_size <= min(BODY_CAP, max(16 * MIB, 4096 * len(body))), "frame: no size, or above the cap")
-        have, dict_id, zstd = await self.dictionary(ref) if ref else (None, 0, zstandard.ZstdDecompressor())
+        have, dict_id, zstd = await self.dictionary(t, ref) if ref else (None, 0, zstandard.ZstdDecompressor())
         need(frame.dict_id == dict_id and (not ref or sha in (None, have)), f"the frame is not of dictionary {ref}")
         return zstd.decompress(body, allow_extra_data=False) if frame.content_size else b""
 
@@ -553,7 +555,7 @@ class Consumer:
                         body = b"".join(got[i] for i in range(1, n + 1))
                         need(len(body) <= BODY_CAP, "a chunk is above the cap")
                         need(int(headers["Wg-Schema"]) == schema.revision, "a chunk of another schema")
-                        body = await self.server.plain(headers, body, start["dictionary_sha256"] or "none")
+                        body = await self.server.plain(t, headers, body, start["dictionary_sha256"] or "none")
                         rows = chunk_rows(body, schema)
                         chunks[int(what[4])] = hashlib.sha256(body).digest(), len(rows)
                         self.store.begin()
@@ -662,9 +664,9 @@ class Consumer:
         need(sum(map(len, got)) <= BODY_CAP, "a body is above the cap")
         if k < n:
             return
-        body = await self.server.plain(msg.headers, b"".join(parts.pop(msg.subject)))
-        self.store.begin()
         try:
+            body = await self.server.plain(t, msg.headers, b"".join(parts.pop(msg.subject)))
+            self.store.begin()
             schema = await self.server.schema(t, int(msg.headers["Wg-Schema"]))
             if schema.revision > c.schema.revision:
                 self.store.follow(t, schema)

@@ -70,7 +70,7 @@ pub async fn publish(
     table: &Table,
 ) -> Result<Schema, SessionError> {
     let lsn = catalog.later_lsn().await?;
-    let (input, info) = catalog.shape(&table.name, table.token.clone(), lsn).await?;
+    let (input, info) = catalog.current(&table.name, table.token.clone(), lsn).await?;
     let gate = gateway.assets.gate(&table.token);
     let outlet = tokio::task::block_in_place(|| Outlet::open(&gate, table, input))?;
     let has_default = |attnum| info.fills(attnum);

@@ -172,6 +172,8 @@ async fn plan(
     let schema = schemas::register(&gateway.schemas, schema, due).await?;
     let outlet = outlet.with_schema(schema);
     let relations = snapshot::relations(exported.client(), &table).await?;
+    let publication = &gateway.config.postgres.publication;
+    let row_filter = catalog::row_filter(exported.client(), publication, table.relid).await?;
     let pieces = snapshot::plan(&relations, gateway.config.snapshot.workers);
     Ok(Plan {
         gateway: gateway.clone(),
@@ -184,7 +186,7 @@ async fn plan(
         table: Arc::new(table),
         outlet,
         gate,
-        row_filter: info.row_filter,
+        row_filter,
         exported: exported.name.clone(),
         pieces: Mutex::new(pieces.into()),
         totals: Mutex::default(),

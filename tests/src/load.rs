@@ -109,11 +109,6 @@ async fn write(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -
             Ok(()) => return client,
             // A standby that has not been promoted yet is as good as away.
             Err(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {}
-            // Rolled back: somebody's locks and ours waited for each other.
-            Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
-                away(&client).await;
-                continue;
-            }
             Err(_) if away(&client).await => {}
             // It had been committed after all, and now meets itself.
             Err(_) if repeated => return client,

@@ -83,8 +83,10 @@ impl Exporter {
 impl LiveTable {
     pub async fn open(postgres: &Postgres, name: &TableName, token: Token) -> Result<LiveTable> {
         let mut exporter = Exporter::begin(postgres).await?;
-        let (version, info) = exporter.catalog.current(name, token, Lsn(0)).await?;
-        exporter.open(postgres, version, info.row_filter).await
+        let (version, _) = exporter.catalog.current(name, token, Lsn(0)).await?;
+        let client = exporter.catalog.client();
+        let filter = catalog::row_filter(client, &postgres.publication, version.relid).await?;
+        exporter.open(postgres, version, filter).await
     }
 
     /// Shows the table's first rows, at most so many, batch by batch.

@@ -19,8 +19,8 @@ pub use resolve::{resolve_relation, version_of_catalog};
 #[cfg(test)]
 pub(in crate::source) use tables::table_for_test;
 pub use tables::{
-    CatalogColumn, Leaf, Presence, RelKind, TableInfo, load_present, load_shape, load_table,
-    load_tables,
+    CatalogColumn, Leaf, Presence, RelKind, TableInfo, load_present, load_table, load_tables,
+    row_filter,
 };
 pub use typetree::{Binary, Kind, NATIVE_OIDS, Type, TypeCache};
 

@@ -19,12 +19,9 @@ use super::{
     SourceError,
     catalog::{SqlClient, TableVersion},
     quote,
-    watermark::{lock_sql, table_error},
+    watermark::{LOCK_TIMEOUT_MS, lock_sql, table_error},
 };
 use crate::batch::RowBatch;
-
-/// How long a connection beside the exporting one waits for the table.
-const LOCK_TIMEOUT_MS: u32 = 500;
 
 /// The relations that hold the rows of `table`: its leaf partitions, or itself.
 ///

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 use walgate_wire::{Lsn, XidWindow};
 
 use super::{
@@ -22,6 +22,8 @@ use super::{
 
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(500);
+/// Below the server's `deadlock_timeout` (1 s): where we stand in a deadlock, we are the ones who step back.
+pub(super) const LOCK_TIMEOUT_MS: u32 = 500;
 /// How often the caller is told who blocks.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 
@@ -70,6 +72,9 @@ impl ExportedSnapshot {
     /// before the snapshot is taken, because neither respects snapshots. `on_wait` is called every few seconds
     /// while other transactions have to end.
     ///
+    /// It never waits for a lock for long, and holds none while it waits for anything else: a deadlock could cost
+    /// somebody else's transaction.
+    ///
     /// The caller notes the change stream's last sequence before, and sees to it that the table was not altered
     /// between its reading the catalog and the lock.
     pub async fn take(
@@ -80,7 +85,13 @@ impl ExportedSnapshot {
         let watermark = insert_lsn(&client).await?;
         let last = current_xid(&client).await?;
         wait_for_xmin_above(&client, last, &mut on_wait).await?;
-        begin_locked(&client, table).await?;
+        let mut report = Report::begin();
+        while !begin_locked(&client, table).await? {
+            if report.is_due() {
+                on_wait(&report.waiting(lock_holders(&client, table).await?));
+            }
+            tokio::time::sleep(POLL_MAX).await;
+        }
         let row = client
             .query_one("SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[])
             .await
@@ -107,6 +118,28 @@ impl ExportedSnapshot {
     }
 }
 
+/// When to say for how long something was waited for.
+struct Report {
+    began: Instant,
+    last: Instant,
+}
+
+impl Report {
+    fn begin() -> Report {
+        let now = Instant::now();
+        Report { began: now, last: now }
+    }
+
+    fn is_due(&self) -> bool {
+        self.last.elapsed() >= REPORT_EVERY
+    }
+
+    fn waiting(&mut self, blockers: Vec<String>) -> Waiting {
+        self.last = Instant::now();
+        Waiting { since: self.began.elapsed(), blockers }
+    }
+}
+
 /// End of the WAL that is being written.
 pub(super) async fn insert_lsn(client: &Client) -> Result<Lsn, SourceError> {
     let row = client
@@ -130,8 +163,7 @@ async fn wait_for_xmin_above(
     last: u64,
     on_wait: &mut impl FnMut(&Waiting),
 ) -> Result<(), SourceError> {
-    let began = Instant::now();
-    let mut reported = began;
+    let mut report = Report::begin();
     let mut pause = POLL_MIN;
     loop {
         let row = client
@@ -141,9 +173,8 @@ async fn wait_for_xmin_above(
         if parse_xid(row.get(0))? > last {
             return Ok(());
         }
-        if reported.elapsed() >= REPORT_EVERY {
-            reported = Instant::now();
-            on_wait(&Waiting { since: began.elapsed(), blockers: blockers(client, last).await? });
+        if report.is_due() {
+            on_wait(&report.waiting(blockers(client, last).await?));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(POLL_MAX);
@@ -173,15 +204,39 @@ LIMIT 20";
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The lock comes before the snapshot, which the first query takes.
-async fn begin_locked(client: &Client, table: &TableVersion) -> Result<(), SourceError> {
+/// Who alters or truncates the table, or waits to do so.
+async fn lock_holders(client: &Client, table: &TableVersion) -> Result<Vec<String>, SourceError> {
+    let query = "
+SELECT format('process %s of user %s (%s) %s the table: %s', a.pid, a.usename,
+              coalesce(nullif(a.application_name, ''), a.backend_type),
+              CASE WHEN l.granted THEN 'has locked' ELSE 'waits to lock' END,
+              left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100))
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+WHERE l.relation = $1 AND l.mode = 'AccessExclusiveLock' AND a.datname = current_database()
+LIMIT 20";
+    let rows = client
+        .query(query, &[&table.relid])
+        .await
+        .map_err(SourceError::query("read who has locked the table"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The lock comes before the snapshot, which the first query takes. False: somebody else holds the table, or has part
+/// of it.
+async fn begin_locked(client: &Client, table: &TableVersion) -> Result<bool, SourceError> {
     let failed = SourceError::query("begin the snapshot");
     let lock = lock_sql(client, table).await.map_err(&failed)?;
-    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {lock}");
-    client
-        .batch_execute(&begin)
-        .await
-        .map_err(|source| table_error(table, "lock the table", source))
+    let begin = format!(
+        "SET lock_timeout = {LOCK_TIMEOUT_MS}; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {lock}"
+    );
+    match client.batch_execute(&begin).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            client.batch_execute("ROLLBACK").await.map_err(&failed)?;
+            Ok(false)
+        }
+        Err(error) => Err(table_error(table, "lock the table", error)),
+    }
 }
 
 /// What keeps a table from being altered or truncated; nothing where there is nothing to lock.

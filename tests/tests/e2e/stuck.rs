@@ -76,6 +76,27 @@ on_each_postgres! {
         assert_eq!(body["tables"]["t"]["suspended"], serde_json::Value::Null, "{body}");
     }
 
+    /// Whoever locks one table for long, as a migration does, holds up no other, nor a gateway that starts.
+    async fn a_locked_table_holds_nothing_up(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key, v text); create table u (id int primary key);
+                  create table p (id int primary key) partition by range (id); create table p1 partition of p default").await;
+        let gateway = site.gateway(&["t", "u", "p"]).start().await;
+        let replica = site.sqlite(&["t", "u", "p"]);
+        for table in ["t", "u", "p"] {
+            site.same(&replica, table).await;
+        }
+        let options = gateway.stop();
+        let migration = site.database.session().await;
+        migration.sql("begin; lock table t, p in access exclusive mode").await;
+        let _gateway = options.start().await;
+        site.sql("insert into u values (1)").await;
+        site.same(&replica, "u").await;
+        migration.sql("insert into t values (1, 'x'); insert into p values (1); commit").await;
+        site.same(&replica, "t").await;
+        site.same(&replica, "p").await;
+    }
+
     /// An ALTER that waits for an old reader: rows of that table, and of others, flow all the same.
     async fn a_waiting_alter_holds_nothing_up(server) {
         let site = Site::new(&server).await;

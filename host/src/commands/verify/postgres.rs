@@ -165,7 +165,8 @@ async fn describe(
     let table =
         catalog::version_of_catalog(client, &mut types, &info, schema.token.clone(), Lsn(0))
             .await?;
-    Ok((table, info.row_filter))
+    let filter = catalog::row_filter(client, publication, table.relid).await?;
+    Ok((table, filter))
 }
 
 fn compared_columns(

@@ -4,8 +4,8 @@ use tokio_postgres::Client;
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
-    Presence, SqlClient, TableInfo, TableVersion, TypeCache, load_present, load_shape, load_table,
-    open, resolve_relation, version_of_catalog,
+    Presence, SqlClient, TableInfo, TableVersion, TypeCache, load_present, load_table, open,
+    resolve_relation, version_of_catalog,
 };
 use crate::{
     config::Postgres,
@@ -51,7 +51,7 @@ impl Catalog {
         previous: Option<&Schema>,
         lsn: Lsn,
     ) -> Result<(TableVersion, Option<TableInfo>), SourceError> {
-        let info = load_shape(&self.client, &self.publication, &relation.table_name()).await?;
+        let info = load_table(&self.client, &self.publication, &relation.table_name()).await?;
         let Catalog { client, types, .. } = self;
         let version =
             resolve_relation(client, types, relation, token, info.as_ref(), previous, lsn).await?;
@@ -63,18 +63,7 @@ impl Catalog {
         load_present(&self.client, &self.publication, names).await
     }
 
-    /// Columns and key of the table as it is now. Waits for nobody.
-    pub async fn shape(
-        &mut self,
-        name: &TableName,
-        token: Token,
-        lsn: Lsn,
-    ) -> Result<(TableVersion, TableInfo), SourceError> {
-        let info = load_shape(&self.client, &self.publication, name).await?;
-        self.version(name, token, lsn, info).await
-    }
-
-    /// The table as it is now, whole.
+    /// The table as it is now. Waits for nobody.
     pub async fn current(
         &mut self,
         name: &TableName,
@@ -82,16 +71,6 @@ impl Catalog {
         lsn: Lsn,
     ) -> Result<(TableVersion, TableInfo), SourceError> {
         let info = load_table(&self.client, &self.publication, name).await?;
-        self.version(name, token, lsn, info).await
-    }
-
-    async fn version(
-        &mut self,
-        name: &TableName,
-        token: Token,
-        lsn: Lsn,
-        info: Option<TableInfo>,
-    ) -> Result<(TableVersion, TableInfo), SourceError> {
         let info = info.ok_or_else(|| SourceError::Table {
             table: name.to_string(),
             what: "the table does not exist any more; take it out of [[tables]] or create it"

@@ -1,42 +1,50 @@
 //! The queries of `tables`. What their columns mean is written there.
+//!
+//! They lock no user's table, as pg_publication_tables and pg_partition_tree would: whoever reads them while it holds
+//! a lock, as a snapshot does, could stand in a deadlock with a transaction that alters or truncates several tables.
 
 pub(super) const RELATIONS_SQL: &str = "
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.relreplident,
        CASE WHEN c.relkind = 'p' THEN
-         (SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::float8 FROM pg_catalog.pg_partition_tree(c.oid) t
-          JOIN pg_catalog.pg_class l ON l.oid = t.relid WHERE t.isleaf)
+         (WITH RECURSIVE tree AS (
+            SELECT c.oid AS relid
+            UNION ALL SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relid)
+          SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::float8
+          FROM tree JOIN pg_catalog.pg_class l ON l.oid = tree.relid WHERE l.relkind <> 'p')
        ELSE greatest(c.reltuples, 0)::float8 END,
-       pg_catalog.pg_get_userbyid(c.relowner)::text, p.attnames::text[], p.rowfilter,
-       EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication b ON b.oid = r.prpubid
-               WHERE b.pubname = $3 AND r.prrelid = c.oid AND r.prattrs IS NOT NULL),
+       pg_catalog.pg_get_userbyid(c.relowner)::text,
+       (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs::int2[])),
+       coalesce(c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND
+         CASE WHEN b.pubviaroot THEN m.itself AND NOT m.above ELSE c.relkind = 'r' AND (m.itself OR m.above) END, false),
        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND
          (pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
            SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-           AND (p.attnames IS NULL OR a.attname = ANY(p.attnames))
+           AND (r.prattrs IS NULL OR a.attnum = ANY (r.prattrs::int2[]))
            AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))),
        pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'USAGE'), c.relpages
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nspname, relname, place)
 JOIN pg_catalog.pg_namespace n ON n.nspname = w.nspname
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.relname AND c.relkind NOT IN ('i', 'I', 't')
-LEFT JOIN pg_catalog.pg_publication_tables p
-  ON p.pubname = $3 AND p.schemaname = n.nspname AND p.tablename = c.relname
-ORDER BY w.place";
-
-/// As [`RELATIONS_SQL`], without functions that lock the table: partitions, rights, row filters. The publication's
-/// columns are its list, if it has one.
-pub(super) const SHAPES_SQL: &str = "
-SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.relreplident, 0::float8, ''::text,
-       (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs::int2[])),
-       NULL::text, r.prattrs IS NOT NULL, false, false, false, 0
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nspname, relname, place)
-JOIN pg_catalog.pg_namespace n ON n.nspname = w.nspname
-JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.relname AND c.relkind NOT IN ('i', 'I', 't')
 LEFT JOIN pg_catalog.pg_publication b ON b.pubname = $3
 LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
+CROSS JOIN LATERAL (
+  SELECT bool_or(t.relid = c.oid) AS itself, bool_or(t.relid <> c.oid) AS above
+  FROM (SELECT c.oid::regclass AS relid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)) t
+  WHERE b.puballtables
+    OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel x WHERE x.prpubid = b.oid AND x.prrelid = t.relid)
+    OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s
+               JOIN pg_catalog.pg_class k ON k.relnamespace = s.pnnspid
+               WHERE s.pnpubid = b.oid AND k.oid = t.relid)) m
 ORDER BY w.place";
 
-/// What there is of these names, and whether the stream should and does carry it; without functions that lock tables.
+/// The WHERE of the publication. Postgres 17 and newer lock the table to print it.
+pub(super) const ROW_FILTER_SQL: &str = "
+SELECT pg_catalog.pg_get_expr(r.prqual, r.prrelid)
+FROM pg_catalog.pg_publication b JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid
+WHERE b.pubname = $1 AND r.prrelid = $2 AND r.prqual IS NOT NULL";
+
+/// What there is of these names, and whether the stream should and does carry it.
 pub(super) const PRESENT_SQL: &str = "
 SELECT n.nspname::text, c.relname::text, c.oid, c.relkind IN ('r', 'p') AND c.relpersistence = 'p',
        coalesce(b.puballtables
@@ -67,10 +75,14 @@ WHERE indrelid = ANY($1) AND indisunique AND indimmediate AND indisvalid AND ind
   AND (indisprimary OR indisreplident)";
 
 pub(super) const LEAVES_SQL: &str = "
-SELECT root.relid, c.oid, n.nspname::text, c.relname::text, c.relreplident, c.relpages, c.relkind = 'f'
-FROM unnest($1::oid[]) root(relid)
-CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root.relid) t
-JOIN pg_catalog.pg_class c ON c.oid = t.relid
+WITH RECURSIVE tree AS (
+  SELECT root, root AS relid FROM unnest($1::oid[]) root
+  UNION ALL
+  SELECT tree.root, i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relid
+  JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid AND k.relispartition)
+SELECT tree.root, c.oid, n.nspname::text, c.relname::text, c.relreplident, c.relpages, c.relkind = 'f'
+FROM tree
+JOIN pg_catalog.pg_class c ON c.oid = tree.relid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE t.isleaf AND t.relid <> root.relid
+WHERE tree.relid <> tree.root AND c.relkind <> 'p'
 ORDER BY c.oid";

@@ -1,11 +1,14 @@
-//! Tables as the catalog shows them now, with what the publication says of them.
+//! Tables as the catalog shows them now, with what the publication says of them. Nothing here waits for whoever holds a
+//! table, unless it says so.
 
 use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row};
 use walgate_wire::{Identity, TableName};
 
-use super::sql::{COLUMNS_SQL, INDEXES_SQL, LEAVES_SQL, PRESENT_SQL, RELATIONS_SQL, SHAPES_SQL};
+use super::sql::{
+    COLUMNS_SQL, INDEXES_SQL, LEAVES_SQL, PRESENT_SQL, RELATIONS_SQL, ROW_FILTER_SQL,
+};
 use crate::source::{SourceError, quote};
 
 /// What a configured relation is.
@@ -75,12 +78,10 @@ pub struct TableInfo {
     pub in_publication: bool,
     /// The publication names columns: one that it names later was there before.
     pub column_list: bool,
-    /// WHERE of the publication: a snapshot has to filter by it, too.
-    pub row_filter: Option<String>,
     /// As of the last analyze; 0 if never.
     pub estimated_rows: u64,
     pub pages: u32,
-    /// Of a partitioned table.
+    /// Of a partitioned table, if they were asked for.
     pub leaves: Vec<Leaf>,
     /// Whether our role may read all of it.
     pub readable: bool,
@@ -123,14 +124,13 @@ impl TableInfo {
     }
 }
 
-/// The tables of these names that exist, in the order of `names`; absent ones are left out. Waits for whoever holds
-/// the tables, or waits to alter them.
+/// The tables of these names that exist, in the order of `names`, with their partitions; absent ones are left out.
 pub async fn load_tables(
     client: &Client,
     publication: &str,
     names: &[TableName],
 ) -> Result<Vec<TableInfo>, SourceError> {
-    let mut infos = load(client, RELATIONS_SQL, publication, names).await?;
+    let mut infos = load(client, publication, names).await?;
     let relids: Vec<u32> = infos.iter().map(|info| info.relid).collect();
     let failed = SourceError::query("read the tables' partitions");
     for row in client.query(LEAVES_SQL, &[&relids]).await.map_err(&failed)? {
@@ -147,14 +147,23 @@ pub async fn load_tables(
     Ok(infos)
 }
 
-/// Kind, identity, columns and keys of a table, if it exists: what can be read without a lock on it. Nothing else of
-/// the result is meaningful.
-pub async fn load_shape(
+/// One table, if it exists, without its partitions.
+pub async fn load_table(
     client: &Client,
     publication: &str,
     name: &TableName,
 ) -> Result<Option<TableInfo>, SourceError> {
-    Ok(load(client, SHAPES_SQL, publication, std::slice::from_ref(name)).await?.pop())
+    Ok(load(client, publication, std::slice::from_ref(name)).await?.pop())
+}
+
+/// WHERE of the publication: a snapshot has to filter by it, too. May wait for whoever alters this table.
+pub async fn row_filter(
+    client: &Client,
+    publication: &str,
+    relid: u32,
+) -> Result<Option<String>, SourceError> {
+    let row = client.query_opt(ROW_FILTER_SQL, &[&publication, &relid]).await;
+    Ok(row.map_err(SourceError::query("read the publication's row filter"))?.map(|row| row.get(0)))
 }
 
 /// That a table is there.
@@ -176,7 +185,7 @@ impl Presence {
     }
 }
 
-/// Which of these tables there are. Waits for nobody.
+/// Which of these tables there are.
 pub async fn load_present(
     client: &Client,
     publication: &str,
@@ -200,14 +209,13 @@ fn columns_of(names: &[TableName]) -> (Vec<&str>, Vec<&str>) {
 
 async fn load(
     client: &Client,
-    relations_sql: &str,
     publication: &str,
     names: &[TableName],
 ) -> Result<Vec<TableInfo>, SourceError> {
     let (schemas, tables) = columns_of(names);
     let failed = SourceError::query("read the tables' definitions");
     let rows =
-        client.query(relations_sql, &[&schemas, &tables, &publication]).await.map_err(&failed)?;
+        client.query(RELATIONS_SQL, &[&schemas, &tables, &publication]).await.map_err(&failed)?;
     let mut infos = rows.iter().map(relation).collect::<Result<Vec<_>, _>>()?;
     let relids: Vec<u32> = infos.iter().map(|(info, _)| info.relid).collect();
     let index: HashMap<u32, usize> =
@@ -231,16 +239,7 @@ async fn load(
     Ok(infos.into_iter().map(|(info, _)| info).collect())
 }
 
-/// One table, if it exists.
-pub async fn load_table(
-    client: &Client,
-    publication: &str,
-    name: &TableName,
-) -> Result<Option<TableInfo>, SourceError> {
-    Ok(load_tables(client, publication, std::slice::from_ref(name)).await?.pop())
-}
-
-/// With the names of the published columns, if it is published.
+/// With the names of the published columns, if the publication names any.
 fn relation(row: &Row) -> Result<(TableInfo, Option<Vec<String>>), SourceError> {
     let name = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
     let kind = match (row.get::<_, i8>(3) as u8, row.get::<_, i8>(4) as u8) {
@@ -266,15 +265,14 @@ fn relation(row: &Row) -> Result<(TableInfo, Option<Vec<String>>), SourceError> 
         columns: vec![],
         primary_key: vec![],
         identity_index: vec![],
-        in_publication: published.is_some(),
-        column_list: row.get(10),
-        row_filter: row.get(9),
+        in_publication: row.get(9),
+        column_list: published.is_some(),
         estimated_rows: row.get::<_, f64>(6).max(0.0) as u64,
-        pages: row.get::<_, i32>(14).max(0) as u32,
+        pages: row.get::<_, i32>(13).max(0) as u32,
         leaves: vec![],
-        readable: row.get(11),
-        row_security: row.get(12),
-        owned: row.get(13),
+        readable: row.get(10),
+        row_security: row.get(11),
+        owned: row.get(12),
     };
     Ok((info, published))
 }
@@ -331,7 +329,6 @@ pub(in crate::source) fn table_for_test(name: &str) -> TableInfo {
         identity_index: vec![],
         in_publication: false,
         column_list: false,
-        row_filter: None,
         estimated_rows: 0,
         pages: 0,
         leaves: vec![],

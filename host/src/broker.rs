@@ -8,6 +8,7 @@ use async_nats::{
     Client,
     jetstream::{
         self, ErrorCode,
+        context::{CreateStreamError, CreateStreamErrorKind},
         stream::{
             Config as StreamConfig, DiscardPolicy, RawMessageErrorKind, RetentionPolicy,
             StorageType, Stream,
@@ -24,6 +25,10 @@ use crate::config;
 const KV_REVISIONS_MAX: i64 = 1_000_000;
 /// A retry of a lost acknowledgement comes sooner than this; a bonus beside the expected sequence.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// How often, and how many times, a cluster is asked for a stream that it has not the nodes for.
+const NODES_RETRY: Duration = Duration::from_millis(500);
+const NODES_TRIES: usize = 30;
 
 /// A failure to reach NATS or to set it up.
 #[derive(Debug, thiserror::Error)]
@@ -189,13 +194,34 @@ async fn ensure(
             if !config.max_age.is_zero() {
                 config.duplicate_window = config.duplicate_window.min(config.max_age);
             }
-            context
-                .create_stream(config)
-                .await
-                .map_err(|e| setup(format!("cannot be created: {e}")))
+            create_stream(context, &config).await.map_err(setup)
         }
         Err(error) => Err(setup(error.to_string())),
     }
+}
+
+/// A cluster that was started a moment ago has not found its nodes yet.
+async fn create_stream(
+    context: &jetstream::Context,
+    config: &StreamConfig,
+) -> Result<Stream, String> {
+    use backon::{ConstantBuilder, Retryable};
+    let lacks_nodes = |e: &CreateStreamError| {
+        matches!(e.kind(), CreateStreamErrorKind::JetStream(e)
+            if [ErrorCode::CLUSTER_NO_PEERS, ErrorCode::CLUSTER_NOT_AVAILABLE].contains(&e.error_code()))
+    };
+    let patience = ConstantBuilder::default().with_delay(NODES_RETRY).with_max_times(NODES_TRIES);
+    let created = (|| async { context.create_stream(config.clone()).await }).retry(patience);
+    let created = created.when(lacks_nodes).notify(|error, _| {
+        tracing::warn!(stream = config.name, %error, "trying again: the cluster may not be complete yet");
+    });
+    created.await.map_err(|error| match lacks_nodes(&error) {
+        true => format!(
+            "cannot be created: {error}; nats.replicas = {} takes as many servers with JetStream that see each other",
+            config.num_replicas
+        ),
+        false => format!("cannot be created: {error}"),
+    })
 }
 
 fn is_not_found(error: &jetstream::context::GetStreamError) -> bool {

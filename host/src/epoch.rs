@@ -42,6 +42,7 @@ pub struct Known<'a> {
     pub lost: Option<String>,
 }
 
+/// Whether the epoch goes on, and from where; otherwise the next one.
 pub fn decide(known: Known<'_>, slot: &SlotFacts, tail: &Tail, now_unix_seconds: u32) -> Decision {
     let record = known.record;
     let reason = match record {

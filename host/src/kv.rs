@@ -23,6 +23,8 @@ const EXPECTED_REVISION: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The key under which revisions are passed over. It is no table's token.
 const PASSED_OVER: &str = "=lost";
 const PUTS_AT_ONCE: usize = 64;
+/// No loss is that large: whoever named such a revision is not one of us.
+const PASSED_OVER_MAX: u64 = 100_000;
 
 /// A bucket that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,12 @@ impl Bucket {
         let (given, last) = (named.max(self.put_last.load(Relaxed)), self.end().await?);
         if last >= given {
             return Ok(());
+        }
+        if given - last > PASSED_OVER_MAX {
+            return Err(self.error(PASSED_OVER, format!(
+                "the CDC stream names revision {given}, and the bucket ends at {last}: something else writes to cdc.>, or the \
+                 bucket was made anew; delete the stream CDC, and a new epoch begins"
+            )));
         }
         tracing::error!(
             bucket = self.name,

@@ -36,8 +36,8 @@ struct Args {
     /// What the load and the moments of the faults are made of
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The long form: larger faults on every version of Postgres, and seed after seed until the minutes are over. The
-    /// first seed is run to its end in any case. Without it: the short form, once
+    /// The long form: larger faults, seed after seed until the minutes are over, on each version of Postgres in turn
+    /// from case to case and seed to seed. The first seed is run to its end in any case. Without it: the short form, once
     #[arg(long)]
     minutes: Option<u64>,
     /// Only cases whose name contains this
@@ -49,7 +49,7 @@ struct Args {
     /// Name the cases and what they do, and end
     #[arg(long)]
     list: bool,
-    /// Only this major version of Postgres; in the short form the newest, in the long form all that are here
+    /// Only this major version of Postgres; in the short form the newest, in the long form each that is here in turn
     #[arg(long, value_name = "MAJOR")]
     postgres: Option<u32>,
     /// Cases side by side; by default three times as many as there are cores

@@ -133,8 +133,18 @@ pub async fn deleted(run: &Run) -> Done {
     stage.settle(Ending::Anew).await
 }
 
-/// The store is put back to what it was: as after a power cut, or a leader that never passed on what it took.
+/// The store is put back to what it was: as with a leader that never passed on what it took.
 pub async fn forgetful(run: &Run) -> Done {
+    forgets(run, &[""]).await
+}
+
+/// After a power cut each stream ends where the disk had it: messages name revisions that are gone.
+pub async fn buckets_forgetful(run: &Run) -> Done {
+    forgets(run, &["jetstream/$G/streams/KV_schemas", "jetstream/$G/streams/KV_dictionaries"]).await
+}
+
+/// NATS restarts with earlier copies of these folders of its store.
+async fn forgets(run: &Run, folders: &[&str]) -> Done {
     let mut stage = run.stage().await;
     for round in 0..run.pick(2, 6) {
         stage.grows(run.some(10..60)).await;
@@ -146,11 +156,16 @@ pub async fn forgetful(run: &Run) -> Done {
         // What the gateway knows to be stored, and consumers have seen.
         dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(round));
         stage.site.drop_guest(if round % 2 == 0 { "users_next" } else { "users" }, "users.wasm");
+        stage.site.sql(&format!("alter table bag add column lost{round} int")).await;
         stage.grows(run.some(40..100)).await;
+        stage.site.sql("insert into bag (v) values (-2)").await;
+        stage.drained().await;
         run.fault("NATS restarted without what it had acknowledged last");
         stage.site.broker.server.kill9().expect("NATS is killed");
-        std::fs::remove_dir_all(&store).expect("the store is removed");
-        copy(&earlier, &store);
+        for folder in folders {
+            std::fs::remove_dir_all(store.join(folder)).expect("the folder is removed");
+            copy(&earlier.join(folder), &store.join(folder));
+        }
         if round % 2 == 1 {
             stage.kill_gateway();
         }
@@ -159,43 +174,6 @@ pub async fn forgetful(run: &Run) -> Done {
             stage.start_gateway();
         }
         stage.gateway().ready().await;
-        stage.grows(20).await;
-    }
-    stage.settle(Ending::Anew).await
-}
-
-/// After a power cut each stream ends where the disk had it: messages name revisions that are gone.
-pub async fn buckets_forgetful(run: &Run) -> Done {
-    let mut stage = run.stage().await;
-    for round in 0..run.pick(2, 6) {
-        stage.grows(run.some(10..60)).await;
-        let earlier = stage.site.folder().join(format!("store{round}"));
-        stage.site.broker.server.stop().expect("NATS stops");
-        let store = stage.site.broker.server.store_dir().to_owned();
-        copy(&store, &earlier);
-        stage.site.broker.server.start_again().expect("NATS starts again");
-        dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(round));
-        stage.site.drop_guest(if round % 2 == 0 { "users_next" } else { "users" }, "users.wasm");
-        stage.site.sql(&format!("alter table a add column lost{round} int")).await;
-        stage.grows(run.some(40..100)).await;
-        stage.site.sql("insert into a (id) values (-2); delete from a where id = -2").await;
-        stage.load.hold().await;
-        stage.drained().await;
-        run.fault("NATS restarted with messages whose schemas and dictionaries are lost");
-        stage.site.broker.server.kill9().expect("NATS is killed");
-        for bucket in ["KV_schemas", "KV_dictionaries"] {
-            let streams = Path::new("jetstream/$G/streams").join(bucket);
-            std::fs::remove_dir_all(store.join(&streams)).expect("the bucket is removed");
-            copy(&earlier.join(&streams), &store.join(&streams));
-        }
-        if round % 2 == 1 {
-            stage.kill_gateway();
-        }
-        stage.site.broker.server.start_again().expect("NATS starts again");
-        if round % 2 == 1 {
-            stage.start_gateway();
-        }
-        stage.load.go_on();
         stage.grows(20).await;
     }
     stage.settle(Ending::Anew).await

@@ -77,20 +77,19 @@ impl Run {
     }
 }
 
-/// Every case on every version of Postgres; in the long form with one seed after the other.
+/// Every case; in the long form with one seed after the other. With each seed another version of Postgres has its turn.
 pub fn all(plan: &Plan) -> Vec<Report> {
-    let round: Vec<_> = plan
-        .postgres
-        .iter()
-        .flat_map(|bin| plan.cases.iter().map(move |case| (bin, *case)))
-        .collect();
+    let round = &plan.cases;
     let (next, reports) = (AtomicUsize::new(0), Mutex::new(vec![]));
     let began = Instant::now();
     let work = || {
         loop {
             let index = next.fetch_add(1, Relaxed);
-            let (bin, case) = round[index % round.len()];
-            let seed = plan.seed + (index / round.len()) as u64;
+            let (place, seed) = (index % round.len(), plan.seed + (index / round.len()) as u64);
+            let (case, bin) = (
+                round[place],
+                &plan.postgres[place.wrapping_add(seed as usize) % plan.postgres.len()],
+            );
             let over = plan.long.is_none_or(|time| began.elapsed() >= time);
             if index >= round.len() && over {
                 return;
@@ -107,7 +106,7 @@ pub fn all(plan: &Plan) -> Vec<Report> {
     });
     let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     let place = |report: &Report| plan.cases.iter().position(|case| case.name == report.case);
-    reports.sort_by_key(|report| (report.seed, report.postgres, place(report)));
+    reports.sort_by_key(|report| (report.seed, place(report)));
     reports
 }
 

@@ -336,7 +336,9 @@ class Server:
 
     async def dictionary(self, t: Table, ref: str) -> tuple[str, int, zstandard.ZstdDecompressor]:
         key, revision = ref.rsplit("@", 1)
-        while ref not in self.dicts:
+        for _ in range(30):
+            if ref in self.dicts:
+                return self.dicts[ref]
             m = await self.message("KV_dictionaries", seq=int(revision))
             if m and m.subject == "$KV.dictionaries." + key:
                 sha = hashlib.sha256(m.data).hexdigest()
@@ -345,11 +347,11 @@ class Server:
                 data = zstandard.ZstdCompressionDict(m.data)
                 self.dicts[ref] = sha, data.dict_id(), zstandard.ZstdDecompressor(dict_data=data)
             elif m:
-                raise Reload(f"dictionary {ref} is lost: that revision is of something else", t)
+                break
             else:
                 log.warning("dictionary %s is not there yet", ref)
                 await asyncio.sleep(1)
-        return self.dicts[ref]
+        raise Reload(f"dictionary {ref} is lost", t)
 
     async def plain(self, t: Table, headers: dict[str, str], body: bytes, sha: str | None = None) -> bytes:
         """Decompresses a joined body (§12). `sha`: of the dictionary, if it has to be a certain one."""

@@ -9,14 +9,18 @@ use async_nats::{
     jetstream::{
         self, ErrorCode,
         context::{CreateStreamError, CreateStreamErrorKind},
+        message::StreamMessage,
         stream::{
-            Config as StreamConfig, DiscardPolicy, RawMessageErrorKind, RetentionPolicy,
-            StorageType, Stream,
+            Config as StreamConfig, DiscardPolicy, LastRawMessageErrorKind, RawMessageErrorKind,
+            RetentionPolicy, StorageType, Stream,
         },
     },
 };
 use walgate_consumer::{AccessError, NatsAccess};
-use walgate_wire::{Epoch, PART, POS, PROGRESS_SUBJECT, Part, Progress, StreamPosition, subjects};
+use walgate_wire::{
+    DICT, Epoch, InitStart, PART, POS, PROGRESS_SUBJECT, Part, Progress, SCHEMA, StreamPosition,
+    Token, subjects,
+};
 
 use crate::config;
 
@@ -247,17 +251,61 @@ pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
     if info.state.messages == 0 {
         return Ok(tail);
     }
-    match cdc.get_last_raw_message_by_subject(PROGRESS_SUBJECT).await {
-        Ok(message) => {
-            let progress = walgate_wire::from_msgpack(&message.payload)
-                .map_err(|e| read_error("the last progress", e))?;
-            tail.progress = Some((position_of(&message.headers)?.epoch, progress));
-        }
-        Err(e) if e.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => {}
-        Err(e) => return Err(read_error("the last progress", e)),
+    if let Some(message) = last_of(cdc, "the last progress", PROGRESS_SUBJECT).await? {
+        let progress = walgate_wire::from_msgpack(&message.payload)
+            .map_err(|e| read_error("the last progress", e))?;
+        tail.progress = Some((position_of(&message.headers)?.epoch, progress));
     }
     tail.position = last_whole_position(cdc, last_sequence).await?;
     Ok(tail)
+}
+
+/// What the last changes of a table name, or its last snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub token: Token,
+    pub epoch: Epoch,
+    pub schema: u64,
+    pub dictionary: Option<u64>,
+}
+
+/// Reads what the table's last messages in CDC and INIT name.
+pub async fn last_named(streams: &Streams, token: &Token) -> Result<Vec<Named>, BrokerError> {
+    let mut named = vec![];
+    if let Some(message) = last_of(&streams.cdc, "the CDC stream", &subjects::cdc(token)).await?
+        && let Some(schema) = revision(&message.headers, SCHEMA)?
+    {
+        let epoch = position_of(&message.headers)?.epoch;
+        let dictionary = revision(&message.headers, DICT)?;
+        named.push(Named { token: token.clone(), epoch, schema, dictionary });
+    }
+    let subject = subjects::init_start(token);
+    if let Some(message) = last_of(&streams.init, "the INIT stream", &subject).await? {
+        let start: InitStart = walgate_wire::from_msgpack(&message.payload)
+            .map_err(|e| read_error("the last init.start", e))?;
+        let (schema, dictionary) = (start.schema_revision, start.dictionary_revision);
+        named.push(Named { token: token.clone(), epoch: start.epoch, schema, dictionary });
+    }
+    Ok(named)
+}
+
+async fn last_of(
+    stream: &Stream,
+    what: &str,
+    subject: &str,
+) -> Result<Option<StreamMessage>, BrokerError> {
+    match stream.get_last_raw_message_by_subject(subject).await {
+        Ok(message) => Ok(Some(message)),
+        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(e) => Err(read_error(what, e)),
+    }
+}
+
+/// `7` of `7` and of `users_dict@7`.
+fn revision(headers: &async_nats::HeaderMap, name: &str) -> Result<Option<u64>, BrokerError> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let number = value.as_str().rsplit('@').next().unwrap_or_default().parse();
+    number.map(Some).map_err(|e| read_error("the CDC stream", format!("{name}: {e}")))
 }
 
 /// Position of the last body that is complete. A gateway that died in the midst of a body of several parts, once
@@ -289,13 +337,13 @@ async fn last_whole_position(
     Ok(None)
 }
 
-pub(crate) fn position_of(headers: &async_nats::HeaderMap) -> Result<StreamPosition, BrokerError> {
+fn position_of(headers: &async_nats::HeaderMap) -> Result<StreamPosition, BrokerError> {
     let header = headers.get(POS).ok_or_else(|| {
         read_error("the CDC stream", "a message has no Wg-Pos: something else writes to cdc.>; forbid it, the gateway must be the only writer")
     })?;
     header.as_str().parse().map_err(|e| read_error("the CDC stream", e))
 }
 
-pub(crate) fn read_error(what: &str, reason: impl std::fmt::Display) -> BrokerError {
+fn read_error(what: &str, reason: impl std::fmt::Display) -> BrokerError {
     BrokerError::Read { what: what.to_owned(), reason: reason.to_string() }
 }

@@ -124,9 +124,7 @@ async fn try_on(gateway: &Gateway, table: &Table, module: &Arc<Module>) -> Resul
         catalog.current(&table.name, table.token.clone(), Lsn(0)).await.map_err(refused)?;
     let version = Arc::new(version);
     let client = catalog::open(postgres).await.map_err(refused)?;
-    let filter = catalog::row_filter(&client, &postgres.publication, version.relid).await;
-    let filter = filter.map_err(refused)?;
-    let batch = snapshot::sample(client, &version, filter.as_deref(), CANARY_BYTES).await;
+    let batch = snapshot::sample(client, &version, &postgres.publication, CANARY_BYTES).await;
     let batch = batch.map_err(refused)?;
     let mut rendered = Rendered::default();
     let packer = TablePacker::new(&version);

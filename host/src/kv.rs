@@ -41,14 +41,14 @@ pub struct Bucket {
     pub name: &'static str,
     stream: Stream,
     context: jetstream::Context,
-    /// The last revision that this process has put.
-    put_last: Arc<AtomicU64>,
+    /// The last revision that this process knows of.
+    known_last: Arc<AtomicU64>,
 }
 
 impl Bucket {
     fn new(name: &'static str, stream: &Stream, context: &jetstream::Context) -> Self {
-        let put_last = Arc::default();
-        Bucket { name, stream: stream.clone(), context: context.clone(), put_last }
+        let known_last = Arc::default();
+        Bucket { name, stream: stream.clone(), context: context.clone(), known_last }
     }
 
     /// The last revision that was given in the bucket.
@@ -66,11 +66,13 @@ impl Bucket {
         }
     }
 
-    /// A bucket that has lost its end goes on behind `named`, and behind what this process has put: readers keep
+    /// A bucket that has lost its end goes on behind `named`, and behind what this process knows of: readers keep
     /// revisions by number, so none is given twice.
     pub async fn pass_over_lost(&self, named: u64) -> Result<(), KvError> {
-        let (given, last) = (named.max(self.put_last.load(Relaxed)), self.end().await?);
+        let given = self.known_last.fetch_max(named, Relaxed).max(named);
+        let last = self.end().await?;
         if last >= given {
+            self.known_last.fetch_max(last, Relaxed);
             return Ok(());
         }
         if given - last > PASSED_OVER_MAX {
@@ -128,7 +130,9 @@ impl Bucket {
         if let Some(expected) = expected {
             headers.insert(EXPECTED_REVISION, expected.to_string());
         }
-        let (last, given) = (self.end().await?, self.put_last.load(Relaxed));
+        // In this order: others put, too.
+        let given = self.known_last.load(Relaxed);
+        let last = self.end().await?;
         if last < given {
             return Err(self.error(
                 key,
@@ -138,7 +142,7 @@ impl Bucket {
             ));
         }
         let revision = self.append(key, headers, value).await?;
-        self.put_last.fetch_max(revision, Relaxed);
+        self.known_last.fetch_max(revision, Relaxed);
         Ok(revision)
     }
 

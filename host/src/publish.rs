@@ -97,8 +97,12 @@ impl Drop for Chain {
 }
 
 impl Chain {
-    /// Continues the stream after `last_sequence`.
-    pub async fn open(client: &Client, last_sequence: u64) -> Result<Chain, Broken> {
+    /// Continues the stream after `last_sequence`, which was read since the connection was the one that it is now.
+    pub async fn open(
+        client: &Client,
+        last_sequence: u64,
+        connected: Connected,
+    ) -> Result<Chain, Broken> {
         let inbox = client.new_inbox();
         let subscriber =
             client.subscribe(format!("{inbox}.*")).await.map_err(|_| Broken::Closed)?;
@@ -113,6 +117,7 @@ impl Chain {
             shared: Arc::clone(&shared),
             durable: durable_sender,
             connection: client.statistics(),
+            connected,
         };
         let acks = tokio::spawn(async move {
             let reason = reader.run(subscriber).await;
@@ -198,6 +203,21 @@ struct AckReader {
     shared: Arc<Shared>,
     durable: watch::Sender<Durable>,
     connection: Arc<async_nats::Statistics>,
+    connected: Connected,
+}
+
+/// Which of a client's connections to NATS it is, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected(u64);
+
+impl Connected {
+    pub fn now(client: &Client) -> Connected {
+        Connected::of(&client.statistics())
+    }
+
+    fn of(connection: &async_nats::Statistics) -> Connected {
+        Connected(connection.connects.load(Relaxed))
+    }
 }
 
 /// The body of an acknowledgement.
@@ -217,12 +237,10 @@ struct AckError {
 impl AckReader {
     async fn run(&self, mut acks: async_nats::Subscriber) -> Broken {
         let mut last_heard = Instant::now();
-        let connects = || self.connection.connects.load(Relaxed);
-        let connected = connects();
         loop {
             let heard = tokio::time::timeout(LOOK_EVERY, acks.next()).await;
             // The server may be another one now, or have lost its tail: the stream is read again.
-            if connects() != connected {
+            if Connected::of(&self.connection) != self.connected {
                 return Broken::Interrupted;
             }
             match heard {

@@ -17,7 +17,7 @@ use crate::{
     gateway::Gateway,
     ledger::Durable,
     policy::SessionError,
-    publish::{Chain, Headers},
+    publish::{Chain, Connected, Headers},
     revisions::NamedRevisions,
     schemas,
     source::{
@@ -114,6 +114,7 @@ async fn place(
     acknowledged: u64,
     now: u32,
 ) -> Result<Place, SessionError> {
+    let connected = Connected::now(&gateway.streams.client);
     // What was deleted, or lost with its server, is made again; what that means is decided below.
     Box::pin(Streams::ensure(
         &gateway.streams.client,
@@ -132,7 +133,7 @@ async fn place(
     let tail = broker::read_tail(&gateway.streams.cdc).await?;
     let known = Known { record: record.as_ref(), acknowledged, lost };
     let decision = decide(known, facts, &tail, now);
-    let mut chain = Chain::open(&gateway.streams.client, tail.last_sequence).await?;
+    let mut chain = Chain::open(&gateway.streams.client, tail.last_sequence, connected).await?;
     let (epoch, resume) = match decision {
         Decision::Continue { epoch, resume, record } => {
             if let Some(record) = &record {

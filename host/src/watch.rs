@@ -187,6 +187,10 @@ impl<S: Shelf> Folder<S> {
             }
             Err(Refused::NotNow(problem)) => {
                 tracing::warn!(table = %token, problem, "{} not live yet, trying again", S::WHAT);
+                // Nothing was live before: nothing passes it by meanwhile.
+                if !self.seen.contains_key(token) {
+                    self.shelf.refused(token, &problem);
+                }
             }
         }
     }

@@ -86,7 +86,8 @@ impl Server {
     ) -> Result<(Client, Connection<Socket, TlsStream<Socket>>), ConnectError> {
         // tokio-postgres stops its clock once the socket is open: a server that then says nothing would hold us for ever.
         let each = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-        let limit = each.saturating_mul(self.config.get_hosts().len().max(1) as u32);
+        // Each socket has that time, and a name may stand for two addresses.
+        let limit = each.saturating_mul(2 * self.config.get_hosts().len().max(1) as u32);
         // Large: a handshake is in it.
         let connected = Box::pin(self.config.connect(self.tls.clone()));
         match tokio::time::timeout(limit, connected).await {

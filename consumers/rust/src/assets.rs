@@ -17,9 +17,11 @@ use crate::{
 /// A decompressor takes about 200 KiB beside its dictionary; a replay of old messages meets many.
 const DECOMPRESSORS_MAX: usize = 8;
 const SCHEMAS_MAX: usize = 256;
-/// How long a schema may be invisible after its message: a KV bucket does not promise more at once.
+/// How long a revision may be invisible after its message: a KV bucket does not promise more at once.
 const SCHEMA_TRIES: u32 = 20;
-const SCHEMA_RETRY: Duration = Duration::from_millis(250);
+/// Longer, for nothing is stored before it is named: it is lost then.
+const DICTIONARY_TRIES: u32 = 120;
+const RETRY: Duration = Duration::from_millis(250);
 
 /// Names a dictionary revision: `users_dict@7`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +72,7 @@ impl Assets {
                 self.remember(schema.clone());
                 return Ok(Some(schema));
             }
-            tokio::time::sleep(SCHEMA_RETRY).await;
+            tokio::time::sleep(RETRY).await;
         }
         Ok(None)
     }
@@ -107,7 +109,7 @@ impl Assets {
         })
     }
 
-    /// Decompresses a frame. A dictionary that is not there is waited for: skipping would lose rows.
+    /// Decompresses a frame. A dictionary that is not there is waited for, for a while: skipping would lose rows.
     /// `sha256`: what the dictionary must hash to, if the caller was told.
     pub async fn decompress(
         &mut self,
@@ -159,11 +161,20 @@ impl Assets {
         let DictionaryName { key, revision } = name;
         let what = format!("dictionary {key}@{revision}");
         let remote = &self.remote;
-        let fetch = || remote.message_at(DICTIONARIES_STREAM, *revision);
-        let message = patiently(&what, fetch).await;
-        if message.subject.as_str() != format!("{DICTIONARIES_PREFIX}{key}") {
-            return Err(Unreadable::Lost(what));
+        let mut message = None;
+        for _ in 0..DICTIONARY_TRIES {
+            let fetch =
+                || async move { remote.message_at(DICTIONARIES_STREAM, *revision).await.map(Some) };
+            message = patiently(&what, fetch).await;
+            if message.is_some() {
+                break;
+            }
+            tokio::time::sleep(RETRY).await;
         }
+        let subject = format!("{DICTIONARIES_PREFIX}{key}");
+        let Some(message) = message.filter(|message| message.subject.as_str() == subject) else {
+            return Err(Unreadable::Lost(what));
+        };
         let dictionary = Dictionary::new(&message.payload[..])
             .map_err(|e| Unreadable::Other(format!("{what}: {e}")))?;
         let stated = message.headers.get(SHA256).map(|value| value.as_str());

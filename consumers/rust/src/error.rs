@@ -75,7 +75,7 @@ pub(crate) enum Unreadable {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// What it names will not come any more.
-    #[error("{0} is lost: that revision is of something else")]
+    #[error("{0} is lost")]
     Lost(String),
     #[error("{0}")]
     Other(String),

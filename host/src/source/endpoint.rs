@@ -2,7 +2,7 @@
 //!
 //! Made anew for every connection, so that a password or certificate that was rotated on disk is taken up.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use secrecy::ExposeSecret;
 use tokio_postgres::{Config, config::Host};
@@ -14,6 +14,8 @@ use crate::config::{Password, Postgres};
 /// SQLSTATE of a password that is not the role's.
 const INVALID_PASSWORD: &str = "28P01";
 const DEFAULT_PORT: u16 = 5432;
+/// A server whose machine acknowledges nothing of what was sent for so long is gone.
+const UNANSWERED_MAX: Duration = Duration::from_secs(35);
 
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -41,6 +43,10 @@ impl Endpoint {
         };
         if server.config().get_application_name().is_none() {
             server.config_mut().application_name("walgate");
+        }
+        if server.config().get_tcp_user_timeout().is_none() {
+            // What we send is small and read at once: unlike a copy's rows it never waits for the server to make room.
+            server.config_mut().tcp_user_timeout(UNANSWERED_MAX);
         }
         Ok(Endpoint { server, rotates })
     }

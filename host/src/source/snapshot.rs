@@ -17,11 +17,14 @@ use tokio_postgres::{Client, CopyOutStream, error::SqlState};
 
 use super::{
     SourceError,
-    catalog::{SqlClient, TableVersion},
+    catalog::{SqlClient, TableVersion, row_filter},
     quote,
-    watermark::{LOCK_TIMEOUT_MS, lock_sql, table_error},
+    watermark::{lock_sql, table_error},
 };
 use crate::batch::RowBatch;
+
+/// How long some rows, or those behind a view, wait for whoever holds their table.
+const LOCK_TIMEOUT_MS: u32 = 500;
 
 /// The relations that hold the rows of `table`: its leaf partitions, or itself.
 ///
@@ -109,25 +112,44 @@ impl SnapshotReader {
     }
 }
 
-/// Some rows of the table, at most about so many bytes; of the first partition that has any.
+/// Some published rows of the table, at most about so many bytes; of the first partition that has any. None if somebody
+/// holds the table.
 pub async fn sample(
     client: SqlClient,
     table: &Arc<TableVersion>,
-    filter: Option<&str>,
+    publication: &str,
     bytes_max: usize,
 ) -> Result<RowBatch, SourceError> {
     let settings = format!("SET lock_timeout = {LOCK_TIMEOUT_MS}");
     client.batch_execute(&settings).await.map_err(SourceError::query("look at some rows"))?;
     let mut batch = RowBatch::new(Arc::clone(table));
-    let relations = relations(&client, table).await?;
+    match fill_sample(client, &mut batch, publication, bytes_max).await {
+        Err(SourceError::Sql { source, .. })
+            if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) =>
+        {
+            Ok(RowBatch::new(Arc::clone(table)))
+        }
+        filled => filled.map(|()| batch),
+    }
+}
+
+async fn fill_sample(
+    client: SqlClient,
+    batch: &mut RowBatch,
+    publication: &str,
+    bytes_max: usize,
+) -> Result<(), SourceError> {
+    let table = Arc::clone(&batch.table);
+    let filter = row_filter(&client, publication, table.relid).await?;
+    let relations = relations(&client, &table).await?;
     let mut reader = SnapshotReader::new(client);
     for piece in plan(&relations, 1) {
-        reader.copy(table, &piece, filter).await?.fill(&mut batch, bytes_max).await?;
+        reader.copy(&table, &piece, filter.as_deref()).await?.fill(batch, bytes_max).await?;
         if !batch.is_empty() {
             break;
         }
     }
-    Ok(batch)
+    Ok(())
 }
 
 /// The rows of one piece.

@@ -22,8 +22,8 @@ use super::{
 
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(500);
-/// Below the server's `deadlock_timeout` (1 s): where we stand in a deadlock, we are the ones who step back.
-pub(super) const LOCK_TIMEOUT_MS: u32 = 500;
+/// How often a lock is asked for that somebody else has.
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
 /// How often the caller is told who blocks.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 
@@ -72,8 +72,8 @@ impl ExportedSnapshot {
     /// before the snapshot is taken, because neither respects snapshots. `on_wait` is called every few seconds
     /// while other transactions have to end.
     ///
-    /// It never waits for a lock for long, and holds none while it waits for anything else: a deadlock could cost
-    /// somebody else's transaction.
+    /// It never waits for a lock, for it may have that of a partition already: a deadlock could cost somebody else's
+    /// transaction.
     ///
     /// The caller notes the change stream's last sequence before, and sees to it that the table was not altered
     /// between its reading the catalog and the lock.
@@ -90,7 +90,7 @@ impl ExportedSnapshot {
             if report.is_due() {
                 on_wait(&report.waiting(lock_holders(&client, table).await?));
             }
-            tokio::time::sleep(POLL_MAX).await;
+            tokio::time::sleep(LOCK_AGAIN).await;
         }
         let row = client
             .query_one("SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[])
@@ -226,9 +226,7 @@ LIMIT 20";
 async fn begin_locked(client: &Client, table: &TableVersion) -> Result<bool, SourceError> {
     let failed = SourceError::query("begin the snapshot");
     let lock = lock_sql(client, table).await.map_err(&failed)?;
-    let begin = format!(
-        "SET lock_timeout = {LOCK_TIMEOUT_MS}; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {lock}"
-    );
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {lock}");
     match client.batch_execute(&begin).await {
         Ok(()) => Ok(true),
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -239,7 +237,7 @@ async fn begin_locked(client: &Client, table: &TableVersion) -> Result<bool, Sou
     }
 }
 
-/// What keeps a table from being altered or truncated; nothing where there is nothing to lock.
+/// What keeps a table from being altered or truncated, or fails at once; nothing where there is nothing to lock.
 pub(super) async fn lock_sql(
     client: &Client,
     table: &TableVersion,
@@ -248,8 +246,12 @@ pub(super) async fn lock_sql(
         .query_opt("SELECT relkind FROM pg_catalog.pg_class WHERE oid = $1", &[&table.relid])
         .await?;
     Ok(match row.map(|row| row.get::<_, i8>(0) as u8) {
-        Some(b'r') => format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", quote::table(&table.name)),
-        Some(b'p') => format!("LOCK TABLE {} IN ACCESS SHARE MODE", quote::table(&table.name)),
+        Some(b'r') => {
+            format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE NOWAIT", quote::table(&table.name))
+        }
+        Some(b'p') => {
+            format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", quote::table(&table.name))
+        }
         // Postgres locks neither foreign tables nor materialized views on demand, and a view has no rows.
         _ => String::new(),
     })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use walgate_tests::{Gateway, Server, Site, eventually, on_each_postgres, on_newest_postgres};
+use walgate_wire::TableState;
 
 fn lag_ms(gateway: &Gateway) -> Result<f64, String> {
     let (_, body) = gateway.readyz()?;
@@ -81,6 +82,7 @@ on_each_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); create table u (id int primary key);
                   create table p (id int primary key) partition by range (id); create table p1 partition of p default").await;
+        site.drop_guest("identity", "t.wasm");
         let gateway = site.gateway(&["t", "u", "p"]).start().await;
         let replica = site.sqlite(&["t", "u", "p"]);
         for table in ["t", "u", "p"] {
@@ -90,6 +92,8 @@ on_each_postgres! {
         let migration = site.database.session().await;
         migration.sql("begin; lock table t, p in access exclusive mode").await;
         let _gateway = options.start().await;
+        let schema = site.schema("t").await.expect("a schema");
+        assert!(schema.guest.is_some() && schema.state == TableState::Live, "{schema:?}");
         site.sql("insert into u values (1)").await;
         site.same(&replica, "u").await;
         migration.sql("insert into t values (1, 'x'); insert into p values (1); commit").await;

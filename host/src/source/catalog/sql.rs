@@ -3,7 +3,22 @@
 //! They lock no user's table, as pg_publication_tables and pg_partition_tree would: whoever reads them while it holds
 //! a lock, as a snapshot does, could stand in a deadlock with a transaction that alters or truncates several tables.
 
-pub(super) const RELATIONS_SQL: &str = "
+/// Whether the publication `b` names the relation `c` (`m.itself`), or what it is a partition of (`m.above`).
+macro_rules! membership {
+    () => {
+        "
+CROSS JOIN LATERAL (
+  SELECT bool_or(t.relid = c.oid) AS itself, bool_or(t.relid <> c.oid) AS above
+  FROM (SELECT c.oid::regclass AS relid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)) t
+  WHERE b.puballtables
+    OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel x WHERE x.prpubid = b.oid AND x.prrelid = t.relid)
+    OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s
+               JOIN pg_catalog.pg_class k ON k.relnamespace = s.pnnspid
+               WHERE s.pnpubid = b.oid AND k.oid = t.relid)) m"
+    };
+}
+
+pub(super) const RELATIONS_SQL: &str = concat!("
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.relreplident,
        CASE WHEN c.relkind = 'p' THEN
          (WITH RECURSIVE tree AS (
@@ -22,41 +37,33 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.r
            SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
            AND (r.prattrs IS NULL OR a.attnum = ANY (r.prattrs::int2[]))
            AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))),
-       pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'USAGE'), c.relpages
+       pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'USAGE'), c.relpages,
+       b.oid IS NULL OR coalesce(to_jsonb(b)->>'pubgencols' = 's', false)
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nspname, relname, place)
 JOIN pg_catalog.pg_namespace n ON n.nspname = w.nspname
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.relname AND c.relkind NOT IN ('i', 'I', 't')
 LEFT JOIN pg_catalog.pg_publication b ON b.pubname = $3
 LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
-CROSS JOIN LATERAL (
-  SELECT bool_or(t.relid = c.oid) AS itself, bool_or(t.relid <> c.oid) AS above
-  FROM (SELECT c.oid::regclass AS relid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)) t
-  WHERE b.puballtables
-    OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel x WHERE x.prpubid = b.oid AND x.prrelid = t.relid)
-    OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s
-               JOIN pg_catalog.pg_class k ON k.relnamespace = s.pnnspid
-               WHERE s.pnpubid = b.oid AND k.oid = t.relid)) m
-ORDER BY w.place";
+", membership!(), "
+ORDER BY w.place");
 
-/// The WHERE of the publication. Postgres 17 and newer lock the table to print it.
+/// The WHERE of the publication, which does not count where the table's whole schema is published. Postgres 17 and newer
+/// lock the table to print it.
 pub(super) const ROW_FILTER_SQL: &str = "
 SELECT pg_catalog.pg_get_expr(r.prqual, r.prrelid)
 FROM pg_catalog.pg_publication b JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid
-WHERE b.pubname = $1 AND r.prrelid = $2 AND r.prqual IS NOT NULL";
+JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+WHERE b.pubname = $1 AND r.prrelid = $2 AND r.prqual IS NOT NULL AND NOT b.puballtables
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = b.oid AND s.pnnspid = c.relnamespace)";
 
 /// What there is of these names, and whether the stream should and does carry it.
-pub(super) const PRESENT_SQL: &str = "
+pub(super) const PRESENT_SQL: &str = concat!("
 SELECT n.nspname::text, c.relname::text, c.oid, c.relkind IN ('r', 'p') AND c.relpersistence = 'p',
-       coalesce(b.puballtables
-         OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = b.oid AND r.prrelid IN (
-              SELECT c.oid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)))
-         OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s JOIN pg_catalog.pg_class k ON k.relnamespace = s.pnnspid
-              WHERE s.pnpubid = b.oid AND k.oid IN (
-                SELECT c.oid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid))), false)
+       coalesce(m.itself OR m.above, false)
 FROM unnest($1::text[], $2::text[]) w(nspname, relname)
 JOIN pg_catalog.pg_namespace n ON n.nspname = w.nspname
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.relname AND c.relkind NOT IN ('i', 'I', 't')
-LEFT JOIN pg_catalog.pg_publication b ON b.pubname = $3";
+LEFT JOIN pg_catalog.pg_publication b ON b.pubname = $3", membership!());
 
 pub(super) const COLUMNS_SQL: &str = "
 SELECT a.attrelid, a.attname::text, a.attnum, a.atttypid, a.atttypmod,

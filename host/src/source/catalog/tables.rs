@@ -224,7 +224,7 @@ async fn load(
     for row in client.query(COLUMNS_SQL, &[&relids]).await.map_err(&failed)? {
         if let Some(&i) = index.get(&row.get(0)) {
             let (info, published) = &mut infos[i];
-            info.columns.push(column(&row, published.as_deref()));
+            info.columns.push(column(&row, published));
         }
     }
     for row in client.query(INDEXES_SQL, &[&relids]).await.map_err(&failed)? {
@@ -239,8 +239,15 @@ async fn load(
     Ok(infos.into_iter().map(|(info, _)| info).collect())
 }
 
-/// With the names of the published columns, if the publication names any.
-fn relation(row: &Row) -> Result<(TableInfo, Option<Vec<String>>), SourceError> {
+/// What the publication carries of a table.
+struct Published {
+    /// If it names columns.
+    columns: Option<Vec<String>>,
+    /// Otherwise: generated ones, too, from Postgres 18 on.
+    generated: bool,
+}
+
+fn relation(row: &Row) -> Result<(TableInfo, Published), SourceError> {
     let name = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
     let kind = match (row.get::<_, i8>(3) as u8, row.get::<_, i8>(4) as u8) {
         (b'r', b'u') => RelKind::Unlogged,
@@ -255,7 +262,7 @@ fn relation(row: &Row) -> Result<(TableInfo, Option<Vec<String>>), SourceError> 
             )));
         }
     };
-    let published: Option<Vec<String>> = row.get(8);
+    let published = Published { columns: row.get(8), generated: row.get(14) };
     let info = TableInfo {
         name,
         relid: row.get(0),
@@ -266,7 +273,7 @@ fn relation(row: &Row) -> Result<(TableInfo, Option<Vec<String>>), SourceError> 
         primary_key: vec![],
         identity_index: vec![],
         in_publication: row.get(9),
-        column_list: published.is_some(),
+        column_list: published.columns.is_some(),
         estimated_rows: row.get::<_, f64>(6).max(0.0) as u64,
         pages: row.get::<_, i32>(13).max(0) as u32,
         leaves: vec![],
@@ -277,13 +284,16 @@ fn relation(row: &Row) -> Result<(TableInfo, Option<Vec<String>>), SourceError> 
     Ok((info, published))
 }
 
-fn column(row: &Row, published: Option<&[String]>) -> CatalogColumn {
+fn column(row: &Row, publication: &Published) -> CatalogColumn {
     let name: String = row.get(1);
     let generated: bool = row.get(7);
+    let can_be_sent = !generated || row.get(9);
+    let is_wanted = match &publication.columns {
+        Some(names) => names.contains(&name),
+        None => !generated || publication.generated,
+    };
     CatalogColumn {
-        // Stored generated columns are sent from 18 on, by a publication of ours always; 15 lists them all the same.
-        published: (!generated || row.get(9))
-            && published.is_none_or(|names| names.contains(&name)),
+        published: can_be_sent && is_wanted,
         name,
         attnum: row.get(2),
         oid: row.get(3),

@@ -105,7 +105,7 @@ async fn some_rows(site: &Site) -> Result<RowBatch> {
     let mut catalog = Catalog::connect(&postgres).await?;
     let (version, _) = catalog.current(&name, name.token(), Lsn(0)).await?;
     let client = catalog::open(&postgres).await?;
-    Ok(sample(client, &Arc::new(version), None, BATCH_BYTES).await?)
+    Ok(sample(client, &Arc::new(version), &postgres.publication, BATCH_BYTES).await?)
 }
 
 /// The copy that is consumed is not measured.

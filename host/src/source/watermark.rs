@@ -43,24 +43,21 @@ pub struct ExportedSnapshot {
     client: SqlClient,
 }
 
-/// Transactions that have to end before the snapshot can be taken.
+/// What a snapshot waits for before it can be taken.
 #[derive(Clone, Debug)]
 pub struct Waiting {
     pub since: Duration,
+    pub what: &'static str,
     /// One sentence each; empty if the server does not show them.
     pub blockers: Vec<String>,
 }
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the snapshot has waited {} s for older transactions to end: ",
-            self.since.as_secs()
-        )?;
+        write!(f, "the snapshot has waited {} s for {}: ", self.since.as_secs(), self.what)?;
         if self.blockers.is_empty() {
             return f.write_str(
-                "which ones is not shown to this role (GRANT pg_read_all_stats shows them)",
+                "who holds it back is not shown to this role (GRANT pg_read_all_stats shows it)",
             );
         }
         f.write_str(&self.blockers.join("; "))
@@ -85,7 +82,7 @@ impl ExportedSnapshot {
         let watermark = insert_lsn(&client).await?;
         let last = current_xid(&client).await?;
         wait_for_xmin_above(&client, last, &mut on_wait).await?;
-        let mut report = Report::begin();
+        let mut report = Report::begin("the table's lock");
         while !begin_locked(&client, table).await? {
             if report.is_due() {
                 on_wait(&report.waiting(lock_holders(&client, table).await?));
@@ -120,14 +117,15 @@ impl ExportedSnapshot {
 
 /// When to say for how long something was waited for.
 struct Report {
+    what: &'static str,
     began: Instant,
     last: Instant,
 }
 
 impl Report {
-    fn begin() -> Report {
+    fn begin(what: &'static str) -> Report {
         let now = Instant::now();
-        Report { began: now, last: now }
+        Report { what, began: now, last: now }
     }
 
     fn is_due(&self) -> bool {
@@ -136,7 +134,7 @@ impl Report {
 
     fn waiting(&mut self, blockers: Vec<String>) -> Waiting {
         self.last = Instant::now();
-        Waiting { since: self.began.elapsed(), blockers }
+        Waiting { since: self.began.elapsed(), what: self.what, blockers }
     }
 }
 
@@ -163,7 +161,7 @@ async fn wait_for_xmin_above(
     last: u64,
     on_wait: &mut impl FnMut(&Waiting),
 ) -> Result<(), SourceError> {
-    let mut report = Report::begin();
+    let mut report = Report::begin("older transactions to end");
     let mut pause = POLL_MIN;
     loop {
         let row = client
@@ -212,7 +210,11 @@ SELECT format('process %s of user %s (%s) %s the table: %s', a.pid, a.usename,
               CASE WHEN l.granted THEN 'has locked' ELSE 'waits to lock' END,
               left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100))
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
-WHERE l.relation = $1 AND l.mode = 'AccessExclusiveLock' AND a.datname = current_database()
+WHERE l.mode = 'AccessExclusiveLock' AND a.datname = current_database() AND l.relation IN (
+  WITH RECURSIVE tree AS (
+    SELECT $1::oid AS relid
+    UNION ALL SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relid)
+  SELECT relid FROM tree)
 LIMIT 20";
     let rows = client
         .query(query, &[&table.relid])
@@ -323,8 +325,11 @@ mod tests {
 
     #[test]
     fn a_wait_names_who_blocks() {
-        let waiting =
-            Waiting { since: Duration::from_secs(7), blockers: vec!["a".into(), "b".into()] };
+        let waiting = Waiting {
+            since: Duration::from_secs(7),
+            what: "older transactions to end",
+            blockers: vec!["a".into(), "b".into()],
+        };
         assert_eq!(
             waiting.to_string(),
             "the snapshot has waited 7 s for older transactions to end: a; b"

@@ -50,7 +50,7 @@ pub fn gateway(nats: &Nats) -> Permissions {
         publish.extend(api("STREAM.CREATE", all));
         publish.extend(api("STREAM.UPDATE", all));
     }
-    publish.extend(api("STREAM.MSG.GET", [cdc, SCHEMAS, DICTIONARIES]));
+    publish.extend(api("STREAM.MSG.GET", [cdc, init, SCHEMAS, DICTIONARIES]));
     publish.extend(api("STREAM.PURGE", [init]));
     for call in ["CREATE", "INFO", "DELETE", "MSG.NEXT"] {
         publish.extend(api(&format!("CONSUMER.{call}"), [&*own]));

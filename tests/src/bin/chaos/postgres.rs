@@ -77,15 +77,15 @@ pub async fn connection_limit(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// How many snapshots of `bag` have begun.
-async fn begun(stage: &Stage<'_>) -> Vec<u64> {
+/// Where the last snapshot of `bag` began.
+async fn begun(stage: &Stage<'_>) -> Option<u64> {
     let starts = snapshot::starts(&stage.site.broker).await;
-    starts.iter().filter(|m| m.subject.ends_with(".bag")).map(|m| m.sequence).collect()
+    starts.iter().filter(|m| m.subject.ends_with(".bag")).map(|m| m.sequence).max()
 }
 
-async fn begins(stage: &Stage<'_>, before: &[u64]) {
+async fn begins(stage: &Stage<'_>, before: Option<u64>) {
     eventually("the snapshot begins", async || match begun(stage).await {
-        now if now.last() > before.last() => Ok(()),
+        now if now > before => Ok(()),
         now => Err(format!("{now:?}")),
     })
     .await;
@@ -125,7 +125,7 @@ pub async fn long_writer(run: &Run) -> Done {
         } else {
             writer.sql(&format!("commit prepared '{gid}'")).await;
         }
-        begins(&stage, &before).await;
+        begins(&stage, before).await;
     }
     stage.newcomer();
     stage.settle(Ending::Whole).await
@@ -178,7 +178,7 @@ pub async fn stalled_standby(run: &Run) -> Done {
             released.set(true);
             stage.site.sql("alter system reset synchronous_standby_names").await;
             stage.site.sql("select pg_reload_conf()").await;
-            begins(&stage, &before).await;
+            begins(&stage, before).await;
         };
         futures::join!(insert, rest);
     }

@@ -56,9 +56,15 @@ pub async fn stored(broker: &Broker) -> u64 {
 
 /// Waits for the refusal of a table.
 pub async fn error(broker: &Broker, token: &str) -> InitError {
+    error_after(broker, token, 0).await
+}
+
+/// Waits for one after this message of `INIT`.
+pub async fn error_after(broker: &Broker, token: &str, before: u64) -> InitError {
     let subject = format!("init.error.{token}");
     let found = eventually("a snapshot is refused", async || {
-        of_kind(broker, &subject).await.pop().ok_or("no init.error".to_owned())
+        let last = of_kind(broker, &subject).await.pop();
+        last.filter(|error| error.sequence > before).ok_or("no init.error".to_owned())
     });
     from_msgpack(&found.await.payload).expect("an init.error")
 }

@@ -23,6 +23,8 @@ pub async fn killed_at_random(run: &Run) -> Done {
                 stage.postgres.start_again();
             }
             6 => {
+                // One that starts without NATS ends, and is to be started again.
+                stage.gateway().ready().await;
                 run.fault("NATS killed");
                 stage.site.broker.server.kill9().expect("NATS is killed");
                 stage.site.broker.server.start_again().expect("NATS starts again");

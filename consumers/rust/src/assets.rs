@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use async_nats::jetstream::message::StreamMessage;
 use walgate_wire::{Caps, Decompressor, Dictionary, SHA256, Schema, Token, from_msgpack};
 
 use crate::{
@@ -19,7 +20,7 @@ const DECOMPRESSORS_MAX: usize = 8;
 const SCHEMAS_MAX: usize = 256;
 /// How long a revision may be invisible after its message: a KV bucket does not promise more at once.
 const SCHEMA_TRIES: u32 = 20;
-/// Longer, for nothing is stored before it is named: it is lost then.
+/// Longer: its table would have to be loaded again.
 const DICTIONARY_TRIES: u32 = 120;
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -66,15 +67,15 @@ impl Assets {
         if let Some(schema) = self.schemas.get(&key) {
             return Ok(Some(schema.clone()));
         }
-        for _ in 0..SCHEMA_TRIES {
-            if let Some(schema) = self.fetch_schema(token, revision).await? {
-                let schema = Arc::new(schema);
-                self.remember(schema.clone());
-                return Ok(Some(schema));
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-        Ok(None)
+        let what = format!("revision {revision} of the schema of {token}");
+        let subject = format!("{SCHEMAS_PREFIX}{token}");
+        let message = self.fetch(&what, SCHEMAS_STREAM, &subject, revision, SCHEMA_TRIES).await;
+        let Some(message) = message else { return Ok(None) };
+        let schema = read_schema(&message.payload, token, revision)
+            .map_err(|e| Error::Protocol { subject, sequence: revision, reason: e.to_string() })?;
+        let schema = Arc::new(schema);
+        self.remember(schema.clone());
+        Ok(Some(schema))
     }
 
     /// Revisions that were fetched may stand for something else now.
@@ -91,22 +92,25 @@ impl Assets {
         self.schemas.insert((schema.token.clone(), schema.revision), schema);
     }
 
-    async fn fetch_schema(&self, token: &Token, revision: u64) -> Result<Option<Schema>, Error> {
-        let what = format!("revision {revision} of the schema of {token}");
+    /// A revision that a message names. Only the server's absence is waited out without end; none if the revision is still
+    /// missing after so many tries, or is of something else.
+    async fn fetch(
+        &self,
+        what: &str,
+        stream: &str,
+        subject: &str,
+        revision: u64,
+        tries: u32,
+    ) -> Option<StreamMessage> {
         let remote = &self.remote;
-        // Only the server's absence is waited out here; that the revision is missing is an answer.
-        let message = patiently(&what, || async move {
-            remote.message_at(SCHEMAS_STREAM, revision).await.map(Some)
-        });
-        let Some(message) = message.await else { return Ok(None) };
-        if message.subject.as_str() != format!("{SCHEMAS_PREFIX}{token}") {
-            return Ok(None);
+        for _ in 0..tries {
+            let ask = || async move { remote.message_at(stream, revision).await.map(Some) };
+            if let Some(message) = patiently(what, ask).await {
+                return (message.subject.as_str() == subject).then_some(message);
+            }
+            tokio::time::sleep(RETRY).await;
         }
-        read_schema(&message.payload, token, revision).map(Some).map_err(|e| Error::Protocol {
-            subject: message.subject.to_string(),
-            sequence: revision,
-            reason: e.to_string(),
-        })
+        None
     }
 
     /// Decompresses a frame. A dictionary that is not there is waited for, for a while: skipping would lose rows.
@@ -160,21 +164,9 @@ impl Assets {
     async fn fetch_dictionary(&self, name: &DictionaryName) -> Result<Dictionary, Unreadable> {
         let DictionaryName { key, revision } = name;
         let what = format!("dictionary {key}@{revision}");
-        let remote = &self.remote;
-        let mut message = None;
-        for _ in 0..DICTIONARY_TRIES {
-            let fetch =
-                || async move { remote.message_at(DICTIONARIES_STREAM, *revision).await.map(Some) };
-            message = patiently(&what, fetch).await;
-            if message.is_some() {
-                break;
-            }
-            tokio::time::sleep(RETRY).await;
-        }
         let subject = format!("{DICTIONARIES_PREFIX}{key}");
-        let Some(message) = message.filter(|message| message.subject.as_str() == subject) else {
-            return Err(Unreadable::Lost(what));
-        };
+        let fetched = self.fetch(&what, DICTIONARIES_STREAM, &subject, *revision, DICTIONARY_TRIES);
+        let Some(message) = fetched.await else { return Err(Unreadable::Lost(what)) };
         let dictionary = Dictionary::new(&message.payload[..])
             .map_err(|e| Unreadable::Other(format!("{what}: {e}")))?;
         let stated = message.headers.get(SHA256).map(|value| value.as_str());

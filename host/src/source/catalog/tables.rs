@@ -163,7 +163,9 @@ pub async fn row_filter(
     relid: u32,
 ) -> Result<Option<String>, SourceError> {
     let row = client.query_opt(ROW_FILTER_SQL, &[&publication, &relid]).await;
-    Ok(row.map_err(SourceError::query("read the publication's row filter"))?.map(|row| row.get(0)))
+    let row = row.map_err(SourceError::query("read the publication's row filter"))?;
+    // Null where the table has gone meanwhile.
+    Ok(row.and_then(|row| row.get(0)))
 }
 
 /// That a table is there.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import argparse, asyncio, base64, fcntl, hashlib, json, logging, math, re, secrets, sqlite3, sys, time
+import argparse, asyncio, base64, fcntl, hashlib, json, logging, math, random, secrets, sqlite3, sys, time
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -37,6 +37,11 @@ class Later(Exception):
     def __init__(self, why: str, seconds: float) -> None:
         super().__init__(why)
         self.seconds = seconds
+
+
+def spread(seconds: float) -> float:
+    """Many consumers that are told the same must not come back at once."""
+    return seconds * random.uniform(1, 1.5)
 
 
 def need(ok: Any, what: str) -> None:
@@ -129,6 +134,7 @@ class Mark:
     epoch: int = 0
     pos: Pos = (0, 0)
     seq: int = 0
+    verified: int = 0  # up to here CDC had lost nothing before it was read
     created: str = ""
 
 
@@ -176,7 +182,7 @@ class Store:
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one consumer a file
         self.db = sqlite3.connect(path, isolation_level=None, cached_statements=512)
         for sql in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL",
-                    'CREATE TABLE IF NOT EXISTS "=mark" (id INTEGER PRIMARY KEY, epoch, lsn, n, seq, created)',
+                    'CREATE TABLE IF NOT EXISTS "=mark" (id INTEGER PRIMARY KEY, epoch, lsn, n, seq, verified, created)',
                     'CREATE TABLE IF NOT EXISTS "=tables" (token PRIMARY KEY, revision, schema, epoch, watermark, '
                     "xid_window, finished_at, seq, lsn, n)"):  # fmt: skip
             self.db.execute(sql)
@@ -192,8 +198,8 @@ class Store:
     def commit(self, mark: Mark | None = None) -> None:
         if mark:
             self.begin()
-            row = (mark.epoch, *mark.pos, mark.seq, mark.created)
-            self.db.execute('REPLACE INTO "=mark" VALUES (1,?,?,?,?,?)', row)
+            row = (mark.epoch, *mark.pos, mark.seq, mark.verified, mark.created)
+            self.db.execute('REPLACE INTO "=mark" VALUES (1,?,?,?,?,?,?)', row)
         self.db.execute("COMMIT")
 
     def save(self, token: str, c: Copy) -> None:
@@ -201,7 +207,7 @@ class Store:
             token, c.schema.revision, c.schema.raw, c.epoch, c.watermark, json.dumps(c.window), c.finished_at, c.seq, *c.pos))  # fmt: skip
 
     def load(self) -> tuple[Mark, dict[str, Copy]]:
-        mark = [Mark(e, (lsn, n), s, c) for _, e, lsn, n, s, c in self.db.execute('SELECT * FROM "=mark"')]
+        mark = [Mark(e, (lsn, n), s, v, c) for _, e, lsn, n, s, v, c in self.db.execute('SELECT * FROM "=mark"')]
         copies = {t: Copy(Schema.parse(raw, rev, t), e, w, json.loads(xw), f, s, (lsn, n))
                   for t, rev, raw, e, w, xw, f, s, lsn, n in self.db.execute('SELECT * FROM "=tables"')}  # fmt: skip
         return (mark or [Mark()])[0], copies
@@ -432,6 +438,7 @@ class Consumer:
     def __init__(self, server: Server, store: Store, tokens: list[str], until: bool) -> None:
         self.server, self.store, self.tables = server, store, [Table(t) for t in tokens]
         self.epoch, self.created, self.until, self.target = 0, "", until, -1
+        self.epoch_entry, self.epoch_since = (0, b""), 0  # of `=epoch`: the latest entry, and the first revision with its number
         self.gathered: dict[str, Pos] = {}  # position of the body whose parts are being gathered
         # The mark goes on without a table that is not followed, so its copy cannot be continued later: forget it.
         for token in store.load()[1].keys() - set(tokens):
@@ -450,7 +457,7 @@ class Consumer:
                         try:
                             await self.load(t)
                         except Later as e:
-                            t.retry_at = time.monotonic() + e.seconds
+                            t.retry_at = time.monotonic() + spread(e.seconds)
                             log.error("%s: %s; again in %d s", t.token, e, e.seconds)
                 if await self.follow():
                     return
@@ -461,35 +468,48 @@ class Consumer:
                 log.warning("load again: %s", e)
             except Later as e:
                 log.info("%s", e)
-                await asyncio.sleep(e.seconds)
+                await asyncio.sleep(spread(e.seconds))
             except (nats.errors.Error, TimeoutError, OSError) as e:
                 log.warning("NATS: %s; again from the stored position", str(e) or type(e).__name__)
-                await asyncio.sleep(1)
+                await asyncio.sleep(spread(1))
 
-    async def refresh(self, verified: int = 0) -> None:
-        """Reads the epoch, the latest schemas and the bounds of CDC; raises Reload if they void a copy (§14, 2 and 10)."""
-        entry = await self.server.message("KV_schemas", last_by_subj="$KV.schemas.=epoch")
-        if not entry or not entry.data:
-            raise Later("no gateway has streamed yet", 2)
-        epoch, before = unpack(entry.data)["epoch"], self.epoch
-        self.epoch = epoch
-        if epoch != before:  # positions of another epoch mean nothing
+    async def read_epoch(self) -> None:
+        """The epoch, and since which revision of the bucket it is that: a standby that takes over writes it again (§5)."""
+        key = "$KV.schemas.=epoch"
+        entry = await self.server.message("KV_schemas", last_by_subj=key)
+        if not entry or not entry.data:  # an empty value is an operator's doing: keep what we had
+            if not self.epoch:
+                raise Later("no gateway has streamed yet", 2)
+            return
+        if (entry.seq, entry.data) == self.epoch_entry:
+            return
+        epoch, since, at = unpack(entry.data)["epoch"], entry.seq, 0
+        while (m := await self.server.message("KV_schemas", seq=at + 1, next_by_subj=key)) and m.seq < since:
+            at = m.seq
+            if m.data and unpack(m.data)["epoch"] == epoch:
+                since = at
+        if epoch != self.epoch:  # positions of another epoch mean nothing
             for t in self.tables:
                 t.floor = 0
+        self.epoch, self.epoch_entry, self.epoch_since = epoch, (entry.seq, entry.data), since
+
+    async def refresh(self) -> None:
+        """Reads the epoch, the latest schemas and the bounds of CDC; raises Reload if they void a copy (§14, 2 and 10)."""
+        await self.read_epoch()
         for t in self.tables:
             m = await self.server.message("KV_schemas", last_by_subj="$KV.schemas." + t.token)
             if m and m.data and (t.latest is None or t.latest.revision != m.seq):
                 t.latest = Schema.parse(m.data, m.seq, t.token)
                 log.info("%s: revision %d is %s %s", t.token, m.seq, t.latest.state, t.latest.reason)
-            t.reseed = t.latest.lsn if t.latest and t.latest.state == "reseed" and t.latest.revision > entry.seq else 0
+            t.reseed = t.latest.lsn if t.latest and t.latest.state == "reseed" and t.latest.revision > self.epoch_since else 0
         first, last, self.created = await self.server.info("CDC")
         if self.target < 0:
             self.target = last
         for t, c in ((t, t.copy) for t in self.tables if t.copy):
-            seq = max(c.seq, self.mark.seq)
+            seq, verified = max(c.seq, self.mark.seq), max(c.seq, self.mark.verified)
             if c.epoch < self.epoch or self.created != self.mark.created:
                 raise Reload("another epoch or stream", *(t for t in self.tables if t.copy and t.copy.epoch <= c.epoch))
-            if c.watermark < t.reseed or last < seq or first > max(seq, verified) + 1:
+            if c.watermark < t.reseed or last < seq or first > verified + 1:
                 raise Reload(f"{t.token}: reseed, or CDC does not hold what follows", t)
 
     async def ask(self, t: Table) -> None:
@@ -586,11 +606,12 @@ class Consumer:
         self.store.become(t.token, schema)
         others = [o for o in self.tables if o is not t and o.copy and o.copy.epoch == c.epoch]
         for o in others:
-            o.copy.seq, o.copy.pos = max(o.copy.seq, mark.seq), max(o.copy.pos, mark.pos)
+            o.copy.seq, o.copy.pos = max(o.copy.seq, mark.verified), max(o.copy.pos, mark.pos)
             self.store.save(o.token, o.copy)
-        self.mark = Mark(c.epoch, c.pos, c.seq, self.created)
+        self.mark = Mark(c.epoch, c.pos, c.seq, c.seq, self.created)
         if others:
             self.mark.seq, self.mark.pos = min(mark.seq, c.seq), min(mark.pos, c.pos)
+            self.mark.verified = min(mark.verified, self.mark.seq)
         t.copy = c
         self.store.save(t.token, c)
         self.store.commit(self.mark)
@@ -604,14 +625,14 @@ class Consumer:
     async def follow(self) -> bool:
         """Applies changes. True: done; False: tables have to be loaded."""
         good = {"cdc." + t.token: t for t in self.tables if t.copy}
-        verified = min((max(t.copy.seq, self.mark.seq) for t in good.values()), default=0)
-        reader = Reader(self.server, "CDC", verified, [*good, "cdc.=progress"])
+        after = min((max(t.copy.seq, self.mark.seq) for t in good.values()), default=0)
+        reader = Reader(self.server, "CDC", after, [*good, "cdc.=progress"])
         checked = stored = time.monotonic()
         parts: dict[str, list[bytes]] = {}
         try:
             while True:
                 if self.done():
-                    await self.refresh(verified)
+                    await self.verify()
                     return True
                 if not good:
                     await asyncio.sleep(1)
@@ -626,13 +647,21 @@ class Consumer:
                             self.store.commit(self.mark)
                             stored = now
                 if time.monotonic() - checked > 1:
-                    read = reader.last
-                    await self.refresh(verified)
-                    verified, checked = read, time.monotonic()
+                    await self.verify()
+                    checked = time.monotonic()
                     if any(t.wants_copy() and checked >= t.retry_at for t in self.tables):
                         return False
         finally:
             await reader.close()
+
+    async def verify(self) -> None:
+        """Looks at CDC after having read up to the mark: what was read then had lost nothing before (§14, 10)."""
+        read = self.mark.seq
+        await self.refresh()
+        if read > self.mark.verified:
+            self.mark.verified = read
+            if not self.store.db.in_transaction:
+                self.store.commit(self.mark)
 
     def progress(self, msg: Msg, parts: dict[str, list[bytes]]) -> None:
         m, epoch = unpack(msg.data), int(msg.headers["Wg-Pos"].split("/")[0], 16)

@@ -25,10 +25,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 mod identity;
 
+use crate::backoff::anywhere_in;
 use identity::Identity;
 
 /// A connection on which nothing arrives is given up after four of these: no network has to say that it is gone.
 const PING_EVERY: Duration = Duration::from_secs(5);
+/// The first attempt to connect comes within so long, each further one within twice as long.
+const CONNECT_WITHIN: Duration = Duration::from_millis(100);
+const CONNECT_WITHIN_MAX: Duration = Duration::from_secs(4);
 
 /// How to reach NATS. At most one of user, token, nkey and creds; a client certificate can go with each of them.
 ///
@@ -153,8 +157,11 @@ impl NatsAccess {
         let tls = self.tls || self.ca_file.is_some() || self.cert_file.is_some();
         let said = Arc::new(AtomicBool::new(false));
         let shown = who.to_string();
-        let options =
-            options.ping_interval(PING_EVERY).require_tls(tls).event_callback(move |event| {
+        let options = options
+            .ping_interval(PING_EVERY)
+            .require_tls(tls)
+            .reconnect_delay_callback(connect_after)
+            .event_callback(move |event| {
                 told(&event, &shown, &said);
                 std::future::ready(())
             });
@@ -234,6 +241,12 @@ impl Way {
             other => format!("cannot be met with TLS: {other}"),
         }
     }
+}
+
+/// Attempts are counted from one. The client's own delay is the same for all who lost a server together.
+fn connect_after(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    anywhere_in((CONNECT_WITHIN * 2u32.pow(doublings)).min(CONNECT_WITHIN_MAX))
 }
 
 /// What happens to a connection later on, in the log.
@@ -396,6 +409,17 @@ mod tests {
         assert_eq!(token.who.to_string(), "the token");
         assert!(!format!("{token:?}").contains("hunter2"));
         assert!(!error(&NatsAccess::from("nats://u:hunter2@a:port")).contains("hunter2"));
+    }
+
+    #[test]
+    fn who_lost_a_server_together_comes_back_one_by_one() {
+        for attempts in [0, 1, 2, 7, usize::MAX] {
+            let delays: std::collections::HashSet<_> =
+                (0..100).map(|_| connect_after(attempts)).collect();
+            assert!(delays.len() > 90, "attempt {attempts}");
+            assert!(delays.iter().all(|delay| *delay <= CONNECT_WITHIN_MAX));
+        }
+        assert!((0..100).all(|_| connect_after(1) <= CONNECT_WITHIN));
     }
 
     #[test]

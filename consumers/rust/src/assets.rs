@@ -9,6 +9,7 @@ use walgate_wire::{Caps, Decompressor, Dictionary, SHA256, Schema, Token, from_m
 
 use crate::{
     Error,
+    backoff::spread,
     error::Unreadable,
     remote::{
         DICTIONARIES_PREFIX, DICTIONARIES_STREAM, Remote, SCHEMAS_PREFIX, SCHEMAS_STREAM, patiently,
@@ -108,7 +109,7 @@ impl Assets {
             if let Some(message) = patiently(what, ask).await {
                 return (message.subject.as_str() == subject).then_some(message);
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(spread(RETRY)).await;
         }
         None
     }

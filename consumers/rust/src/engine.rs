@@ -56,7 +56,7 @@ pub(crate) struct Engine<S> {
     changes: Option<Feed>,
     joiner: Joiner,
     open: Open,
-    /// A position that memory has and the sink has not: nothing of ours happened up to it.
+    /// A position that memory has and the sink surely has not: nothing of ours happened up to it.
     unsaved: bool,
     loader: Option<Loader>,
     /// Whether a chunk comes before a change if both are there: they take turns.

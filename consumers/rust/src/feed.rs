@@ -14,6 +14,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::{sync::mpsc, task::JoinHandle};
 
+use crate::backoff::Backoff;
+
 /// Messages between the reading task and its reader, beside what one pull request may hold.
 const QUEUE_MESSAGES: usize = 8;
 const PULL_MESSAGES: usize = 2000;
@@ -103,7 +105,7 @@ struct Reading {
 
 impl Reading {
     async fn run(mut self, sender: mpsc::Sender<Delivery>) {
-        let mut retry = RETRY_FIRST;
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
             match self.messages().await {
                 Ok(messages) => match self.forward(messages, &sender).await {
@@ -112,7 +114,7 @@ impl Reading {
                         let stream = &self.source.stream;
                         tracing::debug!(stream, reason, "reading again from where it was");
                         if moved {
-                            retry = RETRY_FIRST;
+                            backoff.reset();
                         }
                     }
                 },
@@ -121,8 +123,7 @@ impl Reading {
                     tracing::warn!(stream, reason, "cannot read the stream, trying again");
                 }
             }
-            tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+            tokio::time::sleep(backoff.wait()).await;
         }
     }
 

@@ -22,6 +22,7 @@
 
 mod access;
 mod assets;
+mod backoff;
 mod consumer;
 mod decode;
 mod engine;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::Stream;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, timeout};
 use walgate_wire::{Caps, InitError, InitMeta, InitStart, Token, from_msgpack};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     error::Unreadable,
     feed::{Delivery, Feed},
     remote::{Remote, SCHEMAS_PREFIX, SCHEMAS_STREAM},
-    snapshot::{all_subjects, chunk_place, row_count},
+    snapshot::{all_subjects, chunk_place, row_count, without_end},
 };
 
 /// From where to show changes.
@@ -123,7 +123,7 @@ pub enum SnapshotProgress {
 }
 
 /// Asks for a snapshot and tells how it goes, until it is finished or failed, or nothing was heard for
-/// `patience`. That somebody else has asked already is fine.
+/// `patience`. That somebody else has asked already is fine: if theirs has begun, it is shown from its beginning.
 pub async fn request_snapshot(
     client: async_nats::Client,
     names: StreamNames,
@@ -136,9 +136,11 @@ pub async fn request_snapshot(
             "no gateway has published a table {token}: is it in the gateway's configuration?"
         )));
     }
+    // Noted before asking: whatever begins from now on is behind it, and what is under way is seen to its end.
     let next = remote.extent(&remote.names.init).await?.last_seq + 1;
+    let begun = without_end(&remote, &token).await?;
     remote.ask_for_snapshot(&token).await?;
-    let feed = Feed::open(remote.init(all_subjects(&token)), next);
+    let feed = Feed::open(remote.init(all_subjects(&token)), begun.unwrap_or(next));
     let caps = Caps::default();
     let watch = Watch {
         feed,
@@ -147,6 +149,7 @@ pub async fn request_snapshot(
         caps,
         patience,
         token,
+        asked_at: next,
         snapshot_id: None,
         rows: 0,
         bytes: 0,
@@ -165,6 +168,8 @@ struct Watch {
     caps: Caps,
     patience: Duration,
     token: Token,
+    /// Messages from this sequence on came after the snapshot was asked for.
+    asked_at: u64,
     snapshot_id: Option<String>,
     rows: u64,
     bytes: u64,
@@ -177,14 +182,13 @@ impl Watch {
         if self.ended {
             return Ok(None);
         }
-        let deadline = Instant::now() + self.patience;
         loop {
             if let Some(progress) = self.queue.pop_front() {
                 use SnapshotProgress::{Failed, Finished};
                 self.ended = matches!(progress, Finished(_) | Failed(_));
                 return Ok(Some(progress));
             }
-            let Ok(delivery) = timeout_at(deadline, self.feed.next()).await else {
+            let Ok(delivery) = timeout(self.patience, self.feed.next()).await else {
                 let reason = format!(
                     "nothing was heard of it for {} s; is the gateway running?",
                     self.patience.as_secs()
@@ -215,7 +219,8 @@ impl Watch {
                 let error: InitError = from_msgpack(&delivery.payload)?;
                 let known = error.snapshot_id.is_some() && self.snapshot_id.is_some();
                 let other = known && error.snapshot_id != self.snapshot_id;
-                Ok((!other).then_some(SnapshotProgress::Failed(error)))
+                let earlier = error.snapshot_id.is_none() && delivery.seq < self.asked_at;
+                Ok((!other && !earlier).then_some(SnapshotProgress::Failed(error)))
             }
             _ => Ok(None),
         }

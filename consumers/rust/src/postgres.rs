@@ -33,7 +33,7 @@ pub struct PostgresSink {
 fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> SinkError {
     let what = what.into();
     move |error| match error.as_db_error() {
-        Some(db) => SinkError::new(what, format_args!("{} ({})", db.message(), db.code().code())),
+        Some(db) => SinkError::new(what, walgate_postgres::server_words(db)),
         None => {
             let cause =
                 std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();

@@ -11,6 +11,7 @@ use async_nats::jetstream::{
 
 use crate::{
     Error,
+    backoff::Backoff,
     feed::{Source, micros},
     state::StreamExtent,
 };
@@ -147,7 +148,7 @@ pub(crate) async fn patiently<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<Option<T>, Error>>,
 {
-    let mut retry = RETRY_FIRST;
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     let mut failures = 0;
     loop {
         let reason = match ask().await {
@@ -159,7 +160,6 @@ where
         if failures > QUIET_FAILURES {
             tracing::warn!(reason, "waiting for {what}");
         }
-        tokio::time::sleep(retry).await;
-        retry = (retry * 2).min(RETRY_MAX);
+        tokio::time::sleep(backoff.wait()).await;
     }
 }

@@ -11,6 +11,7 @@ use walgate_wire::{
 use crate::{
     Error,
     assets::Assets,
+    backoff::spread,
     decode::{self, Envelope, Joiner},
     error::Unreadable,
     feed::{Delivery, Feed},
@@ -22,10 +23,10 @@ mod chunks;
 mod find;
 
 pub(crate) use chunks::{all_subjects, chunk_place, row_count};
-pub(crate) use find::ask_unless_there;
+pub(crate) use find::{ask_unless_there, without_end};
 
 /// Nothing heard for so long: ask again. Before a start the gateway may wait for old transactions.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 /// Nothing heard for so long after the end of a snapshot that is to be avoided: ask again.
 const AFTER_BAD: Duration = Duration::from_secs(2);
 /// The version of the protocol that is understood here.
@@ -56,6 +57,8 @@ pub(crate) struct Loader {
     current: Option<Current>,
     /// When to ask again.
     patience_ends: Instant,
+    /// Patience has ended and nothing has come since.
+    silent: bool,
 }
 
 #[derive(Debug)]
@@ -113,7 +116,8 @@ impl Loader {
             joiner: Joiner::new(&caps),
             caps,
             current: None,
-            patience_ends: Instant::now() + STALL,
+            patience_ends: Instant::now() + spread(STALL),
+            silent: false,
             wish,
         })
     }
@@ -124,15 +128,22 @@ impl Loader {
             tokio::select! {
                 biased;
                 delivery = self.feed.next() => {
-                    self.patience_ends = Instant::now() + STALL;
+                    self.patience_ends = Instant::now() + spread(STALL);
+                    self.silent = false;
                     return delivery;
                 }
                 () = tokio::time::sleep_until(self.patience_ends) => {
-                    self.patience_ends = Instant::now() + STALL;
+                    self.patience_ends = Instant::now() + spread(STALL);
+                    self.silent = true;
                     self.ask_again("nothing has come of it").await;
                 }
             }
         }
+    }
+
+    /// Nothing has come for long, and no snapshot has begun: the gateway may be away, or the table not offered.
+    pub fn has_stalled(&self) -> bool {
+        self.silent && self.current.is_none()
     }
 
     async fn ask_again(&self, reason: &str) {
@@ -239,7 +250,7 @@ impl Loader {
         let meta: InitMeta = from_msgpack(&delivery.payload)?;
         if self.wish.avoid.contains(&meta.start.snapshot_id) {
             // A request made while it was being taken was answered with it.
-            self.patience_ends = Instant::now() + AFTER_BAD;
+            self.patience_ends = Instant::now() + spread(AFTER_BAD);
         }
         let Some(current) = &self.current else { return Ok(Event::Nothing) };
         if meta.start.snapshot_id != current.start.snapshot_id {

@@ -33,6 +33,17 @@ impl Table {
     fn live(&self) -> Option<&TableRecord> {
         self.record.as_ref().filter(|record| record.reload.is_none())
     }
+
+    /// Why it has to be loaded, if it has to and can be.
+    fn wanted(&self) -> Option<&str> {
+        let state = self.latest.as_ref()?.state;
+        let available = matches!(state, TableState::Live | TableState::Reseed);
+        let reason = match &self.record {
+            None => "there is no copy yet",
+            Some(record) => record.reload.as_deref()?,
+        };
+        available.then_some(reason)
+    }
 }
 
 /// All tables of a consumer.
@@ -134,15 +145,12 @@ impl Tables {
 
     /// Tables to load, with the reason: those never loaded that can be, and those marked.
     pub fn wanted(&self) -> impl Iterator<Item = (&Token, &str)> {
-        self.tables.iter().filter_map(|(token, table)| {
-            let state = table.latest.as_ref()?.state;
-            let available = matches!(state, TableState::Live | TableState::Reseed);
-            let reason = match &table.record {
-                None => "there is no copy yet",
-                Some(record) => record.reload.as_deref()?,
-            };
-            available.then_some((token, reason))
-        })
+        self.tables.iter().filter_map(|(token, table)| Some((token, table.wanted()?)))
+    }
+
+    /// Whether it is one of the [wanted](Tables::wanted).
+    pub fn is_wanted(&self, token: &Token) -> bool {
+        self.tables.get(token).is_some_and(|table| table.wanted().is_some())
     }
 
     /// Tables whose changes are applied.
@@ -233,7 +241,7 @@ impl Tables {
         Some(record.clone())
     }
 
-    /// A migration was rolled back: the table is as this says.
+    /// The table is as this says: a migration was rolled back, or a snapshot stored.
     pub fn restore(&mut self, record: TableRecord) {
         if let Some(table) = self.tables.get_mut(&record.token) {
             table.record = Some(record);

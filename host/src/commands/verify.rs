@@ -40,9 +40,10 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 
 /// Compare a copy with its source, table by table.
 ///
-/// Counts rows and compares hashes; where they differ, names up to 20 rows and the columns that differ. Exit
-/// code 1 on any difference. While the source is written to, the copy is a moment behind and that shows as
-/// differences: stop the writer, or give the copy time with --wait.
+/// Counts rows and compares hashes; where they differ, names up to 20 rows and the columns that differ. A column
+/// that the source publishes and the copy lacks is a difference, too: it arrives with the first row that is written
+/// after it was added. Exit code 1 on any difference. While the source is written to, the copy is a moment behind
+/// and that shows as differences: stop the writer, or give the copy time with --wait.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The source, postgres://user@host/database
@@ -163,6 +164,7 @@ async fn compare_table(question: &Question, schema: &Schema) -> Result<Compariso
     let both = tokio::try_join!(source.scan(sums.clone()), replica.scan(sums));
     let (expected, found) = both?;
     let mut comparison = Comparison::new(schema, expected.rows(), found.rows());
+    comparison.lack(source.beyond());
     if !expected.differing(&found).is_empty() {
         let suspects = source.scan(expected.suspects(&found)).await?;
         let suspects = replica.scan(suspects.now_replica()).await?;

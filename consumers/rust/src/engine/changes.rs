@@ -185,9 +185,10 @@ impl<S: Sink> Engine<S> {
     /// Only where nothing was applied after the last progress mark.
     pub(super) async fn commit(&mut self) -> Result<(), Error> {
         let Some(mark) = std::mem::take(&mut self.open).mark else { return Ok(()) };
+        // From here on the sink may hold this mark: the one in memory is older, and whoever ends this must not store it.
+        self.unsaved = false;
         self.sink.commit(mark).await?;
         self.tables.advance(mark);
-        self.unsaved = false;
         self.chunk_first = true;
         self.board.committed(mark);
         Ok(())

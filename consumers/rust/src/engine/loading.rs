@@ -6,6 +6,7 @@ use walgate_wire::Token;
 use super::{Engine, Open};
 use crate::{
     Error, Rows, Sink,
+    backoff::spread,
     feed::Delivery,
     snapshot::{Complete, Event, Loader, Wish, ask_unless_there},
     status::Phase,
@@ -37,7 +38,9 @@ impl Retry {
         avoided.extend(avoid);
         // Only the last one is ever offered; those before it are gone from the stream.
         let avoid = avoided.split_off(avoided.len().saturating_sub(AVOIDED_MAX));
-        Retry { at: now + after.unwrap_or(delay), delay, avoid }
+        // What the gateway asks for is a number from outside, and all its consumers are told the same.
+        let wait = spread(after.unwrap_or(delay).min(RETRY_MAX));
+        Retry { at: now + wait, delay, avoid }
     }
 }
 
@@ -45,6 +48,7 @@ impl<S: Sink> Engine<S> {
     /// Begins to load the next table that needs it. The others' snapshots are asked for as well, so that the
     /// gateway works ahead.
     pub(super) async fn start_loading(&mut self) -> Result<(), Error> {
+        self.make_way();
         if self.loader.is_some() {
             return Ok(());
         }
@@ -76,6 +80,34 @@ impl<S: Sink> Engine<S> {
             }
         }
         Ok(())
+    }
+
+    /// Gives up a load that nothing will come of, or nothing for now while others wait. What the sink holds of it is
+    /// dropped when the next begins.
+    fn make_way(&mut self) {
+        let Some(loader) = &self.loader else { return };
+        let token = loader.wish.token.clone();
+        if !self.tables.is_wanted(&token) {
+            tracing::info!(
+                table = token.as_str(),
+                "not loaded any further: it does not flow any more"
+            );
+            self.loader = None;
+            self.asked.remove(&token);
+            self.board.table(&token).phase = Phase::Waiting;
+            self.board.publish();
+        } else if loader.has_stalled() && self.others_wait(&token) {
+            self.loader = None;
+            self.try_later(&token, "no snapshot begins, others are loaded first", None, None);
+        }
+    }
+
+    /// Whether another table could be loaded now.
+    fn others_wait(&self, token: &Token) -> bool {
+        let now = Instant::now();
+        self.tables.wanted().any(|(other, _)| {
+            other != token && self.retries.get(other).is_none_or(|retry| retry.at <= now)
+        })
     }
 
     async fn ask_ahead(&mut self, token: &Token) {
@@ -163,12 +195,14 @@ impl<S: Sink> Engine<S> {
     ) -> Result<(), Error> {
         let Complete { start, schema, finished_at, rows } = complete;
         let (records, mark) = self.tables.loaded(&start, &schema, finished_at, created);
-        self.sink.finish_load(schema.clone(), records, mark).await?;
+        // From here on the sink may hold this mark, and no other may be stored after it by whoever ends this.
+        self.unsaved = false;
+        self.sink.finish_load(schema.clone(), records.clone(), mark).await?;
+        self.tables.adopt(records, mark);
         tracing::info!(table = schema.table, rows, watermark = %start.lsn, "loaded");
         self.changes = None;
         self.joiner.clear();
         self.open = Open::default();
-        self.unsaved = false;
         self.retries.remove(token);
         self.asked.remove(token);
         self.board.table(token).phase = Phase::Live;
@@ -179,7 +213,70 @@ impl<S: Sink> Engine<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use async_nats::jetstream::{self, kv, stream};
+    use tokio::{sync::watch, time::timeout};
+    use walgate_servers::{NatsOptions, PrivateNats, find_nats};
+    use walgate_wire::{Caps, Schema, TableName, subjects, to_msgpack};
+
     use super::*;
+    use crate::{
+        SqliteSink, Status, StreamNames, engine::Limits, remote::Remote, test_support::schema,
+    };
+
+    /// Streams and the schemas of these tables, and no gateway.
+    async fn deserted(nats: &PrivateNats, tables: &[&str]) -> Remote {
+        let client = async_nats::connect(nats.url()).await.unwrap();
+        let jetstream = jetstream::new(client.clone());
+        let streams = [
+            ("CDC", subjects::CDC_ALL),
+            ("INIT", subjects::INIT_ALL),
+            ("REQUESTS", subjects::REQUESTS_ALL),
+        ];
+        for (name, subject) in streams {
+            let subjects = vec![subject.to_owned()];
+            let config = stream::Config { name: name.into(), subjects, ..Default::default() };
+            jetstream.create_stream(config).await.unwrap();
+        }
+        let config = kv::Config { bucket: "schemas".into(), ..Default::default() };
+        let bucket = jetstream.create_key_value(config).await.unwrap();
+        for table in tables {
+            let name = TableName::new("public", *table);
+            let (table, token) = (name.to_string(), name.token());
+            let schema = Schema { table, token, revision: 0, ..schema(&[("id", 20)]) };
+            let body = to_msgpack(&schema).unwrap();
+            bucket.put(schema.token.as_str(), body.into()).await.unwrap();
+        }
+        Remote::new(client, StreamNames::default())
+    }
+
+    #[tokio::test]
+    async fn a_table_of_which_no_snapshot_begins_lets_others_go_first() {
+        let bin = find_nats(None).unwrap().bin;
+        let nats = PrivateNats::start(&bin, NatsOptions::default()).unwrap();
+        let remote = deserted(&nats, &["a", "b"]).await;
+        let dir = tempfile::tempdir().unwrap();
+        let sink = SqliteSink::new(dir.path().join("replica.db"));
+        let limits = Limits {
+            caps: Caps::default(),
+            commit_delay_max: Duration::from_millis(50),
+            commit_bytes_max: 1 << 20,
+        };
+        let tokens = ["a", "b"].map(|table| Token::parse(table).unwrap());
+        let (status, _) = watch::channel(Status::default());
+        let mut engine = Engine::open(remote, sink, &tokens, limits, status).await.unwrap();
+        let mut tried = BTreeSet::new();
+        for _ in 0..100 {
+            let ended = timeout(Duration::from_millis(100), engine.run()).await;
+            assert!(ended.is_err(), "it goes on: {ended:?}");
+            tried.extend(engine.loader.as_ref().map(|loader| loader.wish.token.clone()));
+            if tried.len() == 2 {
+                return;
+            }
+        }
+        panic!("only {tried:?} was tried");
+    }
 
     #[test]
     fn a_bad_snapshot_is_remembered_over_attempts_that_fail_otherwise() {
@@ -194,5 +291,14 @@ mod tests {
         }
         assert_eq!((retry.avoid.len(), retry.delay), (AVOIDED_MAX, RETRY_MAX));
         assert_eq!(retry.avoid.last().unwrap(), "19");
+    }
+
+    #[test]
+    fn a_gateway_cannot_ask_for_a_wait_without_end() {
+        let now = Instant::now();
+        let retry = Retry::next(None, now, Some(Duration::from_secs(u64::MAX)), None);
+        assert!(retry.at <= now + RETRY_MAX * 2);
+        let retry = Retry::next(None, now, Some(Duration::from_secs(7)), None);
+        assert!(retry.at >= now + Duration::from_secs(7), "never sooner than it asks for");
     }
 }

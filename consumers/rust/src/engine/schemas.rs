@@ -85,6 +85,15 @@ impl<S: Sink> Engine<S> {
     }
 
     fn on_epoch(&mut self, delivery: &Delivery) -> Result<(), Error> {
+        // Somebody deleted the entry; the gateway never does. It begins no epoch, so the one that is known goes on.
+        if delivery.payload.is_empty() {
+            let key = EpochRecord::KEY;
+            tracing::warn!(
+                key,
+                "the entry was deleted from the bucket of schemas, keeping the one before"
+            );
+            return Ok(());
+        }
         let record: EpochRecord =
             from_msgpack(&delivery.payload).map_err(|e| unreadable(delivery)(e.into()))?;
         if self.epoch != Some(record.epoch) {

@@ -10,6 +10,8 @@ use crate::{Kind, SinkError};
 
 /// Where a snapshot is gathered until it is whole, in the schema of its table.
 pub(super) const LOADING: &str = "_walgate_loading";
+/// What the names of our own tables begin with.
+const RESERVED: &str = "_walgate_";
 
 /// As an SQL identifier.
 pub(super) fn quoted(name: &str) -> String {
@@ -35,6 +37,18 @@ pub(super) fn table(schema: &Schema) -> Result<Table, SinkError> {
     Ok(Table { schema: name.schema, name: name.table })
 }
 
+/// The same for a table that is to be made: ours and the source's must not take each other's place.
+pub(super) fn free_table(schema: &Schema) -> Result<Table, SinkError> {
+    let table = table(schema)?;
+    if table.name.starts_with(RESERVED) {
+        let reason = format!(
+            "names that begin with {RESERVED} are not free in the target database; rename it at the source"
+        );
+        return Err(SinkError::new(format!("creating table {}", schema.table), reason));
+    }
+    Ok(table)
+}
+
 /// The type that a column like this gets in the target.
 pub(super) async fn target_type(client: &Client, column: &Column) -> Result<String, SinkError> {
     let wanted = &column.type_name;
@@ -44,8 +58,9 @@ pub(super) async fn target_type(client: &Client, column: &Column) -> Result<Stri
         _ => {}
     }
     let select = "
-        SELECT t.typtype::text, t.typname::text, e.typtype::text, e.typname::text
-        FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+        SELECT t.typtype::text, t.typname::text, e.typtype::text, e.typname::text, e.typdelim = ','
+        FROM pg_type t LEFT JOIN pg_type b ON b.oid = t.typbasetype
+        LEFT JOIN pg_type e ON e.oid = coalesce(b.typelem, t.typelem) AND t.typcategory = 'A'
         WHERE t.oid = to_regtype($1::text)";
     let row =
         client.query_opt(select, &[wanted]).await.map_err(failed(format!("type {wanted}")))?;
@@ -54,8 +69,11 @@ pub(super) async fn target_type(client: &Client, column: &Column) -> Result<Stri
     let usable = match element {
         Some(kind) => {
             let name: String = row.get(3);
-            // In arrays these would need one more layer of quoting than is done here.
-            is_usable(&kind, &name) && !matches!(name.as_str(), "hstore" | "vector")
+            // In arrays these would need one more layer of quoting than is done here, and others, box that is, are
+            // separated by something else than a comma.
+            is_usable(&kind, &name)
+                && !matches!(name.as_str(), "hstore" | "vector")
+                && row.get::<_, bool>(4)
         }
         None => is_usable(row.get(0), row.get(1)),
     };

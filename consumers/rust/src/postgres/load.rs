@@ -30,7 +30,7 @@ pub(super) struct Loading {
 impl Session {
     pub async fn begin_load(&mut self, schema: &Arc<Schema>) -> Result<(), SinkError> {
         self.drop_loading().await?;
-        let table = Table { name: LOADING.to_owned(), ..ddl::table(schema)? };
+        let table = Table { name: LOADING.to_owned(), ..ddl::free_table(schema)? };
         let mut columns = Vec::new();
         for column in &schema.columns {
             let type_name = ddl::target_type(&self.client, column).await?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use walgate_wire::{InitError, InitMeta, InitStart, from_msgpack, subjects};
+use walgate_wire::{InitError, InitMeta, InitStart, Token, from_msgpack, subjects};
 
 use super::Wish;
 use crate::{Error, feed::micros, remote::Remote, state::StreamExtent};
@@ -34,33 +34,73 @@ pub(crate) async fn ask_unless_there(
 }
 
 async fn find(remote: &Remote, wish: &Wish, cdc: StreamExtent) -> Result<Option<u64>, Error> {
-    let init = &remote.names.init;
-    let token = &wish.token;
-    let Some(message) = remote.last_of(init, &subjects::init_start(token)).await? else {
-        return Ok(None);
-    };
-    let Ok(start) = from_msgpack::<InitStart>(&message.payload) else { return Ok(None) };
-    if !good_enough(&start, wish, cdc) {
+    let Some(begun) = last_begun(remote, &wish.token).await? else { return Ok(None) };
+    if !good_enough(&begun.start, wish, cdc) {
         return Ok(None);
     }
-    let (found, id) = (message.sequence, &start.snapshot_id);
+    let will_do = match end(remote, &wish.token, &begun.start).await? {
+        Some(End::Complete) => true,
+        Some(End::Failed) => false,
+        None => is_under_way(remote, &wish.token, &begun).await?,
+    };
+    Ok(will_do.then_some(begun.sequence))
+}
+
+/// The sequence of `INIT` at which the snapshot begins that has no end yet, if there is one. It may have been given up:
+/// then it is superseded by the next.
+pub(crate) async fn without_end(remote: &Remote, token: &Token) -> Result<Option<u64>, Error> {
+    let Some(begun) = last_begun(remote, token).await? else { return Ok(None) };
+    let end = end(remote, token, &begun.start).await?;
+    Ok(end.is_none().then_some(begun.sequence))
+}
+
+/// A snapshot that is in the stream, or its beginning.
+struct Begun {
+    sequence: u64,
+    /// Microseconds since 1970, by the server's clock.
+    at: i64,
+    start: InitStart,
+}
+
+enum End {
+    Complete,
+    Failed,
+}
+
+async fn last_begun(remote: &Remote, token: &Token) -> Result<Option<Begun>, Error> {
+    let message = remote.last_of(&remote.names.init, &subjects::init_start(token)).await?;
+    let Some(message) = message else { return Ok(None) };
+    let Ok(start) = from_msgpack::<InitStart>(&message.payload) else { return Ok(None) };
+    let (sequence, at) = (message.sequence, micros(message.time.unix_timestamp_nanos()));
+    Ok(Some(Begun { sequence, at, start }))
+}
+
+/// How the snapshot that began last has ended, if it has.
+async fn end(remote: &Remote, token: &Token, start: &InitStart) -> Result<Option<End>, Error> {
+    let (init, id) = (&remote.names.init, &start.snapshot_id);
     if let Some(message) = remote.last_of(init, &subjects::init_meta(token)).await? {
         let meta = from_msgpack::<InitMeta>(&message.payload);
         if meta.is_ok_and(|meta| meta.start.snapshot_id == *id) {
-            return Ok(Some(found));
+            return Ok(Some(End::Complete));
         }
     }
     if let Some(message) = remote.last_of(init, &subjects::init_error(token)).await? {
         let error = from_msgpack::<InitError>(&message.payload);
         if error.is_ok_and(|error| error.snapshot_id.as_ref() == Some(id)) {
-            return Ok(None);
+            return Ok(Some(End::Failed));
         }
     }
-    let chunk = remote.last_of(init, &subjects::init_snap_of(token, id)).await?;
-    let heard_at = micros(chunk.map_or(message.time, |chunk| chunk.time).unix_timestamp_nanos());
+    Ok(None)
+}
+
+/// Whether something was heard lately of a snapshot that has no end.
+async fn is_under_way(remote: &Remote, token: &Token, begun: &Begun) -> Result<bool, Error> {
+    let chunks = subjects::init_snap_of(token, &begun.start.snapshot_id);
+    let chunk = remote.last_of(&remote.names.init, &chunks).await?;
+    let heard_at = chunk.map_or(begun.at, |chunk| micros(chunk.time.unix_timestamp_nanos()));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let silent = now.saturating_sub(Duration::from_micros(heard_at.unsigned_abs()));
-    Ok((silent < UNDER_WAY).then_some(found))
+    Ok(silent < UNDER_WAY)
 }
 
 /// Whether its watermark will do and the stream still holds all changes behind it.

@@ -6,6 +6,8 @@ use crate::{Kind, SinkError};
 
 /// Where a snapshot is gathered until it is whole.
 pub(super) const LOADING: &str = "_walgate_loading";
+/// What the names of our own tables begin with, and those of SQLite's; in lower case.
+pub(super) const RESERVED: [&str; 2] = ["_walgate_", "sqlite_"];
 
 /// What the table of this schema is called: `users`, `sales.orders`.
 pub fn table_name(schema: &Schema) -> String {

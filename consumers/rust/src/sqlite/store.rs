@@ -48,6 +48,8 @@ pub(super) struct Store {
     pub(super) connection: Connection,
     path: String,
     in_transaction: bool,
+    /// Why a chunk of the load that is under way is missing, if one is.
+    pub(super) load_failed: Option<SinkError>,
     plans: HashMap<Token, Arc<Plan>>,
     /// Held as long as the file is written to: two writers would each apply everything.
     _lock: File,
@@ -72,6 +74,7 @@ impl Store {
             connection,
             path: name,
             in_transaction: false,
+            load_failed: None,
             plans: HashMap::new(),
             _lock: lock,
         };
@@ -110,6 +113,15 @@ impl Store {
             self.execute("BEGIN IMMEDIATE")?;
             self.in_transaction = true;
         }
+        self.still_open()
+    }
+
+    /// SQLite ends a transaction by itself when a disk is full, say: what is done after that would stand alone.
+    pub fn still_open(&self) -> Result<(), SinkError> {
+        if self.connection.is_autocommit() {
+            let reason = "SQLite has rolled the transaction back: is the disk full?";
+            return Err(SinkError::new(&self.path, reason));
+        }
         Ok(())
     }
 
@@ -128,7 +140,7 @@ impl Store {
 
     pub fn rollback(&mut self) -> Result<(), SinkError> {
         self.plans.clear();
-        // SQLite ends a transaction by itself when a disk is full, say.
+        // SQLite may have ended it by itself.
         if !self.connection.is_autocommit() {
             self.execute("ROLLBACK")?;
         }

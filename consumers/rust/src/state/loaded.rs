@@ -5,10 +5,11 @@ use walgate_wire::{InitStart, Position, Schema};
 use super::{Mark, SnapshotWindow, TableRecord, Tables, epoch_changed};
 
 impl Tables {
-    /// A snapshot was received whole: the records to store and the position to continue from.
-    /// `finished_at` is from its meta message, `stream_created` that of the stream it counts in.
+    /// A snapshot was received whole: the records to store and the position to continue from, to be
+    /// [adopted](Tables::adopt) once they are. `finished_at` is from its meta message, `stream_created` that of the
+    /// stream it counts in.
     pub fn loaded(
-        &mut self,
+        &self,
         start: &InitStart,
         schema: &Schema,
         finished_at: i64,
@@ -39,20 +40,18 @@ impl Tables {
         };
         let mut changed = Vec::new();
         let before = self.mark;
-        let others = self.tables.iter_mut().filter(|(token, _)| **token != schema.token);
-        for other in others.filter_map(|(_, table)| table.record.as_mut()) {
-            if other.reload.is_some() {
-                continue;
-            }
+        let others = self.tables.iter().filter(|(token, _)| **token != schema.token);
+        for mut other in others.filter_map(|(_, table)| table.live().cloned()) {
             if other.epoch < start.epoch {
                 other.reload = Some(epoch_changed(other.epoch, start.epoch));
-                changed.push(other.clone());
+                changed.push(other);
             } else if let Some(before) = before {
-                other.seq = other.seq.max(before.seq);
+                // Not to `before.seq`: of what lies between it is not known yet whether it was all there.
+                other.seq = other.seq.max(before.verified_seq);
                 if other.epoch == before.epoch {
                     other.position = other.position.max(before.position);
                 }
-                changed.push(other.clone());
+                changed.push(other);
                 // What is common is the lesser of both; each table keeps what it has beyond.
                 mark.at = before.at;
                 mark.seq = before.seq.min(seq);
@@ -60,11 +59,13 @@ impl Tables {
                 mark.position = before.position.min(watermark);
             }
         }
-        if let Some(table) = self.tables.get_mut(&schema.token) {
-            table.record = Some(record.clone());
-        }
         changed.push(record);
-        self.mark = Some(mark);
         (changed, mark)
+    }
+
+    /// Records and position of a snapshot are stored, with its rows.
+    pub fn adopt(&mut self, records: Vec<TableRecord>, mark: Mark) {
+        records.into_iter().for_each(|record| self.restore(record));
+        self.mark = Some(mark);
     }
 }

@@ -72,7 +72,18 @@ fn tables(names: &[&str]) -> Tables {
 
 fn load(tables: &mut Tables, name: &str, lsn: u64, seq: u64) -> (Vec<TableRecord>, Mark) {
     let start = start(1, lsn, seq, XidWindow::default());
-    tables.loaded(&start, &schema(name, 1, TableState::Live, 0), 0, 0)
+    adopted(tables, &start, &schema(name, 1, TableState::Live, 0), 0)
+}
+
+fn adopted(
+    tables: &mut Tables,
+    start: &InitStart,
+    schema: &Schema,
+    finished_at: i64,
+) -> (Vec<TableRecord>, Mark) {
+    let (records, mark) = tables.loaded(start, schema, finished_at, 0);
+    tables.adopt(records.clone(), mark);
+    (records, mark)
 }
 
 #[test]
@@ -133,7 +144,7 @@ fn a_new_epoch_voids_every_copy() {
     assert_eq!(tables.outdated(Epoch(2)).len(), 2);
     // Loading one in the new epoch marks the other.
     let new = start(2, 10, 7, XidWindow::default());
-    let (records, mark) = tables.loaded(&new, &schema("a", 1, TableState::Live, 0), 0, 0);
+    let (records, mark) = adopted(&mut tables, &new, &schema("a", 1, TableState::Live, 0), 0);
     assert_eq!((records.len(), mark.epoch), (2, Epoch(2)));
     assert_eq!(tables.wanted().map(|(t, _)| t.as_str()).collect::<Vec<_>>(), ["b"]);
     // What is left of the old epoch in the stream is skipped.
@@ -155,6 +166,22 @@ fn gaps_are_noticed_only_if_something_was_missed() {
     assert_eq!(tables.gaps(extent(8, 9)).len(), 1);
     tables.verified(8);
     assert!(tables.gaps(extent(9, 9)).is_empty());
+}
+
+#[test]
+fn loading_one_table_verifies_nothing_of_another() {
+    let mut tables = tables(&["a", "b"]);
+    let (_, mark) = load(&mut tables, "a", 100, 5);
+    tables.verified(6);
+    tables.advance(Mark { seq: 9, verified_seq: 6, position: Position::new(Lsn(150), 1), ..mark });
+    load(&mut tables, "b", 120, 7);
+    let extent = |first_seq| StreamExtent { first_seq, last_seq: 20, created: 0 };
+    assert!(tables.gaps(extent(7)).is_empty());
+    // 7 may have gone before it was read.
+    let gaps: Vec<Token> = tables.gaps(extent(8)).into_iter().map(|(token, _)| token).collect();
+    assert_eq!(gaps, [token("a")]);
+    // What was applied is not applied again.
+    assert_eq!(tables.judge(&token("a"), 8, place(1, 150, 1)), Verdict::Skip);
 }
 
 #[test]
@@ -276,7 +303,7 @@ impl Model {
         let window = XidWindow { xmin: 100 + low, xmax: 100 + high, xip: hidden };
         let start = start(1, lsn_of(low), at.saturating_sub(lag) as u64, window);
         let schema = schema(NAMES[table], 1, TableState::Live, 0);
-        let (records, mark) = self.tables.loaded(&start, &schema, i64::MAX / 2, 0);
+        let (records, mark) = adopted(&mut self.tables, &start, &schema, i64::MAX / 2);
         self.committed.retain(|made, _| made.table != table);
         for message in messages {
             if let Message::Changes(made) = message {

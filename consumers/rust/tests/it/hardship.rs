@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use walgate_consumer::wire::{Guest, Lsn, TableState, Token};
+use futures::StreamExt;
+use walgate_consumer::{
+    SnapshotProgress, Status, StreamNames, request_snapshot,
+    wire::{Guest, Lsn, TableState, Token},
+};
 
 use crate::{
     flow::{USERS, World, insert, replica, same, set, source, start, user, world},
@@ -11,7 +15,7 @@ use crate::{
     rows::{Did, V, s, schema},
 };
 
-const BOTH: [&str; 2] = ["users", "orders"];
+pub const BOTH: [&str; 2] = ["users", "orders"];
 
 fn rewrite(
     publisher: &Publisher,
@@ -24,7 +28,7 @@ fn rewrite(
     }
 }
 
-async fn put_state(publisher: &Publisher, table: &str, state: TableState) {
+pub async fn put_state(publisher: &Publisher, table: &str, state: TableState) {
     let mut schema = publisher.schema(table);
     (schema.state, schema.lsn) = (state, Lsn(publisher.lsn() + 1));
     schema.reason = (state != TableState::Live).then(|| "a test".to_owned());
@@ -108,6 +112,69 @@ async fn a_suspended_table_keeps_its_rows_and_is_loaded_when_it_flows_again() {
     publisher.transaction(&[("users", set(2, "flows", 2)), ("orders", set(2, "too", 2))]).await;
     same(publisher, &path, &BOTH).await;
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_flows_no_more_holds_up_no_other() {
+    let world = world(20).await;
+    let World { publisher, url, .. } = &world;
+    let path = world.path();
+    publisher.spoil_next(Spoil::BreakOff);
+    let mut running = start(url, &path, &BOTH).await;
+    let orders = Token::parse("orders").unwrap();
+    let begun = |status: &Status| status.tables.get(&orders).is_some_and(|t| t.estimated_rows > 0);
+    assert!(running.status.wait_for(begun).await.is_ok());
+    put_state(publisher, "orders", TableState::Dropped).await;
+    same(publisher, &path, &["users"]).await;
+    put_state(publisher, "orders", TableState::Reseed).await;
+    publisher.transaction(&[("orders", insert(500, "back", 0))]).await;
+    same(publisher, &path, &BOTH).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_that_somebody_deletes_goes_on() {
+    let world = world(5).await;
+    let World { publisher, url, .. } = &world;
+    let path = world.path();
+    let running = start(url, &path, &["users"]).await;
+    same(publisher, &path, &["users"]).await;
+    publisher.delete_epoch().await;
+    publisher.transaction(&[("users", set(1, "goes on", 1))]).await;
+    same(publisher, &path, &["users"]).await;
+    running.stop().await;
+    let running = start(url, &path, &BOTH).await;
+    publisher.transaction(&[("users", set(2, "and on", 1))]).await;
+    same(publisher, &path, &BOTH).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_under_way_is_watched_to_its_end() {
+    let world = world(350).await;
+    let publisher = &world.publisher;
+    let users = Token::parse("users").unwrap();
+    publisher.spoil_next(Spoil::BreakOff);
+    publisher.spoil_next(Spoil::Silence);
+    publisher.snapshot(&users).await;
+    let (client, patience) = (publisher.client.clone(), Duration::from_secs(3));
+    let progress = request_snapshot(client, StreamNames::default(), users, patience).await.unwrap();
+    let mut progress = std::pin::pin!(progress);
+    let mut rows_seen = 0;
+    while let Some(step) = progress.next().await {
+        match step.unwrap() {
+            SnapshotProgress::Chunk { rows, .. } => {
+                if rows_seen == 0 {
+                    publisher.complete().await;
+                }
+                rows_seen = rows;
+            }
+            SnapshotProgress::Finished(meta) => assert_eq!(meta.row_count, 350),
+            SnapshotProgress::Failed(error) => panic!("{error:?}"),
+            SnapshotProgress::Requested | SnapshotProgress::Started { .. } => {}
+        }
+    }
+    assert!(rows_seen >= 350, "from its beginning: {rows_seen}");
 }
 
 /// `users` with a column that a guest adds, and says of itself in `version`.

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod cases;
+mod endings;
 mod flow;
 mod hardship;
+mod names;
 mod publisher;
 mod rows;
 mod sinks;

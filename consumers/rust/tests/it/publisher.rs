@@ -30,10 +30,12 @@ pub enum Spoil {
     Nothing,
     Digest,
     LoseChunk,
-    /// Ends without meta.
+    /// Ends without meta, which [`Publisher::complete`] publishes.
     BreakOff,
     /// Is not taken: an error that names none.
     Refuse,
+    /// Nothing comes of it.
+    Silence,
 }
 
 struct Source {
@@ -45,6 +47,8 @@ struct Source {
     spoil: VecDeque<Spoil>,
     lose_last_part: bool,
     snapshots: u32,
+    /// The end of the snapshot that broke off last.
+    withheld: Option<Message>,
 }
 
 /// Clones share the source.
@@ -72,6 +76,7 @@ impl Publisher {
             spoil: VecDeque::new(),
             lose_last_part: false,
             snapshots: 0,
+            withheld: None,
         };
         let publisher = Publisher { client, jetstream, source: Arc::new(Mutex::new(source)) };
         publisher.create_streams().await;
@@ -261,8 +266,23 @@ impl Publisher {
             let Ok(message) = stream.get_raw_message(first).await else { continue };
             let token = message.subject.as_str().strip_prefix(subjects::REQUEST_PREFIX).unwrap();
             self.snapshot(&Token::parse(token).unwrap()).await;
-            stream.delete_message(first).await.unwrap();
+            // The server may be killed meanwhile.
+            while stream.delete_message(first).await.is_err()
+                && stream.get_raw_message(first).await.is_ok()
+            {}
         }
+    }
+
+    /// The snapshot that broke off goes on to its end.
+    pub async fn complete(&self) {
+        let withheld = self.source.lock().unwrap().withheld.take();
+        self.publish(withheld.expect("none broke off")).await;
+    }
+
+    /// As an operator could.
+    pub async fn delete_epoch(&self) {
+        let bucket = self.jetstream.get_key_value("schemas").await.unwrap();
+        bucket.delete(EpochRecord::KEY).await.unwrap();
     }
 
     pub async fn snapshot(&self, token: &Token) {
@@ -283,6 +303,9 @@ impl Source {
         let spoil = self.spoil.pop_front().unwrap_or_default();
         if spoil == Spoil::Refuse {
             return vec![refusal(token)];
+        }
+        if spoil == Spoil::Silence {
+            return vec![];
         }
         let (schema, rows) = &self.tables[token];
         let rows: Vec<Vec<V>> = rows.values().cloned().collect();
@@ -335,12 +358,11 @@ impl Source {
             sha256,
             finished_at: i64::MAX / 2,
         };
-        if spoil != Spoil::BreakOff {
-            messages.push((
-                subjects::init_meta(token),
-                HeaderMap::new(),
-                to_msgpack(&meta).unwrap(),
-            ));
+        let meta = (subjects::init_meta(token), HeaderMap::new(), to_msgpack(&meta).unwrap());
+        if spoil == Spoil::BreakOff {
+            self.withheld = Some(meta);
+        } else {
+            messages.push(meta);
         }
         messages
     }

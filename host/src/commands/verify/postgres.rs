@@ -37,6 +37,8 @@ pub struct PostgresSide {
     outlet: Outlet,
     /// In the order of the replica's.
     columns: Vec<ComparedColumn>,
+    /// What is published here, or put out by the guest, and not among the replica's.
+    beyond: Vec<String>,
 }
 
 impl PostgresSide {
@@ -51,15 +53,20 @@ impl PostgresSide {
         let exporter = Exporter::begin(postgres).await?;
         let replicas = schema.columns.iter().map(|column| column.name.as_str()).collect();
         let wanted = guest.is_none().then_some(replicas);
-        let (table, filter) =
+        let (table, filter, published) =
             describe(&exporter.catalog, &postgres.publication, schema, wanted).await?;
         let outlet = match guest {
             Some(TableGate { table: config, gate }) => Outlet::open(gate, config, table.clone())?,
             None => Outlet::unguarded(table.clone()),
         };
+        let mut beyond = match guest {
+            Some(_) => names(&outlet.output().schema.columns),
+            None => published,
+        };
+        beyond.retain(|name| schema.columns.iter().all(|column| column.name != *name));
         let columns = compared_columns(outlet.output(), schema, forms)?;
         let table = exporter.open(postgres, table, filter).await?;
-        Ok(PostgresSide { table, outlet, columns })
+        Ok(PostgresSide { table, outlet, columns, beyond })
     }
 
     /// In which form a source has to bring the values of each column, if this is the replica.
@@ -71,8 +78,13 @@ impl PostgresSide {
         self.columns.iter().map(form).collect()
     }
 
+    /// Columns that the replica should have and does not, if this is the source.
+    pub fn beyond(&self) -> &[String] {
+        &self.beyond
+    }
+
     pub async fn scan<L: Look>(&mut self, mut look: L) -> Result<L> {
-        let PostgresSide { table, outlet, columns } = self;
+        let PostgresSide { table, outlet, columns, .. } = self;
         let shown = table.each(usize::MAX, |batch, mut rendered| {
             let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut rendered))?;
             look_at(&passed.batch, columns, &mut rendered, &mut look)
@@ -143,19 +155,20 @@ impl ComparedColumn {
     }
 }
 
-/// The table as its catalog shows it, reduced to `columns` or to what is published; and the publication's row
-/// filter.
+/// The table as its catalog shows it, reduced to `columns` or to what is published; the publication's row
+/// filter; and the names of all columns that are published.
 async fn describe(
     postgres: &Catalog,
     publication: &str,
     schema: &Schema,
     columns: Option<Vec<&str>>,
-) -> Result<(TableVersion, Option<String>)> {
+) -> Result<(TableVersion, Option<String>, Vec<String>)> {
     let name: TableName = schema.table.parse()?;
     let client = postgres.client();
     let mut info = catalog::load_table(client, publication, &name)
         .await?
         .with_context(|| format!("there is no table {name} on this side"))?;
+    let published: Vec<String> = info.published().map(|column| column.name.clone()).collect();
     if let Some(columns) = columns {
         for column in &mut info.columns {
             column.published = columns.contains(&&*column.name);
@@ -166,7 +179,11 @@ async fn describe(
         catalog::version_of_catalog(client, &mut types, &info, schema.token.clone(), Lsn(0))
             .await?;
     let filter = catalog::row_filter(client, publication, table.relid).await?;
-    Ok((table, filter))
+    Ok((table, filter, published))
+}
+
+fn names(columns: &[Column]) -> Vec<String> {
+    columns.iter().map(|column| column.name.clone()).collect()
 }
 
 fn compared_columns(

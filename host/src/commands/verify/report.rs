@@ -27,7 +27,18 @@ impl Comparison {
 
     pub fn differ(&mut self, differences: Vec<Difference>, schema: &Schema) {
         self.differs = true;
-        self.named = differences.iter().map(|difference| sentence(difference, schema)).collect();
+        self.named.extend(differences.iter().map(|difference| sentence(difference, schema)));
+    }
+
+    /// The source has columns that the replica has not.
+    pub fn lack(&mut self, columns: &[String]) {
+        self.differs |= !columns.is_empty();
+        let sentence = |column: &String| {
+            format!(
+                "missing in the replica: column {column}, which comes with the first row that is written after it"
+            )
+        };
+        self.named.extend(columns.iter().map(sentence));
     }
 
     pub fn is_equal(&self) -> bool {
@@ -98,5 +109,38 @@ pub fn print(comparisons: &[Comparison]) {
         for line in &comparison.named {
             println!("{}: {line}", comparison.table);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walgate_wire::{Identity, Lsn, TableName, TableState};
+
+    use super::*;
+
+    #[test]
+    fn a_column_that_the_replica_lacks_is_a_difference() {
+        let name = TableName::new("public", "t");
+        let schema = Schema {
+            table: name.to_string(),
+            token: name.token(),
+            relid: None,
+            revision: 1,
+            state: TableState::Live,
+            columns: vec![],
+            key: vec![],
+            identity: Identity::Default,
+            old: vec![],
+            guest: None,
+            lsn: Lsn(0),
+            reason: None,
+        };
+        let mut comparison = Comparison::new(&schema, 1, 1);
+        comparison.lack(&[]);
+        assert!(comparison.is_equal());
+        comparison.lack(&["late".to_owned()]);
+        comparison.differ(vec![], &schema);
+        assert!(!comparison.is_equal());
+        assert!(comparison.named[0].contains("column late"), "{:?}", comparison.named);
     }
 }

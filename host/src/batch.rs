@@ -248,10 +248,6 @@ impl RowBatch {
         Position::new(self.txn(change).lsn, change.ordinal)
     }
 
-    pub fn first_position(&self) -> Option<Position> {
-        self.changes.first().map(|change| self.position(change))
-    }
-
     pub fn last_position(&self) -> Option<Position> {
         self.changes.last().map(|change| self.position(change))
     }

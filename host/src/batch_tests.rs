@@ -32,7 +32,7 @@ fn changes_keep_their_rows_and_positions() {
     batch.push_change(next, 4, Op::Update, Some(Tuple { bytes: &two }), old(&one, true)).unwrap();
     batch.push_change(next, 5, Op::Truncate, None, None).unwrap();
     assert_eq!(batch.txns, [TXN, next]);
-    assert_eq!(batch.first_position(), Some(Position::new(Lsn(10), 1)));
+    assert_eq!(batch.position(&batch.changes[0]), Position::new(Lsn(10), 1));
     assert_eq!(batch.last_position(), Some(Position::new(Lsn(20), 5)));
     assert_eq!(batch.raw_bytes(), one.len() * 2 + two.len());
     let text = |row: &[Cell]| {

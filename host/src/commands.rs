@@ -1,6 +1,7 @@
 //! What `walgate` does beside running the gateway: one file a command, each with its arguments and its `run`.
 //!
-//! Commands stand at the consumers' side: what they know of NATS they know through `walgate_consumer`.
+//! Most stand at the consumers' side and reach NATS through `walgate_consumer`. Those that need the database speak to
+//! Postgres, too.
 
 use std::{
     io,

@@ -54,11 +54,6 @@ impl Ledger {
         self.first + self.entries.len() as u64 - 1
     }
 
-    /// The sequence that the next message will get.
-    pub fn next_sequence(&self) -> u64 {
-        self.first + self.entries.len() as u64
-    }
-
     pub fn acknowledged(&mut self, sequence: u64) -> Result<Released, NotAwaited> {
         let entry = sequence
             .checked_sub(self.first)

@@ -158,12 +158,16 @@ impl Packer {
         matches!(self, Int2 | Int4 | Int8 | Oid | Timestamp | TimestampTz | Date | Time)
     }
 
-    /// Whether some value of the type may have to be printed by the server.
+    /// Whether values have to be looked at before they leave: some may have to be printed by the server, and a composite
+    /// type may have been altered, which nothing announces.
     pub fn renders(&self) -> bool {
         match self {
-            Packer::Rendered(_) | Packer::Char | Packer::Interval | Packer::Address(_) => true,
+            Packer::Rendered(_)
+            | Packer::Char
+            | Packer::Interval
+            | Packer::Address(_)
+            | Packer::Composite(_) => true,
             Packer::Array(array) => array.renders(),
-            Packer::Composite(composite) => composite.renders(),
             _ => false,
         }
     }

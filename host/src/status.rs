@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use serde::{Deserialize, Serialize};
 use walgate_wire::Token;
 
 use crate::{guest::Outcome, lag::Lag, wal_budget::Reading};
@@ -42,7 +43,8 @@ pub struct TableStatus {
 }
 
 /// What a table's guest did since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct GuestCounts {
     /// Name and version of the one that its rows go through.
     pub guest: String,
@@ -58,7 +60,8 @@ pub struct GuestCounts {
 }
 
 /// A table's counters at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct TableCounts {
     pub changes: u64,
     pub snapshot_rows: u64,
@@ -79,7 +82,10 @@ pub struct TableCounts {
 impl Status {
     pub fn table(&self, token: &Token) -> Arc<TableStatus> {
         let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(tables.entry(token.clone()).or_default())
+        match tables.get(token) {
+            Some(table) => Arc::clone(table),
+            None => Arc::clone(tables.entry(token.clone()).or_default()),
+        }
     }
 
     pub fn counts(&self) -> Vec<(Token, TableCounts)> {
@@ -163,12 +169,8 @@ impl TableStatus {
     }
 
     /// `rows` went through the guest, as `outcome` says.
-    pub fn add_guest(&self, guest: &walgate_wire::Guest, rows: u64, outcome: &Outcome) {
+    pub fn add_guest(&self, rows: u64, outcome: &Outcome) {
         let mut counts = self.guest();
-        let name = format!("{} {}", guest.name, guest.version);
-        if counts.guest != name {
-            counts.guest = name;
-        }
         counts.batches += 1;
         counts.rows += rows;
         counts.dropped += outcome.dropped;

@@ -1,6 +1,6 @@
-//! Row batch → guest → pack → compress: one synchronous function for each of the two kinds of body.
+//! Row batch → pack → compress: one synchronous function for each of the two kinds of body.
 //!
-//! Where the body goes is not known here, nor what a guest is made of.
+//! Where the body goes is not known here, nor whether the rows went through a guest.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -133,14 +133,17 @@ impl Transform {
         let compressed = self
             .compressor(&table.token, dictionary.as_deref())
             .and_then(|compressor| compressor.compress(raw, &mut frame));
-        let body = Bytes::copy_from_slice(&frame);
+        let packed = match compressed {
+            Ok(()) if frame.len() < raw.len() => Ok(Packed {
+                body: Bytes::copy_from_slice(&frame),
+                raw_bytes: raw.len(),
+                encoding: Encoding::Zstd { dictionary },
+            }),
+            Ok(()) => Ok(plain(raw)),
+            Err(source) => Err(TransformError::Compress { table: table.name.to_string(), source }),
+        };
         self.frame = frame;
-        compressed
-            .map_err(|source| TransformError::Compress { table: table.name.to_string(), source })?;
-        if body.len() >= raw.len() {
-            return Ok(plain(raw));
-        }
-        Ok(Packed { body, raw_bytes: raw.len(), encoding: Encoding::Zstd { dictionary } })
+        packed
     }
 
     fn compressor(

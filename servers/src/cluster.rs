@@ -16,15 +16,15 @@ use crate::postgres::{PgOptions, Recovery};
 use crate::process::{Launch, Process};
 use crate::scratch::Scratch;
 use crate::user::{self, User};
-use crate::{Error, Result, free_port};
+use crate::{Error, Result};
 
 pub(crate) const SUPERUSER: &str = "postgres";
-const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What stays the same when the server is killed and started again.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub bin: PgBin,
+    /// Zero until it is started for the first time.
     pub port: u16,
     home: PathBuf,
     user: Option<User>,
@@ -41,9 +41,8 @@ impl Cluster {
                 .during(|| format!("make the directory {}", home.display()))?;
         }
         let home = fs::canonicalize(&home).during(|| format!("open {}", home.display()))?;
-        let port = options.port.map_or_else(free_port, Ok)?;
         let user = user::unprivileged()?;
-        let cluster = Self { bin: bin.clone(), port, home, user, scratch };
+        let cluster = Self { bin: bin.clone(), port: 0, home, user, scratch };
         cluster.make_dir(&cluster.socket_dir(), 0o755)?;
         cluster.make_dir(&cluster.data_dir(), 0o700)?;
         if let Some(user) = &cluster.user {
@@ -190,24 +189,17 @@ impl Cluster {
     }
 
     pub(crate) fn launch(&self) -> Result<Process> {
-        let log = self.log();
-        let mut process = Process::spawn(&Launch {
+        let socket = self.socket_dir().join(format!(".s.PGSQL.{}", self.port));
+        let launch = Launch {
             name: "Postgres",
             program: self.bin.program("postgres"),
             args: vec!["-D".into(), self.data_dir().display().to_string()],
             cwd: &self.data_dir(),
-            log: &log,
+            log: &self.log(),
             user: self.user.as_ref(),
             orphan_signal: "QUIT",
-        })?;
-        let socket = self.socket_dir().join(format!(".s.PGSQL.{}", self.port));
-        match process.await_ready(READY_WITHIN, &log, || accepts(&socket)) {
-            Ok(()) => Ok(process),
-            Err(e) => {
-                process.kill_tree()?;
-                Err(e)
-            }
-        }
+        };
+        Process::start(&launch, |_| accepts(&socket))
     }
 }
 

@@ -8,16 +8,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::Result;
 use crate::error::During;
 use crate::find::NatsBin;
-use crate::process::{Launch, Process, is_port_clash};
+use crate::process::{Launch, Process, start_on};
 use crate::scratch::Scratch;
-use crate::{Result, free_port};
 
-/// A large store is read before the port opens.
-const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-const PORT_TRIES: u32 = 5;
 
 #[derive(Debug, Clone, Default)]
 pub struct NatsOptions {
@@ -45,6 +42,7 @@ pub struct PrivateNats {
 #[derive(Debug)]
 struct Site {
     bin: NatsBin,
+    /// Zero until it is started for the first time.
     port: u16,
     store_dir: PathBuf,
     scratch: Scratch,
@@ -54,16 +52,12 @@ impl PrivateNats {
     /// Blocks until it accepts connections: some tens of milliseconds with an empty store.
     pub fn start(bin: &NatsBin, options: NatsOptions) -> Result<Self> {
         let mut site = Site::prepare(bin, &options)?;
-        let mut tries = if options.port.is_some() { 1 } else { PORT_TRIES };
-        loop {
-            tries -= 1;
+        let process = start_on(options.port, |port| {
+            site.port = port;
             site.configure(&options)?;
-            match site.launch() {
-                Ok(process) => return Ok(Self { process, site }),
-                Err(e) if tries > 0 && is_port_clash(&e) => site.port = free_port()?,
-                Err(e) => return Err(e),
-            }
-        }
+            site.launch()
+        })?;
+        Ok(Self { process, site })
     }
 
     pub fn bin(&self) -> &NatsBin {
@@ -99,6 +93,11 @@ impl PrivateNats {
             Some(_) => Ok(()),
             None => self.process.kill_tree(),
         }
+    }
+
+    /// By itself, or killed by somebody else.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exited().is_some()
     }
 
     pub fn kill9(&mut self) -> Result<()> {
@@ -140,8 +139,7 @@ impl Site {
         let open = || format!("open the JetStream directory {}", store_dir.display());
         fs::create_dir_all(&store_dir).during(open)?;
         let store_dir = fs::canonicalize(&store_dir).during(open)?;
-        let port = options.port.map_or_else(free_port, Ok)?;
-        Ok(Self { bin: bin.clone(), port, store_dir, scratch })
+        Ok(Self { bin: bin.clone(), port: 0, store_dir, scratch })
     }
 
     fn config_file(&self) -> PathBuf {
@@ -186,24 +184,16 @@ impl Site {
     }
 
     fn launch(&self) -> Result<Process> {
-        let log = self.log();
-        let mut process = Process::spawn(&Launch {
+        let launch = Launch {
             name: "nats-server",
             program: self.bin.file.clone(),
             args: vec!["-c".into(), self.config_file().display().to_string()],
             cwd: self.scratch.path(),
-            log: &log,
+            log: &self.log(),
             user: None,
             orphan_signal: "KILL",
-        })?;
-        let ports_file = self.ports_file(process.pid());
-        match process.await_ready(READY_WITHIN, &log, || ports_file.is_file()) {
-            Ok(()) => Ok(process),
-            Err(e) => {
-                process.kill_tree()?;
-                Err(e)
-            }
-        }
+        };
+        Process::start(&launch, |pid| self.ports_file(pid).is_file())
     }
 }
 

@@ -11,12 +11,11 @@ use rustix::process::Signal;
 use crate::cluster::{Cluster, SUPERUSER, without_pg_env};
 use crate::error::During;
 use crate::find::PgBin;
-use crate::process::{Process, is_port_clash};
-use crate::{Error, Result, free_port};
+use crate::process::{Process, start_on};
+use crate::{Error, Result};
 
 const FAST_STOP_WITHIN: Duration = Duration::from_secs(10);
 const IMMEDIATE_STOP_WITHIN: Duration = Duration::from_secs(5);
-const PORT_TRIES: u32 = 5;
 
 #[derive(Debug, Clone, Default)]
 pub struct PgOptions {
@@ -59,16 +58,12 @@ impl PrivatePostgres {
     /// Blocks until it accepts connections: about two seconds, most of them `initdb`.
     pub fn start(bin: &PgBin, options: PgOptions) -> Result<Self> {
         let mut cluster = Cluster::prepare(bin, &options)?;
-        let mut tries = if options.port.is_some() { 1 } else { PORT_TRIES };
-        loop {
-            tries -= 1;
+        let process = start_on(options.port, |port| {
+            cluster.port = port;
             cluster.configure(&options)?;
-            match cluster.launch() {
-                Ok(process) => return Ok(Self { process, cluster }),
-                Err(e) if tries > 0 && is_port_clash(&e) => cluster.port = free_port()?,
-                Err(e) => return Err(e),
-            }
-        }
+            cluster.launch()
+        })?;
+        Ok(Self { process, cluster })
     }
 
     pub fn bin(&self) -> &PgBin {

@@ -14,8 +14,12 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::error::During;
 use crate::user::User;
-use crate::{Error, Result};
+use crate::{Error, Result, free_port};
 
+/// A large store is read, or a log replayed, before a server is ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Where any port will do.
+const PORT_TRIES: u32 = 5;
 const POLL: Duration = Duration::from_millis(20);
 const CHILDREN_GONE: Duration = Duration::from_secs(5);
 const LOG_TAIL_BYTES: u64 = 2_000;
@@ -42,7 +46,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn spawn(launch: &Launch<'_>) -> Result<Self> {
+    /// Returns once `ready`, which is given its pid, says yes; a server that does not get there is killed.
+    pub(crate) fn start(launch: &Launch<'_>, ready: impl Fn(u32) -> bool) -> Result<Self> {
+        let mut process = Self::spawn(launch)?;
+        match process.await_ready(launch.log, ready) {
+            Ok(()) => Ok(process),
+            Err(e) => {
+                process.kill_tree()?;
+                Err(e)
+            }
+        }
+    }
+
+    fn spawn(launch: &Launch<'_>) -> Result<Self> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -134,18 +150,13 @@ impl Process {
     }
 
     /// Polls `ready` until it says yes, the process dies or the time is up.
-    pub(crate) fn await_ready(
-        &mut self,
-        limit: Duration,
-        log: &Path,
-        mut ready: impl FnMut() -> bool,
-    ) -> Result<()> {
-        let deadline = Instant::now() + limit;
+    fn await_ready(&mut self, log: &Path, ready: impl Fn(u32) -> bool) -> Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
         loop {
             let reason = match self.exited() {
                 Some(status) => format!("it ended with {status}"),
-                None if ready() => return Ok(()),
-                None if Instant::now() >= deadline => format!("not ready after {limit:?}"),
+                None if ready(self.pid()) => return Ok(()),
+                None if Instant::now() >= deadline => format!("not ready after {READY_WITHIN:?}"),
                 None => {
                     std::thread::sleep(POLL);
                     continue;
@@ -156,8 +167,20 @@ impl Process {
     }
 }
 
+/// Starts a server on this port; or on a free one, and on another if that was taken before the server bound it.
+pub(crate) fn start_on<T>(port: Option<u16>, mut start: impl FnMut(u16) -> Result<T>) -> Result<T> {
+    let mut tries = if port.is_some() { 1 } else { PORT_TRIES };
+    loop {
+        tries -= 1;
+        match start(port.map_or_else(free_port, Ok)?) {
+            Err(e) if tries > 0 && is_port_clash(&e) => {}
+            started => return started,
+        }
+    }
+}
+
 /// What a server says when its port was taken between our choosing it and its binding it.
-pub(crate) fn is_port_clash(error: &Error) -> bool {
+fn is_port_clash(error: &Error) -> bool {
     matches!(error, Error::Start { log, .. } if log.to_lowercase().contains("address already in use"))
 }
 

@@ -5,9 +5,10 @@
 mod debian;
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::Value;
 
 use crate::error::During;
 use crate::find::cached;
@@ -83,14 +84,8 @@ impl WasmToolchain {
         cargo
     }
 
-    /// Builds the guest whose Cargo.toml is in `manifest_dir`, for speed and size; returns the `.wasm`. `say`
-    /// hears how large it is.
-    pub fn build_guest(
-        &self,
-        manifest_dir: &Path,
-        target_dir: &Path,
-        say: impl Fn(&str),
-    ) -> Result<PathBuf> {
+    /// Builds the guest whose Cargo.toml is in `manifest_dir`, for speed and size; returns the `.wasm`.
+    pub fn build_guest(&self, manifest_dir: &Path, target_dir: &Path) -> Result<PathBuf> {
         let mut build = self.cargo();
         build.args(["build", "--release", "--lib", "--target", TARGET]);
         build.args(["--message-format", "json-render-diagnostics"]);
@@ -108,34 +103,24 @@ impl WasmToolchain {
             let name = format!("cargo build in {}", manifest_dir.display());
             return Err(Error::Command { name, output: output.status.to_string() });
         }
-        let wasm = artifact(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
-            Error::Unusable {
-                name: "guest crate",
-                path: manifest_dir.into(),
-                reason: "it builds no .wasm; its Cargo.toml needs [lib] crate-type = [\"cdylib\", \"rlib\"]".into(),
-            }
-        })?;
-        let bytes = fs::metadata(&wasm).during(|| format!("read {}", wasm.display()))?.len();
-        say(&format!("{}: {} KB", wasm.display(), bytes.div_ceil(1000)));
-        Ok(wasm)
+        artifact(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| Error::Unusable {
+            name: "guest crate",
+            path: manifest_dir.into(),
+            reason:
+                "it builds no .wasm; its Cargo.toml needs [lib] crate-type = [\"cdylib\", \"rlib\"]"
+                    .into(),
+        })
     }
 }
 
 /// The last one that cargo names: dependencies come first.
 fn artifact(messages: &str) -> Option<PathBuf> {
-    let names = messages.lines().rev().find_map(|line| {
-        let names = line
-            .strip_prefix("{\"reason\":\"compiler-artifact\"")?
-            .split("\"filenames\":[")
-            .nth(1)?;
-        names
-            .split(']')
-            .next()?
-            .split(',')
-            .find(|name| name.ends_with(".wasm\""))
-            .map(str::to_owned)
-    })?;
-    Some(PathBuf::from(names.trim_matches('"').replace("\\\\", "\\").replace("\\\"", "\"")))
+    messages.lines().rev().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let files = message["filenames"].as_array()?;
+        let wasm = files.iter().filter_map(Value::as_str).find(|file| file.ends_with(".wasm"));
+        wasm.map(PathBuf::from)
+    })
 }
 
 /// Without what a cargo around us, or its build scripts, have set for their own compilers.

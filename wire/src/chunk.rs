@@ -185,7 +185,18 @@ impl ChunkDigest {
 
 /// Lower-case hex, as every hash on the wire is written.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    let mut digits = Vec::new();
+    push_hex(&mut digits, bytes);
+    digits.into_iter().map(char::from).collect()
+}
+
+/// Appends the digits of [`hex`].
+pub fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.reserve(bytes.len() * 2);
+    for byte in bytes {
+        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +231,11 @@ mod tests {
         fn garbage_is_refused_not_panicked(body: Vec<u8>, columns in 0usize..4) {
             let _ = decode_chunk(&body, columns, &Caps::default());
         }
+    }
+
+    #[test]
+    fn hex_has_two_digits_a_byte() {
+        assert_eq!(hex(&[0x00, 0x09, 0xaf, 0xff]), "0009afff");
     }
 
     #[test]

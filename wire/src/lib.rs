@@ -16,7 +16,9 @@ mod schema;
 mod value;
 
 pub use change::{Change, ChangeWriter, Op, decode_changes};
-pub use chunk::{Chunk, ChunkDigest, ChunkWriter, Column as ChunkColumn, decode_chunk, hex};
+pub use chunk::{
+    Chunk, ChunkDigest, ChunkWriter, Column as ChunkColumn, decode_chunk, hex, push_hex,
+};
 pub use compress::{
     Compressor, Decompressor, Dictionary, DictionaryError, FrameError, MAX_DICTIONARY_BYTES, train,
 };

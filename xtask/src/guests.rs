@@ -45,7 +45,7 @@ fn build(places: &[&str]) -> Result<PathBuf> {
             if !guest.join("Cargo.toml").is_file() {
                 continue;
             }
-            let wasm = toolchain.build_guest(&guest, &target, |_| {})?;
+            let wasm = toolchain.build_guest(&guest, &target)?;
             let name = wasm.file_name().with_context(|| format!("name {}", wasm.display()))?;
             fs::copy(&wasm, target.join(name))
                 .with_context(|| format!("copy {}", wasm.display()))?;

@@ -5,7 +5,7 @@
 
 use super::{
     images::Image,
-    plan::{Cells, Plan},
+    plan::Plan,
     settled::{Fate, Settled},
 };
 use crate::batch::{Cell, Change, Op, RowBatch};
@@ -178,25 +178,32 @@ impl Output<'_> {
     fn delete_by_key(&mut self, batch: &RowBatch, change: &Change) {
         let Some(first) = change.old.or(change.new) else { return };
         // A replaced key is not known of a row that the guest did not answer for.
-        if self.plan.replaces_key || !self.plan.table.columns.iter().any(|column| column.key) {
+        if self.plan.replaces_key || !self.plan.has_key {
             return;
         }
-        let key = self.plan.key_only(batch.row_at(first));
-        let old = self.row(&key, None);
+        let (row, columns) = (batch.row_at(first), &self.plan.table.columns);
+        let old = self.cells.len() as u32;
+        self.cells.extend(self.plan.cells.iter().map(|cells| match cells.input() {
+            Some(input) if columns[input].key => row[input],
+            _ => Cell::Null,
+        }));
         self.push(change, Op::Delete, None, Some(old), true);
     }
 
     /// Lays a row of the input as one of the output; patched where it is the image with this number.
     fn row(&mut self, row: &[Cell], image: Option<usize>) -> u32 {
-        let first = self.cells.len() as u32;
+        let first = self.cells.len();
+        for run in &self.plan.copied {
+            self.cells.extend_from_slice(&row[run.clone()]);
+        }
+        self.cells.resize(first + self.plan.cells.len(), Cell::Null);
         let patches = image.map_or(&[][..], |image| self.settled.patches(self.plan, image));
-        let patch = |patch: usize| patches.get(patch).copied().flatten();
-        self.cells.extend(self.plan.cells.iter().map(|cells| match *cells {
-            Cells::Input(input) => row[input],
-            Cells::Replaced { input, patch: at } => patch(at).unwrap_or(row[input]),
-            Cells::Added { patch: at } => patch(at).unwrap_or(Cell::Null),
-        }));
-        first
+        for (place, patch) in self.plan.places.iter().zip(patches) {
+            if let Some(cell) = patch {
+                self.cells[first + place] = *cell;
+            }
+        }
+        first as u32
     }
 
     fn push(

@@ -23,10 +23,8 @@ fn filter() -> Answer {
 /// What leaves if the images have these fates.
 fn left(answer: Answer, batch: RowBatch, fates: &[Fate]) -> (Vec<String>, u64) {
     let plan = plan(&batch.table.clone(), answer);
-    let mut shown = vec![];
-    images(&batch, &plan.reads_values(), &mut shown);
-    let mut settled = Settled::default();
-    settled.reset(&plan, shown.len());
+    let shown = images(&batch, &plan.reads_values);
+    let mut settled = Settled::new(&plan, shown.len());
     assert_eq!(settled.fates.len(), fates.len(), "{shown:?}");
     settled.fates.copy_from_slice(fates);
     let applied = apply(&plan, batch, &shown, &settled);
@@ -249,10 +247,8 @@ proptest! {
         let identity = if full { Identity::Full } else { Identity::Default };
         let (batch, expected) = replay(identity, &writes);
         let plan = plan(&batch.table.clone(), filter());
-        let mut shown = vec![];
-        images(&batch, &plan.reads_values(), &mut shown);
-        let mut settled = Settled::default();
-        settled.reset(&plan, shown.len());
+        let shown = images(&batch, &plan.reads_values);
+        let mut settled = Settled::new(&plan, shown.len());
         for (fate, image) in settled.fates.iter_mut().zip(&shown) {
             let value = batch.row_at(image.first_cell)[1];
             let dropped = batch.cell_bytes(value).is_some_and(|value| value.starts_with(b"d"));

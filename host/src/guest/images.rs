@@ -37,16 +37,15 @@ impl Image {
     }
 }
 
-/// Notes the images of a batch. `values`: the columns that are only shown with a value or null; a row that
-/// misses one of them is not shown.
-pub fn images(batch: &RowBatch, values: &[usize], out: &mut Vec<Image>) {
-    out.clear();
+/// The images of a batch. `values`: the columns that are only shown with a value or null; a row that misses one
+/// of them is not shown.
+pub fn images(batch: &RowBatch, values: &[usize]) -> Vec<Image> {
     let width = batch.table.columns.len() as u32;
     if batch.changes.is_empty() {
         let row = |of: u32| Image { of, first_cell: of * width, flags: OP_SNAPSHOT };
-        out.extend((0..batch.len() as u32).map(row));
-        return;
+        return (0..batch.len() as u32).map(row).collect();
     }
+    let mut out = Vec::with_capacity(batch.changes.len());
     for (of, change) in batch.changes.iter().enumerate() {
         let of = of as u32;
         let shown = |first: u32| {
@@ -75,6 +74,7 @@ pub fn images(batch: &RowBatch, values: &[usize], out: &mut Vec<Image>) {
             _ => {}
         }
     }
+    out
 }
 
 /// Where to cut the images of `range` into two halves without tearing a change apart; none if it is one change.
@@ -114,12 +114,11 @@ mod tests {
         batch.push_change(txn, 5, Op::Delete, None, key).unwrap();
         batch.push_change(txn, 6, Op::Delete, None, full).unwrap();
         batch.push_change(txn, 7, Op::Truncate, None, None).unwrap();
-        let mut found = vec![];
-        images(&batch, &[1], &mut found);
+        let found = images(&batch, &[1]);
         let flags: Vec<(u32, u8)> = found.iter().map(|image| (image.of, image.flags)).collect();
         let expected = [(0, 1), (1, 2 + 4 + 8), (1, 2 + 16), (2, 2 + 4), (2, 2 + 16), (5, 3 + 4)];
         assert_eq!(flags, expected);
-        images(&batch, &[], &mut found);
+        let found = images(&batch, &[]);
         assert_eq!(found.iter().filter(|image| image.of == 3).count(), 1);
     }
 

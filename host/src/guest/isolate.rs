@@ -79,12 +79,9 @@ impl<'a> Run<'a> {
         on_error: OnGuestError,
         began: Instant,
     ) -> Run<'a> {
-        let mut shown = vec![];
-        images(&batch, &bound.plan.reads_values(), &mut shown);
-        let mut settled = Settled::default();
-        settled.reset(&bound.plan, shown.len());
-        let called = Duration::ZERO;
-        Run { bound, batch, rendered, on_error, began, images: shown, settled, called }
+        let images = images(&batch, &bound.plan.reads_values);
+        let settled = Settled::new(&bound.plan, images.len());
+        Run { bound, batch, rendered, on_error, began, images, settled, called: Duration::ZERO }
     }
 
     /// The whole batch, twice if need be, then in pieces.

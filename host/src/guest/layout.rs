@@ -137,18 +137,18 @@ impl Column {
         let data = (states + rows).next_multiple_of(8);
         out.resize(data + rows * width, 0);
         self.describe(out, entry, states, data, rows * width);
-        for (row, image) in images.iter().enumerate() {
-            let (state, bytes, _) = self.cell(batch, image);
-            out[states + row] = state;
+        let (states, values) = out[states..].split_at_mut(data - states);
+        let places = states.iter_mut().zip(values.chunks_exact_mut(width));
+        for (row, (image, (state, value))) in images.iter().zip(places).enumerate() {
+            let (said, bytes, _) = self.cell(batch, image);
+            *state = said;
             let Some(bytes) = bytes else { continue };
-            let at = data + row * width;
             match self.read {
-                Reading::Bool => out[at] = u8::from(bytes != [0]),
-                Reading::Uuid if bytes.len() == 16 => out[at..at + 16].copy_from_slice(bytes),
+                Reading::Bool => value[0] = u8::from(bytes != [0]),
+                Reading::Uuid if bytes.len() == 16 => value.copy_from_slice(bytes),
                 Reading::Uuid => return Err((row, PackError::WrongLength)),
                 ref read => {
-                    let word = read.word(bytes).map_err(|error| (row, error))?;
-                    out[at..at + 8].copy_from_slice(&word);
+                    value.copy_from_slice(&read.word(bytes).map_err(|error| (row, error))?);
                 }
             }
         }

@@ -67,8 +67,7 @@ fn read(bytes: &[u8]) -> (Vec<u8>, Vec<Vec<Seen>>) {
 
 fn filled(table: &std::sync::Arc<TableVersion>, batch: &RowBatch, columns: &[&str]) -> Vec<u8> {
     let plan = plan(table, Answer { reads: reads(columns), ..Answer::default() });
-    let mut shown = vec![];
-    images(batch, &[], &mut shown);
+    let shown = images(batch, &[]);
     let mut buffer = Buffer::default();
     Layout::new(&plan).fill(batch, &shown, &mut Rendered::default(), &mut buffer).unwrap();
     buffer.bytes
@@ -79,8 +78,7 @@ fn laid(ty: Type, value: &[u8]) -> Result<Vec<u8>, RowError> {
     let table = table(&[("id", Type::base(25)), ("v", ty)], Identity::Default);
     let batch = copied(&table, &[vec![Some(b"k"), Some(value)]]);
     let plan = plan(&table, Answer { reads: reads(&["v"]), ..Answer::default() });
-    let mut shown = vec![];
-    images(&batch, &[], &mut shown);
+    let shown = images(&batch, &[]);
     let mut buffer = Buffer::default();
     Layout::new(&plan).fill(&batch, &shown, &mut Rendered::default(), &mut buffer)?;
     match &read(&buffer.bytes).1[0][0] {
@@ -152,8 +150,7 @@ fn printed_values_are_shown_once_they_are_known() {
     TablePacker::new(&table).collect(&batch, &mut rendered).unwrap();
     assert!(!rendered.is_complete());
     rendered.insert(3904, b"xx", "[1,9)".into());
-    let mut shown = vec![];
-    images(&batch, &[], &mut shown);
+    let shown = images(&batch, &[]);
     let mut buffer = Buffer::default();
     layout.fill(&batch, &shown, &mut rendered, &mut buffer).unwrap();
     assert_eq!(read(&buffer.bytes).1[0], [Seen::Value(b"[1,9)".to_vec()), Seen::Null]);

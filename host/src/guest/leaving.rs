@@ -2,7 +2,7 @@
 //!
 //! Pure. That the plan fits the table was checked before.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::Range};
 
 use walgate_wire::{Column, Guest, Schema};
 use xxhash_rust::xxh3::xxh3_64;
@@ -32,6 +32,24 @@ pub(super) fn cells(
     });
     let added = patches.iter().enumerate().filter(|(_, patch)| patch.replaces.is_none());
     of_table.chain(added.map(|(patch, _)| Cells::Added { patch })).collect()
+}
+
+/// Columns of the input that leave, in runs.
+pub(super) fn copied(cells: &[Cells]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = vec![];
+    for input in cells.iter().filter_map(|cells| cells.input()) {
+        match runs.last_mut() {
+            Some(run) if run.end == input => run.end += 1,
+            _ => runs.push(input..input + 1),
+        }
+    }
+    runs
+}
+
+/// By patch: the column of the output that it is laid over.
+pub(super) fn places(cells: &[Cells], patches: usize) -> Vec<usize> {
+    let of = |wanted: usize| cells.iter().position(|cells| cells.patch() == Some(wanted));
+    (0..patches).filter_map(of).collect()
 }
 
 /// The table as consumers see it. Revision, state and position are the caller's to set.

@@ -2,17 +2,17 @@
 //!
 //! Pure. All that can be wrong with a plan is refused here, with the column and a remedy, before a row is seen.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use walgate_wire::{Column, Guest, Identity};
 
 use super::{
     decisions::ShapeColumn,
     kind::Kind,
-    leaving::{cells, output},
+    leaving::{cells, copied, output, places},
     output::OutputType,
 };
-use crate::{batch::Cell, source::catalog::TableVersion};
+use crate::source::catalog::TableVersion;
 
 /// Postgres' NAMEDATALEN: what a consumer's column can be called.
 const NAME_BYTES_MAX: usize = 63;
@@ -110,6 +110,14 @@ impl Cells {
             Cells::Added { .. } => None,
         }
     }
+
+    /// The patch that is laid over it.
+    pub fn patch(self) -> Option<usize> {
+        match self {
+            Cells::Input(_) => None,
+            Cells::Replaced { patch, .. } | Cells::Added { patch } => Some(patch),
+        }
+    }
 }
 
 /// The plan, checked and compiled for one table version.
@@ -119,11 +127,18 @@ pub struct Plan {
     pub table: Arc<TableVersion>,
     pub output: Arc<TableVersion>,
     pub reads: Vec<Read>,
+    /// Columns whose cells the guest only sees with a value or null.
+    pub reads_values: Vec<usize>,
     /// Replaced columns, then added ones.
     pub patches: Vec<Patch>,
     pub shape: Vec<ShapeColumn>,
     /// One for each column of the output.
     pub cells: Vec<Cells>,
+    /// Columns of the input that leave, in runs; those that are added follow them.
+    pub copied: Vec<Range<usize>>,
+    /// By patch: the column of the output that it is laid over.
+    pub places: Vec<usize>,
+    pub has_key: bool,
     pub replaces_key: bool,
 }
 
@@ -156,6 +171,10 @@ impl Plan {
             untouched: patch.replaces.is_some(),
         };
         Ok(Plan {
+            reads_values: reads.iter().filter(|read| !read.unchanged).map(|r| r.index).collect(),
+            copied: copied(&cells),
+            places: places(&cells, patches.len()),
+            has_key: table.columns.iter().any(|column| column.key),
             replaces_key: patches.iter().any(is_key),
             shape: patches.iter().map(shape).collect(),
             output: Arc::new(output(&table, &patches, &cells, guest)),
@@ -172,27 +191,16 @@ impl Plan {
         self.patches.is_empty() && self.cells.len() == self.table.columns.len()
     }
 
-    /// Columns whose cells the guest only sees with a value or null.
-    pub fn reads_values(&self) -> Vec<usize> {
-        self.reads.iter().filter(|read| !read.unchanged).map(|read| read.index).collect()
-    }
-
     /// Columns whose unchanged cells have to be looked up. A filter can make a row enter, which then is needed
     /// whole; what leaves untouched otherwise may stay unchanged.
     pub fn needs_values(&self) -> Vec<usize> {
-        let mut needed = self.reads_values();
+        let mut needed = self.reads_values.clone();
         if self.answer.filters {
             needed.extend(self.cells.iter().filter_map(|cells| cells.input()));
         }
         needed.sort_unstable();
         needed.dedup();
         needed
-    }
-
-    /// Cells of the key, other columns null, in the table's order.
-    pub fn key_only(&self, row: &[Cell]) -> Vec<Cell> {
-        let columns = self.table.columns.iter().zip(row);
-        columns.map(|(column, cell)| if column.key { *cell } else { Cell::Null }).collect()
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Fate {
 }
 
 /// By image.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Settled {
     pub fates: Vec<Fate>,
     /// Row by row, one for each patch of the plan; none: untouched.
@@ -36,12 +36,12 @@ pub struct Settled {
 
 impl Settled {
     /// Nothing is decided yet: what stays so is dropped.
-    pub fn reset(&mut self, plan: &Plan, images: usize) {
-        self.fates.clear();
-        self.fates.resize(images, Fate::Drop);
-        self.patches.clear();
-        self.patches.resize(images * plan.patches.len(), None);
-        self.errors.clear();
+    pub fn new(plan: &Plan, images: usize) -> Settled {
+        Settled {
+            fates: vec![Fate::Drop; images],
+            patches: vec![None; images * plan.patches.len()],
+            errors: vec![],
+        }
     }
 
     pub fn patches(&self, plan: &Plan, image: usize) -> &[Option<Cell>] {

@@ -4,13 +4,12 @@
 
 use std::io::Write;
 
-use walgate_wire::pack;
+use walgate_wire::{pack, push_hex};
 
 use super::{PackError, fixed};
 
 const IPV4: u8 = 2;
 const IPV6: u8 = 3;
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// `inet` and `cidr`: family, bits of the mask, whether it is a cidr, bytes of the address, address. False,
 /// and nothing written, for IPv6.
@@ -43,7 +42,7 @@ pub(super) fn pack_mac(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError>
         if index > 0 {
             out.push(b':');
         }
-        out.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        push_hex(out, &[*byte]);
     }
     Ok(())
 }

@@ -130,10 +130,6 @@ impl CompositePacker {
         CompositePacker { fields: fields.iter().map(part).collect() }
     }
 
-    pub(super) fn renders(&self) -> bool {
-        self.fields.iter().any(|(_, part)| part.packer.renders())
-    }
-
     pub(super) fn pack(
         &self,
         bytes: &[u8],

@@ -2,7 +2,7 @@
 //!
 //! Where they are used is decided by `pack`: a schema names the types of columns, not those of fields.
 
-use walgate_wire::{hex, pack};
+use walgate_wire::{pack, push_hex};
 
 use super::{PackError, fixed, time};
 
@@ -22,11 +22,19 @@ pub enum Printed {
 impl Printed {
     pub(super) fn pack(self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
         match self {
-            Printed::Bytea => pack::str(out, &format!("\\x{}", hex(bytes))),
+            Printed::Bytea => {
+                pack::str_header(out, 2 + bytes.len() * 2);
+                out.extend(b"\\x");
+                push_hex(out, bytes);
+            }
             Printed::Uuid => {
-                let digits = hex(&fixed::<16>(bytes)?);
-                let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20]];
-                pack::str(out, &format!("{}-{}", groups.join("-"), &digits[20..]));
+                let uuid = fixed::<16>(bytes)?;
+                pack::str_header(out, 36);
+                push_hex(out, &uuid[..4]);
+                for group in [&uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]] {
+                    out.push(b'-');
+                    push_hex(out, group);
+                }
             }
             Printed::Timestamp => time::pack_timestamp_text(bytes, "", out)?,
             Printed::TimestampTz => time::pack_timestamp_text(bytes, "+00", out)?,

@@ -1,7 +1,7 @@
 //! Rows of a batch → the body of a change message, or the columns of a snapshot chunk.
 //!
-//! Where messages begin and end, compression and guests are `transform`'s business. After an error the
-//! writer holds half a row: the caller gives it up with the table.
+//! Where messages begin and end, guests and compression are the callers' business. After an error the writer
+//! holds half a row: the caller gives it up with the table.
 
 use std::ops::Range;
 
@@ -190,8 +190,7 @@ impl TablePacker {
     ) -> Result<(), Failure> {
         pack::array(out, self.columns.len());
         for (index, (column, &cell)) in self.columns.iter().zip(row).enumerate() {
-            pack_cell(&column.packer, batch, cell, out, rendered)
-                .map_err(|error| (index, error))?;
+            column.packer.pack_cell(batch, cell, out, rendered).map_err(|error| (index, error))?;
         }
         Ok(())
     }
@@ -207,7 +206,7 @@ impl TablePacker {
         for &index in &self.old {
             let packed = match row[index] {
                 Cell::Unchanged => Err(PackError::Missing),
-                cell => pack_cell(&self.columns[index].packer, batch, cell, out, rendered),
+                cell => self.columns[index].packer.pack_cell(batch, cell, out, rendered),
             };
             packed.map_err(|error| (index, error))?;
         }
@@ -232,21 +231,23 @@ impl TablePacker {
     }
 }
 
-/// An unchanged value leaves nil in its row; the list of indexes says that it is none.
-#[inline]
-fn pack_cell(
-    packer: &Packer,
-    batch: &RowBatch,
-    cell: Cell,
-    out: &mut Vec<u8>,
-    rendered: &mut Rendered,
-) -> Result<(), PackError> {
-    match (cell, batch.cell_bytes(cell)) {
-        (Cell::Binary { .. }, Some(bytes)) => packer.pack(bytes, out, rendered)?,
-        (Cell::Text { .. }, Some(text)) => pack::str_bytes(out, text),
-        _ => pack::nil(out),
+impl Packer {
+    /// Appends a cell of a row. An unchanged value leaves nil there; the list of indexes says that it is none.
+    #[inline]
+    pub fn pack_cell(
+        &self,
+        batch: &RowBatch,
+        cell: Cell,
+        out: &mut Vec<u8>,
+        rendered: &mut Rendered,
+    ) -> Result<(), PackError> {
+        match (cell, batch.cell_bytes(cell)) {
+            (Cell::Binary { .. }, Some(bytes)) => self.pack(bytes, out, rendered)?,
+            (Cell::Text { .. }, Some(text)) => pack::str_bytes(out, text),
+            _ => pack::nil(out),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn pack_unchanged(row: &[Cell], count: usize, has_old: bool, out: &mut Vec<u8>) {
@@ -278,7 +279,7 @@ fn pack_column(
         Packer::Date => ints.pack(cells, time::date),
         _ => {
             for cell in cells {
-                pack_cell(packer, batch, cell, &mut into.out, rendered)?;
+                packer.pack_cell(batch, cell, &mut into.out, rendered)?;
             }
             Ok(())
         }
@@ -306,7 +307,7 @@ impl Ints<'_> {
             {
                 self.into.int(int);
             } else {
-                pack_cell(self.packer, self.batch, cell, &mut self.into.out, self.rendered)?;
+                self.packer.pack_cell(self.batch, cell, &mut self.into.out, self.rendered)?;
             }
         }
         Ok(())

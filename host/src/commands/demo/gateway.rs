@@ -59,6 +59,7 @@ pub fn config(site: &Site) -> Config {
         },
         http: Http { listen: site.http },
         data_dir: site.data_dir(),
+        start_wait: Duration::ZERO,
         tables: shop::TABLES.map(table).into(),
     }
 }

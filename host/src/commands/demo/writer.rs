@@ -14,7 +14,7 @@ use super::{
     latency::Probes,
     shop::{self, Row, Rows, Shop, now_micros, time},
 };
-use crate::source::catalog::Catalog;
+use crate::source::{catalog::Catalog, quote::literal};
 
 /// How often a transaction begins; what Postgres does in between is the demo's load.
 const PERIOD: Duration = Duration::from_micros(3300);
@@ -191,11 +191,6 @@ fn insert(table: &str, row: &Row) -> String {
         .map(|value| value.as_deref().map_or_else(|| "NULL".to_owned(), literal))
         .collect();
     format!("INSERT INTO {table} VALUES ({})", values.join(", "))
-}
-
-/// With `standard_conforming_strings`, which is Postgres' default.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 #[cfg(test)]

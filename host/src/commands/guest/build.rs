@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let toolchain = add_wasm_target(|line| eprintln!("{line}")).context(
         "a guest needs a compiler for wasm; in Walgate's source tree `cargo xtask guests` makes one where rustup cannot",
     )?;
-    let built = toolchain.build_guest(&args.dir, &args.dir.join("target"), |_| {})?;
+    let built = toolchain.build_guest(&args.dir, &args.dir.join("target"))?;
     let name = built.file_name().with_context(|| format!("{} has no name", built.display()))?;
     let folder = args.out.as_deref().unwrap_or(&args.dir);
     let path = folder.join(name);

@@ -13,6 +13,7 @@ use tokio::{
 use url::Url;
 
 use super::Usage;
+use crate::status::TableCounts;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
@@ -35,25 +36,6 @@ struct Ready {
     reason: Option<String>,
     #[serde(default)]
     tables: BTreeMap<String, TableCounts>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TableCounts {
-    #[serde(default)]
-    guest: Option<GuestCounts>,
-    #[serde(default)]
-    suspended: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct GuestCounts {
-    guest: String,
-    batches: u64,
-    rows: u64,
-    dropped: u64,
-    failed: u64,
-    micros: u64,
-    last_error: Option<String>,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode> {

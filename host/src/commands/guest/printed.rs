@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use serde_json::{Map, Value as Json};
 use walgate_consumer::{Kind, value_json};
-use walgate_wire::{Caps, Reader, pack};
+use walgate_wire::{Caps, Reader};
 
 use crate::{
     batch::{Cell, RowBatch},
@@ -63,14 +63,10 @@ impl Printer {
                 continue;
             }
             packed.clear();
-            match (cell, batch.cell_bytes(cell)) {
-                (Cell::Text { .. }, Some(text)) => pack::str_bytes(&mut packed, text),
-                (_, Some(bytes)) => column
-                    .packer
-                    .pack(bytes, &mut packed, rendered)
-                    .with_context(|| format!("column {}", column.name))?,
-                (_, None) => pack::nil(&mut packed),
-            }
+            column
+                .packer
+                .pack_cell(batch, cell, &mut packed, rendered)
+                .with_context(|| format!("column {}", column.name))?;
             let value = Reader::new(&packed, &Caps::default()).value()?;
             printed.row.insert(column.name.clone(), value_json(&column.kind, &value));
         }

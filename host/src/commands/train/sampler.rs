@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use walgate_consumer::{Changes, Mark, Rows, Sink, SinkError, Step, Stored, TableRecord};
-use walgate_wire::{ChangeWriter, Lsn, Schema, Token, Value, pack};
+use walgate_wire::{ChangeWriter, Lsn, Schema, Token, Value};
 
 use super::samples::{Samples, Thinned};
 
@@ -49,8 +49,7 @@ impl Sampler {
             at,
         );
         writer.insert(1);
-        pack::array(&mut writer.out, row.len());
-        row.iter().for_each(|value| append(&mut writer.out, value));
+        Value::pack_row(row, &mut writer.out);
         self.thinned.push(&writer.out);
     }
 }
@@ -112,29 +111,5 @@ impl Sink for Sampler {
 
     async fn close(&mut self) -> Result<(), SinkError> {
         Ok(())
-    }
-}
-
-/// The value as the gateway packs it.
-fn append(out: &mut Vec<u8>, value: &Value<'_>) {
-    match value {
-        Value::Nil => pack::nil(out),
-        Value::Bool(b) => pack::bool(out, *b),
-        Value::Int(i) => pack::int(out, *i),
-        Value::F32(f) => pack::f32_bits(out, f.to_be_bytes()),
-        Value::F64(f) => pack::f64_bits(out, f.to_be_bytes()),
-        Value::Str(s) => pack::str(out, s),
-        Value::Bin(b) => pack::bin(out, b),
-        Value::Array(items) => {
-            pack::array(out, items.len());
-            items.iter().for_each(|item| append(out, item));
-        }
-        Value::Map(pairs) => {
-            pack::map(out, pairs.len());
-            for (key, value) in pairs {
-                append(out, key);
-                append(out, value);
-            }
-        }
     }
 }

@@ -107,11 +107,6 @@ impl FrameReader {
         self.last_received = Instant::now();
         self.waiting_since = None;
     }
-
-    /// When the last bytes arrived.
-    pub fn last_received(&self) -> Instant {
-        self.last_received
-    }
 }
 
 /// An error in the middle of the stream; one of them needs more words than Postgres has for it.

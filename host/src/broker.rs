@@ -27,8 +27,10 @@ use crate::config;
 /// Revisions of a KV key that are kept. The clients' limit of 64 is not the server's; every revision that a
 /// retained message names must stay fetchable.
 const KV_REVISIONS_MAX: i64 = 1_000_000;
-/// A retry of a lost acknowledgement comes sooner than this; a bonus beside the expected sequence.
+/// A retry of a lost acknowledgement comes sooner than this.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// For changes, which are never sent twice: the server remembers the ids of all messages for so long.
+const CHANGES_WINDOW: Duration = Duration::from_secs(1);
 
 /// How often, and how many times, a cluster is asked for a stream that it has not the nodes for.
 const NODES_RETRY: Duration = Duration::from_millis(500);
@@ -56,8 +58,12 @@ pub async fn connect(access: &NatsAccess) -> Result<Client, BrokerError> {
             .request_timeout(Some(Duration::from_secs(10)))
             .client_capacity(4096)
             .subscription_capacity(1 << 17)
-            .reconnect_delay_callback(|attempt| {
-                Duration::from_millis((50u64 << attempt.min(6)).min(2000))
+            .reconnect_delay_callback(|attempt| match attempt {
+                0 | 1 => Duration::ZERO,
+                _ => {
+                    let delay = Duration::from_millis((25u64 << attempt.min(7)).min(2000));
+                    delay.mul_f64(0.5 + rand::random::<f64>())
+                }
             })
     });
     let client = way.connect().await?;
@@ -116,12 +122,16 @@ impl Streams {
             num_replicas: config.replicas,
             ..StreamConfig::default()
         };
+        let cdc = StreamConfig {
+            duplicate_window: CHANGES_WINDOW,
+            ..limits(&config.cdc, subjects::CDC_ALL)
+        };
         // Set aside for an operator: the newest are worth most, and nobody waits for room.
         let dlq =
             StreamConfig { discard: DiscardPolicy::Old, ..limits(&config.dlq, subjects::DLQ_ALL) };
         let ensure = |stream: StreamConfig| ensure(&context, stream, config.create);
         Ok(Streams {
-            cdc: ensure(limits(&config.cdc, subjects::CDC_ALL)).await?,
+            cdc: ensure(cdc).await?,
             init: ensure(limits(&config.init, subjects::INIT_ALL)).await?,
             requests: ensure(requests).await?,
             dlq: ensure(dlq).await?,
@@ -256,7 +266,12 @@ pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
             .map_err(|e| read_error("the last progress", e))?;
         tail.progress = Some((position_of(&message.headers)?.epoch, progress));
     }
-    tail.position = last_whole_position(cdc, last_sequence).await?;
+    // Somebody may have deleted the last one.
+    if let Some(last) =
+        last_of(cdc, "the last message of the CDC stream", subjects::CDC_ALL).await?
+    {
+        tail.position = last_whole_position(cdc, last.sequence).await?;
+    }
     Ok(tail)
 }
 
@@ -319,11 +334,7 @@ async fn last_whole_position(
         let message = match cdc.get_raw_message(sequence).await {
             Ok(message) => message,
             // Nothing before the parts is left: everything from the slot's position on is sent again.
-            Err(e)
-                if sequence < last_sequence && e.kind() == RawMessageErrorKind::NoMessageFound =>
-            {
-                return Ok(None);
-            }
+            Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => return Ok(None),
             Err(e) => return Err(read_error("the last message of the CDC stream", e)),
         };
         let part = message.headers.get(PART).map(|part| part.as_str().parse::<Part>()).transpose();

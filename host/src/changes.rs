@@ -207,7 +207,7 @@ impl Session {
         };
         let mut prepared = self.prepare(&outlet, &mut batch).await;
         if prepared.as_ref().is_err_and(SessionError::is_altered_type) {
-            outlet = self.read_types_again(relid, outlet).await?;
+            outlet = self.read_types_again(&mut batch, outlet).await?;
             prepared = self.prepare(&outlet, &mut batch).await;
         }
         let left = match prepared {
@@ -247,9 +247,9 @@ impl Session {
         let token = &table.token;
         let status = self.gateway.status.table(token);
         let rows = batch.len() as u64;
-        if let Some(guest) = &table.schema.guest {
+        if table.schema.guest.is_some() {
             let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut self.rendered))?;
-            status.add_guest(guest, rows, &passed);
+            status.add_guest(rows, &passed);
             let (failed, rendered) = (&passed.failed, &mut self.rendered);
             dead_letters::publish(&self.gateway, Some(self.epoch), table, failed, rendered).await?;
             batch = passed.batch;

@@ -36,6 +36,8 @@ pub struct Config {
     pub snapshot: Snapshot,
     pub http: Http,
     pub data_dir: PathBuf,
+    /// For which servers that are away are waited for at the start.
+    pub start_wait: Duration,
     pub tables: Vec<Table>,
 }
 
@@ -267,6 +269,9 @@ fn explain(source: &str, error: &figment::Error) -> String {
     }
 }
 
+/// Keys that stand before the first section.
+const NO_SECTION: [&str; 2] = ["data_dir", "start_wait_seconds"];
+
 const PREFIX: &str = "WALGATE_";
 const FILE_SUFFIX: &str = "_file";
 /// Always text, also where it looks like a number; never shown.
@@ -297,7 +302,7 @@ pub fn nats_server_program() -> Option<PathBuf> {
 }
 
 /// What the environment sets, nested like the file. `WALGATE_SNAPSHOT_CHUNK_BYTES` is `snapshot.chunk_bytes`;
-/// `WALGATE_DATA_DIR` has no section; a name that ends in `_FILE` holds the path of a file with the value, unless the
+/// `WALGATE_DATA_DIR` has no section ([`NO_SECTION`]); a name that ends in `_FILE` holds the path of a file with the value, unless the
 /// key itself is the name of a file.
 fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict, ConfigError> {
     let mut sections = Dict::new();
@@ -314,7 +319,7 @@ fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict
             _ if SECRET.contains(&&*key.replacen('_', ".", 1)) => (key, Value::from(value)),
             _ => (key, value.parse::<Value>().unwrap_or(Value::from(value))),
         };
-        match key.split_once('_').filter(|_| key != "data_dir") {
+        match key.split_once('_').filter(|_| !NO_SECTION.contains(&&*key)) {
             Some((section, key)) => {
                 let section =
                     sections.entry(section.to_owned()).or_insert_with(|| Dict::new().into());
@@ -386,6 +391,7 @@ mod tests {
             ("WALGATE_SNAPSHOT_CHUNK_BYTES", "1000000"),
             ("WALGATE_COMPRESSION_USE", "auto"),
             ("WALGATE_DATA_DIR", "/data"),
+            ("WALGATE_START_WAIT_SECONDS", "7"),
             ("WALGATE_LOG", "debug"),
         ];
         let config = read(MINIMAL, &environment).unwrap();
@@ -394,6 +400,7 @@ mod tests {
         assert_eq!(config.snapshot.chunk_bytes, 1_000_000);
         assert_eq!(config.compression.use_dictionary, UseDictionary::Auto);
         assert_eq!(config.data_dir, PathBuf::from("/data"));
+        assert_eq!(config.start_wait, Duration::from_secs(7));
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(read(MINIMAL, &[("WALGATE_POSTGRES_URL_FILE", "/no/such/file")]).is_err());
         assert!(read(MINIMAL, &[("WALGATE_POSTGRES_SLOTT", "x")]).is_err());

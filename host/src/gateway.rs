@@ -33,7 +33,13 @@ pub struct Shared {
     /// Of Postgres, as `server_version_num`.
     pub server_version: i32,
     stopped: Mutex<HashMap<Token, Stopped>>,
+    changing: tokio::sync::Mutex<()>,
 }
+
+/// The right to change what consumers are told of tables. Between looking at a table's guest, and at whether it flows,
+/// and storing what follows from that, nobody else does the same.
+#[derive(Debug)]
+pub struct Changing<'a>(#[expect(dead_code, reason = "held")] tokio::sync::MutexGuard<'a, ()>);
 
 /// Why a table does not flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,8 @@ pub enum Stopped {
     Failed,
     /// The source has it no more, or does not publish it.
     Absent,
+    /// Somebody has locked it, and its guest needs values that only the table has. It comes back by itself.
+    Busy,
     /// To hold back less WAL. It comes back by itself.
     Shed,
 }
@@ -63,7 +71,7 @@ impl Gateway {
         server_version: i32,
     ) -> Self {
         let (schemas, dictionaries) = (Schemas::new(&streams), Dictionaries::new(&streams));
-        let (relief, stopped) = (Relief::default(), Mutex::default());
+        let (relief, stopped, changing) = (Relief::default(), Mutex::default(), Default::default());
         Gateway(Arc::new(Shared {
             config,
             streams,
@@ -74,6 +82,7 @@ impl Gateway {
             relief,
             server_version,
             stopped,
+            changing,
         }))
     }
 
@@ -84,6 +93,11 @@ impl Gateway {
 
     pub fn table_by_token(&self, token: &Token) -> Option<&Table> {
         self.config.tables.iter().find(|table| table.token == *token)
+    }
+
+    /// Waits until nobody else changes what is said of a table.
+    pub async fn changing(&self) -> Changing<'_> {
+        Changing(self.changing.lock().await)
     }
 
     /// From now on the table does not flow, until it is released or the process is restarted.

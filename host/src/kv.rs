@@ -108,10 +108,14 @@ impl Bucket {
         KvError { bucket: self.name, key: key.to_owned(), reason: reason.to_string() }
     }
 
-    /// The latest revision, unless it is a deletion. Read from the stream's leader: what was put is seen.
+    /// The latest revision, unless it is a deletion.
     async fn latest(&self, key: &str) -> Result<Option<StreamMessage>, KvError> {
+        Ok(self.end_of(key).await?.filter(|message| !is_deletion(message)))
+    }
+
+    /// The latest revision, also if it is a deletion. Read from the stream's leader: what was put is seen.
+    async fn end_of(&self, key: &str) -> Result<Option<StreamMessage>, KvError> {
         match self.stream.get_last_raw_message_by_subject(&self.subject(key)).await {
-            Ok(message) if message.headers.get("KV-Operation").is_some() => Ok(None),
             Ok(message) => Ok(Some(message)),
             Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(e) => Err(self.error(key, e)),
@@ -153,6 +157,10 @@ impl Bucket {
     }
 }
 
+fn is_deletion(message: &StreamMessage) -> bool {
+    message.headers.get("KV-Operation").is_some()
+}
+
 /// Bucket `schemas`.
 #[derive(Clone, Debug)]
 pub struct Schemas(Bucket);
@@ -175,10 +183,14 @@ impl Schemas {
         Ok(Some(schema))
     }
 
-    /// Stores `schema` as the revision after `schema.revision` and returns it with its new revision.
+    /// Stores `schema` as the revision after `schema.revision` and returns it with its new revision. 0: there is none,
+    /// or somebody has deleted it.
     pub async fn put(&self, schema: &Schema) -> Result<Schema, KvError> {
         let key = schema.token.as_str();
-        let previous = schema.revision;
+        let previous = match schema.revision {
+            0 => self.0.end_of(key).await?.filter(is_deletion).map_or(0, |end| end.sequence),
+            revision => revision,
+        };
         let mut schema = Schema { revision: 0, ..schema.clone() };
         let value = to_msgpack(&schema).map_err(|e| self.0.error(key, e))?;
         schema.revision = self.0.put(key, HeaderMap::new(), value.into(), Some(previous)).await?;

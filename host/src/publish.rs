@@ -1,8 +1,9 @@
-//! Publishing to JetStream: the chain of changes, and the chunks of snapshots. The only publisher.
+//! Publishing to JetStream: the chain of changes, and message by message what belongs to snapshots, and dead letters.
+//! The only publisher but for `kv`, which writes the buckets.
 //!
-//! Every change message states the stream sequence that it follows, so that the stream refuses a duplicate, a
-//! reordered retry or a second gateway. At the first doubt the chain breaks and stays broken: its owner reads
-//! the stream's tail and opens a new one. What is inside a body is not known here.
+//! Every change message states the message that it follows, so that the stream refuses a duplicate, a reordered retry or
+//! a second gateway. At the first doubt the chain breaks and stays broken: its owner reads the stream's tail and opens a
+//! new one. What is inside a body is not known here.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
@@ -17,7 +18,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
-use walgate_wire::{EXPECTED_LAST_SEQUENCE, Lsn, MSG_ID, PART, Part};
+use walgate_wire::{EXPECTED_LAST_MSG_ID, EXPECTED_LAST_SEQUENCE, Lsn, MSG_ID, PART, Part};
 
 use crate::ledger::{Durable, Ledger};
 
@@ -37,8 +38,7 @@ const HEADER_ROOM_BYTES: usize = 1024;
 /// Headers of a message, for those who do not know NATS otherwise.
 pub type Headers = async_nats::HeaderMap;
 
-/// One message to be published; a body larger than a message is sent in parts. Changes have no message id: the chain does
-/// not need it, and what is sent again after a purge, or after a body that was cut off, would pass for a duplicate.
+/// One message to be published; a body larger than a message is sent in parts. Those of a chain get their message id there.
 #[derive(Debug)]
 pub struct Outgoing {
     pub subject: String,
@@ -65,11 +65,17 @@ pub enum Broken {
     Closed,
 }
 
-/// One run of consecutive publishes to the CDC stream.
+/// One run of consecutive publishes to the CDC stream. The first follows a sequence, each other one the message before it
+/// by an id that no other chain gives. The sequence alone would not do: if the first of several messages under way is
+/// refused, because somebody else wrote one, the second finds the sequence that it expects.
 #[derive(Debug)]
 pub struct Chain {
     client: Client,
     inbox: String,
+    /// What its message ids begin with.
+    id: u32,
+    /// Id of the last message that was sent.
+    last_id: Option<String>,
     shared: Arc<Shared>,
     broken: watch::Receiver<Option<Broken>>,
     durable: watch::Receiver<Durable>,
@@ -125,7 +131,8 @@ impl Chain {
             reader.shared.window_messages.close();
             let _ = broken_sender.send(Some(reason));
         });
-        Ok(Chain { client: client.clone(), inbox, shared, broken, durable, acks })
+        let (client, id) = (client.clone(), rand::random());
+        Ok(Chain { client, inbox, id, last_id: None, shared, broken, durable, acks })
     }
 
     /// What may be confirmed to Postgres, as acknowledgements arrive.
@@ -180,7 +187,12 @@ impl Chain {
             return Err(self.broken().await);
         }
         let sequence = self.shared.ledger().sent((kib as usize) << 10, confirms);
-        headers.insert(EXPECTED_LAST_SEQUENCE, (sequence - 1).to_string());
+        let id = format!("{:x}.{sequence:x}", self.id);
+        match self.last_id.replace(id.clone()) {
+            Some(before) => headers.insert(EXPECTED_LAST_MSG_ID, before),
+            None => headers.insert(EXPECTED_LAST_SEQUENCE, (sequence - 1).to_string()),
+        }
+        headers.insert(MSG_ID, id);
         let reply = format!("{}.{sequence}", self.inbox);
         let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, body).await;
         sent.map_err(|_| Broken::Closed)

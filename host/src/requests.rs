@@ -177,12 +177,15 @@ impl Job {
             snapshots::take(&self.gateway, &self.table, &snapshot_id, self.active.clone()).await;
         let Err(error) = result else { return };
         tracing::error!(table = %token, snapshot_id, %error, "snapshot failed");
+        snapshots::purge(&self.gateway, token, &snapshot_id).await;
+        // Anything else that is wrong with a row fails the snapshot alone: whoever has a copy already goes on.
         if matches!(error, SessionError::Guest(_) | SessionError::Outlet(_)) {
+            let changing = self.gateway.changing().await;
+            let (gateway, reason) = (&self.gateway, error.to_string());
             let stopped =
-                schemas::stop(&self.gateway, &self.table, Stopped::Failed, &error.to_string())
-                    .await;
+                schemas::stop(gateway, &changing, &self.table, Stopped::Failed, &reason).await;
             if let Err(error) = stopped {
-                tracing::warn!(table = %token, %error, "consumers could not be told that the table is suspended");
+                tracing::warn!(table = %token, %error, "the table could not be suspended; its next snapshot tries again");
             }
         }
         let retry_after = matches!(crate::policy::action(&error), crate::policy::Action::Retry)

@@ -1,12 +1,13 @@
 //! The running gateway: the only place that wires stages and tasks together.
 //!
 //! First everything is checked, then what is missing is created, then sessions follow one another until the
-//! process is asked to stop. What happens inside a session is `changes`' business.
+//! process is asked to stop. A server that is not there is waited for: at the start for a while, later as long as it takes.
+//! What happens inside a session is `changes`' business.
 
 use std::{
     path::Path,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -23,7 +24,6 @@ use crate::{
     gateway::Gateway,
     guest::{Engine, GuestError, Limits},
     guests, http,
-    kv::KvError,
     policy::{Action, SessionError, action},
     requests,
     revisions::NamedRevisions,
@@ -39,8 +39,6 @@ use crate::{
     watch::Writable,
 };
 
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A session that lasted this long was healthy: the next failure begins with the shortest pause.
 const HEALTHY: Duration = Duration::from_secs(30);
 /// What the feedback task needs for its last word.
@@ -51,32 +49,42 @@ const LAST_STATUS: Duration = Duration::from_millis(100);
 pub enum RunError {
     #[error("http.listen {address}: {source}; choose another address")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    #[error(transparent)]
-    Kv(#[from] KvError),
     #[error("the private NATS server: {0}. Or set nats.url to a server that runs")]
     PrivateNats(String),
     #[error(transparent)]
     Guests(#[from] GuestError),
+    /// A server was not there, or not as it has to be, before the first session.
+    #[error(transparent)]
+    Start(SessionError),
     #[error(transparent)]
     Session(SessionError),
+}
+
+impl<E: Into<SessionError>> From<E> for RunError {
+    fn from(error: E) -> Self {
+        RunError::Start(error.into())
+    }
 }
 
 impl RunError {
     /// As documented in `walgate --help`.
     pub fn exit_code(&self) -> u8 {
+        use SessionError::Broker;
         match self {
             RunError::Listen { .. }
-            | RunError::Broker(BrokerError::Access(AccessError::Setting { .. })) => 2,
-            RunError::Source(_)
-            | RunError::Broker(_)
-            | RunError::Kv(_)
-            | RunError::Guests(_)
-            | RunError::PrivateNats(_) => 3,
+            | RunError::Start(Broker(BrokerError::Access(AccessError::Setting { .. }))) => 2,
+            RunError::Start(_) | RunError::Guests(_) | RunError::PrivateNats(_) => 3,
             RunError::Session(_) => 4,
+        }
+    }
+
+    /// Whether a start that failed so may succeed a moment later.
+    fn may_pass(&self) -> bool {
+        use {AccessError::Away, BrokerError::Access, SessionError::Broker};
+        match self {
+            RunError::Start(Broker(Access(error))) => matches!(error, Away { .. }),
+            RunError::Start(error) => action(error) == Action::Retry,
+            _ => false,
         }
     }
 }
@@ -108,9 +116,60 @@ pub async fn run(
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "http.listen is not loopback: whoever reaches it sees tables, positions and errors, though no rows; it has no TLS and no password");
     }
+    let mut tasks = JoinSet::new();
+    tasks.spawn(http::serve(listener, status.clone()));
+    let (stop_sender, mut stopped) = watch::channel(false);
+    tasks.spawn(async move {
+        stop.await;
+        let _ = stop_sender.send(true);
+        std::future::pending().await
+    });
+    let Some(started) = patiently(&config, &status, &mut stopped).await? else { return Ok(()) };
+    sessions(started, stopped).await
+}
+
+/// A gateway that is ready for its first session. What runs beside the sessions ends when this is dropped.
+struct Started {
+    gateway: Gateway,
+    /// The epoch of the session that streams, if one does.
+    active: watch::Sender<Option<Epoch>>,
+    _tasks: JoinSet<()>,
+    private: Option<PrivateNats>,
+}
+
+/// Starts, and starts again for as long as the servers are given to come up; `None`: it was asked to stop meanwhile.
+async fn patiently(
+    config: &Config,
+    status: &Status,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Option<Started>, RunError> {
+    let began = Instant::now();
+    let mut backoff = Backoff::default();
+    loop {
+        let started = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
+            started = Box::pin(start(config, status)) => started,
+        };
+        match started {
+            Err(error) if error.may_pass() && began.elapsed() < config.start_wait => {
+                status.set_problem(Some(error.to_string()));
+                let pause = backoff.pause();
+                tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not started");
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+            ended => return ended.map(Some),
+        }
+    }
+}
+
+async fn start(config: &Config, status: &Status) -> Result<Started, RunError> {
     let catalog = Catalog::connect(&config.postgres).await?;
-    let preflight = preflight(&catalog, &config).await?;
-    let private = start_private_nats(&config).await?;
+    let preflight = preflight(&catalog, config).await?;
+    let private = start_private_nats(config).await?;
     let access = private.as_ref().map(|private| NatsAccess::from(private.url()));
     let access = access.or(config.nats.access.clone()).unwrap_or_default();
     let client = broker::connect(&access).await?;
@@ -118,11 +177,11 @@ pub async fn run(
     slot::ensure_publication(catalog.client(), &preflight).await?;
 
     let assets = Assets::default();
-    let gateway = Gateway::new(config, streams, assets, status.clone(), preflight.server_version);
+    let version = preflight.server_version;
+    let gateway = Gateway::new(config.clone(), streams, assets, status.clone(), version);
     // Before anything is put into a bucket.
     NamedRevisions::read(&gateway).await?.pass_over_lost(&gateway).await?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(http::serve(listener, status));
     let mut dictionaries = dictionaries::folder(&gateway);
     dictionaries.load().await;
     tasks.spawn(dictionaries.follow());
@@ -132,17 +191,11 @@ pub async fn run(
     let mut guests = guests::folder(&gateway, engine).await?;
     guests.load().await;
     tasks.spawn(guests.follow());
-    let (stop_sender, stopped) = watch::channel(false);
-    tasks.spawn(async move {
-        stop.await;
-        let _ = stop_sender.send(true);
-        std::future::pending().await
-    });
-    let (active_sender, active) = watch::channel(None);
-    tasks.spawn(requests::serve(gateway.clone(), active));
+    let (active, is_active) = watch::channel(None);
+    tasks.spawn(requests::serve(gateway.clone(), is_active));
     tasks.spawn(wal_budget::watch(gateway.clone()));
     publish_schemas(&gateway, catalog).await?;
-    sessions(&gateway, &active_sender, stopped).await
+    Ok(Started { gateway, active, _tasks: tasks, private })
 }
 
 /// Everything that Postgres has to allow is checked before anything is changed.
@@ -188,23 +241,19 @@ async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), 
         gateway.assets.set_gate(token, gateway.assets.offered(token));
         let known = gateway.schemas.latest(token).await?;
         if known.is_none_or(|schema| schema.state == TableState::Dropped) {
-            let published = schemas::publish_or_suspend(gateway, &mut catalog, table).await;
-            published.map_err(RunError::Session)?;
+            schemas::publish_or_suspend(gateway, &mut catalog, table).await?;
         }
     }
     Ok(())
 }
 
 /// One session after the other.
-async fn sessions(
-    gateway: &Gateway,
-    active: &watch::Sender<Option<Epoch>>,
-    mut stop: watch::Receiver<bool>,
-) -> Result<(), RunError> {
+async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Result<(), RunError> {
+    let Started { gateway, active, private, .. } = &mut started;
     let acknowledged = AtomicU64::new(0);
-    let mut backoff = BACKOFF_MIN;
+    let mut backoff = Backoff::default();
     loop {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let ended = one_session(gateway, active, &mut stop, &acknowledged).await;
         gateway.status.set_streaming(false);
         let _ = active.send(None);
@@ -214,15 +263,40 @@ async fn sessions(
             return Err(RunError::Session(error));
         }
         if began.elapsed() > HEALTHY {
-            backoff = BACKOFF_MIN;
+            backoff = Backoff::default();
         }
-        let pause = backoff.mul_f64(0.5 + rand::random::<f64>());
+        let pause = backoff.pause();
         tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not streaming");
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        if let Some(server) = private
+            && server.has_ended()
+        {
+            tracing::error!("the private NATS server has ended; starting it again");
+            let again = tokio::task::block_in_place(|| server.start_again());
+            again.map_err(|error| RunError::PrivateNats(error.to_string()))?;
+        }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Pauses that grow, each a little different: those who lost the same server do not come back at once.
+struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff(Duration::from_millis(100))
+    }
+}
+
+impl Backoff {
+    const MAX: Duration = Duration::from_secs(5);
+
+    fn pause(&mut self) -> Duration {
+        let pause = self.0.mul_f64(0.5 + rand::random::<f64>());
+        self.0 = (self.0 * 2).min(Self::MAX);
+        pause
     }
 }
 
@@ -235,7 +309,7 @@ async fn one_session(
     let opened = tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
-        opened = session::open(gateway, acknowledged.load(Relaxed), unix_seconds()) => opened?,
+        opened = session::open(gateway, acknowledged, unix_seconds()) => opened?,
     };
     let Connection { epoch, mut session, feedback } = opened;
     if !gateway.status.has_streamed() {
@@ -267,7 +341,7 @@ async fn one_session(
             Ok(())
         }
     };
-    acknowledged.fetch_max(sequence(), Relaxed);
+    acknowledged.store(sequence(), Relaxed);
     if ended.is_ok() {
         // Postgres is still told what the last acknowledgements made durable.
         tokio::time::sleep(LAST_STATUS).await;

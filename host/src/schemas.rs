@@ -7,7 +7,7 @@ use walgate_wire::{Identity, Lsn, Schema, TableState, Token};
 
 use crate::{
     config::{OnGuestChange, Table},
-    gateway::{Gateway, Stopped},
+    gateway::{Changing, Gateway, Stopped},
     kv::{KvError, Schemas},
     outlet::Outlet,
     policy::{Action, SessionError, action},
@@ -28,6 +28,7 @@ pub struct Due<F> {
 /// suspended flows again: whoever keeps it from flowing does not come here.
 pub async fn register(
     store: &Schemas,
+    _: &Changing<'_>,
     seen: Schema,
     due: Due<impl Fn(i16) -> bool>,
 ) -> Result<Schema, KvError> {
@@ -51,11 +52,12 @@ pub async fn register(
         SchemaChange::Compatible => (TableState::Live, None),
         SchemaChange::NeedsReseed(reason) => reseed(&reason),
     };
-    // A copy that had to be loaded again before this revision still has to be.
+    // A copy that had to be loaded again before this revision still has to be, also where the stream lags behind.
     let (state, lsn, reason) = match latest.state {
         TableState::Reseed if state == TableState::Live => {
             (latest.state, latest.lsn, latest.reason)
         }
+        TableState::Reseed => (state, lsn.max(latest.lsn), reason),
         _ => (state, lsn, reason),
     };
     tracing::info!(table = %seen.table, ?state, reason, "schema changed");
@@ -66,6 +68,7 @@ pub async fn register(
 /// Registers the table as the catalog shows it now, through its guest.
 pub async fn publish(
     gateway: &Gateway,
+    changing: &Changing<'_>,
     catalog: &mut Catalog,
     table: &Table,
 ) -> Result<Schema, SessionError> {
@@ -75,7 +78,8 @@ pub async fn publish(
     let outlet = tokio::task::block_in_place(|| Outlet::open(&gate, table, input))?;
     let has_default = |attnum| info.fills(attnum);
     let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
-    let schema = register(&gateway.schemas, outlet.output().schema.clone(), due).await?;
+    let schema = outlet.output().schema.clone();
+    let schema = register(&gateway.schemas, changing, schema, due).await?;
     gateway.status.table(&table.token).flows(schema.guest.as_ref());
     Ok(schema)
 }
@@ -86,33 +90,38 @@ pub async fn publish_or_suspend(
     catalog: &mut Catalog,
     table: &Table,
 ) -> Result<(), SessionError> {
-    match publish(gateway, catalog, table).await {
+    let changing = gateway.changing().await;
+    match publish(gateway, &changing, catalog, table).await {
         Err(error) if action(&error) == Action::Quarantine => {
-            Ok(stop(gateway, table, Stopped::Failed, &error.to_string()).await?)
+            Ok(stop(gateway, &changing, table, Stopped::Failed, &error.to_string()).await?)
         }
         published => published.map(|_| ()),
     }
 }
 
-/// The table does not flow from here on; the others go on.
+/// The table does not flow from here on; the others go on. Where that cannot be stored it goes on itself, for rows
+/// that are left out without a word would be missed by nobody.
 pub async fn stop(
     gateway: &Gateway,
+    _: &Changing<'_>,
     table: &Table,
     why: Stopped,
     reason: &str,
 ) -> Result<(), KvError> {
-    tracing::error!(table = %table.token, reason, "table suspended; the other tables go on");
-    gateway.stop(&table.token, why);
-    gateway.status.table(&table.token).stops(reason);
     let again = match why {
         Stopped::Failed => {
             "Once this is mended (by altering the table, by a new guest in its folder, or otherwise and a restart of the gateway)"
         }
         Stopped::Absent => "Once it is there again and published",
+        Stopped::Busy => "Once nobody locks it any more",
         Stopped::Shed => "Once the slot holds back less",
     };
-    let reason = format!("{reason}. {again} the table flows again and copies are loaded again");
-    suspend(&gateway.schemas, table, reason).await
+    let told = format!("{reason}. {again} the table flows again and copies are loaded again");
+    suspend(&gateway.schemas, table, told).await?;
+    tracing::error!(table = %table.token, reason, "table suspended; the other tables go on");
+    gateway.stop(&table.token, why);
+    gateway.status.table(&table.token).stops(reason);
+    Ok(())
 }
 
 /// Tells consumers that copies whose watermark is below `lsn` have to be loaded again.

@@ -3,7 +3,13 @@
 //! The slot is held before the stream's tail is read, so that nobody else can add to it meanwhile; a gateway
 //! that was paused and still writes is refused by the stream. What flows afterwards is `changes`' business.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::MissedTickBehavior};
 use walgate_wire::{Epoch, EpochRecord, Lsn, POS, Position, Schema, StreamPosition, TableState};
@@ -28,7 +34,7 @@ use crate::{
         lookup::Lookup,
         render::Renderer,
         slot,
-        stream::{ChangeStream, Gathering},
+        stream::ChangeStream,
     },
     status::Status,
 };
@@ -45,10 +51,10 @@ pub struct Connection {
     pub feedback: FeedbackLoop,
 }
 
-/// `acknowledged`: last stream sequence whose acknowledgement this process has seen.
+/// `acknowledged`: the stream went to here when this process last knew.
 pub async fn open(
     gateway: &Gateway,
-    acknowledged: u64,
+    acknowledged: &AtomicU64,
     now: u32,
 ) -> Result<Connection, SessionError> {
     let config = &gateway.config.postgres;
@@ -86,14 +92,12 @@ pub async fn open(
         left,
         wal_end: held.server_lsn,
     };
-    let Place { epoch, resume, tail, chain } = place(gateway, &facts, acknowledged, now).await?;
-    tracing::debug!(%resume, %confirmed, last_sequence = tail.last_sequence, "resuming");
+    let Place { epoch, resume, stated, chain } = place(gateway, &facts, acknowledged, now).await?;
+    tracing::debug!(%resume, %confirmed, %stated, "resuming");
     let asked = Arc::new(catalog::open(config).await?);
-    let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked));
-    let stream = ChangeStream::new(reader, resume, Gathering::default());
+    let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked).await?);
+    let stream = ChangeStream::new(reader, resume);
     let feedback = FeedbackLoop { feedback, durable: chain.durable(), confirmed };
-    // A heartbeat that was stored and not confirmed before the process died is not repeated.
-    let stated = tail.progress.map_or(confirmed, |(_, progress)| progress.end_lsn.max(confirmed));
     let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
     Ok(Connection { epoch, session, feedback })
 }
@@ -102,8 +106,8 @@ pub async fn open(
 struct Place {
     epoch: Epoch,
     resume: Position,
-    /// As it was found.
-    tail: Tail,
+    /// Up to here nothing has to be stated any more.
+    stated: Lsn,
     chain: Chain,
 }
 
@@ -111,7 +115,7 @@ struct Place {
 async fn place(
     gateway: &Gateway,
     facts: &SlotFacts,
-    acknowledged: u64,
+    acknowledged: &AtomicU64,
     now: u32,
 ) -> Result<Place, SessionError> {
     let connected = Connected::now(&gateway.streams.client);
@@ -131,23 +135,32 @@ async fn place(
         None => None,
     };
     let tail = broker::read_tail(&gateway.streams.cdc).await?;
-    let known = Known { record: record.as_ref(), acknowledged, lost };
+    let known = Known { record: record.as_ref(), acknowledged: acknowledged.load(Relaxed), lost };
     let decision = decide(known, facts, &tail, now);
     let mut chain = Chain::open(&gateway.streams.client, tail.last_sequence, connected).await?;
-    let (epoch, resume) = match decision {
+    let (epoch, resume, stated) = match decision {
         Decision::Continue { epoch, resume, record } => {
             if let Some(record) = &record {
                 tracing::warn!(timeline = record.timeline, %epoch, "a standby has taken over; the stream goes on");
                 gateway.schemas.put_epoch(record).await?;
             }
-            (epoch, resume)
+            (epoch, resume, stated(&tail, resume, facts.confirmed))
         }
         Decision::Begin { record, resume, reseed } => {
             begin_epoch(gateway, &mut chain, &record, resume, reseed).await?;
-            (record.epoch, resume)
+            (record.epoch, resume, facts.confirmed)
         }
     };
-    Ok(Place { epoch, resume, tail, chain })
+    // What was lost has been judged.
+    acknowledged.store(tail.last_sequence, Relaxed);
+    Ok(Place { epoch, resume, stated, chain })
+}
+
+/// A heartbeat that was stored and not confirmed before the process died is not repeated; and none comes behind a part
+/// of a transaction, whose commit Postgres reads again only now.
+fn stated(tail: &Tail, resume: Position, confirmed: Lsn) -> Lsn {
+    let progress = tail.progress.as_ref().map_or(Lsn(0), |(_, progress)| progress.end_lsn);
+    progress.max(confirmed).max(resume.commit_lsn)
 }
 
 /// Once a process holds the slot for the first time. What an earlier one suspended flows again, and copies have
@@ -238,5 +251,20 @@ impl FeedbackLoop {
             status.lag().stored(self.confirmed.0, now_micros());
             tokio::time::sleep(STATUS_PAUSE).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walgate_wire::Progress;
+
+    #[test]
+    fn no_heartbeat_stands_behind_a_part_of_a_transaction() {
+        let progress = Progress { lsn: Lsn(890), n: 1, end_lsn: Lsn(900), at: 0 };
+        let tail = Tail { last_sequence: 7, position: None, progress: Some((Epoch(1), progress)) };
+        assert_eq!(stated(&tail, Position::new(Lsn(1000), 3), Lsn(900)), Lsn(1000));
+        assert_eq!(stated(&tail, Position::new(Lsn(890), 1), Lsn(800)), Lsn(900));
+        assert_eq!(stated(&tail, Position::new(Lsn(890), 1), Lsn(950)), Lsn(950));
     }
 }

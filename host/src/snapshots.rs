@@ -154,6 +154,7 @@ async fn plan(
     snapshot_id: &str,
 ) -> Result<Plan, SessionError> {
     let token = table.token.clone();
+    let changing = gateway.changing().await;
     let config = gateway.table_by_token(&token).filter(|_| gateway.stopped(&token).is_none());
     let Some(config) = config else {
         let latest = gateway.schemas.latest(&token).await?;
@@ -169,7 +170,8 @@ async fn plan(
     let lsn = exported.watermark;
     let due = Due { lsn, on_guest_change: config.guest.on_change, has_default };
     let schema = outlet.output().schema.clone();
-    let schema = schemas::register(&gateway.schemas, schema, due).await?;
+    let schema = schemas::register(&gateway.schemas, &changing, schema, due).await?;
+    drop(changing);
     let outlet = outlet.with_schema(schema);
     let relations = snapshot::relations(exported.client(), &table).await?;
     let publication = &gateway.config.postgres.publication;
@@ -296,6 +298,14 @@ fn meta_message(plan: &Plan, start: InitStart) -> InitMeta {
         bytes: totals.bytes,
         sha256: totals.digest.finish(),
         finished_at: now_micros(),
+    }
+}
+
+/// Chunks of a snapshot that failed only take room.
+pub async fn purge(gateway: &Gateway, token: &Token, snapshot_id: &str) {
+    let chunks = subjects::init_snap_of(token, snapshot_id);
+    if let Err(error) = gateway.streams.init.purge().filter(&chunks).await {
+        tracing::warn!(chunks, %error, "a snapshot that failed was not purged");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything that comes from Postgres: the change stream, the catalog, the slot.
 //!
-//! The only module that speaks to Postgres. It does not know NATS, consumers, or what becomes of a row batch.
+//! The only module of the gateway that speaks to Postgres; some commands do so, too. It does not know NATS, consumers,
+//! or what becomes of a row batch.
 
 pub mod catalog;
 pub mod client;
@@ -74,7 +75,7 @@ pub enum SourceError {
     Standby,
     #[error(
         "Postgres refused to {what}: {} (SQLSTATE {code}){}",
-        without_data(message, code),
+        walgate_postgres::without_data(message, code),
         remedy_after(hint)
     )]
     Server { what: String, message: String, code: String, hint: String },
@@ -94,6 +95,8 @@ pub enum SourceError {
          Every copy has to be loaded again: drop the slot (SELECT pg_drop_replication_slot('{slot}')) and start the gateway"
     )]
     SlotLost { slot: String, reason: String, confirmed: Lsn },
+    #[error("{table} is locked by somebody else: try again")]
+    Locked { table: String },
     #[error(transparent)]
     Batch(#[from] BatchError),
     #[error("{table}: {what}")]
@@ -103,25 +106,9 @@ pub enum SourceError {
 /// tokio-postgres prints "db error" and leaves the server's words to the source.
 fn sql_message(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
-        (Some(db), _) => words(db),
+        (Some(db), _) => walgate_postgres::server_words(db),
         (None, Some(cause)) => format!("{error}: {cause}"),
         (None, None) => error.to_string(),
-    }
-}
-
-/// What the server said, and the code by which it can be looked up.
-fn words(db: &tokio_postgres::error::DbError) -> String {
-    let code = db.code().code();
-    format!("{} (SQLSTATE {code})", without_data(db.message(), code))
-}
-
-/// The server quotes the value that it stumbled over, in a row filter say: data exceptions (22) and violated constraints
-/// (23). It is not for our log, nor for consumers.
-fn without_data<'a>(message: &'a str, code: &str) -> &'a str {
-    if code.starts_with("22") || code.starts_with("23") {
-        "a value cannot be processed; it stands in the server's log"
-    } else {
-        message
     }
 }
 
@@ -144,6 +131,7 @@ impl SourceError {
             | SourceError::SlotActive { .. }
             | SourceError::SlotNotReady { .. }
             | SourceError::Standby
+            | SourceError::Locked { .. }
             | SourceError::Password { rotates: true, .. } => ErrorKind::Retry,
             SourceError::Server { code, .. } => kind_of_sqlstate(code),
             SourceError::Sql { source, .. } => match source.code() {
@@ -160,10 +148,10 @@ impl SourceError {
         }
     }
 
-    /// The table that a [`ErrorKind::TableOnly`] error is about, as one writes it.
+    /// The table that an error is about, if it is about one, as one writes it.
     pub fn table(&self) -> Option<&str> {
         match self {
-            SourceError::Table { table, .. } => Some(table),
+            SourceError::Table { table, .. } | SourceError::Locked { table } => Some(table),
             SourceError::Batch(error) => Some(error.table()),
             _ => None,
         }
@@ -171,13 +159,15 @@ impl SourceError {
 }
 
 /// Server states that pass: connection exceptions (08), too many connections or no memory (53), shutdown and
-/// start-up (57P), I/O (58030), lock and serialization trouble (40, 55006, 55P03), a failover under way (25006).
+/// start-up (57P), I/O (58030), lock and serialization trouble (40, 55006, 55P03), a failover under way (25006), a
+/// transaction that stood still for too long (25P03).
 fn kind_of_sqlstate(code: &str) -> ErrorKind {
-    const PASSING: [SqlState; 4] = [
+    const PASSING: [SqlState; 5] = [
         SqlState::OBJECT_IN_USE,
         SqlState::LOCK_NOT_AVAILABLE,
         SqlState::IO_ERROR,
         SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
     ];
     let passes = ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
         || PASSING.iter().any(|state| state.code() == code);
@@ -193,6 +183,7 @@ mod tests {
         let passing = [
             ("connection_failure", "08006"),
             ("read_only_sql_transaction", "25006"),
+            ("idle_in_transaction_session_timeout", "25P03"),
             ("deadlock_detected", "40P01"),
             ("too_many_connections", "53300"),
             ("disk_full", "53100"),

@@ -157,7 +157,14 @@ impl<S: Shelf> Folder<S> {
         let path = self.path(token);
         self.writable.look_at(S::WHAT, &self.folder);
         self.writable.look_at(S::WHAT, &path);
-        let bytes = match read_capped(&self.folder, &path, self.shelf.bytes_max()) {
+        let mut read = read_capped(&self.folder, &path, self.shelf.bytes_max());
+        // Whoever replaces a file may take the old one away first.
+        if self.seen.get(token).is_some_and(|seen| *seen != Seen::Absent) && is_absent(&read) {
+            tokio::time::sleep(QUIET).await;
+            self.quiet(token).await;
+            read = read_capped(&self.folder, &path, self.shelf.bytes_max());
+        }
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return self.absent(token).await,
             // It says nothing about the file, which may well not be there.
@@ -210,6 +217,10 @@ impl<S: Shelf> Folder<S> {
         tracing::warn!(table = %token, %file, problem, kept, "{} refused", S::WHAT);
         self.seen.insert(token.clone(), seen);
     }
+}
+
+fn is_absent(read: &io::Result<Vec<u8>>) -> bool {
+    read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// No file could be opened now, whichever it is.

@@ -51,6 +51,22 @@ fn after(remedy: &str) -> String {
     if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
 }
 
+/// What a server said, without values of rows, and the code by which it can be looked up.
+pub fn server_words(error: &tokio_postgres::error::DbError) -> String {
+    let code = error.code().code();
+    format!("{} (SQLSTATE {code})", without_data(error.message(), code))
+}
+
+/// The server quotes the value that it stumbled over, in a row filter say: data exceptions (22) and violated constraints
+/// (23). It is not for a log, nor for consumers.
+pub fn without_data<'a>(message: &'a str, code: &str) -> &'a str {
+    if code.starts_with("22") || code.starts_with("23") {
+        "a value cannot be processed; it stands in the server's log"
+    } else {
+        message
+    }
+}
+
 /// What to do about a refusal; empty if its words say all there is to say.
 pub fn remedy(code: &str, message: &str) -> &'static str {
     match code {

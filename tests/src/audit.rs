@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use walgate_wire::{Lsn, Position, TableName};
+use walgate_wire::{Epoch, Lsn, Position, TableName};
 
 use crate::{
     Database, Site,
@@ -110,7 +110,8 @@ impl Audit {
         };
         compare(&log, latest, began.max(Position::new(self.start, 0)), tables);
         assert_confirmed_is_stated(site).await;
-        Epochs { count: epochs.len(), is_whole: began.commit_lsn <= self.start }
+        let is_whole = began.commit_lsn <= self.start;
+        Epochs { latest: latest[0].epoch(), is_whole }
     }
 
     /// What was committed, and the stream once it holds that.
@@ -132,7 +133,7 @@ pub struct Tables<'a> {
 /// What the stream was found to hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Epochs {
-    pub count: usize,
+    pub latest: Epoch,
     /// The latest goes back to before the audit began.
     pub is_whole: bool,
 }

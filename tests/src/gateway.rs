@@ -24,7 +24,8 @@ pub struct GatewayOptions {
     pub(crate) postgres: String,
     pub(crate) slot: String,
     pub(crate) publication: String,
-    pub(crate) nats: String,
+    /// Absent: it brings a server of its own.
+    pub(crate) nats: Option<String>,
     pub(crate) tables: Vec<(String, Option<String>)>,
     pub(crate) env: Vec<(String, String)>,
     /// Further keys of a table, as they stand in the file.
@@ -74,6 +75,12 @@ impl GatewayOptions {
         self
     }
 
+    /// Without `nats.url`: it starts a server of its own, on this port.
+    pub fn private_nats(mut self, port: u16) -> Self {
+        self.nats = None;
+        self.set("NATS_PORT", port)
+    }
+
     /// For a second gateway beside the first: its log and its port.
     pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
@@ -93,9 +100,10 @@ impl GatewayOptions {
         Gateway { program, options: self, port }
     }
 
-    /// Runs it to its end.
+    /// Runs it to its end; it waits for no server.
     pub fn run_to_end(self) -> Ended {
-        let program = self.program(free_port().expect("a free port"));
+        let this = self.set("START_WAIT_SECONDS", 0);
+        let program = this.program(free_port().expect("a free port"));
         let code = program.ended().code();
         Ended { code, output: program.log() }
     }
@@ -128,15 +136,16 @@ impl GatewayOptions {
         let folder = self.folder.join("dictionaries");
         let guests = self.folder.join("guests");
         let data = self.folder.join(format!("{}-data", self.name));
+        let nats = self.nats.iter().map(|url| format!("url = {url:?}\n")).collect::<String>();
         let mut toml = format!(
             "data_dir = {data:?}\n\
              [postgres]\nurl = {:?}\nslot = {:?}\npublication = {:?}\n\
-             [nats]\nurl = {:?}\n\
+             [nats]\n{nats}\
              [compression]\ndictionaries = {folder:?}\n\
              [guests]\ndir = {guests:?}\n\
              [snapshot]\ncooldown_seconds = 0\n\
              [http]\nlisten = \"127.0.0.1:{port}\"\n",
-            self.postgres, self.slot, self.publication, self.nats,
+            self.postgres, self.slot, self.publication,
         );
         for (name, alias) in &self.tables {
             toml += &format!("[[tables]]\nname = '{name}'\n");

@@ -254,6 +254,11 @@ impl Session {
         query(&self.0, sql)
     }
 
+    /// Of its process at the server.
+    pub async fn pid(&self) -> String {
+        self.rows("select pg_backend_pid()").await[0][0].clone().expect("a number")
+    }
+
     /// Without a panic, for statements that may be cut off.
     pub async fn try_sql(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
         self.0.batch_execute(sql).await

@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// `_SC_CLK_TCK` of every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -35,6 +36,17 @@ pub fn resident(pid: u32) -> Result<Resident> {
         kib.map(|kib| kib * 1024.0 / 1e6).with_context(|| format!("process {pid}: no {name}"))
     };
     Ok(Resident { now_mb: field("VmRSS:")?, peak_mb: field("VmHWM:")? })
+}
+
+/// SIGKILL to every process that this one has started, and not to itself.
+pub fn kill_children(pid: u32) {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    for thread in threads.flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            kill_process(Pid::from_raw(child).expect("a process"), Signal::KILL).expect("killed");
+        }
+    }
 }
 
 /// How long two looks at something lie apart: what a measured time may be too long by.

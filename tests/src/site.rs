@@ -81,7 +81,7 @@ impl Site {
             postgres: self.database.url(),
             slot: self.slot(),
             publication: "walgate".to_owned(),
-            nats: self.broker.url(),
+            nats: Some(self.broker.url()),
             tables: tables.iter().map(|table| ((*table).to_owned(), None)).collect(),
             env: vec![],
             keys: vec![],

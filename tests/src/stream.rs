@@ -319,6 +319,11 @@ pub fn changes(entries: &[Entry]) -> impl Iterator<Item = &StreamChange> {
     })
 }
 
+/// Of the last message of `CDC`.
+pub async fn last_epoch(broker: &Broker) -> Epoch {
+    cdc(broker).await.last().expect("the stream is not empty").epoch()
+}
+
 /// The last progress message.
 pub async fn last_progress(broker: &Broker) -> Option<Progress> {
     let stream = broker.jetstream().get_stream("CDC").await.ok()?;

@@ -2,19 +2,23 @@
 //!
 //! Guests are swapped here, between two transactions. What flows through is the loop's business.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use walgate_wire::Lsn;
 
 use super::Session;
 use crate::{
     assets::Gate,
+    batch::RowBatch,
     config::Table,
-    gateway::Stopped,
+    gateway::{Changing, Stopped},
     outlet::Outlet,
     policy::{Action, SessionError, action},
     schemas::{self, Due},
-    source::{catalog::TableInfo, stream::RelationChange},
+    source::{SourceError, catalog::TableInfo, stream::RelationChange},
     wal_budget::Pressure,
 };
 
@@ -44,14 +48,21 @@ impl Session {
             }
             None => {}
         }
-        match self.open(relid, lsn).await {
+        let gateway = self.gateway.clone();
+        let changing = gateway.changing().await;
+        match self.open(&changing, relid, lsn).await {
             Ok(()) => Ok(()),
-            Err(error) => self.quarantine_or(error).await,
+            Err(error) => self.quarantine(&changing, error).await,
         }
     }
 
     /// Rows of an announced relation leave, from `lsn` on.
-    async fn open(&mut self, relid: u32, lsn: Lsn) -> Result<(), SessionError> {
+    async fn open(
+        &mut self,
+        changing: &Changing<'_>,
+        relid: u32,
+        lsn: Lsn,
+    ) -> Result<(), SessionError> {
         let Some((change, table)) = self.announced.get(&relid) else { return Ok(()) };
         let token = &table.token;
         let previous = self.gateway.schemas.latest(token).await?;
@@ -63,7 +74,7 @@ impl Session {
         let has_default = |attnum| info.as_ref().is_none_or(|info: &TableInfo| info.fills(attnum));
         let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
         let schema = outlet.output().schema.clone();
-        let schema = schemas::register(&self.gateway.schemas, schema, due).await?;
+        let schema = schemas::register(&self.gateway.schemas, changing, schema, due).await?;
         self.gateway.status.table(token).flows(schema.guest.as_ref());
         self.stream.set_table(relid, Some(input.into()));
         self.outlets.insert(relid, outlet.with_schema(schema));
@@ -71,19 +82,28 @@ impl Session {
         Ok(())
     }
 
-    /// An altered composite type is not announced as a relation is: its rows no longer fit what is known of it.
+    /// An altered composite type is not announced as a relation is: its rows no longer fit what is known of it. Rows that
+    /// left before have the old shape in every copy.
     pub(super) async fn read_types_again(
         &mut self,
-        relid: u32,
+        batch: &mut RowBatch,
         outlet: Outlet,
     ) -> Result<Outlet, SessionError> {
+        let relid = batch.table.relid;
         let Some((change, table)) = self.announced.get(&relid) else { return Ok(outlet) };
         self.catalog.forget_types();
         let RelationChange { relation, lsn } = change;
         let (input, _) = self.catalog.announced(relation, table.token.clone(), None, *lsn).await?;
         let gate = self.gateway.assets.gate(&table.token);
-        let again = tokio::task::block_in_place(|| Outlet::open(&gate, table, input))?;
-        Ok(again.with_schema(outlet.output().schema.clone()))
+        let again = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()))?;
+        let (gateway, lsn) = (&self.gateway, self.catalog.later_lsn().await?);
+        let _changing = gateway.changing().await;
+        let reason = "a type of one of its columns was altered";
+        schemas::reseed(&gateway.schemas, &table.token, lsn, reason).await?;
+        let schema = gateway.schemas.latest(&table.token).await?;
+        batch.table = Arc::new(input);
+        self.stream.set_table(relid, Some(Arc::clone(&batch.table)));
+        Ok(again.with_schema(schema.unwrap_or_else(|| outlet.output().schema.clone())))
     }
 
     /// Between two transactions: what the folder of guests offered since the last time becomes live.
@@ -99,30 +119,47 @@ impl Session {
     }
 
     async fn adopt(&mut self, table: &Table, gate: Gate) -> Result<(), SessionError> {
-        let token = &table.token;
+        let (gateway, token) = (self.gateway.clone(), &table.token);
+        let changing = gateway.changing().await;
         if let Gate::Shut(reason) = &gate {
-            self.gateway.assets.set_gate(token, gate.clone());
-            return self.stop(table, Stopped::Failed, reason).await;
-        }
-        let before = self.gateway.assets.gate(token);
-        let was_stopped = self.gateway.stopped(token);
-        self.gateway.assets.set_gate(token, gate);
-        if was_stopped == Some(Stopped::Shed) {
+            self.stop(&changing, table, Stopped::Failed, reason).await?;
+            gateway.assets.set_gate(token, gate);
             return Ok(());
         }
-        self.gateway.release(token);
-        let adopted = self.open_all(table).await;
+        let before = gateway.assets.gate(token);
+        gateway.assets.set_gate(token, gate);
+        if gateway.stopped(token) == Some(Stopped::Shed) {
+            return Ok(());
+        }
+        let adopted = self.release(&changing, table).await;
         if adopted.is_err() {
-            // The session ends, and the next one tries again.
-            self.gateway.assets.set_gate(token, before);
-            if let Some(why) = was_stopped {
-                self.gateway.stop(token, why);
-            }
+            gateway.assets.set_gate(token, before);
         }
         adopted
     }
 
-    async fn open_all(&mut self, table: &Table) -> Result<(), SessionError> {
+    /// A table that was stopped flows again. If that cannot be stored it is stopped as before: the session ends, and the
+    /// next one tries again.
+    async fn release(
+        &mut self,
+        changing: &Changing<'_>,
+        table: &Table,
+    ) -> Result<(), SessionError> {
+        let (gateway, token) = (self.gateway.clone(), &table.token);
+        let why = gateway.stopped(token);
+        gateway.release(token);
+        let released = self.open_all(changing, table).await;
+        if let (Err(_), Some(why)) = (&released, why) {
+            gateway.stop(token, why);
+        }
+        released
+    }
+
+    async fn open_all(
+        &mut self,
+        changing: &Changing<'_>,
+        table: &Table,
+    ) -> Result<(), SessionError> {
         let token = &table.token;
         // Above the watermark of every snapshot that began with the guest before.
         let lsn = self.catalog.later_lsn().await?;
@@ -130,14 +167,15 @@ impl Session {
         let announced: Vec<u32> = self.relations_of(table).collect();
         let mut opened = Ok(());
         if announced.is_empty() {
-            opened = schemas::publish(&self.gateway, &mut self.catalog, table).await.map(|_| ());
+            let catalog = &mut self.catalog;
+            opened = schemas::publish(&self.gateway, changing, catalog, table).await.map(|_| ());
         }
         for relid in announced {
-            opened = opened.and(self.open(relid, lsn).await);
+            opened = opened.and(self.open(changing, relid, lsn).await);
         }
         match opened {
             Ok(()) => Ok(()),
-            Err(error) => self.quarantine_or(error).await,
+            Err(error) => self.quarantine(changing, error).await,
         }
     }
 
@@ -167,7 +205,10 @@ impl Session {
     async fn is_absent(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {
         match self.gateway.stopped(&table.token) {
             Some(_) => Ok(()),
-            None => self.stop(table, Stopped::Absent, reason).await,
+            None => {
+                let gateway = self.gateway.clone();
+                self.stop(&gateway.changing().await, table, Stopped::Absent, reason).await
+            }
         }
     }
 
@@ -175,6 +216,7 @@ impl Session {
         let token = &table.token;
         match self.gateway.stopped(token) {
             Some(Stopped::Absent) => {}
+            Some(Stopped::Busy) if !self.catalog.is_locked(relid).await? => {}
             Some(_) => return Ok(()),
             None if self.relids.insert(token.clone(), relid) == Some(relid) => return Ok(()),
             None => {
@@ -185,8 +227,8 @@ impl Session {
             }
         }
         self.announced.retain(|&announced, (_, t)| t.token != *token || announced == relid);
-        self.gateway.release(token);
-        self.open_all(table).await
+        let gateway = self.gateway.clone();
+        self.release(&gateway.changing().await, table).await
     }
 
     fn relations_of(&self, table: &Table) -> impl Iterator<Item = u32> {
@@ -196,11 +238,24 @@ impl Session {
 
     /// Suspends the table that the error is about; an error that is not about one table stays an error.
     pub(super) async fn quarantine_or(&mut self, error: SessionError) -> Result<(), SessionError> {
-        let name = error.table().filter(|_| action(&error) == Action::Quarantine);
+        let gateway = self.gateway.clone();
+        self.quarantine(&gateway.changing().await, error).await
+    }
+
+    async fn quarantine(
+        &mut self,
+        changing: &Changing<'_>,
+        error: SessionError,
+    ) -> Result<(), SessionError> {
+        let why = match &error {
+            SessionError::Source(SourceError::Locked { .. }) => Stopped::Busy,
+            error if action(error) == Action::Quarantine => Stopped::Failed,
+            _ => return Err(error),
+        };
         let tables = &self.gateway.config.tables;
-        let table = name.and_then(|name| tables.iter().find(|t| t.name.to_string() == name));
-        let Some(table) = table.cloned() else { return Err(error) };
-        self.stop(&table, Stopped::Failed, &error.to_string()).await
+        let is_named = |name: &str| tables.iter().find(|table| table.name.to_string() == name);
+        let Some(table) = error.table().and_then(is_named).cloned() else { return Err(error) };
+        self.stop(changing, &table, why, &error.to_string()).await
     }
 
     /// Between two transactions: tables that may be shed stop while the slot holds back too much WAL.
@@ -211,11 +266,10 @@ impl Session {
             match (pressure, gateway.stopped(&table.token)) {
                 (Pressure::Shedding, None) => {
                     let reason = "the slot holds back more WAL than [postgres] wal_budget allows, and the table may be shed";
-                    self.stop(table, Stopped::Shed, reason).await?;
+                    self.stop(&gateway.changing().await, table, Stopped::Shed, reason).await?;
                 }
                 (Pressure::Calm, Some(Stopped::Shed)) => {
-                    gateway.release(&table.token);
-                    self.open_all(table).await?;
+                    self.release(&gateway.changing().await, table).await?;
                 }
                 _ => {}
             }
@@ -226,11 +280,12 @@ impl Session {
     /// The table does not flow from here on; the others go on.
     async fn stop(
         &mut self,
+        changing: &Changing<'_>,
         table: &Table,
         why: Stopped,
         reason: &str,
     ) -> Result<(), SessionError> {
-        schemas::stop(&self.gateway, table, why, reason).await?;
+        schemas::stop(&self.gateway, changing, table, why, reason).await?;
         let relations: Vec<u32> = self.relations_of(table).collect();
         for relid in relations {
             self.outlets.remove(&relid);

@@ -20,6 +20,7 @@ const DAY_SECONDS: u64 = 24 * 3600;
 #[serde(deny_unknown_fields, default)]
 pub struct Raw {
     pub data_dir: PathBuf,
+    pub start_wait_seconds: u64,
     pub postgres: RawPostgres,
     pub nats: RawNats,
     pub compression: RawCompression,
@@ -132,6 +133,7 @@ impl Default for Raw {
     fn default() -> Self {
         Raw {
             data_dir: "walgate-data".into(),
+            start_wait_seconds: 30,
             postgres: RawPostgres::default(),
             nats: RawNats::default(),
             compression: RawCompression::default(),
@@ -234,6 +236,7 @@ impl Raw {
             snapshot: self.snapshot.validate()?,
             http: self.http.validate()?,
             data_dir: self.data_dir,
+            start_wait: Duration::from_secs(self.start_wait_seconds),
             tables: tables(self.tables)?,
         })
     }

@@ -91,12 +91,7 @@ impl Worker {
         self.rendered.clear();
         if plan.outlet.renders() {
             plan.outlet.collect(&batch, &mut self.rendered)?;
-            let renderer = match self.renderer.take() {
-                Some(renderer) => renderer,
-                None => Renderer::new(catalog::open(&plan.gateway.config.postgres).await?),
-            };
-            let renderer = self.renderer.insert(renderer);
-            renderer.render(&plan.table.name.to_string(), &mut self.rendered).await?;
+            self.render().await?;
         }
         let batch = self.pass(batch).await?;
         let packer = plan.outlet.packer();
@@ -110,12 +105,27 @@ impl Worker {
         Ok(batch)
     }
 
+    /// Has the server print what only it can print.
+    async fn render(&mut self) -> Result<(), SessionError> {
+        if self.rendered.is_complete() {
+            return Ok(());
+        }
+        let renderer = match self.renderer.take() {
+            Some(renderer) => renderer,
+            None => Renderer::new(catalog::open(&self.plan.gateway.config.postgres).await?),
+        };
+        let renderer = self.renderer.insert(renderer);
+        Ok(renderer.render(&self.plan.table.name.to_string(), &mut self.rendered).await?)
+    }
+
     async fn pass(&mut self, batch: RowBatch) -> Result<RowBatch, SessionError> {
         let plan = Arc::clone(&self.plan);
-        let Some(guest) = &plan.schema().guest else { return Ok(batch) };
+        if plan.schema().guest.is_none() {
+            return Ok(batch);
+        }
         let rows = batch.len() as u64;
         let passed = tokio::task::block_in_place(|| plan.outlet.pass(batch, &mut self.rendered))?;
-        plan.gateway.status.table(&plan.token).add_guest(guest, rows, &passed);
+        plan.gateway.status.table(&plan.token).add_guest(rows, &passed);
         let leaving = plan.outlet.output();
         let (failed, rendered) = (&passed.failed, &mut self.rendered);
         dead_letters::publish(&plan.gateway, None, leaving, failed, rendered).await?;

@@ -8,6 +8,7 @@
 use std::{collections::HashMap, error::Error, sync::Arc};
 
 use postgres_types::{FromSql, Kind, Type};
+use tokio_postgres::error::SqlState;
 
 use super::{
     SourceError,
@@ -17,6 +18,9 @@ use super::{
     watermark::table_error,
 };
 use crate::batch::{Cell, RowBatch};
+
+/// How long a lock that somebody else has is waited for: all tables wait meanwhile.
+const PATIENCE: &str = "SET lock_timeout = '3s'";
 
 /// Asks on a connection that nobody else uses meanwhile.
 pub struct Lookup {
@@ -31,12 +35,13 @@ struct Unknown {
 }
 
 impl Lookup {
-    pub fn new(client: Arc<SqlClient>) -> Self {
-        Lookup { client, array_types: HashMap::new() }
+    pub async fn new(client: Arc<SqlClient>) -> Result<Self, SourceError> {
+        client.batch_execute(PATIENCE).await.map_err(SourceError::query("set a timeout"))?;
+        Ok(Lookup { client, array_types: HashMap::new() })
     }
 
     /// Fills the unchanged cells of `columns` in new rows. What is not found stays unchanged, as does everything
-    /// in a table without a key.
+    /// in a table without a key. [`SourceError::Locked`]: somebody keeps the table to himself.
     pub async fn fill(
         &mut self,
         batch: &mut RowBatch,
@@ -50,10 +55,14 @@ impl Lookup {
         }
         let mut arrays = Vec::with_capacity(key.len());
         for &index in &key {
-            arrays.push(self.array_of(table.columns[index].oid).await?);
+            arrays.push(self.array_of(&table, index).await?);
         }
-        let failed =
-            |source| table_error(&table, "look up values that an update left alone", source);
+        let failed = |source: tokio_postgres::Error| match source.code() {
+            Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                SourceError::Locked { table: table.name.to_string() }
+            }
+            _ => table_error(&table, "look up values that an update left alone", source),
+        };
         let types: Vec<Type> = arrays
             .iter()
             .map(|&oid| Type::new(String::new(), oid, Kind::Simple, String::new()))
@@ -88,12 +97,19 @@ impl Lookup {
         Ok(())
     }
 
-    async fn array_of(&mut self, oid: u32) -> Result<u32, SourceError> {
+    async fn array_of(&mut self, table: &TableVersion, column: usize) -> Result<u32, SourceError> {
+        let oid = table.columns[column].oid;
         if let Some(&array) = self.array_types.get(&oid) {
             return Ok(array);
         }
-        let gone =
-            || SourceError::Protocol(format!("a key column's type, oid {oid}, has no arrays"));
+        let gone = || SourceError::Table {
+            table: table.name.to_string(),
+            what: format!(
+                "its guest needs values that an update left alone, and they cannot be looked up: key column {} has a type of \
+                 which there are no arrays ({}). Set REPLICA IDENTITY FULL, or choose another key",
+                table.schema.columns[column].name, table.schema.columns[column].type_name
+            ),
+        };
         let array = array_type(&self.client, oid).await?.ok_or_else(gone)?;
         self.array_types.insert(oid, array);
         Ok(array)

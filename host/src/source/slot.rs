@@ -23,7 +23,6 @@ pub struct SlotState {
     /// By the call that returned this.
     pub created: bool,
     pub confirmed_flush: Lsn,
-    pub restart_lsn: Lsn,
     /// `reserved`, `extended`, `unreserved` (about to be lost) or `lost`.
     pub wal_status: String,
     /// Process that streams from it now.
@@ -59,15 +58,21 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
     let state = SlotState {
         created: false,
         confirmed_flush: lsn(3).unwrap_or_default(),
-        restart_lsn: lsn(4).unwrap_or_default(),
-        wal_status: row.get::<_, Option<String>>(5).unwrap_or_default(),
-        active_pid: row.get(6),
-        server_lsn: lsn(8).unwrap_or_default(),
-        retained_bytes: row.get::<_, Option<i64>>(9).unwrap_or(0).max(0) as u64,
-        room_bytes: row.get::<_, Option<i64>>(10).map(|room| room.max(0) as u64),
+        wal_status: row.get::<_, Option<String>>(4).unwrap_or_default(),
+        active_pid: row.get(5),
+        server_lsn: lsn(7).unwrap_or_default(),
+        retained_bytes: row.get::<_, Option<i64>>(8).unwrap_or(0).max(0) as u64,
+        room_bytes: row.get::<_, Option<i64>>(9).map(|room| room.max(0) as u64),
     };
-    let invalidated: Option<String> = row.get(7);
-    if invalidated.is_some() || state.wal_status == "lost" || lsn(3).is_none() {
+    let invalidated: Option<String> = row.get(6);
+    if invalidated.is_none() && state.wal_status != "lost" && lsn(3).is_none() {
+        let by = state.active_pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
+        return Err(SourceError::SlotNotReady {
+            slot: slot.to_owned(),
+            reason: format!("it is being created{by}, which waits for older transactions to end"),
+        });
+    }
+    if invalidated.is_some() || state.wal_status == "lost" {
         return Err(SourceError::SlotLost {
             slot: slot.to_owned(),
             reason: invalidated
@@ -82,7 +87,7 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
 const SLOT_SQL: &str = "
 SELECT s.plugin::text, s.database::text,
        s.slot_type = 'logical' AND s.database = pg_catalog.current_database() AND NOT s.temporary,
-       s.confirmed_flush_lsn::text, s.restart_lsn::text, s.wal_status, s.active_pid,
+       s.confirmed_flush_lsn::text, s.wal_status, s.active_pid,
        coalesce(nullif(pg_catalog.to_jsonb(s)->>'invalidation_reason', ''),
                 CASE WHEN pg_catalog.to_jsonb(s)->>'conflicting' = 'true' THEN 'it conflicted with recovery' END),
        w.lsn::text, (w.lsn - s.restart_lsn)::int8, s.safe_wal_size

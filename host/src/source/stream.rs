@@ -9,7 +9,7 @@ pub use gather::{Event, Gatherer, RelationChange};
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use walgate_wire::Position;
 
 use super::{
@@ -19,39 +19,23 @@ use super::{
     decode::decode,
 };
 
-/// How changes are gathered into batches.
-#[derive(Clone, Copy, Debug)]
-pub struct Gathering {
-    /// Raw tuple bytes at which a batch is cut; one row may exceed it.
-    pub batch_bytes: usize,
-    /// How long the socket has to be empty before that counts as "nothing more to say". Postgres usually says so
-    /// itself, with a keepalive, and then nothing is waited for.
-    pub linger: Duration,
-}
-
-impl Default for Gathering {
-    fn default() -> Self {
-        Gathering { batch_bytes: 256 << 10, linger: Duration::from_millis(2) }
-    }
-}
+/// Raw tuple bytes at which a batch is cut; one row may exceed it.
+const BATCH_BYTES: usize = 256 << 10;
+/// How long the socket has to be empty before that counts as "nothing more to say". Postgres usually says so itself,
+/// with a keepalive, and then nothing is waited for.
+const LINGER: Duration = Duration::from_millis(2);
 
 pub struct ChangeStream {
     reader: FrameReader,
     gatherer: Gatherer,
-    linger: Duration,
     /// Whether [`Event::Idle`] was told since the last frame.
     idle_told: bool,
 }
 
 impl ChangeStream {
     /// Changes and commits up to and including `resume` are in the stream already and are skipped.
-    pub fn new(reader: FrameReader, resume: Position, gathering: Gathering) -> Self {
-        ChangeStream {
-            reader,
-            gatherer: Gatherer::new(resume, gathering.batch_bytes),
-            linger: gathering.linger,
-            idle_told: true,
-        }
+    pub fn new(reader: FrameReader, resume: Position) -> Self {
+        ChangeStream { reader, gatherer: Gatherer::new(resume, BATCH_BYTES), idle_told: true }
     }
 
     /// The answer to [`Event::Relation`]: how to read the relation's rows, or that they are not wanted.
@@ -67,11 +51,6 @@ impl ChangeStream {
     /// Whether everything that was received of a transaction was told, to its end.
     pub fn is_between_transactions(&self) -> bool {
         self.gatherer.is_empty()
-    }
-
-    /// When the last bytes arrived from Postgres.
-    pub fn last_received(&self) -> Instant {
-        self.reader.last_received()
     }
 
     /// The next event. Safe to cancel: what was gathered stays.
@@ -109,7 +88,7 @@ impl ChangeStream {
         if self.idle_told || self.gatherer.in_transaction() {
             return self.reader.fill().await;
         }
-        match timeout(self.linger, self.reader.fill()).await {
+        match timeout(LINGER, self.reader.fill()).await {
             Ok(filled) => filled,
             Err(_) => {
                 self.idle_told = true;

@@ -1,4 +1,4 @@
-//! The hand-over between a snapshot and the change stream (rule 4 of the design).
+//! The hand-over between a snapshot and the change stream.
 //!
 //! The watermark is L, the WAL insert position. Whatever has its commit record below L had its transaction id
 //! before X was assigned, and is visible once every transaction up to X has finished: also one that waits for a
@@ -85,7 +85,7 @@ impl ExportedSnapshot {
         let mut report = Report::begin("the table's lock");
         while !begin_locked(&client, table).await? {
             if report.is_due() {
-                on_wait(&report.waiting(lock_holders(&client, table).await?));
+                on_wait(&report.waiting(lock_holders(&client, table.relid).await?));
             }
             tokio::time::sleep(LOCK_AGAIN).await;
         }
@@ -179,14 +179,14 @@ async fn wait_for_xmin_above(
     }
 }
 
-/// Who has a transaction id up to `last`. Postgres shows 32-bit ids: they are compared by age.
+/// Who has a transaction id up to `last`. Postgres shows 32-bit ids: they are compared by age. What they run is not
+/// told: others' statements hold others' values.
 async fn blockers(client: &Client, last: u64) -> Result<Vec<String>, SourceError> {
     let query = "
-SELECT format('process %s of user %s in database %s (%s) is %s since %s%s: %s', pid, usename, datname,
+SELECT format('process %s of user %s in database %s (%s) is %s since %s%s', pid, usename, datname,
               coalesce(nullif(application_name, ''), backend_type), coalesce(state, 'active'),
               date_trunc('second', xact_start),
-              CASE wait_event WHEN 'SyncRep' THEN ', its commit waits for a synchronous standby' ELSE '' END,
-              left(regexp_replace(query, '\\s+', ' ', 'g'), 100))
+              CASE wait_event WHEN 'SyncRep' THEN ', its commit waits for a synchronous standby' ELSE '' END)
 FROM pg_catalog.pg_stat_activity
 WHERE age(backend_xid) >= age($1::text::xid8::xid)
 UNION ALL
@@ -203,12 +203,11 @@ LIMIT 20";
 }
 
 /// Who alters or truncates the table, or waits to do so.
-async fn lock_holders(client: &Client, table: &TableVersion) -> Result<Vec<String>, SourceError> {
+pub(super) async fn lock_holders(client: &Client, relid: u32) -> Result<Vec<String>, SourceError> {
     let query = "
-SELECT format('process %s of user %s (%s) %s the table: %s', a.pid, a.usename,
+SELECT format('process %s of user %s (%s) %s the table', a.pid, a.usename,
               coalesce(nullif(a.application_name, ''), a.backend_type),
-              CASE WHEN l.granted THEN 'has locked' ELSE 'waits to lock' END,
-              left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100))
+              CASE WHEN l.granted THEN 'has locked' ELSE 'waits to lock' END)
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
 WHERE l.mode = 'AccessExclusiveLock' AND a.datname = current_database() AND l.relation IN (
   WITH RECURSIVE tree AS (
@@ -217,7 +216,7 @@ WHERE l.mode = 'AccessExclusiveLock' AND a.datname = current_database() AND l.re
   SELECT relid FROM tree)
 LIMIT 20";
     let rows = client
-        .query(query, &[&table.relid])
+        .query(query, &[&relid])
         .await
         .map_err(SourceError::query("read who has locked the table"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -285,7 +284,7 @@ fn describe(error: &SourceError) -> String {
         ),
         Some(db) => {
             let hint = db.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            let words = super::words(db);
+            let words = walgate_postgres::server_words(db);
             format!("Postgres refused to {what}: {words}{hint}")
         }
         None => error.to_string(),

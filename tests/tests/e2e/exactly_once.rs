@@ -39,6 +39,17 @@ fn order(n: u64) -> String {
     sql + if n.is_multiple_of(11) { "rollback;" } else { "commit;" }
 }
 
+/// Of a gateway that was stopped: Postgres knows of all that the stream states, and of nothing else.
+async fn all_that_is_stated_is_confirmed(site: &Site) {
+    let stated = stream::last_progress(&site.broker).await.expect("progress").end_lsn;
+    // Postgres has been told; it may not have read it yet.
+    eventually("what was acknowledged is confirmed", async || match site.confirmed().await {
+        confirmed if confirmed == stated => Ok(()),
+        confirmed => Err(format!("{confirmed}, the stream states {stated}")),
+    })
+    .await;
+}
+
 on_each_postgres! {
     async fn a_quiet_run(server) {
         let site = shop(&server).await;
@@ -49,11 +60,28 @@ on_each_postgres! {
         writer.finish().await;
         audit.assert_stream_is_exact(&site, &TABLES).await;
         gateway.stop();
+        all_that_is_stated_is_confirmed(&site).await;
         audit.assert_stream_is_exact(&site, &TABLES).await;
     }
 }
 
 on_newest_postgres! {
+    /// What is under way then is acknowledged and confirmed first; what was not read is left to the next one.
+    async fn a_gateway_is_stopped_in_full_flight(server) {
+        let site = shop(&server).await;
+        let mut gateway = site.gateway(&NAMES).start().await;
+        let audit = Audit::begin(&site.database).await;
+        let writer = Writer::start(&site.database, order).await;
+        for _ in 0..3 {
+            writer.writes(100).await;
+            let stopped = gateway.stop();
+            all_that_is_stated_is_confirmed(&site).await;
+            gateway = stopped.start().await;
+        }
+        writer.finish().await;
+        audit.assert_stream_is_exact(&site, &TABLES).await;
+    }
+
     async fn nothing_is_confirmed_that_is_not_stored(server) {
         let mut site = shop(&server).await;
         let gateway = site.gateway(&NAMES).start().await;

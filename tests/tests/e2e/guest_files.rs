@@ -63,6 +63,21 @@ on_newest_postgres! {
         serves(&site, &good).await;
     }
 
+    /// As `rm` and `cp` do it.
+    async fn a_file_that_is_gone_for_a_moment_was_replaced(server) {
+        let site = Site::new(&server).await;
+        site.sql(TABLE).await;
+        let (identity, errs) = (wasm("identity"), wasm("errs"));
+        site.drop_file(&identity, "t.wasm");
+        let gateway = site.gateway(&["t"]).start().await;
+        serves(&site, &identity).await;
+        fs::remove_file(site.folder().join("guests/t.wasm")).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        site.drop_file(&errs, "t.wasm");
+        serves(&site, &errs).await;
+        assert!(!gateway.log().contains("suspended"), "{}", gateway.log());
+    }
+
     async fn links_lead_about_in_the_folder_and_not_out_of_it(server) {
         let site = Site::new(&server).await;
         site.sql(TABLE).await;

@@ -86,6 +86,29 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
+    /// A value that an update left alone is only in the table, and the table is somebody else's for now.
+    async fn a_lookup_waits_for_no_lock_at_the_cost_of_other_tables(server) {
+        let site = people(&server).await;
+        site.drop_guest("users", "users.wasm");
+        site.sql("alter table users alter about set storage external;
+            insert into users (id, email, country, about) values (1001, 'e@x.org', 'FR', repeat('about', 2000))").await;
+        let gateway = site.gateway(&["users", "plain"]).start().await;
+        let replica = site.sqlite(&["users", "plain"]);
+        shows(&site, &replica, "admitted", "users").await;
+        site.same(&replica, "plain").await;
+        gateway.program().pause();
+        site.sql("update users set country = 'DE' where id = 1001").await;
+        let migration = site.database.session().await;
+        migration.sql("begin; lock table users in access exclusive mode").await;
+        site.sql("insert into plain values (1, 'flows')").await;
+        gateway.program().resume();
+        site.same(&replica, "plain").await;
+        let schema = site.schema("users").await.expect("a schema");
+        assert!(schema.state == TableState::Suspended && schema.reason.as_ref().is_some_and(|r| r.contains("locked")), "{schema:?}");
+        migration.sql("commit").await;
+        shows(&site, &replica, "admitted", "users").await;
+    }
+
     async fn guests_are_swapped_under_load(server) {
         let site = people(&server).await;
         site.drop_guest("users", "users.wasm");

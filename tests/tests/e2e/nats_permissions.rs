@@ -1,15 +1,18 @@
 //! What `walgate nats permissions` prints is enough for gateway, consumers and operators, and the server denies
 //! everything else.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, process::Output, sync::Arc, time::Duration};
 
 use async_nats::{ConnectOptions, Event};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use walgate_servers::NatsOptions;
 use walgate_tests::{
-    Broker, Replica, Server, Site, eventually, gateway::GatewayOptions, on_newest_postgres,
-    program, stream,
+    Broker, Replica, Server, Site, eventually,
+    gateway::GatewayOptions,
+    on_newest_postgres,
+    program::{self, Program},
+    stream,
 };
 
 const TABLE: &str =
@@ -97,7 +100,32 @@ async fn shows(site: &Site, replica: &Replica) {
     .await;
 }
 
-/// Snapshots, changes, dictionaries, dead letters, restarts: nobody is denied anything.
+/// The other commands at the consumers' side; what they have said.
+async fn tools_work(site: &Site, edge: &[(String, String)]) -> Vec<String> {
+    let mut env = vec![("WALGATE_NATS_URL".to_owned(), site.broker.url())];
+    env.extend(edge.iter().cloned());
+    let log = site.folder().join("tail.log");
+    let args = ["tail", "--from-start", "t"].map(str::to_owned);
+    let tail = Program::spawn("tail", &program::built("walgate"), &args, &env, &log);
+    eventually("tail shows changes", async || match tail.log() {
+        log if log.contains(r#""v":"later""#) => Ok(()),
+        log => Err(log),
+    })
+    .await;
+    assert!(tail.terminate().success(), "{}", tail.log());
+    let out = site.folder().join("trained");
+    let said = |output: Output| {
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let snapshot = said(program::run_with("walgate", &["snapshot", "t"], &env));
+    let train = ["train", "t", "--out", out.to_str().unwrap()];
+    let train = said(program::run_with("walgate", &train, &env));
+    assert!(out.join("t.zstd.dict").is_file());
+    vec![tail.log(), snapshot, train]
+}
+
+/// Snapshots, changes, dictionaries, dead letters, restarts, tools: nobody is denied anything.
 async fn everything_works(site: &Site, gateway: GatewayOptions, edge: &[(String, String)]) {
     let mut running = gateway.start().await;
     let replica = site.sqlite_with(&["t"], edge);
@@ -110,22 +138,159 @@ async fn everything_works(site: &Site, gateway: GatewayOptions, edge: &[(String,
     let late = site.sqlite_with(&["t"], edge);
     shows(site, &replica).await;
     shows(site, &late).await;
-    let letters = walgate_tests::program::run_with(
-        "walgate",
-        &["dlq", "--nats", &site.broker.url()],
-        &env("operator"),
-    );
+    let letters =
+        program::run_with("walgate", &["dlq", "--nats", &site.broker.url()], &env("operator"));
     assert_eq!(String::from_utf8_lossy(&letters.stdout).lines().count(), 2, "{letters:?}");
-    for log in [
-        running.log(),
-        replica.log(),
-        late.log(),
-        String::from_utf8_lossy(&letters.stderr).into_owned(),
-    ] {
+    let mut logs = tools_work(site, edge).await;
+    logs.extend([running.log(), replica.log(), late.log()]);
+    logs.push(String::from_utf8_lossy(&letters.stderr).into_owned());
+    for log in logs {
         assert!(!log.contains("Violation"), "{log}");
     }
     running.stop();
 }
+
+/// A user, and what it may not publish and not subscribe to.
+type Denied = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const EDGE: Denied = (
+    "edge",
+    &[
+        "cdc.t",
+        "cdc.=progress",
+        "init.start.t",
+        "init.meta.t",
+        "dlq.t",
+        "$KV.schemas.t",
+        "$KV.dictionaries.t_dict",
+        "snapshot.request.other",
+        "$JS.API.STREAM.DELETE.CDC",
+        "$JS.API.STREAM.PURGE.CDC",
+        "$JS.API.STREAM.UPDATE.CDC",
+        "$JS.API.STREAM.CREATE.MINE",
+        "$JS.API.STREAM.MSG.DELETE.CDC",
+        "$JS.API.STREAM.MSG.GET.DLQ",
+        "$JS.API.DIRECT.GET.DLQ",
+        "$JS.API.CONSUMER.CREATE.DLQ",
+        "$JS.API.CONSUMER.CREATE.REQUESTS.mine",
+        "$JS.API.CONSUMER.DELETE.REQUESTS.walgate",
+        "$JS.API.CONSUMER.MSG.NEXT.REQUESTS.walgate",
+        "$JS.ACK.REQUESTS.walgate.1",
+        "$JS.API.STREAM.NAMES",
+        "_INBOX_gateway.x",
+    ],
+    &["_INBOX_gateway.>", "_INBOX.>", "cdc.>", ">", "$KV.>", "snapshot.request.>", "$JS.API.>"],
+);
+
+/// It writes all streams, and reads none but requests and the tails of its own.
+const GATEWAY: Denied = (
+    "gateway",
+    &[
+        "snapshot.request.t",
+        "$KV.other.t",
+        "$JS.API.STREAM.CREATE.MINE",
+        "$JS.API.STREAM.UPDATE.MINE",
+        "$JS.API.STREAM.INFO.MINE",
+        "$JS.API.STREAM.NAMES",
+        "$JS.API.STREAM.LIST",
+        "$JS.API.STREAM.DELETE.CDC",
+        "$JS.API.STREAM.DELETE.KV_schemas",
+        "$JS.API.STREAM.PURGE.CDC",
+        "$JS.API.STREAM.PURGE.DLQ",
+        "$JS.API.STREAM.PURGE.KV_dictionaries",
+        "$JS.API.STREAM.MSG.DELETE.CDC",
+        "$JS.API.STREAM.MSG.DELETE.KV_schemas",
+        "$JS.API.STREAM.MSG.GET.DLQ",
+        "$JS.API.DIRECT.GET.DLQ",
+        "$JS.API.CONSUMER.CREATE.CDC",
+        "$JS.API.CONSUMER.CREATE.DLQ.mine",
+        "$JS.API.CONSUMER.CREATE.REQUESTS.mine",
+        "$JS.API.CONSUMER.DELETE.CDC.mine",
+        "$JS.API.CONSUMER.MSG.NEXT.CDC.mine",
+        "$JS.API.STREAM.SNAPSHOT.CDC",
+        "$JS.API.STREAM.RESTORE.CDC",
+        "$JS.ACK.CDC.mine.1",
+        "_INBOX_edge.x",
+        "_INBOX_operator.x",
+        "$SYS.REQ.SERVER.PING",
+    ],
+    &[
+        "_INBOX_edge.>",
+        "_INBOX_operator.>",
+        "_INBOX.>",
+        "cdc.>",
+        "dlq.>",
+        ">",
+        "$KV.>",
+        "snapshot.request.>",
+        "$JS.API.>",
+        "$SYS.>",
+    ],
+);
+
+/// It reads dead letters.
+const OPERATOR: Denied = (
+    "operator",
+    &[
+        "cdc.t",
+        "init.start.t",
+        "dlq.t",
+        "$KV.schemas.t",
+        "$KV.dictionaries.t_dict",
+        "snapshot.request.t",
+        "$JS.API.STREAM.CREATE.MINE",
+        "$JS.API.STREAM.UPDATE.DLQ",
+        "$JS.API.STREAM.DELETE.DLQ",
+        "$JS.API.STREAM.PURGE.DLQ",
+        "$JS.API.STREAM.MSG.DELETE.DLQ",
+        "$JS.API.STREAM.INFO.CDC",
+        "$JS.API.STREAM.MSG.GET.CDC",
+        "$JS.API.STREAM.MSG.GET.KV_schemas",
+        "$JS.API.DIRECT.GET.CDC",
+        "$JS.API.CONSUMER.CREATE.CDC",
+        "$JS.API.CONSUMER.CREATE.INIT.mine",
+        "$JS.API.CONSUMER.CREATE.REQUESTS.mine",
+        "$JS.API.CONSUMER.MSG.NEXT.REQUESTS.walgate",
+        "$JS.ACK.REQUESTS.walgate.1",
+        "$JS.API.STREAM.NAMES",
+        "_INBOX_gateway.x",
+        "_INBOX_edge.x",
+    ],
+    &["_INBOX_gateway.>", "_INBOX_edge.>", "_INBOX.>", "cdc.>", "dlq.>", ">", "$KV.>", "$JS.API.>"],
+);
+
+/// What `nats.create = false` takes away.
+const GATEWAY_THAT_CREATES_NOTHING: Denied = (
+    "gateway",
+    &[
+        "$JS.API.STREAM.CREATE.CDC",
+        "$JS.API.STREAM.CREATE.REQUESTS",
+        "$JS.API.STREAM.CREATE.KV_schemas",
+        "$JS.API.STREAM.UPDATE.CDC",
+        "$JS.API.STREAM.UPDATE.REQUESTS",
+        "$JS.API.STREAM.UPDATE.KV_schemas",
+    ],
+    &["_INBOX_administrator.>"],
+);
+
+/// It makes streams, and neither writes nor reads them.
+const ADMINISTRATOR: Denied = (
+    "administrator",
+    &[
+        "cdc.t",
+        "init.start.t",
+        "dlq.t",
+        "$KV.schemas.t",
+        "snapshot.request.t",
+        "$JS.API.STREAM.CREATE.MINE",
+        "$JS.API.STREAM.DELETE.CDC",
+        "$JS.API.STREAM.PURGE.CDC",
+        "$JS.API.STREAM.MSG.GET.CDC",
+        "$JS.API.CONSUMER.CREATE.CDC",
+        "_INBOX_gateway.x",
+    ],
+    &["_INBOX_gateway.>", "_INBOX.>", "cdc.>", ">", "$KV.>", "$JS.API.>"],
+);
 
 /// Somebody who has a user's password and a client of his own; and what the server tells him.
 struct Intruder {
@@ -145,6 +310,18 @@ impl Intruder {
                 std::future::ready(())
             });
         Intruder { client: options.connect(site.broker.url()).await.unwrap(), told }
+    }
+
+    /// None of it is allowed.
+    async fn is_denied(&mut self, publish: &[&'static str], subscribe: &[&'static str]) {
+        for &subject in publish {
+            self.client.publish(subject, "forged".into()).await.unwrap();
+            self.is_told("Publish", subject).await;
+        }
+        for &subject in subscribe {
+            let _subscription = self.client.subscribe(subject).await.unwrap();
+            self.is_told("Subscription", subject).await;
+        }
     }
 
     async fn is_told(&mut self, what: &str, subject: &str) {
@@ -182,29 +359,25 @@ on_newest_postgres! {
         everything_works(&site, gateway(&site), &edge).await;
     }
 
+    async fn who_does_not_create_the_streams_may_not(server) {
+        let site = one_account(&server, false).await;
+        for (user, publish, subscribe) in [GATEWAY_THAT_CREATES_NOTHING, ADMINISTRATOR] {
+            Intruder::enter(&site, user).await.is_denied(publish, subscribe).await;
+        }
+    }
+
     async fn nobody_does_what_is_not_his(server) {
         let site = one_account(&server, true).await;
         let _gateway = gateway(&site).start().await;
         let replica = site.sqlite_with(&["t"], &env("edge"));
         shows(&site, &replica).await;
-        let mut intruder = Intruder::enter(&site, "edge").await;
-        for subject in [
-            "cdc.t", "cdc.=progress", "init.start.t", "init.meta.t", "dlq.t", "$KV.schemas.t", "$KV.dictionaries.t_dict",
-            "snapshot.request.other", "$JS.API.STREAM.DELETE.CDC", "$JS.API.STREAM.PURGE.CDC", "$JS.API.STREAM.UPDATE.CDC",
-            "$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.MSG.DELETE.CDC", "$JS.API.STREAM.MSG.GET.DLQ",
-            "$JS.API.DIRECT.GET.DLQ", "$JS.API.CONSUMER.CREATE.DLQ", "$JS.API.CONSUMER.CREATE.REQUESTS.mine",
-            "$JS.API.CONSUMER.DELETE.REQUESTS.walgate", "$JS.API.CONSUMER.MSG.NEXT.REQUESTS.walgate", "$JS.ACK.REQUESTS.walgate.1",
-            "$JS.API.STREAM.NAMES", "_INBOX_gateway.x",
-        ] {
-            intruder.client.publish(subject, "forged".into()).await.unwrap();
-            intruder.is_told("Publish", subject).await;
+        for (user, publish, subscribe) in [EDGE, GATEWAY, OPERATOR] {
+            Intruder::enter(&site, user).await.is_denied(publish, subscribe).await;
         }
-        for subject in ["_INBOX_gateway.>", "_INBOX.>", "cdc.>", ">", "$KV.>", "snapshot.request.>", "$JS.API.>"] {
-            let _subscription = intruder.client.subscribe(subject).await.unwrap();
-            intruder.is_told("Subscription", subject).await;
+        for name in ["CDC", "INIT", "DLQ", "REQUESTS", "KV_schemas", "KV_dictionaries"] {
+            let messages = stream::messages(&site.broker, name).await;
+            assert!(messages.iter().all(|message| message.payload != b"forged"), "{name}");
         }
-        let forged = stream::messages(&site.broker, "CDC").await;
-        assert!(forged.iter().all(|message| message.payload != b"forged"));
         site.sql("insert into t (mood) values ('keep')").await;
         shows(&site, &replica).await;
     }

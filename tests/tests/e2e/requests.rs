@@ -72,6 +72,25 @@ async fn nothing_waits(site: &Site) {
 }
 
 on_newest_postgres! {
+    /// Its chunks would fill the stream until they are too old.
+    async fn what_failed_leaves_nothing_behind(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key); create view v as
+                  select i as id, repeat(md5(i::text), 20) as v, 1 / (40000 - i) as w from generate_series(1, 40000) i").await;
+        let _gateway = site.gateway(&["t", "v"]).set("SNAPSHOT_CHUNK_BYTES", 65536).start().await;
+        snapshot::request(&site.broker, "v").await;
+        let error = snapshot::error(&site.broker, "v").await;
+        assert!(error.message.contains("22012"), "{error:?}");
+        let begun = snapshot::stored(&site.broker).await;
+        assert!(begun > 10, "only {begun} messages: it failed before its first chunk");
+        eventually("its chunks are gone", async || {
+            let chunks = walgate_tests::stream::messages(&site.broker, "INIT").await;
+            let left = chunks.iter().filter(|message| message.subject.starts_with("init.snap.")).count();
+            if left == 0 { Ok(()) } else { Err(format!("{left} chunks")) }
+        })
+        .await;
+    }
+
     async fn a_flood_of_requests(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); insert into t values (1, 'a')").await;

@@ -63,7 +63,18 @@ on_newest_postgres! {
         assert!(postgres.contains(PASSWORD), "{postgres}");
         let options = site.gateway(&["t", "filtered"]).postgres_url(&postgres).set("NATS_URL", &nats).set("LOG", "debug");
         let set_aside = options.clone().keys("t", "on_guest_error = 'dead-letter'");
-        let gateway = set_aside.start().await;
+        // Whose statement is in the way.
+        let other = site.database.session().await;
+        other.sql(&format!("begin; insert into filtered values (-1, '{MARKER}')")).await;
+        let gateway = set_aside.spawn();
+        eventually("it says who is in its way", async || match gateway.readyz()? {
+            (503, body) if body["reason"].to_string().contains("transaction open") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        tells_nothing(&gateway);
+        other.sql("rollback").await;
+        gateway.ready().await;
         let replica = site.sqlite_with(&["t"], &[("WALGATE_NATS_URL".into(), nats.clone()), ("WALGATE_LOG".into(), "debug".into())]);
         let shows = async || {
             eventually("the copy is what the guest lets through", async || site.differences_as(&replica, "keeps", "t").await).await;

@@ -1,6 +1,6 @@
 //! The hand-over from snapshot to changes loses nothing and shows no state that never was.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::HashSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use tokio::time::sleep;
@@ -73,6 +73,26 @@ async fn watch(target: &Target, goal: usize, check: impl Fn(i64, i64)) {
     .await;
 }
 
+/// How often the replica has loaded a table.
+fn loads(replica: &Replica) -> usize {
+    replica.log().lines().filter(|line| line.contains(" loaded ")).count()
+}
+
+/// Reads a copy that is there, again and again; returns how often.
+async fn watch_until(target: &Target, done: &Cell<bool>) -> usize {
+    let copy = Copy::open(target).await;
+    let mut readings = 0;
+    while !done.get() {
+        let seen = copy.sums("checking", "savings", "balance").await;
+        let (checking, savings, _) = seen.expect("both tables are there");
+        assert_eq!((checking, savings), (EACH, EACH), "{target}");
+        readings += 1;
+        // For whoever else is on this thread.
+        sleep(Duration::from_millis(1)).await;
+    }
+    readings
+}
+
 on_each_postgres! {
     /// A publication that somebody else made. Its row filter counts for nothing where the whole schema is published, and
     /// without `publish_generated_columns` no change carries such a column: snapshots do as the stream does.
@@ -135,6 +155,48 @@ on_each_postgres! {
             site.same(&postgres, table).await;
         }
         audit.assert_stream_is_exact(&site, &[("checking", "checking"), ("savings", "savings")]).await;
+    }
+
+    /// The old rows stay until the new ones are whole: to readers a table that is loaded again is neither gone nor short.
+    async fn readers_of_the_bank_do_not_notice_a_reload(server) {
+        let site = Site::new(&server).await;
+        let copy = Database::create(&server).await;
+        site.sql(BANK).await;
+        let _gateway = site.gateway(&["checking", "savings"]).set("SNAPSHOT_CHUNK_BYTES", 100_000).start().await;
+        let replicas = [site.sqlite(&["checking", "savings"]), site.postgres(&copy, &["checking", "savings"])];
+        for replica in &replicas {
+            site.same(replica, "checking").await;
+            site.same(replica, "savings").await;
+        }
+        let writer = Writer::start(&site.database, transfer).await;
+        let done = Cell::new(false);
+        let reloads = async {
+            // Another type each time: what copies hold has to be read anew.
+            for (ty, goal) in [("varchar(500)", 4), ("text", 6), ("varchar(500)", 8)] {
+                for table in ["checking", "savings"] {
+                    site.sql(&format!("alter table {table} alter column filler type {ty}")).await;
+                }
+                for replica in &replicas {
+                    eventually("both tables are loaded again", async || match loads(replica) {
+                        loads if loads >= goal => Ok(()),
+                        loads => Err(format!("{loads} loads of {goal} in {}", replica.target)),
+                    })
+                    .await;
+                }
+            }
+            done.set(true);
+        };
+        let (file, database) = (&replicas[0].target, &replicas[1].target);
+        let ((), in_file, in_database) = futures::join!(reloads, watch_until(file, &done), watch_until(database, &done));
+        // Readers who had to wait for the rows would have read once a load.
+        assert!(in_file > 6 && in_database > 6, "{in_file} and {in_database} readings");
+        let each = |checking, savings| assert_eq!((checking, savings), (EACH, EACH));
+        futures::join!(watch(file, 10, each), watch(database, 10, each));
+        writer.finish().await;
+        for replica in &replicas {
+            site.same(replica, "checking").await;
+            site.same(replica, "savings").await;
+        }
     }
 
     /// A table without a key cannot apply the overlap by key: the transaction ids have to make it exact.
@@ -219,6 +281,40 @@ on_newest_postgres! {
         eventually("another request", async || {
             if snapshot::request(&site.broker, "t").await { Ok(()) } else { Err("refused".to_owned()) }
         }).await;
+    }
+
+    async fn as_many_tables_at_a_time_as_allowed(server) {
+        let own = Arc::new(Server::start(server.bin(), &[]));
+        let site = Site::new(&own).await;
+        for table in ["a", "b", "c"] {
+            site.sql(&format!("create table {table} (id int primary key, v text); insert into {table} select i, repeat(md5(i::text), 10) from generate_series(1, 20000) i")).await;
+        }
+        let gateway = site.gateway(&["a", "b", "c"]).set("SNAPSHOT_MAX_CONCURRENT", 1).set("SNAPSHOT_CHUNK_BYTES", 65536);
+        let _gateway = gateway.start().await;
+        // An old transaction holds up whoever has begun, so that all could begin at once.
+        let old = site.database.session().await;
+        old.sql("begin; select pg_current_xact_id()").await;
+        for table in ["a", "b", "c"] {
+            assert!(snapshot::request(&site.broker, table).await);
+        }
+        let requests = async || site.broker.jetstream().get_stream("REQUESTS").await.expect("the stream");
+        eventually("all requests are taken", async || match requests().await.consumer_info("walgate").await {
+            Ok(info) if info.num_ack_pending == 3 => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        old.sql("commit").await;
+        eventually("all snapshots are complete", async || match snapshot::metas(&site.broker).await.len() {
+            3 => Ok(()),
+            complete => Err(format!("{complete} of 3")),
+        })
+        .await;
+        let edges = stream::messages(&site.broker, "INIT").await.into_iter().map(|message| message.subject);
+        let edges: Vec<_> = edges.filter(|subject| !subject.starts_with("init.snap.")).collect();
+        for (at, pair) in edges.chunks(2).enumerate() {
+            let table = pair[0].strip_prefix("init.start.").unwrap_or_else(|| panic!("message {at} of {edges:?}"));
+            assert_eq!(pair[1], format!("init.meta.{table}"), "{edges:?}");
+        }
     }
 
     async fn what_is_not_configured_is_refused(server) {

@@ -26,6 +26,15 @@ async fn catches_up(gateway: &Gateway) {
     .await;
 }
 
+/// What it waits for is the reason why it is not ready.
+async fn says(gateway: &Gateway, word: &str) {
+    eventually(format!("it waits for {word}"), async || match gateway.readyz()? {
+        (503, body) if body["reason"].to_string().contains(word) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
 on_newest_postgres! {
     async fn lag_grows_while_nats_stands_still(server) {
         let mut site = Site::new(&server).await;
@@ -41,19 +50,43 @@ on_newest_postgres! {
         catches_up(&gateway).await;
     }
 
+    /// As where everything is started at once.
+    async fn servers_may_come_up_after_the_gateway(server) {
+        let own = Arc::new(Server::start(server.bin(), &[]));
+        let mut site = Site::new(&own).await;
+        site.sql("create table t (id int primary key); insert into t values (1)").await;
+        own.process().stop_fast().expect("Postgres stops");
+        site.broker.server.stop().expect("NATS stops");
+        let gateway = site.gateway(&["t"]).spawn();
+        says(&gateway, "Postgres at").await;
+        let other = site.gateway(&["t"]).named("other").spawn();
+        says(&other, "Postgres at").await;
+        other.stop();
+        own.process().start_again().expect("Postgres starts");
+        says(&gateway, "NATS at").await;
+        site.broker.server.start_again().expect("NATS starts");
+        gateway.ready().await;
+        site.database.reconnect().await;
+        let replica = site.sqlite(&["t"]);
+        site.same(&replica, "t").await;
+    }
+
     async fn whom_the_slot_waits_for_is_said(server) {
         let own = Arc::new(Server::start(server.bin(), &[]));
         let site = Site::new(&own).await;
         site.sql("create table t (id int primary key)").await;
         site.sql("begin; insert into t values (1); prepare transaction 'stays'").await;
         let gateway = site.gateway(&["t"]).spawn();
-        eventually("it says what it waits for", async || match gateway.readyz()? {
-            (503, body) if body["reason"].to_string().contains("stays") => Ok(()),
-            other => Err(format!("{other:?}")),
+        says(&gateway, "stays").await;
+        // The slot is there already, and not to be had yet.
+        let other = site.gateway(&["t"]).named("other").spawn();
+        says(&other, "being created").await;
+        site.sql("commit prepared 'stays'").await;
+        eventually("one of them streams", async || match (gateway.readyz()?, other.readyz()?) {
+            ((200, _), (503, _)) | ((503, _), (200, _)) => Ok(()),
+            both => Err(format!("{both:?}")),
         })
         .await;
-        site.sql("commit prepared 'stays'").await;
-        gateway.ready().await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! SQL connections: the same session settings on each, no timeouts that a role may have.
+//! SQL connections: the same session settings on each, and none of the timeouts that a role may have.
 
 use std::ops::Deref;
 
@@ -10,9 +10,12 @@ use crate::{
     source::{SESSION_SETTINGS, SourceError, endpoint::Endpoint},
 };
 
-/// Timeouts of role or database would end a snapshot; which of them exist depends on the version.
-const NO_TIMEOUTS: &str = "
-SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+/// Timeouts of role or database would end a snapshot; which of them exist depends on the version. A transaction that
+/// stands still between two questions is ended: it holds a lock and keeps vacuum back for a gateway that is frozen, or
+/// that waits for NATS.
+const TIMEOUTS: &str = "
+SELECT pg_catalog.set_config(name, CASE name WHEN 'idle_in_transaction_session_timeout' THEN '30s' ELSE '0' END, false)
+FROM pg_catalog.pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
                'idle_session_timeout')";
 /// Where row security would leave out rows, Postgres raises an error instead: a row that is not seen would count
@@ -59,7 +62,7 @@ pub async fn connect(endpoint: &Endpoint) -> Result<SqlClient, SourceError> {
             tracing::debug!(%error, "a Postgres connection ended");
         }
     });
-    client.query(NO_TIMEOUTS, &[]).await.map_err(SourceError::query("set session settings"))?;
+    client.query(TIMEOUTS, &[]).await.map_err(SourceError::query("set session settings"))?;
     Ok(SqlClient { client, tls: server.tls().clone() })
 }
 

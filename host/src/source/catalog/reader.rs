@@ -12,7 +12,7 @@ use crate::{
     source::{
         SourceError,
         decode::Relation,
-        watermark::{current_xid, insert_lsn},
+        watermark::{current_xid, insert_lsn, lock_holders},
     },
 };
 
@@ -61,6 +61,11 @@ impl Catalog {
     /// Which of these tables there are. Waits for nobody.
     pub async fn present(&self, names: &[TableName]) -> Result<Vec<Presence>, SourceError> {
         load_present(&self.client, &self.publication, names).await
+    }
+
+    /// Whether somebody has the table for himself, or waits for that.
+    pub async fn is_locked(&self, relid: u32) -> Result<bool, SourceError> {
+        Ok(!lock_holders(&self.client, relid).await?.is_empty())
     }
 
     /// The table as it is now. Waits for nobody.

@@ -27,7 +27,6 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.r
           SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::float8
           FROM tree JOIN pg_catalog.pg_class l ON l.oid = tree.relid WHERE l.relkind <> 'p')
        ELSE greatest(c.reltuples, 0)::float8 END,
-       pg_catalog.pg_get_userbyid(c.relowner)::text,
        (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs::int2[])),
        coalesce(c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND
@@ -37,7 +36,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.r
            SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
            AND (r.prattrs IS NULL OR a.attnum = ANY (r.prattrs::int2[]))
            AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))),
-       pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'USAGE'), c.relpages,
+       pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'USAGE'),
        b.oid IS NULL OR coalesce(to_jsonb(b)->>'pubgencols' = 's', false)
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nspname, relname, place)
 JOIN pg_catalog.pg_namespace n ON n.nspname = w.nspname
@@ -87,7 +86,7 @@ WITH RECURSIVE tree AS (
   UNION ALL
   SELECT tree.root, i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relid
   JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid AND k.relispartition)
-SELECT tree.root, c.oid, n.nspname::text, c.relname::text, c.relreplident, c.relpages, c.relkind = 'f'
+SELECT tree.root, n.nspname::text, c.relname::text, c.relreplident, c.relkind = 'f'
 FROM tree
 JOIN pg_catalog.pg_class c ON c.oid = tree.relid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

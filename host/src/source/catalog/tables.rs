@@ -41,7 +41,6 @@ pub struct CatalogColumn {
     /// `format_type` of the two.
     pub type_name: String,
     pub nullable: bool,
-    pub generated: bool,
     /// Default, identity, generated, or a default at the time it was added: rows that were there before may
     /// hold more than null.
     pub fills: bool,
@@ -52,11 +51,8 @@ pub struct CatalogColumn {
 /// A partition that holds rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    pub relid: u32,
     pub name: TableName,
     pub identity: Identity,
-    /// Size in 8 kB blocks as of the last analyze, for ctid ranges.
-    pub pages: u32,
     /// A foreign table has no ctid.
     pub foreign: bool,
 }
@@ -68,7 +64,6 @@ pub struct TableInfo {
     pub relid: u32,
     pub kind: RelKind,
     pub identity: Identity,
-    pub owner: String,
     /// All columns, by attnum.
     pub columns: Vec<CatalogColumn>,
     /// Primary key, attnums in index order; empty if there is none (or it is deferrable).
@@ -80,7 +75,6 @@ pub struct TableInfo {
     pub column_list: bool,
     /// As of the last analyze; 0 if never.
     pub estimated_rows: u64,
-    pub pages: u32,
     /// Of a partitioned table, if they were asked for.
     pub leaves: Vec<Leaf>,
     /// Whether our role may read all of it.
@@ -107,12 +101,8 @@ impl TableInfo {
 
     /// All but statistics.
     pub fn same_shape(&self, other: &TableInfo) -> bool {
-        let shape = |info: &TableInfo| TableInfo {
-            estimated_rows: 0,
-            pages: 0,
-            leaves: vec![],
-            ..info.clone()
-        };
+        let shape =
+            |info: &TableInfo| TableInfo { estimated_rows: 0, leaves: vec![], ..info.clone() };
         shape(self) == shape(other)
     }
 
@@ -137,11 +127,9 @@ pub async fn load_tables(
         let root: u32 = row.get(0);
         let Some(info) = infos.iter_mut().find(|info| info.relid == root) else { continue };
         info.leaves.push(Leaf {
-            relid: row.get(1),
-            name: TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
-            identity: identity(row.get(4)),
-            pages: row.get::<_, i32>(5).max(0) as u32,
-            foreign: row.get(6),
+            name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            identity: identity(row.get(3)),
+            foreign: row.get(4),
         });
     }
     Ok(infos)
@@ -264,24 +252,22 @@ fn relation(row: &Row) -> Result<(TableInfo, Published), SourceError> {
             )));
         }
     };
-    let published = Published { columns: row.get(8), generated: row.get(14) };
+    let published = Published { columns: row.get(7), generated: row.get(12) };
     let info = TableInfo {
         name,
         relid: row.get(0),
         kind,
         identity: identity(row.get(5)),
-        owner: row.get(7),
         columns: vec![],
         primary_key: vec![],
         identity_index: vec![],
-        in_publication: row.get(9),
+        in_publication: row.get(8),
         column_list: published.columns.is_some(),
         estimated_rows: row.get::<_, f64>(6).max(0.0) as u64,
-        pages: row.get::<_, i32>(13).max(0) as u32,
         leaves: vec![],
-        readable: row.get(10),
-        row_security: row.get(11),
-        owned: row.get(12),
+        readable: row.get(9),
+        row_security: row.get(10),
+        owned: row.get(11),
     };
     Ok((info, published))
 }
@@ -302,7 +288,6 @@ fn column(row: &Row, publication: &Published) -> CatalogColumn {
         typmod: row.get(4),
         type_name: row.get(5),
         nullable: row.get(6),
-        generated,
         fills: row.get(8),
     }
 }
@@ -326,7 +311,6 @@ pub(in crate::source) fn table_for_test(name: &str) -> TableInfo {
         typmod: -1,
         type_name: type_name.into(),
         nullable: attnum != 1,
-        generated: false,
         fills: false,
         published: true,
     };
@@ -335,14 +319,12 @@ pub(in crate::source) fn table_for_test(name: &str) -> TableInfo {
         relid: 16384,
         kind: RelKind::Table,
         identity: Identity::Default,
-        owner: "owner".into(),
         columns: vec![column(1, "id", 23, "integer"), column(2, "a", 25, "text")],
         primary_key: vec![1],
         identity_index: vec![],
         in_publication: false,
         column_list: false,
         estimated_rows: 0,
-        pages: 0,
         leaves: vec![],
         readable: true,
         row_security: false,

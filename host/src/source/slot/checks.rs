@@ -5,7 +5,6 @@ use tokio_postgres::Client;
 use walgate_wire::{Identity, TableName};
 
 use super::{
-    SlotState,
     publication::{self, Publication},
     slot_state,
 };
@@ -33,11 +32,6 @@ pub struct Wanted<'a> {
 pub struct Preflight {
     /// `server_version_num`, 150012 say.
     pub server_version: i32,
-    /// In the order of the configuration.
-    pub tables: Vec<TableInfo>,
-    pub types: TypeCache,
-    /// None: it has to be created.
-    pub slot: Option<SlotState>,
     /// Statements that create or extend the publication; empty if it is fine as it is.
     pub publication_sql: Vec<String>,
     /// For the operator; nothing that keeps the gateway from running.
@@ -67,15 +61,17 @@ pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight,
         )));
     }
     let mut problems = vec![];
-    let slot = match slot_state(client, wanted.slot).await {
-        Ok(slot) => slot,
+    let (exists, streams) = match slot_state(client, wanted.slot).await {
+        Ok(slot) => (slot.is_some(), slot.is_some_and(|slot| slot.active_pid.is_some())),
         Err(error @ (SourceError::Config(_) | SourceError::SlotLost { .. })) => {
             problems.push(error.to_string());
-            None
+            (true, false)
         }
+        // Another gateway is about to have it.
+        Err(SourceError::SlotNotReady { .. }) => (true, false),
         Err(error) => return Err(error),
     };
-    check_server(&server, slot.as_ref(), wanted.slot, &mut problems);
+    check_server(&server, (exists, streams), wanted.slot, &mut problems);
     let tables = load_tables(client, wanted.publication, wanted.tables).await?;
     for missing in
         wanted.tables.iter().filter(|name| !tables.iter().any(|table| &table.name == *name))
@@ -95,14 +91,7 @@ pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight,
         plan(wanted.publication, existing.as_ref(), &tables, server.version, client, &mut problems)
             .await?;
     if problems.is_empty() {
-        Ok(Preflight {
-            server_version: server.version,
-            tables,
-            types,
-            slot,
-            publication_sql,
-            warnings,
-        })
+        Ok(Preflight { server_version: server.version, publication_sql, warnings })
     } else {
         Err(SourceError::Preflight(problems))
     }
@@ -147,7 +136,7 @@ async fn server(client: &Client) -> Result<Server, SourceError> {
 
 fn check_server(
     server: &Server,
-    slot: Option<&SlotState>,
+    (slot_exists, slot_streams): (bool, bool),
     slot_name: &str,
     problems: &mut Vec<String>,
 ) {
@@ -167,7 +156,7 @@ fn check_server(
             role = quote::identifier(&server.role)
         ));
     }
-    if slot.is_none() && server.slots_used >= server.slots_max {
+    if !slot_exists && server.slots_used >= server.slots_max {
         problems.push(format!(
             "replication slot \"{slot_name}\" has to be created, but all {} of max_replication_slots are in use: drop one \
              that nobody needs (SELECT slot_name, active FROM pg_replication_slots) or raise max_replication_slots and \
@@ -175,8 +164,7 @@ fn check_server(
             server.slots_max
         ));
     }
-    let streaming = slot.is_some_and(|slot| slot.active_pid.is_some());
-    if !streaming && server.senders_used >= server.senders_max {
+    if !slot_streams && server.senders_used >= server.senders_max {
         problems.push(format!(
             "all {} of max_wal_senders are in use (SELECT pid, application_name FROM pg_stat_replication): end one or \
              raise max_wal_senders and restart Postgres",

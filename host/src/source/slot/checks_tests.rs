@@ -20,7 +20,7 @@ fn fine() -> Server {
 
 fn server_problems(server: Server) -> Vec<String> {
     let mut problems = vec![];
-    check_server(&server, None, "walgate", &mut problems);
+    check_server(&server, (false, false), "walgate", &mut problems);
     problems
 }
 
@@ -63,10 +63,8 @@ fn each_problem_of_a_server_names_its_remedy() {
 #[test]
 fn each_problem_of_a_table_names_its_remedy() {
     let leaf = Leaf {
-        relid: 1,
         name: TableName::new("public", "users_1"),
         identity: Identity::Default,
-        pages: 0,
         foreign: false,
     };
     let bad = TableInfo {

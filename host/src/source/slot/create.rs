@@ -108,8 +108,8 @@ async fn blockers(endpoint: &Endpoint, pid: i32) -> Result<String, SourceError> 
 }
 
 const BLOCKERS_SQL: &str = "
-SELECT pg_catalog.format('pid %s (%s, %s, %s, transaction open for %s s): %s', a.pid, a.usename, a.application_name, a.state,
-         extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::int8, left(a.query, 80))
+SELECT pg_catalog.format('process %s of user %s (%s, %s), transaction open for %s s', a.pid, a.usename, a.application_name, a.state,
+         extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::int8)
 FROM unnest(pg_catalog.pg_blocking_pids($1)) b(pid) JOIN pg_catalog.pg_stat_activity a USING (pid)
 UNION ALL
 SELECT pg_catalog.format('prepared transaction %L of %s: COMMIT PREPARED or ROLLBACK PREPARED it', p.gid, p.owner)

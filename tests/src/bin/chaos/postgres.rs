@@ -117,7 +117,9 @@ pub async fn long_writer(run: &Run) -> Done {
                 .await;
         }
         stage.ask_for_snapshot("bag").await;
-        logs(&stage, if round % 2 == 0 { "insert into bag values (-1" } else { &gid }).await;
+        let named =
+            if round % 2 == 0 { format!("process {} of", writer.pid().await) } else { gid.clone() };
+        logs(&stage, &named).await;
         // Changes do not wait.
         stage.grows(run.some(20..100)).await;
         assert_eq!(begun(&stage).await, before, "the snapshot did not wait");

@@ -9,7 +9,7 @@ use walgate_tests::{
     load::Writer, process, snapshot, stream,
 };
 
-use walgate_wire::Lsn;
+use walgate_wire::{Epoch, Lsn};
 
 use crate::{
     run::{Done, Run},
@@ -44,6 +44,8 @@ pub struct Stage<'a> {
     newcomers: Vec<Replica>,
     pub load: Writer,
     audit: Audit,
+    /// That the stream began with.
+    epoch: Epoch,
     /// Of the copy in Postgres, on a server that no fault touches.
     _copy: Database,
     pub site: Site,
@@ -157,6 +159,7 @@ impl<'a> Setting<'a> {
         let options = gateway(&site, options);
         let gateway = options.clone().start().await;
         let audit = Audit::begin(&site.database).await;
+        let epoch = stream::last_epoch(&site.broker).await;
         let (sqlite, postgres) = (site.sqlite(&ALL), site.postgres(&copy, &ALL));
         let mut workload = Workload::new(run.seed, ddl_share);
         let load = Writer::start_paced(&site.database, PACE, move |_| workload.script()).await;
@@ -170,6 +173,7 @@ impl<'a> Setting<'a> {
             newcomers: vec![],
             load,
             audit,
+            epoch,
             _copy: copy,
             site,
         };
@@ -316,11 +320,11 @@ impl Stage<'_> {
         gateway.ready().await;
         let epochs = audit.assert_latest_epoch_is_exact(site, &workload::TABLES).await;
         let is_as_it_should = match ending {
-            Ending::Whole => epochs.count == 1 && epochs.is_whole,
-            Ending::Cut => epochs.count == 1 && !epochs.is_whole,
-            Ending::Anew => epochs.count > 1 || !epochs.is_whole,
+            Ending::Whole => epochs.latest == self.epoch && epochs.is_whole,
+            Ending::Cut => epochs.latest == self.epoch && !epochs.is_whole,
+            Ending::Anew => epochs.latest > self.epoch,
         };
-        assert!(is_as_it_should, "{epochs:?}, which is not {ending:?}");
+        assert!(is_as_it_should, "{epochs:?} after {}, which is not {ending:?}", self.epoch);
         for replica in [sqlite, postgres].into_iter().chain(newcomers) {
             for table in PLAIN {
                 site.same(replica, table).await;
@@ -328,14 +332,19 @@ impl Stage<'_> {
             let what = format!("{GUARDED} in {} is {ADMITTED}", replica.target);
             eventually(what, async || site.differences_as(replica, ADMITTED, GUARDED).await).await;
         }
-        self.slot_advances().await;
+        self.goes_on(epochs.latest).await;
         self.look_at_memory(gateway);
         let peak = run.peak_mb();
         assert!(peak < RESIDENT_MAX_MB, "the gateway had {peak:.0} MB, at most {RESIDENT_MAX_MB}");
         Done::Passed
     }
 
-    async fn slot_advances(&self) {
+    /// The next session goes on with the epoch, and moves the slot.
+    async fn goes_on(&self, epoch: Epoch) {
+        let slot = self.site.slot();
+        self.site.sql(&format!(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}' and active"
+        )).await;
         self.site.sql("insert into a (id) values (-1)").await;
         let committed = self.committed().await;
         eventually("the slot advances", async || match self.site.confirmed().await {
@@ -343,6 +352,8 @@ impl Stage<'_> {
             confirmed => Err(format!("{confirmed} of {committed}")),
         })
         .await;
+        let now = stream::last_epoch(&self.site.broker).await;
+        assert_eq!(now, epoch, "a session began a new epoch without a cause");
     }
 
     /// The commit record of the last transaction.

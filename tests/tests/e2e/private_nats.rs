@@ -1,0 +1,87 @@
+//! `walgate run` without `nats.url`, as in a first try: the gateway brings a server, which lives and dies with it and keeps
+//! its streams in `data_dir`.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+};
+
+use async_nats::jetstream::{self, stream::Info};
+use walgate_servers::free_port;
+use walgate_tests::{Site, eventually, on_newest_postgres, process};
+
+async fn info(url: &str, stream: &str) -> Info {
+    let context = jetstream::new(async_nats::connect(url).await.expect("its server lets us in"));
+    context.get_stream(stream).await.expect("the stream is there").cached_info().clone()
+}
+
+/// Where this machine listens on the port, as the kernel writes addresses.
+fn listening(port: u16) -> Vec<String> {
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap());
+    let listens = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (address, here) = fields.next()?.split_once(':')?;
+        let state = fields.nth(1)?;
+        (state == "0A" && u16::from_str_radix(here, 16) == Ok(port)).then(|| address.to_owned())
+    };
+    tables.iter().flat_map(|table| table.lines()).filter_map(listens).collect()
+}
+
+fn is_free(port: u16) -> Result<(), String> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop).map_err(|e| e.to_string())
+}
+
+on_newest_postgres! {
+    async fn a_gateway_brings_its_own_server(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key, v text); insert into t select i, md5(i::text) from generate_series(1, 1000) i").await;
+        let port = free_port().unwrap();
+        let url = format!("nats://127.0.0.1:{port}");
+        let mut gateway = site.gateway(&["t"]).private_nats(port).start().await;
+        assert_eq!(listening(port), ["0100007F"], "on 127.0.0.1 and nowhere else");
+        assert!(gateway.log().contains(&url), "{}", gateway.log());
+        let replica = site.sqlite_with(&["t"], &[("WALGATE_NATS_URL".to_owned(), url.clone())]);
+        site.same(&replica, "t").await;
+        site.sql("update t set v = 'changed' where id % 3 = 0").await;
+        site.same(&replica, "t").await;
+        assert!(site.folder().join("gateway-data/nats/jetstream").is_dir());
+
+        // Killed, it leaves no server behind that would hold the port, and the next one has its streams.
+        let (changes, snapshots) = (info(&url, "CDC").await, info(&url, "INIT").await);
+        for n in 0..3 {
+            gateway = gateway.kill9().start().await;
+            site.sql(&format!("insert into t values (-{n}, 'after'); delete from t where id = {n} + 10")).await;
+            site.same(&replica, "t").await;
+        }
+        let after = info(&url, "CDC").await;
+        assert_eq!((after.created, after.state.first_sequence), (changes.created, changes.state.first_sequence));
+        assert!(after.state.last_sequence > changes.state.last_sequence);
+        assert_eq!(info(&url, "INIT").await.state.last_sequence, snapshots.state.last_sequence, "the copy was loaded again");
+
+        // One that dies alone comes back.
+        process::kill_children(gateway.program().pid());
+        site.sql("insert into t values (4000, 'while its server was away')").await;
+        site.same(&replica, "t").await;
+
+        let stopped = gateway.stop();
+        is_free(port).expect("the server has ended before the gateway");
+        site.sql("insert into t values (5000, 'while it was away')").await;
+        let gateway = stopped.start().await;
+        site.same(&replica, "t").await;
+        gateway.kill9();
+        eventually("the server dies with the gateway", async || is_free(port)).await;
+    }
+
+    async fn a_port_that_is_taken_is_named(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key)").await;
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let refused = site.gateway(&["t"]).private_nats(port).run_to_end();
+        assert_eq!(refused.code, Some(3), "{}", refused.output);
+        for said in [&format!("127.0.0.1:{port}"), "address already in use", "nats.url"] {
+            assert!(refused.output.contains(said), "{said}: {}", refused.output);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What others do to the gateway's streams and buckets, with rights that they should not have: nothing is lost by it, and
+//! what was done can be undone.
+
+use async_nats::HeaderMap;
+use walgate_tests::{Site, eventually, on_newest_postgres};
+
+on_newest_postgres! {
+    /// The stream refuses what does not follow what the gateway knows; so it also refuses a second gateway.
+    async fn a_foreign_message_is_noticed_and_can_be_taken_out(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key); insert into t values (1)").await;
+        let gateway = site.gateway(&["t"]).start().await;
+        let ack = site.broker.jetstream().publish("cdc.t", "not ours".into()).await.unwrap().await.unwrap();
+        site.sql("insert into t values (2)").await;
+        eventually("it is noticed", async || {
+            let log = gateway.log();
+            let said = log.contains("another gateway wrote to the stream") && log.contains("something else writes to cdc.>");
+            if said { Ok(()) } else { Err(log) }
+        })
+        .await;
+        let stream = site.broker.jetstream().get_stream("CDC").await.unwrap();
+        stream.delete_message(ack.sequence).await.unwrap();
+        gateway.ready().await;
+        site.sql("insert into t values (3)").await;
+        let replica = site.sqlite(&["t"]);
+        site.same(&replica, "t").await;
+    }
+
+    /// As `nats kv del` does it.
+    async fn a_deleted_schema_is_published_again(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key); insert into t values (1)").await;
+        let gateway = site.gateway(&["t"]).start().await;
+        let replica = site.sqlite(&["t"]);
+        site.same(&replica, "t").await;
+        let mut headers = HeaderMap::new();
+        headers.insert("KV-Operation", "DEL");
+        let jetstream = site.broker.jetstream();
+        let deleted = jetstream.publish_with_headers("$KV.schemas.t", headers, "".into()).await;
+        deleted.unwrap().await.unwrap();
+        site.sql("alter table t add column v text; insert into t values (2, 'x')").await;
+        site.same(&replica, "t").await;
+        gateway.ready().await;
+        assert!(site.schema("t").await.is_some_and(|schema| schema.columns.len() == 2));
+    }
+}

@@ -99,3 +99,43 @@ pub fn action(error: &SessionError) -> Action {
         SessionError::Replaced(_) | SessionError::Task(_) => Action::Retry,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walgate_wire::Lsn;
+
+    #[test]
+    fn what_passes_is_tried_again_what_is_one_tables_stops_it_and_the_rest_is_for_people() {
+        let of_table = || SourceError::Table { table: "public.t".into(), what: "odd".into() };
+        let lost = SourceError::SlotLost {
+            slot: "walgate".into(),
+            reason: "its WAL was removed".into(),
+            confirmed: Lsn(1),
+        };
+        let shut = OutletError::Shut { table: "public.t".into(), reason: "no guest".into() };
+        let expected: [(SessionError, Action); 9] = [
+            (SourceError::Closed.into(), Action::Retry),
+            (SourceError::Locked { table: "public.t".into() }.into(), Action::Retry),
+            (Broken::Full("maximum bytes exceeded".into()).into(), Action::Retry),
+            (
+                BrokerError::Setup { what: "stream CDC".into(), reason: "?".into() }.into(),
+                Action::Retry,
+            ),
+            (of_table().into(), Action::Quarantine),
+            (shut.into(), Action::Quarantine),
+            (
+                SessionError::Table {
+                    table: Token::of_alias("t"),
+                    source: Box::new(of_table().into()),
+                },
+                Action::Quarantine,
+            ),
+            (lost.into(), Action::Halt),
+            (BrokerError::TooOld("2.9.0".into()).into(), Action::Halt),
+        ];
+        for (error, expected) in expected {
+            assert_eq!(action(&error), expected, "{error}");
+        }
+    }
+}

@@ -30,6 +30,10 @@ const IN_FLIGHT_MESSAGES_MAX: usize = 2048;
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
 /// After this long without any acknowledgement the chain is in doubt.
 const ACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the answers to what was sent behind a refused message are awaited.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// Followed by the stream's last sequence.
+const WRONG_LAST_SEQUENCE: &str = "wrong last sequence: ";
 /// How often the connection itself is looked at while no acknowledgement arrives.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Room for subject and headers below the server's `max_payload`, which counts headers.
@@ -57,6 +61,11 @@ pub enum Broken {
         "the stream is full: {0}; consumers have to read on, or nats.cdc_max_bytes has to grow"
     )]
     Full(String),
+    /// The stream holds a message of this chain behind a place that belonged to another, or would: it has a hole.
+    #[error(
+        "the stream took message {0} although another does not follow the one before it: somebody else writes to it"
+    )]
+    Torn(u64),
     #[error("the stream did not acknowledge anything for {} s", ACK_TIMEOUT.as_secs())]
     Silent,
     #[error("the connection to NATS was interrupted")]
@@ -65,13 +74,23 @@ pub enum Broken {
     Closed,
 }
 
-/// One run of consecutive publishes to the CDC stream. The first follows a sequence, each other one the message before it
-/// by an id that no other chain gives. The sequence alone would not do: if the first of several messages under way is
-/// refused, because somebody else wrote one, the second finds the sequence that it expects.
+/// How a message says which one it follows; the first one of a chain always by its sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// By an id that no other chain gives: what does not follow is refused.
+    Id,
+    /// By its sequence. If the first of several messages under way is refused, because somebody else wrote one, the second
+    /// finds the sequence that it expects: that is noticed ([`Broken::Torn`]), not prevented. Replicas of a stream that
+    /// were restarted do not know the last id, and would not agree on what follows it (nats-server 2.15).
+    Sequence,
+}
+
+/// One run of consecutive publishes to the CDC stream.
 #[derive(Debug)]
 pub struct Chain {
     client: Client,
     inbox: String,
+    link: Link,
     /// What its message ids begin with.
     id: u32,
     /// Id of the last message that was sent.
@@ -108,6 +127,7 @@ impl Chain {
         client: &Client,
         last_sequence: u64,
         connected: Connected,
+        link: Link,
     ) -> Result<Chain, Broken> {
         let inbox = client.new_inbox();
         let subscriber =
@@ -124,6 +144,7 @@ impl Chain {
             durable: durable_sender,
             connection: client.statistics(),
             connected,
+            began: last_sequence,
         };
         let acks = tokio::spawn(async move {
             let reason = reader.run(subscriber).await;
@@ -132,7 +153,7 @@ impl Chain {
             let _ = broken_sender.send(Some(reason));
         });
         let (client, id) = (client.clone(), rand::random());
-        Ok(Chain { client, inbox, id, last_id: None, shared, broken, durable, acks })
+        Ok(Chain { client, inbox, link, id, last_id: None, shared, broken, durable, acks })
     }
 
     /// What may be confirmed to Postgres, as acknowledgements arrive.
@@ -187,15 +208,26 @@ impl Chain {
             return Err(self.broken().await);
         }
         let sequence = self.shared.ledger().sent((kib as usize) << 10, confirms);
-        let id = format!("{:x}.{sequence:x}", self.id);
-        match self.last_id.replace(id.clone()) {
-            Some(before) => headers.insert(EXPECTED_LAST_MSG_ID, before),
-            None => headers.insert(EXPECTED_LAST_SEQUENCE, (sequence - 1).to_string()),
-        }
-        headers.insert(MSG_ID, id);
+        self.follow(sequence, &mut headers);
         let reply = format!("{}.{sequence}", self.inbox);
         let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, body).await;
         sent.map_err(|_| Broken::Closed)
+    }
+
+    /// States what the message with this sequence follows.
+    fn follow(&mut self, sequence: u64, headers: &mut Headers) {
+        let before = match self.link {
+            Link::Sequence => None,
+            Link::Id => {
+                let id = format!("{:x}.{sequence:x}", self.id);
+                headers.insert(MSG_ID, id.as_str());
+                self.last_id.replace(id)
+            }
+        };
+        match before {
+            Some(id) => headers.insert(EXPECTED_LAST_MSG_ID, id),
+            None => headers.insert(EXPECTED_LAST_SEQUENCE, (sequence - 1).to_string()),
+        }
     }
 
     async fn take_room(&self, kib: u32) -> Result<(), tokio::sync::AcquireError> {
@@ -216,6 +248,8 @@ struct AckReader {
     durable: watch::Sender<Durable>,
     connection: Arc<async_nats::Statistics>,
     connected: Connected,
+    /// Where the stream ended before the chain.
+    began: u64,
 }
 
 /// Which of a client's connections to NATS it is, one after the other.
@@ -259,8 +293,13 @@ impl AckReader {
                 Ok(None) => return Broken::Closed,
                 Ok(Some(message)) => {
                     last_heard = Instant::now();
-                    if let Err(broken) = self.acknowledged(&message) {
-                        return broken;
+                    match self.acknowledged(&message) {
+                        Ok(()) => {}
+                        Err(Broken::Refused(why)) => {
+                            let refused = sequence_of(&message).unwrap_or(u64::MAX);
+                            return self.behind(refused, why, &mut acks).await;
+                        }
+                        Err(broken) => return broken,
                     }
                 }
                 Err(_) if self.shared.ledger().in_flight() == 0 => last_heard = Instant::now(),
@@ -268,6 +307,30 @@ impl AckReader {
                 Err(_) => {}
             }
         }
+    }
+
+    /// One message was refused: whether the stream took one behind it all the same, or another's in its place after it had
+    /// taken some of this chain.
+    async fn behind(&self, refused: u64, why: String, acks: &mut async_nats::Subscriber) -> Broken {
+        let last = why.strip_prefix(WRONG_LAST_SEQUENCE).and_then(|last| last.parse::<u64>().ok());
+        if self.shared.ledger().acknowledged_sequence() > self.began
+            && last.is_some_and(|last| last >= refused)
+        {
+            return Broken::Torn(refused);
+        }
+        let until = tokio::time::Instant::now() + ANSWERS_WITHIN;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, acks.next()).await {
+            let ack = serde_json::from_slice::<Ack>(&answer.payload);
+            let stored = ack.ok().filter(|ack| ack.error.is_none() && ack.seq > 0);
+            let behind = sequence_of(&answer).filter(|sequence| *sequence > refused);
+            if let (Some(_), Some(sequence)) = (stored, behind) {
+                return Broken::Torn(sequence);
+            }
+            if behind == Some(self.shared.ledger().last_sent()) {
+                break;
+            }
+        }
+        Broken::Refused(why)
     }
 
     fn acknowledged(&self, message: &async_nats::Message) -> Result<(), Broken> {
@@ -284,7 +347,7 @@ impl AckReader {
                 _ => refused(error.description),
             });
         }
-        let expected = message.subject.rsplit('.').next().and_then(|s| s.parse().ok());
+        let expected = sequence_of(message);
         if expected != Some(ack.seq) {
             return Err(refused(format!(
                 "a message was stored as {} instead of {expected:?}",
@@ -302,6 +365,11 @@ impl AckReader {
         }
         Ok(())
     }
+}
+
+/// Which message is answered.
+fn sequence_of(answer: &async_nats::Message) -> Option<u64> {
+    answer.subject.rsplit('.').next().and_then(|sequence| sequence.parse().ok())
 }
 
 /// Publishes messages whose order among each other does not matter (snapshots), each acknowledged and, where

@@ -25,6 +25,7 @@ use tokio::{
 use walgate_wire::{Epoch, InitError, Token, subjects, to_msgpack};
 
 use crate::{
+    assets::Gate,
     broker::requests_for,
     config::Table,
     gateway::{Gateway, Stopped},
@@ -173,21 +174,16 @@ impl Job {
     async fn run(&self) {
         let token = &self.table.token;
         let snapshot_id = snapshots::new_id();
+        let before = self.gateway.assets.gate(token);
         let result =
             snapshots::take(&self.gateway, &self.table, &snapshot_id, self.active.clone()).await;
         let Err(error) = result else { return };
         tracing::error!(table = %token, snapshot_id, %error, "snapshot failed");
-        snapshots::purge(&self.gateway, token, &snapshot_id).await;
         // Anything else that is wrong with a row fails the snapshot alone: whoever has a copy already goes on.
         if matches!(error, SessionError::Guest(_) | SessionError::Outlet(_)) {
-            let changing = self.gateway.changing().await;
-            let (gateway, reason) = (&self.gateway, error.to_string());
-            let stopped =
-                schemas::stop(gateway, &changing, &self.table, Stopped::Failed, &reason).await;
-            if let Err(error) = stopped {
-                tracing::warn!(table = %token, %error, "the table could not be suspended; its next snapshot tries again");
-            }
+            self.stop(&before, &error).await;
         }
+        snapshots::purge(&self.gateway, token, &snapshot_id).await;
         let retry_after = matches!(crate::policy::action(&error), crate::policy::Action::Retry)
             .then_some(RETRY_AFTER_SECONDS);
         refuse(
@@ -202,6 +198,23 @@ impl Job {
             },
         )
         .await;
+    }
+}
+
+impl Job {
+    /// The guest that the snapshot failed with stops its table, unless it is another by now.
+    async fn stop(&self, before: &Gate, error: &SessionError) {
+        let (gateway, token) = (&self.gateway, &self.table.token);
+        let changing = gateway.changing().await;
+        if !gateway.assets.gate(token).same(before) {
+            return;
+        }
+        let reason = error.to_string();
+        let stopped =
+            schemas::stop(gateway, &changing, &self.table, Stopped::Failed, &reason).await;
+        if let Err(error) = stopped {
+            tracing::warn!(table = %token, %error, "the table could not be suspended; its next snapshot tries again");
+        }
     }
 }
 

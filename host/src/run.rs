@@ -6,7 +6,7 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,10 +25,11 @@ use crate::{
     guest::{Engine, GuestError, Limits},
     guests, http,
     policy::{Action, SessionError, action},
+    publish::Broken,
     requests,
     revisions::NamedRevisions,
     schemas,
-    session::{self, Connection},
+    session::{self, Connection, Past},
     source::{
         SourceError,
         catalog::Catalog,
@@ -41,6 +42,8 @@ use crate::{
 
 /// A session that lasted this long was healthy: the next failure begins with the shortest pause.
 const HEALTHY: Duration = Duration::from_secs(30);
+/// How often it is looked whether the private NATS server lives.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What the feedback task needs for its last word.
 const LAST_STATUS: Duration = Duration::from_millis(100);
 
@@ -250,11 +253,14 @@ async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), 
 /// One session after the other.
 async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let Started { gateway, active, private, .. } = &mut started;
-    let acknowledged = AtomicU64::new(0);
+    let past = Past::default();
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();
-        let ended = one_session(gateway, active, &mut stop, &acknowledged).await;
+        let ended = tokio::select! {
+            ended = one_session(gateway, active, &mut stop, &past) => ended,
+            () = ends(private) => Err(SessionError::Task("the private NATS server has ended".to_owned())),
+        };
         gateway.status.set_streaming(false);
         let _ = active.send(None);
         let Err(error) = ended else { return Ok(()) };
@@ -267,10 +273,9 @@ async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Resu
         }
         let pause = backoff.pause();
         tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not streaming");
-        if let Some(server) = private
+        if let Some(server) = private.as_mut()
             && server.has_ended()
         {
-            tracing::error!("the private NATS server has ended; starting it again");
             let again = tokio::task::block_in_place(|| server.start_again());
             again.map_err(|error| RunError::PrivateNats(error.to_string()))?;
         }
@@ -278,6 +283,14 @@ async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Resu
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Completes when the private server has ended by itself.
+async fn ends(private: &mut Option<PrivateNats>) {
+    let Some(server) = private else { return std::future::pending().await };
+    while !server.has_ended() {
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
@@ -304,12 +317,12 @@ async fn one_session(
     gateway: &Gateway,
     active: &watch::Sender<Option<Epoch>>,
     stop: &mut watch::Receiver<bool>,
-    acknowledged: &AtomicU64,
+    past: &Past,
 ) -> Result<(), SessionError> {
     let opened = tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
-        opened = session::open(gateway, acknowledged, unix_seconds()) => opened?,
+        opened = session::open(gateway, past, unix_seconds()) => opened?,
     };
     let Connection { epoch, mut session, feedback } = opened;
     if !gateway.status.has_streamed() {
@@ -341,7 +354,10 @@ async fn one_session(
             Ok(())
         }
     };
-    acknowledged.store(sequence(), Relaxed);
+    past.acknowledged.store(sequence(), Relaxed);
+    if let Err(SessionError::Publish(Broken::Torn(_))) = &ended {
+        past.torn.store(true, Relaxed);
+    }
     if ended.is_ok() {
         // Postgres is still told what the last acknowledgements made durable.
         tokio::time::sleep(LAST_STATUS).await;

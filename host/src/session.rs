@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -23,7 +23,7 @@ use crate::{
     gateway::Gateway,
     ledger::Durable,
     policy::SessionError,
-    publish::{Chain, Connected, Headers},
+    publish::{Chain, Connected, Headers, Link},
     revisions::NamedRevisions,
     schemas,
     source::{
@@ -51,12 +51,16 @@ pub struct Connection {
     pub feedback: FeedbackLoop,
 }
 
-/// `acknowledged`: the stream went to here when this process last knew.
-pub async fn open(
-    gateway: &Gateway,
-    acknowledged: &AtomicU64,
-    now: u32,
-) -> Result<Connection, SessionError> {
+/// What this process remembers of its sessions so far.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The stream went to here when it was known last.
+    pub acknowledged: AtomicU64,
+    /// The last chain left a hole in the stream.
+    pub torn: AtomicBool,
+}
+
+pub async fn open(gateway: &Gateway, past: &Past, now: u32) -> Result<Connection, SessionError> {
     let config = &gateway.config.postgres;
     let endpoint = Endpoint::of(config)?;
     let catalog = Catalog::connect(config).await?;
@@ -92,7 +96,7 @@ pub async fn open(
         left,
         wal_end: held.server_lsn,
     };
-    let Place { epoch, resume, stated, chain } = place(gateway, &facts, acknowledged, now).await?;
+    let Place { epoch, resume, stated, chain } = place(gateway, &facts, past, now).await?;
     tracing::debug!(%resume, %confirmed, %stated, "resuming");
     let asked = Arc::new(catalog::open(config).await?);
     let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked).await?);
@@ -115,12 +119,12 @@ struct Place {
 async fn place(
     gateway: &Gateway,
     facts: &SlotFacts,
-    acknowledged: &AtomicU64,
+    past: &Past,
     now: u32,
 ) -> Result<Place, SessionError> {
     let connected = Connected::now(&gateway.streams.client);
     // What was deleted, or lost with its server, is made again; what that means is decided below.
-    Box::pin(Streams::ensure(
+    let streams = Box::pin(Streams::ensure(
         &gateway.streams.client,
         &gateway.config.nats,
         &gateway.config.tables,
@@ -131,13 +135,20 @@ async fn place(
     dictionaries::store_again(gateway).await?;
     let record = gateway.schemas.epoch().await?;
     let lost = match &record {
+        Some(_) if past.torn.load(Relaxed) => Some(
+            "somebody else wrote to the CDC stream between messages of this gateway".to_owned(),
+        ),
         Some(record) => named.lost(gateway, record.epoch).await?,
         None => None,
     };
     let tail = broker::read_tail(&gateway.streams.cdc).await?;
-    let known = Known { record: record.as_ref(), acknowledged: acknowledged.load(Relaxed), lost };
+    let known =
+        Known { record: record.as_ref(), acknowledged: past.acknowledged.load(Relaxed), lost };
     let decision = decide(known, facts, &tail, now);
-    let mut chain = Chain::open(&gateway.streams.client, tail.last_sequence, connected).await?;
+    let is_replicated = streams.cdc.cached_info().config.num_replicas > 1;
+    let link = if is_replicated { Link::Sequence } else { Link::Id };
+    let mut chain =
+        Chain::open(&gateway.streams.client, tail.last_sequence, connected, link).await?;
     let (epoch, resume, stated) = match decision {
         Decision::Continue { epoch, resume, record } => {
             if let Some(record) = &record {
@@ -152,7 +163,8 @@ async fn place(
         }
     };
     // What was lost has been judged.
-    acknowledged.store(tail.last_sequence, Relaxed);
+    past.acknowledged.store(tail.last_sequence, Relaxed);
+    past.torn.store(false, Relaxed);
     Ok(Place { epoch, resume, stated, chain })
 }
 

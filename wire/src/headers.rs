@@ -1,10 +1,11 @@
 //! The names of message headers. Values are short, for a single change must stay small.
 
 /// Deduplication id: of the messages of a snapshot, with the numbers of chunk and part, and of a dead letter, by the
-/// position of its change. Changes and init.error have none.
+/// position of its change. Of changes it is what the next message follows; init.error has none.
 pub const MSG_ID: &str = "Nats-Msg-Id";
-/// The stream sequence that a publish of changes follows on from; the server refuses any other.
+/// The stream sequence that a message of changes follows; the server refuses it behind any other.
 pub const EXPECTED_LAST_SEQUENCE: &str = "Nats-Expected-Last-Sequence";
+/// The message id that a message of changes follows, likewise.
 pub const EXPECTED_LAST_MSG_ID: &str = "Nats-Expected-Last-Msg-Id";
 /// `zstd`, or absent when the body is not compressed.
 pub const CONTENT_ENCODING: &str = "Content-Encoding";

@@ -39,17 +39,17 @@ impl Session {
         let before = self.announced.insert(relid, (change, table));
         let altered =
             before.is_some_and(|(before, _)| before.relation != self.announced[&relid].0.relation);
-        match self.gateway.stopped(&token) {
+        let gateway = self.gateway.clone();
+        let changing = gateway.changing().await;
+        match gateway.stopped(&token) {
             // What was wrong with it may have been altered away.
-            Some(Stopped::Failed) if altered => self.gateway.release(&token),
+            Some(Stopped::Failed) if altered => gateway.release(&token),
             Some(_) => {
                 self.stream.set_table(relid, None);
                 return Ok(());
             }
             None => {}
         }
-        let gateway = self.gateway.clone();
-        let changing = gateway.changing().await;
         match self.open(&changing, relid, lsn).await {
             Ok(()) => Ok(()),
             Err(error) => self.quarantine(&changing, error).await,
@@ -100,10 +100,9 @@ impl Session {
         let _changing = gateway.changing().await;
         let reason = "a type of one of its columns was altered";
         schemas::reseed(&gateway.schemas, &table.token, lsn, reason).await?;
-        let schema = gateway.schemas.latest(&table.token).await?;
         batch.table = Arc::new(input);
-        self.stream.set_table(relid, Some(Arc::clone(&batch.table)));
-        Ok(again.with_schema(schema.unwrap_or_else(|| outlet.output().schema.clone())))
+        self.stream.retype(&batch.table);
+        Ok(again.with_schema(outlet.output().schema.clone()))
     }
 
     /// Between two transactions: what the folder of guests offered since the last time becomes live.
@@ -203,20 +202,20 @@ impl Session {
     }
 
     async fn is_absent(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {
-        match self.gateway.stopped(&table.token) {
+        let gateway = self.gateway.clone();
+        let changing = gateway.changing().await;
+        match gateway.stopped(&table.token) {
             Some(_) => Ok(()),
-            None => {
-                let gateway = self.gateway.clone();
-                self.stop(&gateway.changing().await, table, Stopped::Absent, reason).await
-            }
+            None => self.stop(&changing, table, Stopped::Absent, reason).await,
         }
     }
 
     async fn is_there(&mut self, table: &Table, relid: u32) -> Result<(), SessionError> {
-        let token = &table.token;
-        match self.gateway.stopped(token) {
+        let (gateway, token) = (self.gateway.clone(), &table.token);
+        let changing = gateway.changing().await;
+        match gateway.stopped(token) {
             Some(Stopped::Absent) => {}
-            Some(Stopped::Busy) if !self.catalog.is_locked(relid).await? => {}
+            Some(Stopped::Busy) if !self.catalog.is_locked(&table.name).await? => {}
             Some(_) => return Ok(()),
             None if self.relids.insert(token.clone(), relid) == Some(relid) => return Ok(()),
             None => {
@@ -227,8 +226,7 @@ impl Session {
             }
         }
         self.announced.retain(|&announced, (_, t)| t.token != *token || announced == relid);
-        let gateway = self.gateway.clone();
-        self.release(&gateway.changing().await, table).await
+        self.release(&changing, table).await
     }
 
     fn relations_of(&self, table: &Table) -> impl Iterator<Item = u32> {
@@ -262,14 +260,15 @@ impl Session {
     pub(super) async fn give_way(&mut self) -> Result<(), SessionError> {
         let pressure = *self.pressure.borrow_and_update();
         let gateway = self.gateway.clone();
+        let changing = gateway.changing().await;
         for table in gateway.config.tables.iter().filter(|table| table.shed) {
             match (pressure, gateway.stopped(&table.token)) {
                 (Pressure::Shedding, None) => {
                     let reason = "the slot holds back more WAL than [postgres] wal_budget allows, and the table may be shed";
-                    self.stop(&gateway.changing().await, table, Stopped::Shed, reason).await?;
+                    self.stop(&changing, table, Stopped::Shed, reason).await?;
                 }
                 (Pressure::Calm, Some(Stopped::Shed)) => {
-                    self.release(&gateway.changing().await, table).await?;
+                    self.release(&changing, table).await?;
                 }
                 _ => {}
             }

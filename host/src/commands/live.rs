@@ -42,6 +42,9 @@ pub async fn version(
     Ok(Arc::new(catalog.current(name, token, Lsn(0)).await?.0))
 }
 
+/// Whoever compares has the one side wait for the other.
+const PATIENT: &str = "SET idle_in_transaction_session_timeout = 0";
+
 /// A connection with an exported snapshot.
 pub struct Exporter {
     pub catalog: Catalog,
@@ -52,6 +55,7 @@ impl Exporter {
     pub async fn begin(postgres: &Postgres) -> Result<Exporter> {
         let catalog = Catalog::connect(postgres).await?;
         let client = catalog.client();
+        client.batch_execute(PATIENT).await?;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let snapshot = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
         Ok(Exporter { catalog, snapshot })
@@ -66,8 +70,9 @@ impl Exporter {
     ) -> Result<LiveTable> {
         let Exporter { catalog: exporter, snapshot } = self;
         let relations = snapshot::relations(exporter.client(), &version).await?;
-        let reader =
-            SnapshotReader::open(catalog::open(postgres).await?, &snapshot, &version).await?;
+        let client = catalog::open(postgres).await?;
+        client.batch_execute(PATIENT).await?;
+        let reader = SnapshotReader::open(client, &snapshot, &version).await?;
         let reader = reader.context("the table is being altered at this moment; try again")?;
         Ok(LiveTable {
             version: Arc::new(version),

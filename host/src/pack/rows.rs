@@ -33,7 +33,7 @@ fn place(position: &Option<Position>) -> String {
 fn remedy(error: &PackError, table: &str) -> String {
     match error {
         PackError::Altered => format!(
-            "changes written before an ALTER TYPE cannot be read after it: take a new snapshot of {table}"
+            "changes written before an ALTER TYPE cannot be read after it: restart the gateway, and copies of {table} are loaded again"
         ),
         PackError::Missing => format!("ALTER TABLE {table} REPLICA IDENTITY FULL sends it"),
         PackError::NotRendered => "this is a mistake in Walgate, please report it".to_owned(),

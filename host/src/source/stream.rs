@@ -43,6 +43,11 @@ impl ChangeStream {
         self.gatherer.set_table(relid, table);
     }
 
+    /// Rows of the relation have this shape, also those that were received already: nothing announced it.
+    pub fn retype(&mut self, table: &Arc<TableVersion>) {
+        self.gatherer.retype(table);
+    }
+
     /// Gives a batch's buffers back for reuse.
     pub fn recycle(&mut self, batch: crate::batch::RowBatch) {
         self.gatherer.recycle(batch);

@@ -203,7 +203,7 @@ LIMIT 20";
 }
 
 /// Who alters or truncates the table, or waits to do so.
-pub(super) async fn lock_holders(client: &Client, relid: u32) -> Result<Vec<String>, SourceError> {
+async fn lock_holders(client: &Client, relid: u32) -> Result<Vec<String>, SourceError> {
     let query = "
 SELECT format('process %s of user %s (%s) %s the table', a.pid, a.usename,
               coalesce(nullif(a.application_name, ''), a.backend_type),

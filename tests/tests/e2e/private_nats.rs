@@ -61,6 +61,11 @@ on_newest_postgres! {
 
         // One that dies alone comes back.
         process::kill_children(gateway.program().pid());
+        eventually("its end is noticed, with nothing to do", async || {
+            let log = gateway.log();
+            if log.contains("the private NATS server has ended") { Ok(()) } else { Err(log) }
+        })
+        .await;
         site.sql("insert into t values (4000, 'while its server was away')").await;
         site.same(&replica, "t").await;
 

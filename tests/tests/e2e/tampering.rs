@@ -2,7 +2,7 @@
 //! what was done can be undone.
 
 use async_nats::HeaderMap;
-use walgate_tests::{Site, eventually, on_newest_postgres};
+use walgate_tests::{Broker, Site, eventually, on_newest_postgres};
 
 on_newest_postgres! {
     /// The stream refuses what does not follow what the gateway knows; so it also refuses a second gateway.
@@ -24,6 +24,20 @@ on_newest_postgres! {
         site.sql("insert into t values (3)").await;
         let replica = site.sqlite(&["t"]);
         site.same(&replica, "t").await;
+    }
+
+    /// There it comes between two messages that are under way, and the second is taken.
+    async fn a_foreign_message_in_a_cluster_begins_an_epoch(server) {
+        let site = Site::with_broker(&server, Broker::cluster().await).await;
+        site.sql("create table t (id int primary key, v text); insert into t values (0, '')").await;
+        let gateway = site.gateway(&["t"]).set("NATS_REPLICAS", 3).start().await;
+        let replica = site.sqlite(&["t"]);
+        site.same(&replica, "t").await;
+        let foreign = site.broker.jetstream().publish("cdc.elsewhere", "not ours".into()).await;
+        foreign.unwrap().await.unwrap();
+        site.sql("insert into t select i, repeat('x', 200) from generate_series(1, 30000) i").await;
+        site.same(&replica, "t").await;
+        assert!(gateway.log().contains("somebody else wrote to the CDC stream"), "{}", gateway.log());
     }
 
     /// As `nats kv del` does it.

@@ -1,6 +1,6 @@
 //! A connection that answers what tables look like: now, or as a Relation message says.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
@@ -12,7 +12,8 @@ use crate::{
     source::{
         SourceError,
         decode::Relation,
-        watermark::{current_xid, insert_lsn, lock_holders},
+        quote,
+        watermark::{current_xid, insert_lsn},
     },
 };
 
@@ -63,9 +64,17 @@ impl Catalog {
         load_present(&self.client, &self.publication, names).await
     }
 
-    /// Whether somebody has the table for himself, or waits for that.
-    pub async fn is_locked(&self, relid: u32) -> Result<bool, SourceError> {
-        Ok(!lock_holders(&self.client, relid).await?.is_empty())
+    /// Whether one would have to wait to read the table, or to plan that: somebody has it, or an index of it, for himself.
+    pub async fn is_locked(&self, name: &TableName) -> Result<bool, SourceError> {
+        let table = quote::table(name);
+        // Undone as a whole where it fails.
+        let probe =
+            format!("SET lock_timeout = '10ms'; SELECT FROM {table} LIMIT 0; SET lock_timeout = 0");
+        match self.client.batch_execute(&probe).await {
+            Ok(()) => Ok(false),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(true),
+            Err(error) => Err(SourceError::query("see whether the table is locked")(error)),
+        }
     }
 
     /// The table as it is now. Waits for nobody.

@@ -125,6 +125,19 @@ impl Gatherer {
         self.tables.insert(relid, table.map_or(Table::NotConfigured, Table::Wanted));
     }
 
+    /// Rows that are gathered or told already are of this shape, too.
+    pub fn retype(&mut self, table: &Arc<TableVersion>) {
+        let told = self.events.iter_mut().filter_map(|event| match event {
+            Event::Rows(batch) => Some(batch),
+            _ => None,
+        });
+        let batches = told.chain(&mut self.batch);
+        for batch in batches.filter(|batch| batch.table.relid == table.relid) {
+            batch.table = Arc::clone(table);
+        }
+        self.tables.insert(table.relid, Table::Wanted(Arc::clone(table)));
+    }
+
     pub fn recycle(&mut self, batch: RowBatch) {
         if self.spare.len() < SPARE_BATCHES_MAX {
             self.spare.push(batch);

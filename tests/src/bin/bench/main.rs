@@ -1,5 +1,4 @@
-//! `cargo xtask bench`: the rows of `LIMITS.md` that exist so far, each against the limit that was measured in the
-//! same run, in turns. Slow values are reported and fail nothing; what cannot be measured does.
+//! `cargo xtask bench`: each figure against the limit that was measured in the same run, in turns. Slow values are reported and fail nothing; what cannot be measured does.
 //!
 //! Each module measures what its name says, with real servers and the built gateway. It does not know the others.
 

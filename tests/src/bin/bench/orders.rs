@@ -1,4 +1,4 @@
-//! The table of the speed measurements: orders of about 140 bytes a row in COPY's binary format, as in `LIMITS.md`.
+//! The table of the speed measurements: orders of about 140 bytes a row in COPY's binary format.
 
 use anyhow::{Context, Result};
 use walgate_tests::Database;

@@ -1,10 +1,10 @@
-//! The rows of `LIMITS.md` with their goals, and how they are printed. How a value comes about is not known here.
+//! The figures with their goals, and how they are printed. How a value comes about is not known here.
 
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-/// A row of `LIMITS.md`.
+/// What a figure should be.
 #[derive(Debug)]
 pub struct Goal {
     pub id: &'static str,

@@ -258,7 +258,7 @@ async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Resu
     loop {
         let began = Instant::now();
         let ended = tokio::select! {
-            ended = one_session(gateway, active, &mut stop, &past) => ended,
+            ended = Box::pin(one_session(gateway, active, &mut stop, &past)) => ended,
             () = ends(private) => Err(SessionError::Task("the private NATS server has ended".to_owned())),
         };
         gateway.status.set_streaming(false);

@@ -1,6 +1,6 @@
 //! The connection to NATS and the streams and buckets that must be there.
 //!
-//! What is published, and when, is not known here.
+//! What is published, and when, is not known here, nor what is in the streams.
 
 use std::time::Duration;
 
@@ -9,18 +9,11 @@ use async_nats::{
     jetstream::{
         self, ErrorCode,
         context::{CreateStreamError, CreateStreamErrorKind},
-        message::StreamMessage,
-        stream::{
-            Config as StreamConfig, DiscardPolicy, LastRawMessageErrorKind, RawMessageErrorKind,
-            RetentionPolicy, StorageType, Stream,
-        },
+        stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType, Stream},
     },
 };
 use walgate_consumer::{AccessError, NatsAccess};
-use walgate_wire::{
-    DICT, Epoch, InitStart, PART, POS, PROGRESS_SUBJECT, Part, Progress, SCHEMA, StreamPosition,
-    Token, subjects,
-};
+use walgate_wire::{buckets, subjects};
 
 use crate::config;
 
@@ -58,13 +51,6 @@ pub async fn connect(access: &NatsAccess) -> Result<Client, BrokerError> {
             .request_timeout(Some(Duration::from_secs(10)))
             .client_capacity(4096)
             .subscription_capacity(1 << 17)
-            .reconnect_delay_callback(|attempt| match attempt {
-                0 | 1 => Duration::ZERO,
-                _ => {
-                    let delay = Duration::from_millis((25u64 << attempt.min(7)).min(2000));
-                    delay.mul_f64(0.5 + rand::random::<f64>())
-                }
-            })
     });
     let client = way.connect().await?;
     if !client.is_server_compatible(2, 10, 0) {
@@ -117,6 +103,7 @@ impl Streams {
             discard: DiscardPolicy::New,
             discard_new_per_subject: true,
             max_messages: 10_000,
+            max_bytes: -1,
             max_message_size: 4096,
             max_age: Duration::from_secs(24 * 3600),
             num_replicas: config.replicas,
@@ -135,8 +122,8 @@ impl Streams {
             init: ensure(limits(&config.init, subjects::INIT_ALL)).await?,
             requests: ensure(requests).await?,
             dlq: ensure(dlq).await?,
-            schemas: ensure(bucket("schemas", config.replicas)).await?,
-            dictionaries: ensure(bucket("dictionaries", config.replicas)).await?,
+            schemas: ensure(bucket(buckets::SCHEMAS, config.replicas)).await?,
+            dictionaries: ensure(bucket(buckets::DICTIONARIES, config.replicas)).await?,
             context: context.clone(),
             client: client.clone(),
         })
@@ -158,6 +145,8 @@ fn bucket(name: &str, replicas: usize) -> StreamConfig {
         name: format!("KV_{name}"),
         subjects: vec![format!("$KV.{name}.>")],
         max_messages_per_subject: KV_REVISIONS_MAX,
+        // As the server says that there is no limit.
+        max_bytes: -1,
         discard: DiscardPolicy::New,
         storage: StorageType::File,
         num_replicas: replicas,
@@ -179,17 +168,19 @@ async fn ensure(
     match context.get_stream(&name).await {
         Ok(stream) => {
             let found = &stream.cached_info().config;
-            let wanted_age = config.max_age;
-            if found.max_bytes == config.max_bytes && found.max_age == wanted_age {
+            let is_as_wanted = found.max_bytes == config.max_bytes
+                && found.max_age == config.max_age
+                && found.subjects == config.subjects;
+            if is_as_wanted {
                 return Ok(stream);
             }
             if !create {
-                tracing::warn!(stream = name, "its limits differ from the configuration and stay, as nats.create is false");
+                tracing::warn!(stream = name, "its limits or subjects differ from the configuration and stay, as nats.create is false: `walgate nats setup` changes them");
                 return Ok(stream);
             }
             let changed = StreamConfig {
                 max_bytes: config.max_bytes,
-                max_age: wanted_age,
+                max_age: config.max_age,
                 subjects: config.subjects,
                 duplicate_window: found.duplicate_window,
                 ..found.clone()
@@ -241,120 +232,4 @@ async fn create_stream(
 fn is_not_found(error: &jetstream::context::GetStreamError) -> bool {
     use jetstream::context::GetStreamErrorKind::JetStream;
     matches!(error.kind(), JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
-}
-
-/// What the CDC stream says about where the gateway stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tail {
-    pub last_sequence: u64,
-    /// Of the last message that is still there; an incomplete multi-part body does not count.
-    pub position: Option<StreamPosition>,
-    /// The last progress message that is still there: the slot was never confirmed beyond its `end_lsn`.
-    pub progress: Option<(Epoch, Progress)>,
-}
-
-/// Reads the tail of the CDC stream.
-pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
-    let info = cdc.get_info().await.map_err(|e| read_error("the CDC stream", e))?;
-    let last_sequence = info.state.last_sequence;
-    let mut tail = Tail { last_sequence, position: None, progress: None };
-    if info.state.messages == 0 {
-        return Ok(tail);
-    }
-    if let Some(message) = last_of(cdc, "the last progress", PROGRESS_SUBJECT).await? {
-        let progress = walgate_wire::from_msgpack(&message.payload)
-            .map_err(|e| read_error("the last progress", e))?;
-        tail.progress = Some((position_of(&message.headers)?.epoch, progress));
-    }
-    // Somebody may have deleted the last one.
-    if let Some(last) =
-        last_of(cdc, "the last message of the CDC stream", subjects::CDC_ALL).await?
-    {
-        tail.position = last_whole_position(cdc, last.sequence).await?;
-    }
-    Ok(tail)
-}
-
-/// What the last changes of a table name, or its last snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
-    pub token: Token,
-    pub epoch: Epoch,
-    pub schema: u64,
-    pub dictionary: Option<u64>,
-}
-
-/// Reads what the table's last messages in CDC and INIT name.
-pub async fn last_named(streams: &Streams, token: &Token) -> Result<Vec<Named>, BrokerError> {
-    let mut named = vec![];
-    if let Some(message) = last_of(&streams.cdc, "the CDC stream", &subjects::cdc(token)).await?
-        && let Some(schema) = revision(&message.headers, SCHEMA)?
-    {
-        let epoch = position_of(&message.headers)?.epoch;
-        let dictionary = revision(&message.headers, DICT)?;
-        named.push(Named { token: token.clone(), epoch, schema, dictionary });
-    }
-    let subject = subjects::init_start(token);
-    if let Some(message) = last_of(&streams.init, "the INIT stream", &subject).await? {
-        let start: InitStart = walgate_wire::from_msgpack(&message.payload)
-            .map_err(|e| read_error("the last init.start", e))?;
-        let (schema, dictionary) = (start.schema_revision, start.dictionary_revision);
-        named.push(Named { token: token.clone(), epoch: start.epoch, schema, dictionary });
-    }
-    Ok(named)
-}
-
-async fn last_of(
-    stream: &Stream,
-    what: &str,
-    subject: &str,
-) -> Result<Option<StreamMessage>, BrokerError> {
-    match stream.get_last_raw_message_by_subject(subject).await {
-        Ok(message) => Ok(Some(message)),
-        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(e) => Err(read_error(what, e)),
-    }
-}
-
-/// `7` of `7` and of `users_dict@7`.
-fn revision(headers: &async_nats::HeaderMap, name: &str) -> Result<Option<u64>, BrokerError> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    let number = value.as_str().rsplit('@').next().unwrap_or_default().parse();
-    number.map(Some).map_err(|e| read_error("the CDC stream", format!("{name}: {e}")))
-}
-
-/// Position of the last body that is complete. A gateway that died in the midst of a body of several parts, once
-/// or several times, left parts without the rest: they do not count.
-async fn last_whole_position(
-    cdc: &Stream,
-    last_sequence: u64,
-) -> Result<Option<StreamPosition>, BrokerError> {
-    let mut sequence = last_sequence;
-    while sequence > 0 {
-        let message = match cdc.get_raw_message(sequence).await {
-            Ok(message) => message,
-            // Nothing before the parts is left: everything from the slot's position on is sent again.
-            Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => return Ok(None),
-            Err(e) => return Err(read_error("the last message of the CDC stream", e)),
-        };
-        let part = message.headers.get(PART).map(|part| part.as_str().parse::<Part>()).transpose();
-        match part.map_err(|e| read_error("the last message of the CDC stream", e))? {
-            Some(part) if !part.is_last() => {
-                sequence = sequence.saturating_sub(u64::from(part.number));
-            }
-            _ => return position_of(&message.headers).map(Some),
-        }
-    }
-    Ok(None)
-}
-
-fn position_of(headers: &async_nats::HeaderMap) -> Result<StreamPosition, BrokerError> {
-    let header = headers.get(POS).ok_or_else(|| {
-        read_error("the CDC stream", "a message has no Wg-Pos: something else writes to cdc.>; forbid it, the gateway must be the only writer")
-    })?;
-    header.as_str().parse().map_err(|e| read_error("the CDC stream", e))
-}
-
-fn read_error(what: &str, reason: impl std::fmt::Display) -> BrokerError {
-    BrokerError::Read { what: what.to_owned(), reason: reason.to_string() }
 }

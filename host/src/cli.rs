@@ -4,9 +4,9 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, filter::ParseError};
-use walgate_consumer::AccessError;
+use walgate_consumer::{AccessError, Error, ErrorKind};
 
-use crate::{commands, config::ConfigError, source::SourceError};
+use crate::{broker::BrokerError, commands, config::ConfigError, source::SourceError};
 
 /// Exit codes, beside clap's own 2 for a wrong command line.
 pub const EXIT_CODES: &str = "\
@@ -123,13 +123,20 @@ async fn run(cli: Cli) -> ExitCode {
 /// As documented above.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let of = |cause: &(dyn std::error::Error + 'static)| {
-        if let Some(walgate_consumer::Error::Access(error)) = cause.downcast_ref() {
-            return Some(if matches!(error, AccessError::Setting { .. }) { 2 } else { 3 });
+        if let Some(error) = cause.downcast_ref::<walgate_consumer::Error>() {
+            return match error.kind() {
+                ErrorKind::Configuration => Some(2),
+                ErrorKind::Nats if matches!(error, Error::Access(_)) => Some(3),
+                _ => None,
+            };
         }
-        if cause.is::<ConfigError>() || cause.is::<commands::guest::Usage>() {
+        if let Some(BrokerError::Access(AccessError::Setting { .. })) = cause.downcast_ref() {
             return Some(2);
         }
-        cause.is::<SourceError>().then_some(3)
+        if cause.is::<ConfigError>() || cause.is::<commands::Usage>() {
+            return Some(2);
+        }
+        (cause.is::<SourceError>() || cause.is::<BrokerError>()).then_some(3)
     };
     error.chain().find_map(of).unwrap_or(4)
 }

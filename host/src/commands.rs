@@ -4,7 +4,7 @@
 //! Postgres, too.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use anyhow::Context;
 use secrecy::SecretString;
 use walgate_consumer::NatsAccess;
 
+pub mod database;
 pub mod demo;
 pub mod dlq;
 pub mod guest;
@@ -205,4 +206,17 @@ impl StreamArgs {
             api: self.api_prefix.clone(),
         }
     }
+}
+
+/// A command line that makes no sense. Exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// A reader of `path` sees the old file or the new one, never a part.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = path.to_path_buf().into_os_string();
+    unfinished.push(".tmp");
+    fs::write(&unfinished, bytes)?;
+    fs::rename(&unfinished, path)
 }

@@ -14,7 +14,7 @@ use crate::{
     watch::{Folder, Refused, Shelf},
 };
 
-const SUFFIX: &str = ".zstd.dict";
+const ENDING: &str = ".zstd.dict";
 
 /// Where the dictionaries of a running gateway come from and go to.
 #[derive(Debug)]
@@ -50,15 +50,21 @@ pub async fn store_again(gateway: &Gateway) -> Result<(), KvError> {
     Ok(())
 }
 
+/// What a table's dictionary is called in its folder.
+pub fn file_name(token: &Token) -> String {
+    format!("{token}{ENDING}")
+}
+
 impl Shelf for DictionaryShelf {
     const WHAT: &'static str = "dictionary";
+    const ENDING: &'static str = ENDING;
 
     fn bytes_max(&self) -> usize {
         MAX_DICTIONARY_BYTES
     }
 
     fn file(&self, token: &Token) -> PathBuf {
-        format!("{token}{SUFFIX}").into()
+        file_name(token).into()
     }
 
     async fn offer(&mut self, token: &Token, bytes: Vec<u8>) -> Result<(), Refused> {

@@ -5,7 +5,7 @@
 
 use walgate_wire::{Epoch, EpochRecord, Lsn, Position};
 
-use crate::broker::Tail;
+use crate::tail::Tail;
 
 /// What Postgres says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,11 @@ fn broken(
             tail.last_sequence
         ));
     }
+    if tail.is_torn {
+        return Some(
+            "somebody else wrote to the CDC stream between messages of a gateway".to_owned(),
+        );
+    }
     if tail.last_sequence == 0 {
         return Some("the CDC stream is new: what was stored before is gone".to_owned());
     }
@@ -190,6 +195,7 @@ mod tests {
             last_sequence: 9,
             position: Some(StreamPosition { epoch: Epoch(5), position }),
             progress: Some((Epoch(5), progress)),
+            is_torn: false,
         }
     }
 
@@ -216,14 +222,14 @@ mod tests {
 
     #[test]
     fn the_first_start_reseeds_nobody() {
-        let empty = Tail { last_sequence: 0, position: None, progress: None };
+        let empty = Tail::default();
         let decision = decided(None, &SlotFacts { created: true, ..slot() }, &empty, 0);
         assert!(matches!(decision, Decision::Begin { reseed: None, .. }));
     }
 
     #[test]
     fn an_expired_stream_goes_on_from_the_slot() {
-        let expired = Tail { last_sequence: 9, position: None, progress: None };
+        let expired = Tail { last_sequence: 9, ..Tail::default() };
         let resume = Position::new(Lsn(100), 0);
         let expected = Decision::Continue { epoch: Epoch(5), resume, record: None };
         assert_eq!(decided(Some(&record()), &slot(), &expired, 9), expected);
@@ -257,6 +263,12 @@ mod tests {
         assert!(reseeds(by_slot(SlotFacts { wal_end: Lsn(99), confirmed: Lsn(80), ..slot() })));
         assert!(reseeds(by_slot(SlotFacts { confirmed: Lsn(101), ..slot() })));
         assert!(reseeds(decided(Some(&record), &slot(), &good, 10)));
+        assert!(reseeds(decided(
+            Some(&record),
+            &slot(),
+            &Tail { is_torn: true, ..good.clone() },
+            9
+        )));
         assert!(reseeds(decided(None, &slot(), &good, 9)));
         let lost =
             Known { record: Some(&record), acknowledged: 9, lost: Some("revision 7".into()) };
@@ -266,7 +278,7 @@ mod tests {
             ..good
         };
         assert!(reseeds(decided(Some(&record), &slot(), &other, 9)));
-        let empty = Tail { last_sequence: 0, position: None, progress: None };
+        let empty = Tail::default();
         let new_stream = Known { record: Some(&record), ..Known::default() };
         assert!(reseeds(decide(new_stream, &slot(), &empty, 3)));
     }

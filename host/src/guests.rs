@@ -54,6 +54,7 @@ pub async fn folder(gateway: &Gateway, engine: Engine) -> Result<Folder<GuestShe
 
 impl Shelf for GuestShelf {
     const WHAT: &'static str = "guest";
+    const ENDING: &'static str = ".wasm";
 
     fn bytes_max(&self) -> usize {
         self.gateway.config.guests.module_bytes

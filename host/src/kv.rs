@@ -17,7 +17,9 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use walgate_wire::{Dictionary, EpochRecord, SHA256, Schema, Token, from_msgpack, to_msgpack};
+use walgate_wire::{
+    Dictionary, EpochRecord, SHA256, Schema, Token, buckets, from_msgpack, to_msgpack,
+};
 
 const EXPECTED_REVISION: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The key under which revisions are passed over. It is no table's token.
@@ -167,7 +169,7 @@ pub struct Schemas(Bucket);
 
 impl Schemas {
     pub fn new(streams: &crate::broker::Streams) -> Self {
-        Schemas(Bucket::new("schemas", &streams.schemas, &streams.context))
+        Schemas(Bucket::new(buckets::SCHEMAS, &streams.schemas, &streams.context))
     }
 
     pub fn bucket(&self) -> &Bucket {
@@ -236,7 +238,7 @@ pub struct StoredDictionary {
 
 impl Dictionaries {
     pub fn new(streams: &crate::broker::Streams) -> Self {
-        Dictionaries(Bucket::new("dictionaries", &streams.dictionaries, &streams.context))
+        Dictionaries(Bucket::new(buckets::DICTIONARIES, &streams.dictionaries, &streams.context))
     }
 
     pub fn bucket(&self) -> &Bucket {

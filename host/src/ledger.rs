@@ -74,11 +74,6 @@ impl Ledger {
         Ok(released)
     }
 
-    /// Stream sequence that the last message sent must get.
-    pub fn last_sent(&self) -> u64 {
-        self.first + self.entries.len() as u64 - 1
-    }
-
     pub fn in_flight(&self) -> usize {
         self.entries.len()
     }

@@ -30,6 +30,7 @@ pub mod session;
 pub mod snapshots;
 pub mod source;
 pub mod status;
+pub mod tail;
 pub mod transform;
 pub mod wal_budget;
 pub mod watch;

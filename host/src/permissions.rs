@@ -4,9 +4,16 @@
 
 use std::fmt;
 
-use walgate_wire::{Token, subjects};
+use walgate_wire::{
+    Token,
+    buckets::{DICTIONARIES_PREFIX, DICTIONARIES_STREAM, SCHEMAS_PREFIX, SCHEMAS_STREAM},
+    subjects,
+};
 
-use crate::config::{Config, Nats, Table};
+use crate::{
+    config::{Config, Nats, Table},
+    requests, tail,
+};
 
 /// Who publishes the answers that somebody waits for need not be allowed: the server answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,16 +23,12 @@ pub struct Permissions {
     pub subscribe: Vec<String>,
 }
 
-const SCHEMAS: &str = "KV_schemas";
-const DICTIONARIES: &str = "KV_dictionaries";
-/// The gateway's consumer of requests.
-const REQUESTS_CONSUMER: &str = "walgate";
 const INBOX: &str = "_INBOX";
 
 /// Of all of the gateway's streams, buckets included.
 fn streams(nats: &Nats) -> [&str; 6] {
     let Nats { cdc, init, requests, dlq, .. } = nats;
-    [&cdc.name, &init.name, requests, &dlq.name, SCHEMAS, DICTIONARIES]
+    [&cdc.name, &init.name, requests, &dlq.name, SCHEMAS_STREAM, DICTIONARIES_STREAM]
 }
 
 /// `$JS.API.{call}.{stream}` for each.
@@ -40,20 +43,24 @@ fn inbox(prefix: Option<&str>) -> Vec<String> {
 /// For `walgate run`.
 pub fn gateway(nats: &Nats) -> Permissions {
     let all = streams(nats);
-    let (cdc, init, requests) = (&*nats.cdc.name, &*nats.init.name, &*nats.requests);
-    let own = format!("{requests}.{REQUESTS_CONSUMER}");
+    let (cdc, init) = (&*nats.cdc.name, &*nats.init.name);
+    let own = format!("{}.{}", nats.requests, requests::CONSUMER);
+    let end = format!("{cdc}.{}", tail::CONSUMER);
     let mut publish =
         [subjects::CDC_ALL, subjects::INIT_ALL, subjects::DLQ_ALL].map(str::to_owned).to_vec();
-    publish.extend(["$KV.schemas.>", "$KV.dictionaries.>"].map(str::to_owned));
+    publish.extend([SCHEMAS_PREFIX, DICTIONARIES_PREFIX].map(|prefix| format!("{prefix}>")));
     publish.extend(api("STREAM.INFO", all));
     if nats.create {
         publish.extend(api("STREAM.CREATE", all));
         publish.extend(api("STREAM.UPDATE", all));
     }
-    publish.extend(api("STREAM.MSG.GET", [cdc, init, SCHEMAS, DICTIONARIES]));
+    publish.extend(api("STREAM.MSG.GET", [cdc, init, SCHEMAS_STREAM, DICTIONARIES_STREAM]));
     publish.extend(api("STREAM.PURGE", [init]));
     for call in ["CREATE", "INFO", "DELETE", "MSG.NEXT"] {
         publish.extend(api(&format!("CONSUMER.{call}"), [&*own]));
+    }
+    for call in ["CREATE", "DELETE", "MSG.NEXT"] {
+        publish.extend(api(&format!("CONSUMER.{call}"), [&*end]));
     }
     publish.push(format!("$JS.ACK.{own}.>"));
     let prefix = nats.access.as_ref().and_then(|access| access.inbox_prefix.as_deref());
@@ -76,12 +83,12 @@ pub fn consumer<'a>(
     tables: impl IntoIterator<Item = &'a Token>,
 ) -> Permissions {
     let (cdc, init) = (&*nats.cdc.name, &*nats.init.name);
-    let read = [cdc, init, SCHEMAS];
+    let read = [cdc, init, SCHEMAS_STREAM];
     let below = read.map(|stream| format!("{stream}.>"));
     let below = || below.iter().map(String::as_str);
     let mut publish: Vec<String> = tables.into_iter().map(subjects::snapshot_request).collect();
     publish.extend(api("STREAM.INFO", read));
-    publish.extend(api("STREAM.MSG.GET", [init, SCHEMAS, DICTIONARIES]));
+    publish.extend(api("STREAM.MSG.GET", [init, SCHEMAS_STREAM, DICTIONARIES_STREAM]));
     publish.extend(api("CONSUMER.CREATE", read));
     publish.extend(api("CONSUMER.CREATE", below()));
     publish.extend(api("CONSUMER.MSG.NEXT", below()));

@@ -6,6 +6,9 @@
 //! new one. What is inside a body is not known here.
 
 use std::{
+    fmt,
+    num::ParseIntError,
+    str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -18,22 +21,18 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
-use walgate_wire::{EXPECTED_LAST_MSG_ID, EXPECTED_LAST_SEQUENCE, Lsn, MSG_ID, PART, Part};
+use walgate_wire::{CHAIN, EXPECTED_LAST_MSG_ID, EXPECTED_LAST_SEQUENCE, Lsn, MSG_ID, PART, Part};
 
 use crate::ledger::{Durable, Ledger};
 
 /// Bodies and headers that may be in flight to the stream.
 const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// Messages that may be in flight to the stream.
-const IN_FLIGHT_MESSAGES_MAX: usize = 2048;
+pub const IN_FLIGHT_MESSAGES_MAX: usize = 2048;
 /// What a message costs in flight beside its body: headers, subject, bookkeeping.
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
 /// After this long without any acknowledgement the chain is in doubt.
 const ACK_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the answers to what was sent behind a refused message are awaited.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// Followed by the stream's last sequence.
-const WRONG_LAST_SEQUENCE: &str = "wrong last sequence: ";
 /// How often the connection itself is looked at while no acknowledgement arrives.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Room for subject and headers below the server's `max_payload`, which counts headers.
@@ -52,7 +51,7 @@ pub struct Outgoing {
     pub confirms: Option<Lsn>,
 }
 
-/// Why a chain ended. The stream holds a prefix of what was sent; its tail tells which.
+/// Why a chain ended. What the stream holds of it its tail tells.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Broken {
     #[error("another gateway wrote to the stream, or an acknowledgement was lost: {0}")]
@@ -61,11 +60,6 @@ pub enum Broken {
         "the stream is full: {0}; consumers have to read on, or nats.cdc_max_bytes has to grow"
     )]
     Full(String),
-    /// The stream holds a message of this chain behind a place that belonged to another, or would: it has a hole.
-    #[error(
-        "the stream took message {0} although another does not follow the one before it: somebody else writes to it"
-    )]
-    Torn(u64),
     #[error("the stream did not acknowledge anything for {} s", ACK_TIMEOUT.as_secs())]
     Silent,
     #[error("the connection to NATS was interrupted")]
@@ -80,9 +74,33 @@ pub enum Link {
     /// By an id that no other chain gives: what does not follow is refused.
     Id,
     /// By its sequence. If the first of several messages under way is refused, because somebody else wrote one, the second
-    /// finds the sequence that it expects: that is noticed ([`Broken::Torn`]), not prevented. Replicas of a stream that
-    /// were restarted do not know the last id, and would not agree on what follows it (nats-server 2.15).
+    /// finds the sequence that it expects: every message names its chain, so that whoever opens the next one notices,
+    /// also in another process. Replicas of a stream that were restarted do not know the last id, and would not agree on
+    /// what follows it (nats-server 2.15).
     Sequence,
+}
+
+/// Which chain a message belongs to, and the stream sequence of the chain's first one: `1a2b3c4d.12f`, in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainId {
+    /// Drawn.
+    pub id: u32,
+    pub first: u64,
+}
+
+impl fmt::Display for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:x}", self.id, self.first)
+    }
+}
+
+impl FromStr for ChainId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<ChainId, ParseIntError> {
+        let (id, first) = text.split_once('.').unwrap_or((text, ""));
+        Ok(ChainId { id: u32::from_str_radix(id, 16)?, first: u64::from_str_radix(first, 16)? })
+    }
 }
 
 /// One run of consecutive publishes to the CDC stream.
@@ -91,8 +109,7 @@ pub struct Chain {
     client: Client,
     inbox: String,
     link: Link,
-    /// What its message ids begin with.
-    id: u32,
+    id: ChainId,
     /// Id of the last message that was sent.
     last_id: Option<String>,
     shared: Arc<Shared>,
@@ -132,19 +149,21 @@ impl Chain {
         let inbox = client.new_inbox();
         let subscriber =
             client.subscribe(format!("{inbox}.*")).await.map_err(|_| Broken::Closed)?;
+        // By sequence the first goes alone: a second would take the place of a stranger's for the first.
+        let window = if link == Link::Sequence { 1 } else { IN_FLIGHT_MESSAGES_MAX };
         let shared = Arc::new(Shared {
             ledger: Mutex::new(Ledger::new(last_sequence)),
             window_kib: Semaphore::new(IN_FLIGHT_BYTES_MAX >> 10),
-            window_messages: Semaphore::new(IN_FLIGHT_MESSAGES_MAX),
+            window_messages: Semaphore::new(window),
         });
         let (durable_sender, durable) = watch::channel(Durable::default());
         let (broken_sender, broken) = watch::channel(None);
-        let reader = AckReader {
+        let mut reader = AckReader {
             shared: Arc::clone(&shared),
             durable: durable_sender,
             connection: client.statistics(),
             connected,
-            began: last_sequence,
+            unopened: IN_FLIGHT_MESSAGES_MAX - window,
         };
         let acks = tokio::spawn(async move {
             let reason = reader.run(subscriber).await;
@@ -152,7 +171,8 @@ impl Chain {
             reader.shared.window_messages.close();
             let _ = broken_sender.send(Some(reason));
         });
-        let (client, id) = (client.clone(), rand::random());
+        let (client, id) =
+            (client.clone(), ChainId { id: rand::random(), first: last_sequence + 1 });
         Ok(Chain { client, inbox, link, id, last_id: None, shared, broken, durable, acks })
     }
 
@@ -217,9 +237,12 @@ impl Chain {
     /// States what the message with this sequence follows.
     fn follow(&mut self, sequence: u64, headers: &mut Headers) {
         let before = match self.link {
-            Link::Sequence => None,
+            Link::Sequence => {
+                headers.insert(CHAIN, self.id.to_string());
+                None
+            }
             Link::Id => {
-                let id = format!("{:x}.{sequence:x}", self.id);
+                let id = format!("{:x}.{sequence:x}", self.id.id);
                 headers.insert(MSG_ID, id.as_str());
                 self.last_id.replace(id)
             }
@@ -248,8 +271,8 @@ struct AckReader {
     durable: watch::Sender<Durable>,
     connection: Arc<async_nats::Statistics>,
     connected: Connected,
-    /// Where the stream ended before the chain.
-    began: u64,
+    /// By how many messages the window grows with the first acknowledgement.
+    unopened: usize,
 }
 
 /// Which of a client's connections to NATS it is, one after the other.
@@ -281,7 +304,7 @@ struct AckError {
 }
 
 impl AckReader {
-    async fn run(&self, mut acks: async_nats::Subscriber) -> Broken {
+    async fn run(&mut self, mut acks: async_nats::Subscriber) -> Broken {
         let mut last_heard = Instant::now();
         loop {
             let heard = tokio::time::timeout(LOOK_EVERY, acks.next()).await;
@@ -293,13 +316,8 @@ impl AckReader {
                 Ok(None) => return Broken::Closed,
                 Ok(Some(message)) => {
                     last_heard = Instant::now();
-                    match self.acknowledged(&message) {
-                        Ok(()) => {}
-                        Err(Broken::Refused(why)) => {
-                            let refused = sequence_of(&message).unwrap_or(u64::MAX);
-                            return self.behind(refused, why, &mut acks).await;
-                        }
-                        Err(broken) => return broken,
+                    if let Err(broken) = self.acknowledged(&message) {
+                        return broken;
                     }
                 }
                 Err(_) if self.shared.ledger().in_flight() == 0 => last_heard = Instant::now(),
@@ -309,31 +327,7 @@ impl AckReader {
         }
     }
 
-    /// One message was refused: whether the stream took one behind it all the same, or another's in its place after it had
-    /// taken some of this chain.
-    async fn behind(&self, refused: u64, why: String, acks: &mut async_nats::Subscriber) -> Broken {
-        let last = why.strip_prefix(WRONG_LAST_SEQUENCE).and_then(|last| last.parse::<u64>().ok());
-        if self.shared.ledger().acknowledged_sequence() > self.began
-            && last.is_some_and(|last| last >= refused)
-        {
-            return Broken::Torn(refused);
-        }
-        let until = tokio::time::Instant::now() + ANSWERS_WITHIN;
-        while let Ok(Some(answer)) = tokio::time::timeout_at(until, acks.next()).await {
-            let ack = serde_json::from_slice::<Ack>(&answer.payload);
-            let stored = ack.ok().filter(|ack| ack.error.is_none() && ack.seq > 0);
-            let behind = sequence_of(&answer).filter(|sequence| *sequence > refused);
-            if let (Some(_), Some(sequence)) = (stored, behind) {
-                return Broken::Torn(sequence);
-            }
-            if behind == Some(self.shared.ledger().last_sent()) {
-                break;
-            }
-        }
-        Broken::Refused(why)
-    }
-
-    fn acknowledged(&self, message: &async_nats::Message) -> Result<(), Broken> {
+    fn acknowledged(&mut self, message: &async_nats::Message) -> Result<(), Broken> {
         let refused = |what: String| Broken::Refused(what);
         if let Some(status) = message.status {
             return Err(refused(format!("the server answered {status}: no stream takes cdc.>")));
@@ -347,7 +341,7 @@ impl AckReader {
                 _ => refused(error.description),
             });
         }
-        let expected = sequence_of(message);
+        let expected = message.subject.rsplit('.').next().and_then(|s| s.parse().ok());
         if expected != Some(ack.seq) {
             return Err(refused(format!(
                 "a message was stored as {} instead of {expected:?}",
@@ -357,7 +351,8 @@ impl AckReader {
         let released =
             self.shared.ledger().acknowledged(ack.seq).map_err(|e| refused(e.to_string()))?;
         if released.messages > 0 {
-            self.shared.window_messages.add_permits(released.messages);
+            let more = std::mem::take(&mut self.unopened);
+            self.shared.window_messages.add_permits(released.messages + more);
             self.shared.window_kib.add_permits(released.bytes >> 10);
         }
         if let Some(durable) = released.durable {
@@ -365,11 +360,6 @@ impl AckReader {
         }
         Ok(())
     }
-}
-
-/// Which message is answered.
-fn sequence_of(answer: &async_nats::Message) -> Option<u64> {
-    answer.subject.rsplit('.').next().and_then(|sequence| sequence.parse().ok())
 }
 
 /// Publishes messages whose order among each other does not matter (snapshots), each acknowledged and, where

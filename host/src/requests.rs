@@ -39,7 +39,8 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// What a consumer is told to wait after a snapshot that failed for a passing reason.
 const RETRY_AFTER_SECONDS: u64 = 5;
-const CONSUMER: &str = "walgate";
+/// Of the stream of requests.
+pub const CONSUMER: &str = "walgate";
 
 /// When each table's last snapshot ended; held while one is taken.
 type Turns = HashMap<Token, Arc<Mutex<Option<Instant>>>>;

@@ -7,9 +7,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use walgate_wire::Epoch;
 
 use crate::{
-    broker::{self, BrokerError, Named},
+    broker::BrokerError,
     gateway::Gateway,
     kv::KvError,
+    tail::{self, Named},
 };
 
 const READS_AT_ONCE: usize = 16;
@@ -21,7 +22,7 @@ pub struct NamedRevisions(Vec<Named>);
 impl NamedRevisions {
     pub async fn read(gateway: &Gateway) -> Result<NamedRevisions, BrokerError> {
         let tables = gateway.config.tables.iter();
-        let reads = tables.map(|table| broker::last_named(&gateway.streams, &table.token));
+        let reads = tables.map(|table| tail::last_named(&gateway.streams, &table.token));
         let named = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
         let named: Vec<Vec<Named>> = named.try_collect().await?;
         Ok(NamedRevisions(named.concat()))

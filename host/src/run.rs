@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use walgate_consumer::{AccessError, NatsAccess};
+use walgate_consumer::{AccessError, Backoff, NatsAccess};
 use walgate_servers::{NatsOptions, PrivateNats};
 use walgate_wire::{Epoch, TableName, TableState};
 
@@ -25,7 +25,6 @@ use crate::{
     guest::{Engine, GuestError, Limits},
     guests, http,
     policy::{Action, SessionError, action},
-    publish::Broken,
     requests,
     revisions::NamedRevisions,
     schemas,
@@ -46,6 +45,9 @@ const HEALTHY: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What the feedback task needs for its last word.
 const LAST_STATUS: Duration = Duration::from_millis(100);
+/// Between attempts to start, or to stream again.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Why the gateway ended, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +149,7 @@ async fn patiently(
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<Started>, RunError> {
     let began = Instant::now();
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
         let started = tokio::select! {
             biased;
@@ -157,7 +159,7 @@ async fn patiently(
         match started {
             Err(error) if error.may_pass() && began.elapsed() < config.start_wait => {
                 status.set_problem(Some(error.to_string()));
-                let pause = backoff.pause();
+                let pause = backoff.wait();
                 tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not started");
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return Ok(None),
@@ -254,7 +256,7 @@ async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), 
 async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let Started { gateway, active, private, .. } = &mut started;
     let past = Past::default();
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
         let began = Instant::now();
         let ended = tokio::select! {
@@ -269,9 +271,9 @@ async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Resu
             return Err(RunError::Session(error));
         }
         if began.elapsed() > HEALTHY {
-            backoff = Backoff::default();
+            backoff.reset();
         }
-        let pause = backoff.pause();
+        let pause = backoff.wait();
         tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not streaming");
         if let Some(server) = private.as_mut()
             && server.has_ended()
@@ -291,25 +293,6 @@ async fn ends(private: &mut Option<PrivateNats>) {
     let Some(server) = private else { return std::future::pending().await };
     while !server.has_ended() {
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Pauses that grow, each a little different: those who lost the same server do not come back at once.
-struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Backoff(Duration::from_millis(100))
-    }
-}
-
-impl Backoff {
-    const MAX: Duration = Duration::from_secs(5);
-
-    fn pause(&mut self) -> Duration {
-        let pause = self.0.mul_f64(0.5 + rand::random::<f64>());
-        self.0 = (self.0 * 2).min(Self::MAX);
-        pause
     }
 }
 
@@ -355,9 +338,6 @@ async fn one_session(
         }
     };
     past.acknowledged.store(sequence(), Relaxed);
-    if let Err(SessionError::Publish(Broken::Torn(_))) = &ended {
-        past.torn.store(true, Relaxed);
-    }
     if ended.is_ok() {
         // Postgres is still told what the last acknowledgements made durable.
         tokio::time::sleep(LAST_STATUS).await;

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use walgate_wire::{Epoch, EpochRecord, Lsn, POS, Position, Schema, StreamPositio
 
 use crate::{
     assets::Gate,
-    broker::{self, Streams, Tail},
+    broker::Streams,
     changes::{Session, now_micros, progress_message},
     dictionaries,
     epoch::{Decision, Known, SlotFacts, decide},
@@ -37,6 +37,7 @@ use crate::{
         stream::ChangeStream,
     },
     status::Status,
+    tail::{self, Tail},
 };
 
 /// Postgres is told what is durable at least this often; the answer shows that it lives.
@@ -56,8 +57,6 @@ pub struct Connection {
 pub struct Past {
     /// The stream went to here when it was known last.
     pub acknowledged: AtomicU64,
-    /// The last chain left a hole in the stream.
-    pub torn: AtomicBool,
 }
 
 pub async fn open(gateway: &Gateway, past: &Past, now: u32) -> Result<Connection, SessionError> {
@@ -135,18 +134,14 @@ async fn place(
     dictionaries::store_again(gateway).await?;
     let record = gateway.schemas.epoch().await?;
     let lost = match &record {
-        Some(_) if past.torn.load(Relaxed) => Some(
-            "somebody else wrote to the CDC stream between messages of this gateway".to_owned(),
-        ),
         Some(record) => named.lost(gateway, record.epoch).await?,
         None => None,
     };
-    let tail = broker::read_tail(&gateway.streams.cdc).await?;
+    let tail = tail::read_tail(&streams.cdc).await?;
     let known =
         Known { record: record.as_ref(), acknowledged: past.acknowledged.load(Relaxed), lost };
     let decision = decide(known, facts, &tail, now);
-    let is_replicated = streams.cdc.cached_info().config.num_replicas > 1;
-    let link = if is_replicated { Link::Sequence } else { Link::Id };
+    let link = if tail::is_replicated(&streams.cdc) { Link::Sequence } else { Link::Id };
     let mut chain =
         Chain::open(&gateway.streams.client, tail.last_sequence, connected, link).await?;
     let (epoch, resume, stated) = match decision {
@@ -164,7 +159,6 @@ async fn place(
     };
     // What was lost has been judged.
     past.acknowledged.store(tail.last_sequence, Relaxed);
-    past.torn.store(false, Relaxed);
     Ok(Place { epoch, resume, stated, chain })
 }
 
@@ -274,7 +268,7 @@ mod tests {
     #[test]
     fn no_heartbeat_stands_behind_a_part_of_a_transaction() {
         let progress = Progress { lsn: Lsn(890), n: 1, end_lsn: Lsn(900), at: 0 };
-        let tail = Tail { last_sequence: 7, position: None, progress: Some((Epoch(1), progress)) };
+        let tail = Tail { progress: Some((Epoch(1), progress)), ..Tail::default() };
         assert_eq!(stated(&tail, Position::new(Lsn(1000), 3), Lsn(900)), Lsn(1000));
         assert_eq!(stated(&tail, Position::new(Lsn(890), 1), Lsn(800)), Lsn(900));
         assert_eq!(stated(&tail, Position::new(Lsn(890), 1), Lsn(950)), Lsn(950));

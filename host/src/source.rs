@@ -19,7 +19,6 @@ pub mod watermark;
 
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
 use walgate_wire::Lsn;
 
 use crate::batch::BatchError;
@@ -133,9 +132,9 @@ impl SourceError {
             | SourceError::Standby
             | SourceError::Locked { .. }
             | SourceError::Password { rotates: true, .. } => ErrorKind::Retry,
-            SourceError::Server { code, .. } => kind_of_sqlstate(code),
+            SourceError::Server { code, .. } => kind_of_state(code),
             SourceError::Sql { source, .. } => match source.code() {
-                Some(code) => kind_of_sqlstate(code.code()),
+                Some(code) => kind_of_state(code.code()),
                 None => ErrorKind::Retry,
             },
             SourceError::Batch(_) | SourceError::Table { .. } => ErrorKind::TableOnly,
@@ -158,57 +157,6 @@ impl SourceError {
     }
 }
 
-/// Server states that pass: connection exceptions (08), too many connections or no memory (53), shutdown and
-/// start-up (57P), I/O (58030), lock and serialization trouble (40, 55006, 55P03), a failover under way (25006), a
-/// transaction that stood still for too long (25P03).
-fn kind_of_sqlstate(code: &str) -> ErrorKind {
-    const PASSING: [SqlState; 5] = [
-        SqlState::OBJECT_IN_USE,
-        SqlState::LOCK_NOT_AVAILABLE,
-        SqlState::IO_ERROR,
-        SqlState::READ_ONLY_SQL_TRANSACTION,
-        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-    ];
-    let passes = ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
-        || PASSING.iter().any(|state| state.code() == code);
-    if passes { ErrorKind::Retry } else { ErrorKind::Fatal }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn states_that_pass_are_waited_for_and_others_told() {
-        let passing = [
-            ("connection_failure", "08006"),
-            ("read_only_sql_transaction", "25006"),
-            ("idle_in_transaction_session_timeout", "25P03"),
-            ("deadlock_detected", "40P01"),
-            ("too_many_connections", "53300"),
-            ("disk_full", "53100"),
-            ("object_in_use", "55006"),
-            ("lock_not_available", "55P03"),
-            ("admin_shutdown", "57P01"),
-            ("crash_shutdown", "57P02"),
-            ("cannot_connect_now", "57P03"),
-            ("io_error", "58030"),
-        ];
-        let telling = [
-            ("invalid_authorization_specification", "28000"),
-            ("invalid_password", "28P01"),
-            ("invalid_catalog_name", "3D000"),
-            ("insufficient_privilege", "42501"),
-            ("undefined_object", "42704"),
-            ("undefined_table", "42P01"),
-            ("undefined_file", "58P01"),
-            ("data_corrupted", "XX001"),
-        ];
-        for (name, code) in passing {
-            assert_eq!(kind_of_sqlstate(code), ErrorKind::Retry, "{name}");
-        }
-        for (name, code) in telling {
-            assert_eq!(kind_of_sqlstate(code), ErrorKind::Fatal, "{name}");
-        }
-    }
+fn kind_of_state(code: &str) -> ErrorKind {
+    if walgate_postgres::passes(code) { ErrorKind::Retry } else { ErrorKind::Fatal }
 }

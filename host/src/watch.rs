@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::OsString,
     fmt::Display,
     io,
     path::{Path, PathBuf},
@@ -20,11 +21,16 @@ use walgate_wire::Token;
 const QUIET: Duration = Duration::from_millis(250);
 /// Where inotify is missing (overlay, NFS) or overflows, the folder is listed this often all the same.
 const POLL: Duration = Duration::from_secs(2);
+/// How many names that would have been right stand beside one that is not.
+const STRAYS_TOLD: usize = 8;
 
 /// What the files of a folder are for: one file a table.
 pub trait Shelf: Send {
     /// In words, for logs.
     const WHAT: &'static str;
+
+    /// What the names of its files end in.
+    const ENDING: &'static str;
 
     /// A file that is larger than this is offered cut off behind one byte more.
     fn bytes_max(&self) -> usize;
@@ -68,6 +74,8 @@ pub struct Folder<S> {
     tokens: Vec<Token>,
     shelf: S,
     seen: HashMap<Token, Seen>,
+    /// Files of nobody's that were named.
+    strays: HashSet<OsString>,
     /// No file can be opened at all; said once.
     is_blind: bool,
     writable: Writable,
@@ -84,8 +92,8 @@ enum Seen {
 
 impl<S: Shelf> Folder<S> {
     pub fn new(folder: PathBuf, tokens: Vec<Token>, shelf: S) -> Self {
-        let (seen, writable) = (HashMap::new(), Writable::default());
-        Folder { folder, tokens, shelf, seen, is_blind: false, writable }
+        let (seen, strays, writable) = Default::default();
+        Folder { folder, tokens, shelf, seen, strays, is_blind: false, writable }
     }
 
     /// Loads what lies in the folder now; to be awaited before the first message is packed.
@@ -93,6 +101,7 @@ impl<S: Shelf> Folder<S> {
         if !self.folder.is_dir() {
             tracing::info!(folder = %self.folder.display(), "no such folder yet, so no {}", S::WHAT);
         }
+        self.name_strays();
         for token in self.tokens.clone() {
             self.look_at(&token).await;
         }
@@ -108,6 +117,7 @@ impl<S: Shelf> Folder<S> {
                 watcher = self.watcher(events.clone());
             }
             let _ = tokio::time::timeout(POLL, changed.recv()).await;
+            self.name_strays();
             for token in self.tokens.clone() {
                 self.quiet(&token).await;
                 self.look_at(&token).await;
@@ -133,6 +143,25 @@ impl<S: Shelf> Folder<S> {
                 tracing::debug!(folder = %self.folder.display(), %error, "cannot watch the folder, polling it");
             })
             .ok()
+    }
+
+    /// Warns once of a file that no table uses: whoever put it there expects that something comes of it.
+    fn name_strays(&mut self) {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
+        let used: Vec<PathBuf> = self.tokens.iter().map(|token| self.shelf.file(token)).collect();
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            let is_one = name.as_encoded_bytes().ends_with(S::ENDING.as_bytes());
+            if is_one && !used.iter().any(|used| *used == *name) && self.strays.insert(name.clone())
+            {
+                let used: Vec<_> =
+                    used.iter().take(STRAYS_TOLD).map(|f| f.to_string_lossy()).collect();
+                tracing::warn!(
+                    file = %self.folder.join(&name).display(),
+                    used = used.join(", "),
+                    "no configured table uses this {}: a table's file is called after its token", S::WHAT
+                );
+            }
+        }
     }
 
     /// Waits, for a while, until nobody writes the file.

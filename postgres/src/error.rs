@@ -3,6 +3,7 @@
 use std::{error::Error, io};
 
 use rustls::AlertDescription;
+use tokio_postgres::error::SqlState;
 
 use crate::trust;
 
@@ -64,6 +65,34 @@ pub fn without_data<'a>(message: &'a str, code: &str) -> &'a str {
         "a value cannot be processed; it stands in the server's log"
     } else {
         message
+    }
+}
+
+/// Whether what a server said with this SQLSTATE passes: connection exceptions (08), too many connections, no memory or no
+/// room (53), shutdown and start-up (57P), I/O (58030), lock and serialization trouble (40, 55006, 55P03), a failover under
+/// way (25006), a transaction that stood still for too long (25P03).
+pub fn passes(code: &str) -> bool {
+    const PASSING: [SqlState; 5] = [
+        SqlState::OBJECT_IN_USE,
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::IO_ERROR,
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    ];
+    ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
+        || PASSING.iter().any(|state| state.code() == code)
+}
+
+impl ConnectError {
+    /// Whether another attempt may do better, with nothing changed on our side.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ConnectError::Unreachable(_) => true,
+            ConnectError::Server { code, .. } => passes(code),
+            ConnectError::Tls(_) | ConnectError::NoPassword | ConnectError::Authentication(_) => {
+                false
+            }
+        }
     }
 }
 
@@ -163,5 +192,44 @@ fn told_by_words(said: &str, cause: Box<dyn Error + Send + Sync>) -> ConnectErro
             }
             Err(cause) => ConnectError::Unreachable(io::Error::other(cause)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_that_pass_are_waited_for_and_others_told() {
+        let passing = [
+            ("connection_failure", "08006"),
+            ("read_only_sql_transaction", "25006"),
+            ("idle_in_transaction_session_timeout", "25P03"),
+            ("deadlock_detected", "40P01"),
+            ("too_many_connections", "53300"),
+            ("disk_full", "53100"),
+            ("object_in_use", "55006"),
+            ("lock_not_available", "55P03"),
+            ("admin_shutdown", "57P01"),
+            ("crash_shutdown", "57P02"),
+            ("cannot_connect_now", "57P03"),
+            ("io_error", "58030"),
+        ];
+        let telling = [
+            ("invalid_authorization_specification", "28000"),
+            ("invalid_password", "28P01"),
+            ("invalid_catalog_name", "3D000"),
+            ("insufficient_privilege", "42501"),
+            ("undefined_object", "42704"),
+            ("undefined_table", "42P01"),
+            ("undefined_file", "58P01"),
+            ("data_corrupted", "XX001"),
+        ];
+        for (name, code) in passing {
+            assert!(passes(code), "{name}");
+        }
+        for (name, code) in telling {
+            assert!(!passes(code), "{name}");
+        }
     }
 }

@@ -12,7 +12,7 @@ mod tls;
 mod trust;
 mod words;
 
-pub use error::{ConnectError, TlsError, refusal, remedy, server_words, without_data};
+pub use error::{ConnectError, TlsError, passes, refusal, remedy, server_words, without_data};
 pub use stream::TlsStream;
 pub use tls::{Negotiated, Tls};
 

@@ -54,6 +54,11 @@ impl Broker {
 
     /// Three nodes, each of which reaches each other one through a proxy of its own.
     pub async fn cluster() -> Broker {
+        Broker::cluster_as("", ConnectOptions::new()).await
+    }
+
+    /// Likewise, with more in the configuration of each, and the test as `who`.
+    pub async fn cluster_as(more: &str, who: ConnectOptions) -> Broker {
         let ports = [(); 3].map(|()| free_port().expect("a free port"));
         let mut links = vec![];
         for (from, to) in (0..3).flat_map(|from| (0..3).map(move |to| (from, to))) {
@@ -70,7 +75,7 @@ impl Broker {
             let extra_config = format!(
                 "server_name: node{node}\n\
                  ping_interval: \"2s\"\n\
-                 cluster {{ name: walgate, listen: \"127.0.0.1:{}\", no_advertise: true, pool_size: -1, routes: [{}] }}\n",
+                 cluster {{ name: walgate, listen: \"127.0.0.1:{}\", no_advertise: true, pool_size: -1, routes: [{}] }}\n{more}\n",
                 ports[node],
                 routes.join(", ")
             );
@@ -80,7 +85,7 @@ impl Broker {
         let server = nodes.next().expect("three nodes");
         let peers: Vec<_> = nodes.collect();
         let urls: Vec<_> = [&server].into_iter().chain(&peers).map(PrivateNats::url).collect();
-        let client = connect(ConnectOptions::new(), &urls).await;
+        let client = connect(who, &urls).await;
         let broker = Broker { server, peers, links, front: None, client };
         eventually("the nodes have found each other", async || {
             let account = broker.jetstream().query_account().await;

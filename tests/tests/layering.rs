@@ -57,6 +57,7 @@ const EDGES: &[Edge] = &[
             "host/src/kv",
             "host/src/requests",
             "host/src/broker",
+            "host/src/tail.rs",
             "consumers/",
             // Clients of NATS in their own right.
             "host/src/commands/",

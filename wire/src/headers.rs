@@ -7,6 +7,9 @@ pub const MSG_ID: &str = "Nats-Msg-Id";
 pub const EXPECTED_LAST_SEQUENCE: &str = "Nats-Expected-Last-Sequence";
 /// The message id that a message of changes follows, likewise.
 pub const EXPECTED_LAST_MSG_ID: &str = "Nats-Expected-Last-Msg-Id";
+/// Which chain of messages of changes this one belongs to, and where that begins, if each states a sequence: they stand in
+/// the stream one behind the other, or one of them is missing.
+pub const CHAIN: &str = "Wg-Chain";
 /// `zstd`, or absent when the body is not compressed.
 pub const CONTENT_ENCODING: &str = "Content-Encoding";
 /// The only value of [`CONTENT_ENCODING`].

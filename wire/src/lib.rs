@@ -27,7 +27,7 @@ pub use control::{
     XidWindow, from_msgpack, to_msgpack,
 };
 pub use headers::*;
-pub use names::{InvalidName, PROGRESS_SUBJECT, TableName, Token, subjects};
+pub use names::{InvalidName, PROGRESS_SUBJECT, TableName, Token, buckets, subjects};
 pub use parts::{Part, split};
 pub use position::{Epoch, Lsn, ParsePositionError, Position, StreamPosition};
 pub use schema::{Column, Guest, Identity, Schema, TableState};

@@ -200,6 +200,17 @@ pub mod subjects {
     }
 }
 
+/// The KV buckets: each is a stream, and its keys are subjects.
+pub mod buckets {
+    pub const SCHEMAS: &str = "schemas";
+    pub const SCHEMAS_STREAM: &str = "KV_schemas";
+    /// What comes before the key.
+    pub const SCHEMAS_PREFIX: &str = "$KV.schemas.";
+    pub const DICTIONARIES: &str = "dictionaries";
+    pub const DICTIONARIES_STREAM: &str = "KV_dictionaries";
+    pub const DICTIONARIES_PREFIX: &str = "$KV.dictionaries.";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

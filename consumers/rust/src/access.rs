@@ -30,7 +30,7 @@ use identity::Identity;
 
 /// A connection on which nothing arrives is given up after four of these: no network has to say that it is gone.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// The first attempt to connect comes within so long, each further one within twice as long.
+/// The first attempt to connect again comes within so long, each further one within twice as long.
 const CONNECT_WITHIN: Duration = Duration::from_millis(100);
 const CONNECT_WITHIN_MAX: Duration = Duration::from_secs(4);
 
@@ -156,11 +156,15 @@ impl NatsAccess {
         // Otherwise whoever sits in between could offer a connection without.
         let tls = self.tls || self.ca_file.is_some() || self.cert_file.is_some();
         let said = Arc::new(AtomicBool::new(false));
+        let tried = AtomicBool::new(false);
         let shown = who.to_string();
         let options = options
             .ping_interval(PING_EVERY)
             .require_tls(tls)
-            .reconnect_delay_callback(connect_after)
+            .reconnect_delay_callback(move |attempts| match tried.swap(true, Relaxed) {
+                true => connect_after(attempts),
+                false => Duration::ZERO,
+            })
             .event_callback(move |event| {
                 told(&event, &shown, &said);
                 std::future::ready(())

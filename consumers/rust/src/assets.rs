@@ -5,15 +5,17 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::message::StreamMessage;
-use walgate_wire::{Caps, Decompressor, Dictionary, SHA256, Schema, Token, from_msgpack};
+use walgate_wire::{
+    Caps, Decompressor, Dictionary, SHA256, Schema, Token,
+    buckets::{DICTIONARIES_PREFIX, DICTIONARIES_STREAM, SCHEMAS_PREFIX, SCHEMAS_STREAM},
+    from_msgpack,
+};
 
 use crate::{
     Error,
     backoff::spread,
     error::Unreadable,
-    remote::{
-        DICTIONARIES_PREFIX, DICTIONARIES_STREAM, Remote, SCHEMAS_PREFIX, SCHEMAS_STREAM, patiently,
-    },
+    remote::{Remote, patiently},
 };
 
 /// A decompressor takes about 200 KiB beside its dictionary; a replay of old messages meets many.

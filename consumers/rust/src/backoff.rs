@@ -1,11 +1,11 @@
-//! How long to wait before something is tried again. Waits grow, and no two consumers wait alike: thousands that lost
-//! the same server must not all come back at once.
+//! How long to wait before something is tried again. Waits grow, and no two wait alike: thousands that lost the
+//! same server must not all come back at once.
 
 use std::time::Duration;
 
-/// Doubles with each wait, up to a limit.
+/// Waits that double, up to a limit, each a little different from those of others.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     max: Duration,
     next: Duration,

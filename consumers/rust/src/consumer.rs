@@ -1,15 +1,19 @@
 //! The way in: what to replicate, from where, into what. How it is done is in `engine`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use walgate_wire::{Caps, TableName, Token};
 
 use crate::{
-    AccessError, Error, NatsAccess, Sink, Status, StreamNames,
+    AccessError, Backoff, Error, NatsAccess, Sink, Status, StreamNames,
     engine::{Engine, Limits},
     remote::Remote,
 };
+
+/// Between attempts to open a sink that is away.
+const SINK_RETRY_FIRST: Duration = Duration::from_millis(200);
+const SINK_RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Settings that rarely need changing.
 #[derive(Clone, Debug)]
@@ -151,27 +155,60 @@ impl<S: Sink> Consumer<S> {
     }
 
     /// Loads what is missing, then applies changes, until `shutdown` is done or something fails that
-    /// waiting does not mend: the sink, or a message that cannot be read. What was committed stays.
+    /// waiting does not mend: the sink, or a message that cannot be read. What was committed stays. A sink that is away
+    /// ([`SinkError::passing`]) is opened again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Consumer { client, tokens, options, mut sink, status } = self;
         let limits = Limits {
-            caps: self.options.caps,
-            commit_delay_max: self.options.commit_delay_max,
-            commit_bytes_max: self.options.commit_bytes_max,
+            caps: options.caps,
+            commit_delay_max: options.commit_delay_max,
+            commit_bytes_max: options.commit_bytes_max,
         };
-        let remote = Remote::new(self.client, self.options.streams);
+        let remote = Remote::new(client, options.streams);
         let mut shutdown = std::pin::pin!(shutdown);
-        let opening = Engine::open(remote, self.sink, &self.tokens, limits, self.status);
-        let mut engine = tokio::select! {
-            biased;
-            () = &mut shutdown => return Ok(()),
-            opened = Box::pin(opening) => Box::new(opened?),
-        };
-        let ended = tokio::select! {
-            biased;
-            () = &mut shutdown => Ok(()),
-            ended = engine.run() => ended,
-        };
-        let closed = engine.close().await;
-        ended.and(closed)
+        let mut backoff = Backoff::new(SINK_RETRY_FIRST, SINK_RETRY_MAX);
+        loop {
+            let began = Instant::now();
+            let session =
+                session(remote.clone(), &mut sink, &tokens, limits, status.clone(), &mut shutdown);
+            let away = match Box::pin(session).await {
+                Err(Error::Sink(error)) if error.passes() => error,
+                ended => return ended,
+            };
+            if began.elapsed() > SINK_RETRY_MAX {
+                backoff.reset();
+            }
+            let wait = backoff.wait();
+            tracing::warn!(error = %away, retry_in_ms = wait.as_millis() as u64, "opening the copy again");
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(()),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
     }
+}
+
+/// As long as the sink can be written. `Ok`: asked to stop.
+async fn session<S: Sink>(
+    remote: Remote,
+    sink: &mut S,
+    tokens: &[Token],
+    limits: Limits,
+    status: watch::Sender<Status>,
+    shutdown: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<(), Error> {
+    let opening = Engine::open(remote, sink, tokens, limits, status);
+    let mut engine = tokio::select! {
+        biased;
+        () = &mut *shutdown => return Ok(()),
+        opened = Box::pin(opening) => Box::new(opened?),
+    };
+    let ended = tokio::select! {
+        biased;
+        () = shutdown => Ok(()),
+        ended = engine.run() => ended,
+    };
+    let closed = engine.close().await;
+    ended.and(closed)
 }

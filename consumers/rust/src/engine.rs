@@ -43,10 +43,10 @@ pub(crate) struct Limits {
     pub commit_bytes_max: usize,
 }
 
-pub(crate) struct Engine<S> {
+pub(crate) struct Engine<'s, S> {
     remote: Remote,
     assets: Assets,
-    sink: S,
+    sink: &'s mut S,
     tables: Tables,
     board: Board,
     limits: Limits,
@@ -75,14 +75,14 @@ enum Input {
     Snapshot(Delivery),
 }
 
-impl<S: Sink> Engine<S> {
+impl<'s, S: Sink> Engine<'s, S> {
     pub async fn open(
         remote: Remote,
-        mut sink: S,
+        sink: &'s mut S,
         tokens: &[Token],
         limits: Limits,
         status: watch::Sender<Status>,
-    ) -> Result<Engine<S>, Error> {
+    ) -> Result<Engine<'s, S>, Error> {
         let stored = sink.open().await?;
         let (tables, forgotten) = Tables::new(tokens, stored);
         for token in forgotten {

@@ -10,12 +10,22 @@ use crate::AccessError;
 pub struct SinkError {
     what: String,
     reason: String,
+    passes: bool,
 }
 
 impl SinkError {
     /// `what` was being done, and names the table or file.
     pub fn new(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
-        SinkError { what: what.into(), reason: reason.to_string() }
+        SinkError { what: what.into(), reason: reason.to_string(), passes: false }
+    }
+
+    /// The place is away, or full, and may come back: it is opened again until it does.
+    pub fn passing(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        SinkError { passes: true, ..SinkError::new(what, reason) }
+    }
+
+    pub(crate) fn passes(&self) -> bool {
+        self.passes
     }
 }
 

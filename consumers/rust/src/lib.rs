@@ -45,6 +45,7 @@ mod test_support;
 mod text;
 
 pub use access::{AccessError, NatsAccess, Way};
+pub use backoff::Backoff;
 pub use consumer::{Consumer, ConsumerBuilder, Options, connect};
 pub use error::{Error, ErrorKind, SinkError};
 pub use json::{change_json, row_json, value_json};

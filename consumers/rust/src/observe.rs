@@ -7,7 +7,11 @@ use std::{
 
 use futures::Stream;
 use tokio::time::{Duration, timeout};
-use walgate_wire::{Caps, InitError, InitMeta, InitStart, Token, from_msgpack};
+use walgate_wire::{
+    Caps, InitError, InitMeta, InitStart, Token,
+    buckets::{SCHEMAS_PREFIX, SCHEMAS_STREAM},
+    from_msgpack,
+};
 
 use crate::{
     Changes, Error, Filter, StreamNames,
@@ -15,7 +19,7 @@ use crate::{
     decode::{self, Envelope, Joiner, unreadable},
     error::Unreadable,
     feed::{Delivery, Feed},
-    remote::{Remote, SCHEMAS_PREFIX, SCHEMAS_STREAM},
+    remote::Remote,
     snapshot::{all_subjects, chunk_place, row_count, without_end},
 };
 

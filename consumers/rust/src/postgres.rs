@@ -6,7 +6,7 @@
 //! the last ones, rows and position together; they are read again. One consumer writes to a database at a
 //! time. The connection is encrypted as the URL says, in libpq's words (`sslmode`, `sslrootcert`, `sslcert`, `sslkey`).
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use walgate_postgres::Server;
 use walgate_wire::{Schema, Token};
@@ -32,13 +32,16 @@ pub struct PostgresSink {
 /// Turns a driver's error into one that says what was being done and what the server said.
 fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> SinkError {
     let what = what.into();
-    move |error| match error.as_db_error() {
-        Some(db) => SinkError::new(what, walgate_postgres::server_words(db)),
-        None => {
-            let cause =
-                std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();
-            SinkError::new(what, format_args!("{error}{cause}"))
-        }
+    move |error| {
+        let cause = std::error::Error::source(&error);
+        let (passes, reason) = match (error.as_db_error(), cause) {
+            (Some(db), _) => {
+                (walgate_postgres::passes(db.code().code()), walgate_postgres::server_words(db))
+            }
+            (None, Some(cause)) => (cause.is::<io::Error>(), format!("{error}: {cause}")),
+            (None, None) => (error.is_closed(), error.to_string()),
+        };
+        if passes { SinkError::passing(what, reason) } else { SinkError::new(what, reason) }
     }
 }
 
@@ -58,7 +61,11 @@ impl Sink for PostgresSink {
         let what = "connecting to the target database";
         let server = Server::parse(&self.url)
             .map_err(|reason| SinkError::new(what, format_args!("its URL {reason}")))?;
-        let (client, connection) = server.connect().await.map_err(|e| SinkError::new(what, e))?;
+        let (client, connection) =
+            server.connect().await.map_err(|error| match error.may_pass() {
+                true => SinkError::passing(what, error),
+                false => SinkError::new(what, error),
+            })?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(%error, "the connection to the target database broke");

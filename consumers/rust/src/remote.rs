@@ -21,11 +21,6 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Failures in a row that pass without a word: elections and restarts.
 const QUIET_FAILURES: u32 = 3;
 
-pub(crate) const SCHEMAS_STREAM: &str = "KV_schemas";
-pub(crate) const DICTIONARIES_STREAM: &str = "KV_dictionaries";
-pub(crate) const SCHEMAS_PREFIX: &str = "$KV.schemas.";
-pub(crate) const DICTIONARIES_PREFIX: &str = "$KV.dictionaries.";
-
 /// What the streams are called on this server.
 #[derive(Clone, Debug)]
 pub struct StreamNames {
@@ -77,7 +72,7 @@ impl Remote {
     }
 
     pub fn schemas(&self, subjects: Vec<String>) -> Source {
-        let stream = SCHEMAS_STREAM.to_owned();
+        let stream = walgate_wire::buckets::SCHEMAS_STREAM.to_owned();
         Source {
             jetstream: self.jetstream.clone(),
             stream,

@@ -30,8 +30,6 @@ use play::{Play, Timing};
 use site::{Site, Wanted};
 use view::{Style, View};
 
-pub use dictionaries::write_whole;
-
 /// A gateway, a broker, a small shop and a SQLite replica, all private and gone afterwards.
 ///
 /// The demo loads a shop with users, products and orders, keeps a writer busy, replicates everything into a

@@ -25,12 +25,11 @@ use std::{
 use anyhow::{Context, Result};
 use walgate_wire::{TableName, Token};
 
+use super::database::{Database, configured};
 use crate::{
     config::{self, Config, Postgres},
     guest::{Engine, GuestError, Limits, Module},
 };
-
-const CONFIG_FILE: &str = "walgate.toml";
 
 /// Write, check, test and watch guests: small WebAssembly programs that decide, for one table, which rows and
 /// columns leave, and as what. docs/GUESTS.md is the tutorial.
@@ -70,11 +69,6 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// A command line that makes no sense. Exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
-
 /// What the gateway's configuration says of guests, and what is said instead.
 #[derive(Debug, clap::Args)]
 struct Settings {
@@ -87,18 +81,6 @@ struct Settings {
     parameters: Vec<(String, String)>,
 }
 
-/// Where tables are.
-#[derive(Debug, clap::Args)]
-struct Database {
-    /// The database, postgres://user@host/database [default: that of the configuration]
-    #[arg(long, value_name = "URL", env = "WALGATE_POSTGRES_URL", hide_env_values = true)]
-    source: Option<String>,
-    /// Publication of the gateway; its column lists and row filters count [default: that of the configuration, or
-    /// walgate]
-    #[arg(long, value_name = "NAME", env = "WALGATE_POSTGRES_PUBLICATION", hide_env = true)]
-    publication: Option<String>,
-}
-
 fn parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -106,8 +88,7 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 
 impl Settings {
     fn load(&self) -> Result<Loaded> {
-        let there_is_one = self.config.is_some() || Path::new(CONFIG_FILE).exists();
-        let config = there_is_one.then(|| Config::load(self.config.clone())).transpose()?;
+        let config = configured(self.config.clone())?;
         Ok(Loaded { config, parameters: self.parameters.iter().cloned().collect() })
     }
 }
@@ -144,17 +125,7 @@ impl Loaded {
     }
 
     fn postgres(&self, database: &Database) -> Result<Postgres> {
-        let configured = self.config.as_ref().map(|config| config.postgres.clone());
-        let publication = database.publication.clone();
-        let publication = publication.or_else(|| Some(configured.as_ref()?.publication.clone()));
-        let publication = publication.unwrap_or_else(|| "walgate".to_owned());
-        let source = database.source.clone();
-        let named = source.map(|url| Postgres::at(url.into(), String::new()));
-        let postgres = named.or(configured).ok_or_else(|| {
-            let what = "which database? Name the gateway's configuration with --config, or the database with --source";
-            Usage(what.to_owned())
-        })?;
-        Ok(Postgres { publication, ..postgres })
+        Ok(database.postgres(self.config.as_ref())?)
     }
 
     fn load_guest(&self, file: &Path) -> Result<Module> {

@@ -2,8 +2,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
+use super::Usage;
 use crate::{broker, config::Config, permissions};
 
 /// What NATS has to allow, and the streams that have to be there.
@@ -58,7 +59,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         Command::Setup(SetupArgs { config }) => {
             let Config { mut nats, tables, .. } = Config::load(config)?;
             let Some(access) = &nats.access else {
-                bail!("nats.url is not set: a private server is set up by the gateway itself");
+                let what = "nats.url is not set: a private server is set up by the gateway itself";
+                return Err(Usage(what.to_owned()).into());
             };
             let client = broker::connect(access).await?;
             nats.create = true;

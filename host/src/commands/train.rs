@@ -6,22 +6,20 @@
 mod sampler;
 mod samples;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use tokio::sync::mpsc;
 use walgate_consumer::{Consumer, Options, StreamNames};
-use walgate_wire::{Compressor, Dictionary, MAX_DICTIONARY_BYTES, TableName, Token};
+use walgate_wire::{Compressor, Dictionary, MAX_DICTIONARY_BYTES, TableName};
 
 use self::{
     sampler::{Sampled, Sampler},
     samples::Samples,
 };
-use super::{NatsArgs, StreamArgs, demo::write_whole};
+use super::{NatsArgs, StreamArgs, write_whole};
+use crate::dictionaries;
 
 /// Fewer say too little of what the next row will look like.
 const ROWS_MIN: usize = 500;
@@ -82,7 +80,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             all_written = false;
             format!("not written: it would save less than {SAVED_PERCENT_MIN} %")
         } else {
-            let path = dictionary_path(&args.out, &table.token());
+            let path = args.out.join(dictionaries::file_name(&table.token()));
             write_whole(&path, trained.dictionary.bytes())
                 .with_context(|| format!("writing {}", path.display()))?;
             path.display().to_string()
@@ -91,10 +89,6 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
     print(&lines);
     Ok(if all_written { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn dictionary_path(folder: &Path, token: &Token) -> PathBuf {
-    folder.join(format!("{token}.zstd.dict"))
 }
 
 /// Receives the table's snapshot and keeps some of its rows.

@@ -25,7 +25,10 @@ use self::{
     postgres::{Form, PostgresSide},
     sqlite::SqliteSide,
 };
-use super::target::Target;
+use super::{
+    database::{Database, configured},
+    target::Target,
+};
 use crate::{
     assets::Gate,
     config::{Config, Postgres, Table},
@@ -46,24 +49,16 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// and that shows as differences: stop the writer, or give the copy time with --wait.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The source, postgres://user@host/database
-    #[arg(long, value_name = "URL", env = "WALGATE_POSTGRES_URL", hide_env_values = true)]
-    source: String,
-    /// Publication of the gateway; its column lists and row filters decide what should have arrived
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "WALGATE_POSTGRES_PUBLICATION",
-        default_value = "walgate"
-    )]
-    publication: String,
+    #[command(flatten)]
+    source: Database,
     /// The copy: sqlite:edge.db or postgres://user@host/database
     #[arg(long, value_name = "TARGET")]
     replica: Target,
     /// A table to compare; may be repeated [default: every table that the copy keeps]
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<String>,
-    /// The gateway's configuration, if tables have guests: what they let through should have arrived
+    /// The gateway's configuration: the database, and the guests, of which what they let through should have arrived
+    /// [default: walgate.toml if there is one]
     #[arg(short, long, value_name = "FILE", env = "WALGATE_CONFIG")]
     config: Option<PathBuf>,
     /// Compare again until everything is equal, for at most so long
@@ -111,9 +106,10 @@ pub async fn gates(config: &Config) -> Result<Vec<TableGate>> {
 pub async fn run(args: Args) -> Result<ExitCode> {
     let begun = Instant::now();
     let wait = Duration::from_secs(args.wait);
-    let source = Postgres::at(args.source.into(), args.publication);
-    let gates = match args.config {
-        Some(file) => gates(&Config::load(Some(file))?).await?,
+    let config = configured(args.config)?;
+    let source = args.source.postgres(config.as_ref())?;
+    let gates = match &config {
+        Some(config) => gates(config).await?,
         None => vec![],
     };
     let question = Question { source, replica: args.replica, tables: args.tables, gates };

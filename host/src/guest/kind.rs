@@ -1,79 +1,35 @@
-//! The ten kinds of value that a guest knows, and which of them a Postgres type is.
+//! Which of the ten kinds of value that a guest knows a Postgres type is.
 //!
 //! Follows the packer: what it prints is text here, what it nests is packed. How values stand in a buffer is not
 //! known here.
 
+pub use walgate_guest::Kind;
+
 use crate::{pack::Packer, source::catalog::Type};
 
-/// In the order of the interface's enum; the number is what stands in a buffer's directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    Boolean,
-    Integer,
-    Float,
-    Text,
-    Bytes,
-    Uuid,
-    /// Microseconds since 1970; the extremes of 64 bits are ±infinity.
-    Timestamp,
-    /// Days since 1970; the extremes of 64 bits are ±infinity.
-    Date,
-    /// Microseconds since midnight.
-    Time,
-    /// A MessagePack value as the wire carries it: arrays, composites, hstore, vectors.
-    Packed,
-}
-
-impl Kind {
-    pub const ALL: [Kind; 10] = [
-        Kind::Boolean,
-        Kind::Integer,
-        Kind::Float,
-        Kind::Text,
-        Kind::Bytes,
-        Kind::Uuid,
-        Kind::Timestamp,
-        Kind::Date,
-        Kind::Time,
-        Kind::Packed,
-    ];
-
-    pub fn of(ty: &Type) -> Kind {
-        match Packer::new(ty) {
-            Packer::Bool => Kind::Boolean,
-            Packer::Int2 | Packer::Int4 | Packer::Int8 | Packer::Oid => Kind::Integer,
-            Packer::Float4 | Packer::Float8 => Kind::Float,
-            Packer::Bytea => Kind::Bytes,
-            Packer::Uuid => Kind::Uuid,
-            Packer::Timestamp | Packer::TimestampTz => Kind::Timestamp,
-            Packer::Date => Kind::Date,
-            Packer::Time => Kind::Time,
-            Packer::Array(_) | Packer::Composite(_) | Packer::Hstore | Packer::Vector => {
-                Kind::Packed
-            }
-            Packer::Numeric
-            | Packer::Text
-            | Packer::Char
-            | Packer::Jsonb
-            | Packer::TimeTz
-            | Packer::Interval
-            | Packer::Address(_)
-            | Packer::Mac
-            | Packer::Bits
-            | Packer::Printed(_)
-            | Packer::Rendered(_) => Kind::Text,
-        }
-    }
-
-    /// Bytes of one value; none where they vary.
-    pub fn width(self) -> Option<usize> {
-        match self {
-            Kind::Boolean => Some(1),
-            Kind::Integer | Kind::Float | Kind::Timestamp | Kind::Date | Kind::Time => Some(8),
-            Kind::Uuid => Some(16),
-            Kind::Text | Kind::Bytes | Kind::Packed => None,
-        }
+/// As values of this type are shown.
+pub fn of(ty: &Type) -> Kind {
+    match Packer::new(ty) {
+        Packer::Bool => Kind::Boolean,
+        Packer::Int2 | Packer::Int4 | Packer::Int8 | Packer::Oid => Kind::Integer,
+        Packer::Float4 | Packer::Float8 => Kind::Float,
+        Packer::Bytea => Kind::Bytes,
+        Packer::Uuid => Kind::Uuid,
+        Packer::Timestamp | Packer::TimestampTz => Kind::Timestamp,
+        Packer::Date => Kind::Date,
+        Packer::Time => Kind::Time,
+        Packer::Array(_) | Packer::Composite(_) | Packer::Hstore | Packer::Vector => Kind::Packed,
+        Packer::Numeric
+        | Packer::Text
+        | Packer::Char
+        | Packer::Jsonb
+        | Packer::TimeTz
+        | Packer::Interval
+        | Packer::Address(_)
+        | Packer::Mac
+        | Packer::Bits
+        | Packer::Printed(_)
+        | Packer::Rendered(_) => Kind::Text,
     }
 }
 
@@ -100,10 +56,10 @@ mod tests {
             (1082, Kind::Date),
             (1083, Kind::Time),
         ] {
-            assert_eq!(Kind::of(&Type::base(oid)), kind, "{oid}");
+            assert_eq!(of(&Type::base(oid)), kind, "{oid}");
         }
         let array = catalog::Kind::Array(Box::new(Type::base(25)));
-        assert_eq!(Kind::of(&Type { oid: 1009, kind: array }), Kind::Packed);
-        assert_eq!(Kind::of(&Type { oid: 99_999, kind: catalog::Kind::Enum }), Kind::Text);
+        assert_eq!(of(&Type { oid: 1009, kind: array }), Kind::Packed);
+        assert_eq!(of(&Type { oid: 99_999, kind: catalog::Kind::Enum }), Kind::Text);
     }
 }

@@ -8,7 +8,7 @@ use walgate_wire::Position;
 use super::{
     decisions::{STATE_NULL, STATE_VALUE},
     images::Image,
-    kind::Kind,
+    kind::{self, Kind},
     plan::Plan,
     reading::Reading,
 };
@@ -56,7 +56,7 @@ impl Layout {
         let column = |index: usize| {
             let column = &plan.table.columns[index];
             let packer = Packer::new(&column.ty);
-            let (kind, renders) = (Kind::of(&column.ty), packer.renders());
+            let (kind, renders) = (kind::of(&column.ty), packer.renders());
             Column { index, kind, key: column.key, read: Reading::new(packer), renders }
         };
         Layout { columns: plan.reads.iter().map(|read| column(read.index)).collect() }

@@ -1,6 +1,6 @@
 //! Tests of output types: names, ranges, and that the packer reads what was written.
 
-use super::*;
+use super::{super::kind, *};
 use crate::pack::Rendered;
 use walgate_wire::{Caps, Reader, Value as Wire};
 
@@ -27,7 +27,7 @@ fn the_table_of_types_is_in_order() {
         assert_eq!(*ty as usize, index);
         assert_eq!(OutputType::parse(name), Some(*ty));
         assert_eq!(OutputType::of(&Type::base(*oid)), Some(*ty));
-        assert_eq!(Kind::of(&Type::base(*oid)), ty.kind(), "{name}");
+        assert_eq!(kind::of(&Type::base(*oid)), ty.kind(), "{name}");
         others.iter().for_each(|other| assert_eq!(OutputType::parse(other), Some(*ty)));
     }
     assert_eq!(OutputType::parse("varchar(20)"), None);

@@ -8,7 +8,7 @@ use walgate_wire::{Column, Guest, Identity};
 
 use super::{
     decisions::ShapeColumn,
-    kind::Kind,
+    kind::{self, Kind},
     leaving::{cells, copied, output, places},
     output::OutputType,
 };
@@ -298,7 +298,7 @@ impl Names<'_> {
 
 /// What the guest is told of a table.
 pub fn kinds(table: &TableVersion) -> impl Iterator<Item = (&Column, Kind)> {
-    table.schema.columns.iter().zip(table.columns.iter().map(|column| Kind::of(&column.ty)))
+    table.schema.columns.iter().zip(table.columns.iter().map(|column| kind::of(&column.ty)))
 }
 
 #[cfg(test)]

@@ -66,6 +66,32 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
+    /// A consumer whose copy is away waits for it, in one process.
+    async fn a_copy_whose_connections_are_cut_goes_on(server) {
+        let site = shop(&server).await;
+        let copy = Database::create(&server).await;
+        let _gateway = site.gateway(&NAMES).start().await;
+        let replica = site.postgres(&copy, &NAMES);
+        let writer = Writer::start(&site.database, order).await;
+        let cut = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}' and pid <> pg_backend_pid()",
+            copy.name()
+        );
+        let again = || replica.log().matches("opening the copy again").count();
+        for times in 1..=3 {
+            eventually("the copy is opened again", async || {
+                site.sql(&cut).await;
+                if again() >= times { Ok(()) } else { Err(replica.log()) }
+            })
+            .await;
+        }
+        writer.finish().await;
+        for table in NAMES {
+            site.same(&replica, table).await;
+        }
+        replica.stop();
+    }
+
     /// What is under way then is acknowledged and confirmed first; what was not read is left to the next one.
     async fn a_gateway_is_stopped_in_full_flight(server) {
         let site = shop(&server).await;

@@ -33,6 +33,27 @@ async fn serves(site: &Site, file: &[u8]) {
 }
 
 on_newest_postgres! {
+    /// Whoever calls a file after the table instead of its token would wait for something to come of it.
+    async fn a_file_that_no_table_uses_is_named(server) {
+        let site = Site::new(&server).await;
+        site.sql("create schema sales; create table sales.orders (id int primary key)").await;
+        site.drop_file(&wasm("identity"), "orders.wasm");
+        let gateway = site.gateway(&["sales.orders"]).start().await;
+        let named = |file: &str| {
+            let log = gateway.log();
+            let lines = log.lines().filter(|line| line.contains("no configured table uses"));
+            lines.filter(|line| line.contains(file)).count()
+        };
+        assert_eq!(named("orders.wasm"), 1, "{}", gateway.log());
+        assert_eq!(named("sales=2Eorders.wasm"), 1, "what it should be called is told");
+        fs::write(site.dictionaries().join("order.zstd.dict"), "").unwrap();
+        eventually("the dictionary is named", async || match named("order.zstd.dict") {
+            1 => Ok(()),
+            times => Err(format!("{times} times")),
+        })
+        .await;
+    }
+
     async fn a_pinned_guest_is_that_file_and_no_other(server) {
         let site = Site::new(&server).await;
         site.sql(TABLE).await;

@@ -21,13 +21,13 @@ const TABLE: &str =
     create table other (id int primary key);
     create view keeps as select * from t where mood = 'keep'";
 
-/// What the command prints for a configuration with table `t`.
-fn printed(create: bool, more: &[&str]) -> String {
+/// What the command prints for a configuration with table `t` and these settings of `[nats]`.
+fn printed(settings: &str, more: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("walgate.toml");
     let text = format!(
         "[postgres]\nurl = 'postgres://nobody/nothing'\n\
-         [nats]\nurl = 'nats://nowhere'\ninbox_prefix = '_INBOX_gateway'\ncreate = {create}\n\
+         [nats]\nurl = 'nats://nowhere'\ninbox_prefix = '_INBOX_gateway'\n{settings}\n\
          [[tables]]\nname = 't'\n"
     );
     fs::write(&config, text).unwrap();
@@ -47,13 +47,26 @@ fn users(printed: &str) -> String {
 
 /// Everybody in one account.
 async fn one_account(server: &Arc<Server>, create: bool) -> Site {
-    let printed = printed(create, &["--consumer", "edge"]);
-    site(server, format!("authorization {{\n{printed}\n{} }}", users(&printed))).await
+    let config = authorization(&format!("create = {create}"));
+    site(server, Broker::start_as(with(config), as_test()).await).await
+}
+
+fn authorization(settings: &str) -> String {
+    let printed = printed(settings, &["--consumer", "edge"]);
+    format!("authorization {{\n{printed}\n{} }}", users(&printed))
+}
+
+fn with(extra_config: String) -> NatsOptions {
+    NatsOptions { extra_config, ..NatsOptions::default() }
+}
+
+fn as_test() -> ConnectOptions {
+    ConnectOptions::new().user_and_password("test".into(), "pw".into())
 }
 
 /// The user `edge` has an account of its own, in which it may do anything.
 async fn two_accounts(server: &Arc<Server>) -> Site {
-    let printed = printed(true, &["--accounts"]);
+    let printed = printed("", &["--accounts"]);
     let config = format!(
         "{printed}\naccounts: {{
            WALGATE: {{ jetstream: enabled, {}, exports: $walgate_exports }}
@@ -61,13 +74,11 @@ async fn two_accounts(server: &Arc<Server>) -> Site {
          }}",
         users(&printed)
     );
-    site(server, config).await
+    site(server, Broker::start_as(with(config), as_test()).await).await
 }
 
-async fn site(server: &Arc<Server>, extra_config: String) -> Site {
-    let options = NatsOptions { extra_config, ..NatsOptions::default() };
-    let test = ConnectOptions::new().user_and_password("test".into(), "pw".into());
-    let site = Site::with_broker(server, Broker::start_as(options, test).await).await;
+async fn site(server: &Arc<Server>, broker: Broker) -> Site {
+    let site = Site::with_broker(server, broker).await;
     site.sql(TABLE).await;
     site.drop_guest("errs", "t.wasm");
     fs::write(site.dictionaries().join("t.zstd.dict"), walgate_tests::dictionary::numbered(1))
@@ -337,6 +348,13 @@ on_newest_postgres! {
     async fn a_gateway_that_creates_its_streams(server) {
         let site = one_account(&server, true).await;
         everything_works(&site, gateway(&site), &env("edge")).await;
+    }
+
+    /// There the gateway reads the end of the stream before it goes on.
+    async fn a_gateway_of_a_cluster(server) {
+        let config = authorization("replicas = 3");
+        let site = site(&server, Broker::cluster_as(&config, as_test()).await).await;
+        everything_works(&site, gateway(&site).set("NATS_REPLICAS", 3), &env("edge")).await;
     }
 
     async fn an_administrator_creates_the_streams(server) {

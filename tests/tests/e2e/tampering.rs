@@ -40,6 +40,37 @@ on_newest_postgres! {
         assert!(gateway.log().contains("somebody else wrote to the CDC stream"), "{}", gateway.log());
     }
 
+    /// All gateways may be gone before one of them notices.
+    async fn a_hole_of_the_past_begins_an_epoch(server) {
+        let site = Site::with_broker(&server, Broker::cluster().await).await;
+        site.sql("create table t (id int primary key); insert into t values (1)").await;
+        let gateway = site.gateway(&["t"]).set("NATS_REPLICAS", 3).start().await;
+        let replica = site.sqlite(&["t"]);
+        site.same(&replica, "t").await;
+        let gateway = gateway.kill9();
+        let jetstream = site.broker.jetstream();
+        let cdc = jetstream.get_stream("CDC").await.unwrap();
+        let last = cdc.get_last_raw_message_by_subject("cdc.=progress").await.unwrap();
+        assert!(last.headers.get("Wg-Chain").is_some(), "{:?}", last.headers);
+        jetstream.publish("cdc.elsewhere", "not ours".into()).await.unwrap().await.unwrap();
+        let behind: HeaderMap = ["Wg-Pos", "Wg-Chain"]
+            .map(|name| (name.parse().unwrap(), last.headers.get(name).unwrap().clone()))
+            .into_iter()
+            .collect();
+        let sent = jetstream.publish_with_headers(last.subject.to_string(), behind, last.payload);
+        sent.await.unwrap().await.unwrap();
+        site.sql("insert into t values (2)").await;
+        let gateway = gateway.start().await;
+        site.same(&replica, "t").await;
+        let said = |log: String| log.matches("somebody else wrote to the CDC stream").count();
+        let noticed = said(gateway.log());
+        assert!(noticed > 0, "{}", gateway.log());
+        let gateway = gateway.kill9().start().await;
+        site.sql("insert into t values (3)").await;
+        site.same(&replica, "t").await;
+        assert_eq!(said(gateway.log()), noticed, "once is enough: {}", gateway.log());
+    }
+
     /// As `nats kv del` does it.
     async fn a_deleted_schema_is_published_again(server) {
         let site = Site::new(&server).await;

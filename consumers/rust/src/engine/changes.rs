@@ -55,7 +55,7 @@ impl Open {
     }
 }
 
-impl<S: Sink> Engine<S> {
+impl<S: Sink> Engine<'_, S> {
     pub(super) async fn on_change(&mut self, delivery: Delivery) -> Result<(), Error> {
         if delivery.subject == PROGRESS_SUBJECT {
             return self.on_progress(&delivery).await;

@@ -44,7 +44,7 @@ impl Retry {
     }
 }
 
-impl<S: Sink> Engine<S> {
+impl<S: Sink> Engine<'_, S> {
     /// Begins to load the next table that needs it. The others' snapshots are asked for as well, so that the
     /// gateway works ahead.
     pub(super) async fn start_loading(&mut self) -> Result<(), Error> {
@@ -257,7 +257,7 @@ mod tests {
         let nats = PrivateNats::start(&bin, NatsOptions::default()).unwrap();
         let remote = deserted(&nats, &["a", "b"]).await;
         let dir = tempfile::tempdir().unwrap();
-        let sink = SqliteSink::new(dir.path().join("replica.db"));
+        let mut sink = SqliteSink::new(dir.path().join("replica.db"));
         let limits = Limits {
             caps: Caps::default(),
             commit_delay_max: Duration::from_millis(50),
@@ -265,7 +265,7 @@ mod tests {
         };
         let tokens = ["a", "b"].map(|table| Token::parse(table).unwrap());
         let (status, _) = watch::channel(Status::default());
-        let mut engine = Engine::open(remote, sink, &tokens, limits, status).await.unwrap();
+        let mut engine = Engine::open(remote, &mut sink, &tokens, limits, status).await.unwrap();
         let mut tried = BTreeSet::new();
         for _ in 0..100 {
             let ended = timeout(Duration::from_millis(100), engine.run()).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
-use walgate_wire::{EpochRecord, Schema, TableState, Token, from_msgpack};
+use walgate_wire::{EpochRecord, Schema, TableState, Token, buckets::SCHEMAS_PREFIX, from_msgpack};
 
 use super::{Engine, changes::reseed_reason};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     assets::read_schema,
     decode::unreadable,
     feed::{Delivery, Feed},
-    remote::{Remote, SCHEMAS_PREFIX},
+    remote::Remote,
     state::Tables,
 };
 
@@ -60,7 +60,7 @@ impl Schemas {
     }
 }
 
-impl<S: Sink> Engine<S> {
+impl<S: Sink> Engine<'_, S> {
     pub(super) async fn on_schema(&mut self, delivery: &Delivery) -> Result<(), Error> {
         if delivery.rewound {
             self.assets.forget();

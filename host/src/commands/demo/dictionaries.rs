@@ -2,12 +2,12 @@
 //!
 //! They lie in `dictionaries/` of the source tree, trained by `walgate train` on this shop.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use walgate_wire::Token;
+
+use crate::{commands::write_whole, dictionaries::file_name};
 
 const SHIPPED: [(&str, &[u8]); 3] = [
     ("users", include_bytes!("../../../../dictionaries/users.zstd.dict")),
@@ -19,16 +19,8 @@ const SHIPPED: [(&str, &[u8]); 3] = [
 pub fn drop_into(folder: &Path) -> Result<()> {
     for (table, dictionary) in SHIPPED {
         ensure!(!dictionary.is_empty(), "no dictionary for {table} was built into this program");
-        let path = folder.join(format!("{table}.zstd.dict"));
+        let path = folder.join(file_name(&Token::parse(table)?));
         write_whole(&path, dictionary).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
-}
-
-/// A reader of `path` sees the old file or the new one, never a part.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut unfinished = PathBuf::from(path).into_os_string();
-    unfinished.push(".tmp");
-    fs::write(&unfinished, bytes)?;
-    fs::rename(&unfinished, path)
 }

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
 
-use super::{board::Board, dictionaries::write_whole, figures::seconds, shop, site::Site};
-use crate::status::GuestCounts;
+use super::{board::Board, figures::seconds, shop, site::Site};
+use crate::{commands::write_whole, status::GuestCounts};
 
 /// What `users` becomes while the demo runs.
 const NEXT: &str = "users_next";

@@ -5,8 +5,9 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result};
 use walgate_servers::add_wasm_target;
 
-use super::{Usage, read};
-use crate::commands::demo::write_whole;
+use super::read;
+use crate::commands::Usage;
+use crate::commands::write_whole;
 
 /// Build a guest's crate to WebAssembly, for speed and size.
 ///

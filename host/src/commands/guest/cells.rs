@@ -8,7 +8,10 @@ use walgate_wire::{Caps, Reader, Value as Wire};
 
 use crate::{
     batch::Cell,
-    guest::{OutputType, decisions, kind::Kind as Shown},
+    guest::{
+        OutputType, decisions,
+        kind::{self, Kind as Shown},
+    },
     source::catalog::{Kind, Type},
 };
 
@@ -33,7 +36,7 @@ fn inner(ty: &Type, field: bool) -> Type {
         }
         Kind::Hstore | Kind::Vector => return ty.clone(),
         Kind::Base | Kind::Enum | Kind::Rendered => {
-            return match Shown::of(ty) {
+            return match kind::of(ty) {
                 Shown::Boolean | Shown::Integer | Shown::Float => ty.clone(),
                 Shown::Text => Type::base(TEXT),
                 _ if field => Type::base(TEXT),
@@ -183,7 +186,7 @@ fn level(
 }
 
 fn leaf(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-    let value = match (Shown::of(ty), value) {
+    let value = match (kind::of(ty), value) {
         (Shown::Boolean, Wire::Bool(b)) => decisions::Value::Boolean(*b),
         (Shown::Text, Wire::Str(text)) => decisions::Value::Text(text),
         (kind, Wire::Str(text)) => {

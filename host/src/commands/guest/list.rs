@@ -12,7 +12,7 @@ use tokio::{
 };
 use url::Url;
 
-use super::Usage;
+use crate::commands::Usage;
 use crate::status::TableCounts;
 
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::Usage;
+use crate::commands::Usage;
 
 const MANIFEST: &str = include_str!("template/Cargo.toml.in");
 const GUEST: &str = include_str!("template/lib.rs.in");

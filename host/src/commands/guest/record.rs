@@ -11,7 +11,7 @@ use serde_json::json;
 use walgate_wire::TableName;
 
 use super::{Database, Settings, printed::Printer, recorded::Head};
-use crate::commands::{demo::write_whole, live::LiveTable, still_read};
+use crate::commands::{live::LiveTable, still_read, write_whole};
 
 /// Write rows of a table to a file, for `walgate guest test` and `bench` and for tests of the guest's crate.
 ///

@@ -67,7 +67,7 @@ impl Head {
             HeadColumn {
                 name: named.name.clone(),
                 type_name: named.type_name.clone(),
-                kind: Some(format!("{:?}", kind::Kind::of(&column.ty)).to_lowercase()),
+                kind: Some(kind::of(&column.ty).name().to_owned()),
                 nullable: named.nullable,
                 key: named.key,
                 oid: Some(named.oid).filter(|_| !follows),

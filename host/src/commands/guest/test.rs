@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     batch::{Cell, Change, Op, RowBatch},
-    commands::demo::write_whole,
     commands::still_read,
+    commands::write_whole,
     guest::{Bound, OnGuestError},
     pack::Rendered,
 };

@@ -1,0 +1,40 @@
+//! The database that a command reads: the gateway's, or one that is named instead.
+
+use std::path::{Path, PathBuf};
+
+use super::Usage;
+use crate::config::{Config, ConfigError, Postgres};
+
+const CONFIG_FILE: &str = "walgate.toml";
+
+/// Where tables are.
+#[derive(Debug, clap::Args)]
+pub struct Database {
+    /// The database, postgres://user@host/database [default: that of the configuration]
+    #[arg(long, value_name = "URL", env = "WALGATE_POSTGRES_URL", hide_env_values = true)]
+    source: Option<String>,
+    /// Publication of the gateway; its column lists and row filters count [default: that of the configuration, or
+    /// walgate]
+    #[arg(long, value_name = "NAME", env = "WALGATE_POSTGRES_PUBLICATION", hide_env = true)]
+    publication: Option<String>,
+}
+
+impl Database {
+    pub fn postgres(&self, config: Option<&Config>) -> Result<Postgres, Usage> {
+        let configured = config.map(|config| config.postgres.clone());
+        let publication = self.publication.clone();
+        let publication = publication.or_else(|| Some(configured.as_ref()?.publication.clone()));
+        let publication = publication.unwrap_or_else(|| "walgate".to_owned());
+        let named = self.source.clone().map(|url| Postgres::at(url.into(), String::new()));
+        let postgres = named.or(configured).ok_or_else(|| {
+            Usage("which database? Name the gateway's configuration with --config, or the database with --source".to_owned())
+        })?;
+        Ok(Postgres { publication, ..postgres })
+    }
+}
+
+/// The gateway's configuration, if it is named or lies here.
+pub fn configured(file: Option<PathBuf>) -> Result<Option<Config>, ConfigError> {
+    let there_is_one = file.is_some() || Path::new(CONFIG_FILE).exists();
+    there_is_one.then(|| Config::load(file)).transpose()
+}

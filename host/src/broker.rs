@@ -2,7 +2,7 @@
 //!
 //! What is published, and when, is not known here, nor what is in the streams.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use async_nats::{
     Client,
@@ -170,7 +170,7 @@ async fn ensure(
             let found = &stream.cached_info().config;
             let is_as_wanted = found.max_bytes == config.max_bytes
                 && found.max_age == config.max_age
-                && found.subjects == config.subjects;
+                && HashSet::<&String>::from_iter(&found.subjects) == HashSet::from_iter(&config.subjects);
             if is_as_wanted {
                 return Ok(stream);
             }

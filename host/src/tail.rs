@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Reads headers at the end of CDC, for one gateway at a time: whoever holds the slot.
-pub const CONSUMER: &str = "walgate";
+pub const CONSUMER: &str = "walgate_tail";
 /// The server drops the consumer that nobody asks for so long.
 const INACTIVE: Duration = Duration::from_secs(10);
 const READ_WITHIN: Duration = Duration::from_secs(10);

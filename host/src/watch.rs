@@ -151,8 +151,8 @@ impl<S: Shelf> Folder<S> {
         let used: Vec<PathBuf> = self.tokens.iter().map(|token| self.shelf.file(token)).collect();
         for name in entries.flatten().map(|entry| entry.file_name()) {
             let is_one = name.as_encoded_bytes().ends_with(S::ENDING.as_bytes());
-            if is_one && !used.iter().any(|used| *used == *name) && self.strays.insert(name.clone())
-            {
+            let is_used = used.iter().any(|used| self.folder.join(used) == self.folder.join(&name));
+            if is_one && !is_used && self.strays.insert(name.clone()) {
                 let used: Vec<_> =
                     used.iter().take(STRAYS_TOLD).map(|f| f.to_string_lossy()).collect();
                 tracing::warn!(

@@ -1,6 +1,6 @@
 //! The way in: what to replicate, from where, into what. How it is done is in `engine`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use walgate_wire::{Caps, TableName, Token};
@@ -168,14 +168,16 @@ impl<S: Sink> Consumer<S> {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut backoff = Backoff::new(SINK_RETRY_FIRST, SINK_RETRY_MAX);
         loop {
-            let began = Instant::now();
             let session =
                 session(remote.clone(), &mut sink, &tokens, limits, status.clone(), &mut shutdown);
-            let away = match Box::pin(session).await {
-                Err(Error::Sink(error)) if error.passes() => error,
-                ended => return ended,
+            let (away, has_moved) = match Box::pin(session).await {
+                Ended::Failed { error: Error::Sink(error), has_moved } if error.passes() => {
+                    (error, has_moved)
+                }
+                Ended::Failed { error, .. } => return Err(error),
+                Ended::Stopped(closed) => return closed,
             };
-            if began.elapsed() > SINK_RETRY_MAX {
+            if has_moved {
                 backoff.reset();
             }
             let wait = backoff.wait();
@@ -189,7 +191,15 @@ impl<S: Sink> Consumer<S> {
     }
 }
 
-/// As long as the sink can be written. `Ok`: asked to stop.
+/// How a session ended.
+enum Ended {
+    /// As asked. A sink that is away then has nothing to give up.
+    Stopped(Result<(), Error>),
+    /// `has_moved`: something was committed before.
+    Failed { error: Error, has_moved: bool },
+}
+
+/// As long as the sink can be written.
 async fn session<S: Sink>(
     remote: Remote,
     sink: &mut S,
@@ -197,18 +207,29 @@ async fn session<S: Sink>(
     limits: Limits,
     status: watch::Sender<Status>,
     shutdown: &mut (impl Future<Output = ()> + Unpin),
-) -> Result<(), Error> {
+) -> Ended {
     let opening = Engine::open(remote, sink, tokens, limits, status);
-    let mut engine = tokio::select! {
+    let opened = tokio::select! {
         biased;
-        () = &mut *shutdown => return Ok(()),
-        opened = Box::pin(opening) => Box::new(opened?),
+        () = &mut *shutdown => return Ended::Stopped(Ok(())),
+        opened = Box::pin(opening) => opened,
     };
+    let mut engine = match opened {
+        Ok(engine) => Box::new(engine),
+        Err(error) => return Ended::Failed { error, has_moved: false },
+    };
+    let before = engine.commits();
     let ended = tokio::select! {
         biased;
-        () = shutdown => Ok(()),
-        ended = engine.run() => ended,
+        () = shutdown => None,
+        ended = engine.run() => Some(ended),
     };
     let closed = engine.close().await;
-    ended.and(closed)
+    match ended {
+        Some(Err(error)) => Ended::Failed { error, has_moved: engine.commits() > before },
+        Some(Ok(())) | None => Ended::Stopped(match closed {
+            Err(Error::Sink(error)) if error.passes() => Ok(()),
+            closed => closed,
+        }),
+    }
 }

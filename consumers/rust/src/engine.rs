@@ -13,7 +13,7 @@ use tokio::{
 use walgate_wire::{Caps, Epoch, PROGRESS_SUBJECT, Position, Token, subjects};
 
 use crate::{
-    Error, Sink, Status,
+    Error, Sink, SinkError, Status,
     assets::Assets,
     decode::Joiner,
     feed::{Delivery, Feed},
@@ -137,12 +137,22 @@ impl<'s, S: Sink> Engine<'s, S> {
     pub async fn close(&mut self) -> Result<(), Error> {
         self.changes = None;
         self.loader = None;
+        let given_up = self.give_up().await;
+        let closed = self.sink.close().await;
+        Ok(given_up.and(closed)?)
+    }
+
+    async fn give_up(&mut self) -> Result<(), SinkError> {
         self.sink.rollback().await?;
-        if let Some(mark) = self.tables.mark().filter(|_| self.unsaved && !self.open.has_changes())
-        {
-            self.sink.commit(mark).await?;
+        match self.tables.mark().filter(|_| self.unsaved && !self.open.has_changes()) {
+            Some(mark) => self.sink.commit(mark).await,
+            None => Ok(()),
         }
-        Ok(self.sink.close().await?)
+    }
+
+    /// Local commits so far.
+    pub fn commits(&self) -> u64 {
+        self.board.commits()
     }
 
     async fn next_input(&mut self) -> Input {

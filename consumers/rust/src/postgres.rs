@@ -27,6 +27,20 @@ mod text;
 pub struct PostgresSink {
     url: String,
     session: Option<Session>,
+    /// It was ours alone before: who seems to have it now is our own connection, which the server has not missed yet.
+    was_held: bool,
+}
+
+/// Here a table in use is our own transaction's, a limit or a protocol violation comes again.
+fn passes(code: &str) -> bool {
+    walgate_postgres::passes(code) && !["55006", "53400", "08P01"].contains(&code)
+}
+
+/// Whether it is the connection, not a message that cannot be written or read.
+fn is_lost(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput};
+    let error = cause.downcast_ref::<io::Error>();
+    error.is_some_and(|error| ![InvalidData, InvalidInput].contains(&error.kind()))
 }
 
 /// Turns a driver's error into one that says what was being done and what the server said.
@@ -35,10 +49,8 @@ fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Sink
     move |error| {
         let cause = std::error::Error::source(&error);
         let (passes, reason) = match (error.as_db_error(), cause) {
-            (Some(db), _) => {
-                (walgate_postgres::passes(db.code().code()), walgate_postgres::server_words(db))
-            }
-            (None, Some(cause)) => (cause.is::<io::Error>(), format!("{error}: {cause}")),
+            (Some(db), _) => (passes(db.code().code()), walgate_postgres::server_words(db)),
+            (None, Some(cause)) => (is_lost(cause), format!("{error}: {cause}")),
             (None, None) => (error.is_closed(), error.to_string()),
         };
         if passes { SinkError::passing(what, reason) } else { SinkError::new(what, reason) }
@@ -48,7 +60,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Sink
 impl PostgresSink {
     /// `url`: `postgres://user:password@host/database?sslmode=…` or `host=… dbname=…`.
     pub fn new(url: impl Into<String>) -> PostgresSink {
-        PostgresSink { url: url.into(), session: None }
+        PostgresSink { url: url.into(), session: None, was_held: false }
     }
 
     fn session(&mut self) -> Result<&mut Session, SinkError> {
@@ -58,6 +70,8 @@ impl PostgresSink {
 
 impl Sink for PostgresSink {
     async fn open(&mut self) -> Result<Stored, SinkError> {
+        // With its lock.
+        self.session = None;
         let what = "connecting to the target database";
         let server = Server::parse(&self.url)
             .map_err(|reason| SinkError::new(what, format_args!("its URL {reason}")))?;
@@ -72,7 +86,8 @@ impl Sink for PostgresSink {
             }
         });
         let session = self.session.insert(Session::new(client));
-        session.prepare_database().await?;
+        session.prepare_database(self.was_held).await?;
+        self.was_held = true;
         session.stored().await
     }
 

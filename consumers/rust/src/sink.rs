@@ -72,7 +72,8 @@ impl Changes {
 /// [`commit`](Sink::commit) ends; a sink may report what failed in them only then. The other calls come
 /// with no such transaction open and are durable, whole or not at all, when they return.
 pub trait Sink: Send {
-    /// Opens the place, drops loads that were not finished, and says what is there.
+    /// Opens the place, drops loads that were not finished, and says what is there. Called again, with or without a
+    /// [`close`](Sink::close) before, after a call failed with [`SinkError::passing`].
     fn open(&mut self) -> impl Future<Output = Result<Stored, SinkError>> + Send;
 
     /// Stores these records; the rows stay as they are.

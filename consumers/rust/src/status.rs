@@ -74,10 +74,18 @@ pub(crate) struct Board {
 
 impl Board {
     pub fn new(sender: watch::Sender<Status>, tokens: &[Token]) -> Board {
-        let mut board = Board { status: Status::default(), counters: BTreeMap::new(), sender };
+        // The sink may have been opened before: what was counted goes on, where tables stand is seen anew.
+        let status = sender.borrow().clone();
+        let mut board = Board { status, counters: BTreeMap::new(), sender };
         for token in tokens {
-            board.status.tables.insert(token.clone(), TableStatus::default());
-            board.counters.insert(token.clone(), Counters::default());
+            let table = board.status.tables.entry(token.clone()).or_default();
+            table.phase = Phase::Waiting;
+            let counted = |sum: u64| Arc::new(AtomicU64::new(sum));
+            let counters = Counters {
+                snapshot_rows: counted(table.snapshot_rows),
+                changes: counted(table.changes),
+            };
+            board.counters.insert(token.clone(), counters);
         }
         board.publish();
         board
@@ -122,6 +130,10 @@ impl Board {
         self.status.committed_at = mark.at;
         self.status.commits += 1;
         self.publish();
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.status.commits
     }
 
     pub fn publish(&mut self) {

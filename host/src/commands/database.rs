@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use secrecy::ExposeSecret;
+
 use super::Usage;
 use crate::config::{Config, ConfigError, Postgres};
 
@@ -25,7 +27,12 @@ impl Database {
         let publication = self.publication.clone();
         let publication = publication.or_else(|| Some(configured.as_ref()?.publication.clone()));
         let publication = publication.unwrap_or_else(|| "walgate".to_owned());
-        let named = self.source.clone().map(|url| Postgres::at(url.into(), String::new()));
+        let is_configured = |url: &String| {
+            configured.as_ref().is_some_and(|config| config.url.expose_secret() == url)
+        };
+        // The configured one has its password beside it.
+        let named = self.source.clone().filter(|url| !is_configured(url));
+        let named = named.map(|url| Postgres::at(url.into(), String::new()));
         let postgres = named.or(configured).ok_or_else(|| {
             Usage("which database? Name the gateway's configuration with --config, or the database with --source".to_owned())
         })?;

@@ -89,6 +89,8 @@ on_newest_postgres! {
         for table in NAMES {
             site.same(&replica, table).await;
         }
+        // It ends in order with its copy away, too.
+        site.sql(&cut).await;
         replica.stop();
     }
 

@@ -12,6 +12,7 @@ const SETTINGS: &str = "
     SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex';
     SET synchronous_commit = off; SET client_min_messages = warning; SET lock_timeout = 0;
     SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+    SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 ";
 
 const STATE_TABLES: &str = "
@@ -49,14 +50,15 @@ impl Session {
         Session { client, in_transaction: false, plans: HashMap::new(), loading: None }
     }
 
-    pub async fn prepare_database(&mut self) -> Result<(), SinkError> {
+    /// `was_held`: the lock was this process' before.
+    pub async fn prepare_database(&mut self, was_held: bool) -> Result<(), SinkError> {
         self.execute(SETTINGS).await?;
-        self.take_lock().await?;
+        self.take_lock(was_held).await?;
         self.execute(STATE_TABLES).await?;
         self.drop_loading().await
     }
 
-    async fn take_lock(&self) -> Result<(), SinkError> {
+    async fn take_lock(&self, was_held: bool) -> Result<(), SinkError> {
         for _ in 0..LOCK_TRIES {
             let row =
                 self.client.query_one("SELECT pg_try_advisory_lock($1)", &[&ADVISORY_LOCK]).await;
@@ -67,7 +69,8 @@ impl Session {
             tokio::time::sleep(LOCK_RETRY).await;
         }
         let reason = "another consumer is writing to it; stop it or choose another database";
-        Err(SinkError::new("the target database", reason))
+        let failed = if was_held { SinkError::passing } else { SinkError::new };
+        Err(failed("the target database", reason))
     }
 
     pub async fn drop_loading(&mut self) -> Result<(), SinkError> {

@@ -67,13 +67,16 @@ pub fn replica(path: &Path, table: &str) -> Option<Vec<String>> {
     let mut select = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).ok()?;
     let columns = select.column_count();
     let text = |row: &rusqlite::Row<'_>| {
-        let field = |i| match row.get_ref_unwrap(i) {
-            rusqlite::types::ValueRef::Null => "∅".to_owned(),
-            rusqlite::types::ValueRef::Integer(i) => i.to_string(),
-            rusqlite::types::ValueRef::Text(t) => String::from_utf8_lossy(t).into_owned(),
-            other => format!("{other:?}"),
+        // The table may have another shape by now.
+        let field = |i| {
+            Ok(match row.get_ref(i)? {
+                rusqlite::types::ValueRef::Null => "∅".to_owned(),
+                rusqlite::types::ValueRef::Integer(i) => i.to_string(),
+                rusqlite::types::ValueRef::Text(t) => String::from_utf8_lossy(t).into_owned(),
+                other => format!("{other:?}"),
+            })
         };
-        Ok((0..columns).map(field).collect::<Vec<_>>().join("|"))
+        Ok((0..columns).map(field).collect::<rusqlite::Result<Vec<_>>>()?.join("|"))
     };
     select.query_map([], text).ok()?.collect::<Result<_, _>>().ok()
 }

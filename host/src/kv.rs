@@ -11,6 +11,7 @@ use async_nats::{
     HeaderMap,
     jetstream::{
         self,
+        context::{PublishError, PublishErrorKind},
         message::StreamMessage,
         stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
     },
@@ -18,13 +19,16 @@ use async_nats::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use walgate_wire::{
-    Dictionary, EpochRecord, SHA256, Schema, Token, buckets, from_msgpack, to_msgpack,
+    Dictionary, EXPECTED_LAST_SEQUENCE, EpochRecord, SHA256, Schema, Token, buckets, from_msgpack,
+    to_msgpack,
 };
 
 const EXPECTED_REVISION: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The key under which revisions are passed over. It is no table's token.
 const PASSED_OVER: &str = "=lost";
 const PUTS_AT_ONCE: usize = 64;
+/// How often a put tries again that somebody else's came before.
+const PUT_TRIES: u32 = 5;
 /// No loss is that large: whoever named such a revision is not one of us.
 const PASSED_OVER_MAX: u64 = 100_000;
 
@@ -98,7 +102,8 @@ impl Bucket {
             .map(put)
             .buffer_unordered(PUTS_AT_ONCE)
             .try_collect::<Vec<u64>>()
-            .await?;
+            .await
+            .map_err(|e| self.error(PASSED_OVER, e))?;
         Ok(())
     }
 
@@ -124,8 +129,8 @@ impl Bucket {
         }
     }
 
-    /// Returns the new revision. `expected`: the revision that this one follows; another writer in between
-    /// makes the put fail. So does the loss of revisions that were put before.
+    /// Returns the new revision. `expected`: the revision of the key that this one follows; another writer of it in
+    /// between makes the put fail. So does the loss of revisions that were put before.
     async fn put(
         &self,
         key: &str,
@@ -136,26 +141,42 @@ impl Bucket {
         if let Some(expected) = expected {
             headers.insert(EXPECTED_REVISION, expected.to_string());
         }
-        // In this order: others put, too.
-        let given = self.known_last.load(Relaxed);
-        let last = self.end().await?;
-        if last < given {
-            return Err(self.error(
-                key,
-                format!(
-                    "it ends at revision {last}, but {given} was stored: NATS has lost its end"
-                ),
-            ));
+        let mut tries = 0..PUT_TRIES;
+        loop {
+            // In this order: others put, too.
+            let given = self.known_last.load(Relaxed);
+            let last = self.end().await?;
+            if last < given {
+                return Err(self.error(
+                    key,
+                    format!(
+                        "it ends at revision {last}, but {given} was stored: NATS has lost its end"
+                    ),
+                ));
+            }
+            // Behind that and nothing else: the put may reach a server that has lost what was just read.
+            headers.insert(EXPECTED_LAST_SEQUENCE, last.to_string());
+            match self.append(key, headers.clone(), value.clone()).await {
+                Ok(revision) => {
+                    self.known_last.fetch_max(revision, Relaxed);
+                    return Ok(revision);
+                }
+                Err(e)
+                    if e.kind() == PublishErrorKind::WrongLastSequence
+                        && tries.next().is_some() => {}
+                Err(e) => return Err(self.error(key, e)),
+            }
         }
-        let revision = self.append(key, headers, value).await?;
-        self.known_last.fetch_max(revision, Relaxed);
-        Ok(revision)
     }
 
-    async fn append(&self, key: &str, headers: HeaderMap, value: Bytes) -> Result<u64, KvError> {
-        let sent = self.context.publish_with_headers(self.subject(key), headers, value).await;
-        let ack = sent.map_err(|e| self.error(key, e))?.await.map_err(|e| self.error(key, e))?;
-        Ok(ack.sequence)
+    async fn append(
+        &self,
+        key: &str,
+        headers: HeaderMap,
+        value: Bytes,
+    ) -> Result<u64, PublishError> {
+        let sent = self.context.publish_with_headers(self.subject(key), headers, value).await?;
+        Ok(sent.await?.sequence)
     }
 }
 

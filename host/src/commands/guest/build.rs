@@ -6,8 +6,7 @@ use anyhow::{Context, Result};
 use walgate_servers::add_wasm_target;
 
 use super::read;
-use crate::commands::Usage;
-use crate::commands::write_whole;
+use crate::commands::{Usage, write_whole};
 
 /// Build a guest's crate to WebAssembly, for speed and size.
 ///

@@ -12,8 +12,7 @@ use tokio::{
 };
 use url::Url;
 
-use crate::commands::Usage;
-use crate::status::TableCounts;
+use crate::{commands::Usage, status::TableCounts};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 16 << 20;

@@ -19,8 +19,7 @@ use super::{
 };
 use crate::{
     batch::{Cell, Change, Op, RowBatch},
-    commands::still_read,
-    commands::write_whole,
+    commands::{still_read, write_whole},
     guest::{Bound, OnGuestError},
     pack::Rendered,
 };

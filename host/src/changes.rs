@@ -33,7 +33,7 @@ use crate::{
         render::Renderer,
         stream::{ChangeStream, Event, RelationChange},
     },
-    transform::Transform,
+    transform::{Effort, Transform},
     wal_budget::Pressure,
 };
 
@@ -53,6 +53,9 @@ struct Commit {
     end_lsn: Lsn,
     at: i64,
 }
+
+/// With fewer messages on their way there is time to make bodies smaller.
+const CALM_MESSAGES: usize = 8;
 
 /// The state of one session.
 pub struct Session {
@@ -157,6 +160,7 @@ impl Session {
                     if self.pressure.has_changed().unwrap_or(false) {
                         self.give_way().await?;
                     }
+                    self.look_at_tables().await?;
                 }
                 Event::Relation(change) => self.relation(change).await?,
                 Event::KeepAlive { wal_end, reply_requested } => {
@@ -260,7 +264,22 @@ impl Session {
         }
         let dictionary = self.gateway.assets.dictionary(token);
         let packer = outlet.packer();
-        let packed = self.transform.changes(packer, &batch, &mut self.rendered, dictionary)?;
+        let effort = match self.chain.in_flight() {
+            0..CALM_MESSAGES => Effort::Thorough,
+            _ => Effort::Quick,
+        };
+        let rendered = &mut self.rendered;
+        let packed = self.transform.changes(packer, &batch, rendered, dictionary, effort)?;
+        if let Some(gain) = packed.gain {
+            status.set_dictionary_ratio(gain.ratio);
+            if let Some(first) = gain.worn {
+                let (now, first) = (gain.ratio * 100.0, first * 100.0);
+                tracing::warn!(
+                    table = %token,
+                    "its dictionary has worn out: with it, single changes take {now:.0} % of what they take without, {first:.0} % at first; train it again with `walgate train`"
+                );
+            }
+        }
         let changes = batch.changes.len() as u64;
         self.stream.recycle(batch);
         let mut headers = self.headers(position);

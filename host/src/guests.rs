@@ -11,10 +11,9 @@ use walgate_wire::{Lsn, Token, hex};
 
 use crate::{
     assets::Gate,
-    batch::RowBatch,
-    config::{OnGuestError, Table},
+    config::Table,
     gateway::Gateway,
-    guest::{Bound, Engine, Module},
+    guest::{Engine, Module},
     kv::KvError,
     pack::{Rendered, TablePacker},
     source::{
@@ -135,18 +134,16 @@ async fn try_on(gateway: &Gateway, table: &Table, module: &Arc<Module>) -> Resul
         let table = version.name.to_string();
         Renderer::new(client).render(&table, &mut rendered).await.map_err(refused)?;
     }
-    let (module, parameters) = (Arc::clone(module), table.guest.parameters.clone());
-    let halts = table.guest.on_error == OnGuestError::Halt;
+    let (module, guest) = (Arc::clone(module), table.guest.clone());
     let tried = tokio::task::spawn_blocking(move || {
-        let bound = module.bind(version, &parameters).map_err(|error| error.to_string())?;
-        if halts { canary(&bound, batch, &mut rendered) } else { Ok(()) }
+        let bound = module.bind(version, &guest.parameters).map_err(Refused::invalid)?;
+        bound.try_on(batch, &mut rendered, guest.on_error).map_err(|failure| {
+            tracing::error!(%failure, "a new guest fails on rows of its table");
+            // This may become a reason that consumers read.
+            Refused::Invalid(format!("it fails on rows of the table: {}", failure.told()))
+        })
     });
-    tried.await.map_err(Refused::invalid)?.map_err(Refused::Invalid)
-}
-
-fn canary(bound: &Bound, batch: RowBatch, rendered: &mut Rendered) -> Result<(), String> {
-    let tried = bound.run(batch, rendered, OnGuestError::Halt);
-    tried.map(|_| ()).map_err(|failure| format!("it fails on rows of the table: {failure}"))
+    tried.await.map_err(Refused::invalid)?
 }
 
 fn refused(error: SourceError) -> Refused {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod dictionaries;
 pub mod epoch;
+pub mod gain;
 pub mod gateway;
 pub mod guest;
 pub mod guests;

@@ -47,6 +47,18 @@ impl SessionError {
         matches!(self, SessionError::Transform(TransformError::Row(error)) if error.source == PackError::Altered)
     }
 
+    /// As consumers are told of it: what a guest says of rows stays with those who run the gateway.
+    pub fn told(&self) -> String {
+        match self {
+            SessionError::Guest(failure) => failure.told(),
+            SessionError::Table { table, source } => format!("{table}: {}", source.told()),
+            SessionError::Replaced(error) => {
+                format!("{}; the table has another guest by now", error.told())
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// The table that the error is about, if it is about one, as one writes it.
     pub fn table(&self) -> Option<&str> {
         match self {

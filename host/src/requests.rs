@@ -194,7 +194,7 @@ impl Job {
                 table: self.table.name.to_string(),
                 snapshot_id: Some(snapshot_id),
                 code: code(&error).to_owned(),
-                message: error.to_string(),
+                message: error.told(),
                 retry_after,
             },
         )
@@ -210,9 +210,8 @@ impl Job {
         if !gateway.assets.gate(token).same(before) {
             return;
         }
-        let reason = error.to_string();
         let stopped =
-            schemas::stop(gateway, &changing, &self.table, Stopped::Failed, &reason).await;
+            schemas::stop(gateway, &changing, &self.table, Stopped::Failed, &error.into()).await;
         if let Err(error) = stopped {
             tracing::warn!(table = %token, %error, "the table could not be suspended; its next snapshot tries again");
         }

@@ -93,9 +93,29 @@ pub async fn publish_or_suspend(
     let changing = gateway.changing().await;
     match publish(gateway, &changing, catalog, table).await {
         Err(error) if action(&error) == Action::Quarantine => {
-            Ok(stop(gateway, &changing, table, Stopped::Failed, &error.to_string()).await?)
+            Ok(stop(gateway, &changing, table, Stopped::Failed, &Reason::from(&error)).await?)
         }
         published => published.map(|_| ()),
+    }
+}
+
+/// Why a table does not flow.
+pub struct Reason {
+    /// For those who run the gateway.
+    pub known: String,
+    /// For consumers.
+    pub told: String,
+}
+
+impl From<&str> for Reason {
+    fn from(reason: &str) -> Reason {
+        Reason { known: reason.to_owned(), told: reason.to_owned() }
+    }
+}
+
+impl From<&SessionError> for Reason {
+    fn from(error: &SessionError) -> Reason {
+        Reason { known: error.to_string(), told: error.told() }
     }
 }
 
@@ -106,7 +126,7 @@ pub async fn stop(
     _: &Changing<'_>,
     table: &Table,
     why: Stopped,
-    reason: &str,
+    reason: &Reason,
 ) -> Result<(), KvError> {
     let again = match why {
         Stopped::Failed => {
@@ -116,11 +136,12 @@ pub async fn stop(
         Stopped::Busy => "Once nobody locks it any more",
         Stopped::Shed => "Once the slot holds back less",
     };
-    let told = format!("{reason}. {again} the table flows again and copies are loaded again");
+    let Reason { known, told } = reason;
+    let told = format!("{told}. {again} the table flows again and copies are loaded again");
     suspend(&gateway.schemas, table, told).await?;
-    tracing::error!(table = %table.token, reason, "table suspended; the other tables go on");
+    tracing::error!(table = %table.token, reason = known, "table suspended; the other tables go on");
     gateway.stop(&table.token, why);
-    gateway.status.table(&table.token).stops(reason);
+    gateway.status.table(&table.token).stops(known);
     Ok(())
 }
 

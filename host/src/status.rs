@@ -37,6 +37,7 @@ pub struct TableStatus {
     raw_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
+    dictionary_ratio: Mutex<Option<f64>>,
     guest: Mutex<GuestCounts>,
     /// Why it does not flow.
     suspended: Mutex<Option<String>>,
@@ -60,7 +61,7 @@ pub struct GuestCounts {
 }
 
 /// A table's counters at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct TableCounts {
     pub changes: u64,
@@ -71,6 +72,9 @@ pub struct TableCounts {
     pub sent_bytes: u64,
     /// Zero: none.
     pub dictionary_revision: u64,
+    /// Bytes of single changes with the dictionary ÷ without it; absent: not measured yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dictionary_ratio: Option<f64>,
     /// Absent: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestCounts>,
@@ -206,7 +210,18 @@ impl TableStatus {
     }
 
     pub fn set_dictionary_revision(&self, revision: u64) {
-        self.dictionary_revision.store(revision, Relaxed);
+        if self.dictionary_revision.swap(revision, Relaxed) != revision {
+            *self.dictionary_ratio() = None;
+        }
+    }
+
+    /// Bytes of single changes with the dictionary ÷ without it.
+    pub fn set_dictionary_ratio(&self, ratio: f64) {
+        *self.dictionary_ratio() = Some((ratio * 1000.0).round() / 1000.0);
+    }
+
+    fn dictionary_ratio(&self) -> MutexGuard<'_, Option<f64>> {
+        self.dictionary_ratio.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn counts(&self) -> TableCounts {
@@ -216,6 +231,7 @@ impl TableStatus {
             raw_bytes: self.raw_bytes.load(Relaxed),
             sent_bytes: self.sent_bytes.load(Relaxed),
             dictionary_revision: self.dictionary_revision.load(Relaxed),
+            dictionary_ratio: *self.dictionary_ratio(),
             guest: Some(self.guest().clone()).filter(|guest| !guest.guest.is_empty()),
             suspended: self.suspended().clone(),
         }

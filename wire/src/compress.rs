@@ -138,7 +138,7 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// `level`: 1 to 22; 1 to 3 are meant here.
+    /// `level`: 1 to 22.
     pub fn new(level: i32, dictionary: Option<&Dictionary>) -> Result<Compressor, FrameError> {
         let mut inner = match dictionary {
             Some(dictionary) => bulk::Compressor::with_dictionary(level, dictionary.bytes())?,

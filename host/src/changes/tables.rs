@@ -17,7 +17,7 @@ use crate::{
     gateway::{Changing, Stopped},
     outlet::Outlet,
     policy::{Action, SessionError, action},
-    schemas::{self, Due},
+    schemas::{self, Due, Reason},
     source::{SourceError, catalog::TableInfo, stream::RelationChange},
     wal_budget::Pressure,
 };
@@ -49,6 +49,10 @@ impl Session {
                 return Ok(());
             }
             None => {}
+        }
+        if altered && !gateway.assets.offered(&token).same(&gateway.assets.gate(&token)) {
+            // A guest that waited for this shape; it is looked at after the transaction.
+            self.offers.mark_changed();
         }
         match self.open(&changing, relid, lsn).await {
             Ok(()) => Ok(()),
@@ -121,11 +125,14 @@ impl Session {
         let (gateway, token) = (self.gateway.clone(), &table.token);
         let changing = gateway.changing().await;
         if let Gate::Shut(reason) = &gate {
-            self.stop(&changing, table, Stopped::Failed, reason).await?;
+            self.stop(&changing, table, Stopped::Failed, &Reason::from(&**reason)).await?;
             gateway.assets.set_gate(token, gate);
             return Ok(());
         }
         let before = gateway.assets.gate(token);
+        if matches!(before, Gate::Guest(_)) && self.waits(table, &gate).await? {
+            return Ok(());
+        }
         gateway.assets.set_gate(token, gate);
         if gateway.stopped(token) == Some(Stopped::Shed) {
             return Ok(());
@@ -135,6 +142,27 @@ impl Session {
             gateway.assets.set_gate(token, before);
         }
         adopted
+    }
+
+    /// Whether the guest is made for a shape of the table that its rows do not have yet: the one before serves until
+    /// they do.
+    async fn waits(&mut self, table: &Table, gate: &Gate) -> Result<bool, SessionError> {
+        let announced: Vec<u32> = self.relations_of(table).collect();
+        for relid in announced.into_iter().filter(|relid| self.outlets.contains_key(relid)) {
+            let RelationChange { relation, lsn } = &self.announced[&relid].0;
+            let found = self.catalog.announced(relation, table.token.clone(), None, *lsn);
+            let (input, _) = found.await?;
+            let fits = tokio::task::block_in_place(|| Outlet::open(gate, table, input));
+            if let Err(error) = fits {
+                let waits = format!(
+                    "the new guest waits for rows of the shape that the table has now: {error}"
+                );
+                tracing::warn!(table = %table.token, "{waits}; the one before stays in use");
+                self.gateway.status.table(&table.token).set_guest_error(waits);
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A table that was stopped flows again. If that cannot be stored it is stopped as before: the session ends, and the
@@ -206,7 +234,7 @@ impl Session {
         let changing = gateway.changing().await;
         match gateway.stopped(&table.token) {
             Some(_) => Ok(()),
-            None => self.stop(&changing, table, Stopped::Absent, reason).await,
+            None => self.stop(&changing, table, Stopped::Absent, &reason.into()).await,
         }
     }
 
@@ -253,7 +281,7 @@ impl Session {
         let tables = &self.gateway.config.tables;
         let is_named = |name: &str| tables.iter().find(|table| table.name.to_string() == name);
         let Some(table) = error.table().and_then(is_named).cloned() else { return Err(error) };
-        self.stop(changing, &table, why, &error.to_string()).await
+        self.stop(changing, &table, why, &Reason::from(&error)).await
     }
 
     /// Between two transactions: tables that may be shed stop while the slot holds back too much WAL.
@@ -265,7 +293,7 @@ impl Session {
             match (pressure, gateway.stopped(&table.token)) {
                 (Pressure::Shedding, None) => {
                     let reason = "the slot holds back more WAL than [postgres] wal_budget allows, and the table may be shed";
-                    self.stop(&changing, table, Stopped::Shed, reason).await?;
+                    self.stop(&changing, table, Stopped::Shed, &reason.into()).await?;
                 }
                 (Pressure::Calm, Some(Stopped::Shed)) => {
                     self.release(&changing, table).await?;
@@ -282,7 +310,7 @@ impl Session {
         changing: &Changing<'_>,
         table: &Table,
         why: Stopped,
-        reason: &str,
+        reason: &Reason,
     ) -> Result<(), SessionError> {
         schemas::stop(&self.gateway, changing, table, why, reason).await?;
         let relations: Vec<u32> = self.relations_of(table).collect();

@@ -19,7 +19,7 @@ use self::{
     samples::Samples,
 };
 use super::{NatsArgs, StreamArgs, write_whole};
-use crate::dictionaries;
+use crate::{dictionaries, transform::THOROUGH_LEVEL};
 
 /// Fewer say too little of what the next row will look like.
 const ROWS_MIN: usize = 500;
@@ -27,9 +27,6 @@ const ROWS_MIN: usize = 500;
 const SAVED_PERCENT_MIN: f64 = 3.0;
 /// Every so many samples one is not trained on, but measured with.
 const HELD_OUT_EVERY: usize = 5;
-/// As the gateway compresses by default.
-const LEVEL: i32 = 1;
-
 /// Train compression dictionaries on the rows of tables.
 ///
 /// Reads a snapshot of each table, trains on rows from all over it, measures on rows that were held out, and
@@ -159,7 +156,7 @@ fn train(table: &str, sampled: &Sampled, max_bytes: usize) -> Result<Trained> {
 
 /// Each sample as a message of its own, compressed only if that makes it smaller.
 fn compressed_bytes(samples: &Samples, dictionary: Option<&Dictionary>) -> Result<usize> {
-    let mut compressor = Compressor::new(LEVEL, dictionary)?;
+    let mut compressor = Compressor::new(THOROUGH_LEVEL, dictionary)?;
     let mut frame = Vec::new();
     let mut total = 0;
     for sample in samples.iter() {

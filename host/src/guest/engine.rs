@@ -3,7 +3,11 @@
 //! Compiling takes milliseconds to seconds and blocks: call it off the hot path. What a guest says of a table,
 //! and rows, are not known here.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use sha2::{Digest, Sha256};
 use walgate_wire::{Guest, hex};
@@ -17,7 +21,7 @@ use super::{
     failure::{CallFailure, GuestError},
     instance::{Code, State, link_host},
     interface::{self, TRANSFORM},
-    limits::TABLE_ELEMENTS_MAX,
+    limits::{LogGate, TABLE_ELEMENTS_MAX},
     ticker::Ticker,
 };
 
@@ -118,7 +122,9 @@ impl Engine {
                 interface::InterfaceError::NoTransform(vec![what])
             })
         };
+        let log = LogGate::new(self.0.limits.log_lines_per_s, Instant::now());
         Ok(Code {
+            log: Arc::new(Mutex::new(log)),
             describe: function("describe")?,
             plan: function("plan")?,
             process: function("process")?,

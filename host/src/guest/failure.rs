@@ -104,6 +104,10 @@ pub enum GuestFailure {
         "guest {guest} fails on {rows} rows of one batch of {table}, too many to be the rows' fault; at last {error}; mend the guest"
     )]
     TooManyRows { guest: String, table: String, rows: usize, error: String },
+    #[error(
+        "guest {guest} holds up the other tables: it takes too long to find the rows of {table} that it fails on; at last {error}; mend the guest"
+    )]
+    TooSlow { guest: String, table: String, error: String },
     /// The guest was not even asked: a value cannot be shown.
     #[error(transparent)]
     Unreadable(#[from] RowError),
@@ -120,8 +124,32 @@ impl GuestFailure {
             GuestFailure::Row { table, .. }
             | GuestFailure::Guest { table, .. }
             | GuestFailure::TooManyRows { table, .. }
+            | GuestFailure::TooSlow { table, .. }
             | GuestFailure::OtherTable { table } => table,
             GuestFailure::Unreadable(error) => &error.table,
+        }
+    }
+
+    /// The same without the guest's own words, which may quote what nobody but those who run the gateway may see.
+    pub fn told(&self) -> String {
+        match self {
+            GuestFailure::Row { guest, table, place, .. } => {
+                format!("guest {guest} fails on {place} of {table}; the gateway's log says why")
+            }
+            GuestFailure::Guest { guest, table, .. } => {
+                format!("guest {guest} fails for table {table}; the gateway's log says why")
+            }
+            GuestFailure::TooManyRows { guest, table, rows, .. } => {
+                format!(
+                    "guest {guest} fails on {rows} rows of one batch of {table}; the gateway's log says why"
+                )
+            }
+            GuestFailure::TooSlow { guest, table, .. } => {
+                format!(
+                    "guest {guest} fails on rows of {table}, and slowly; the gateway's log says why"
+                )
+            }
+            GuestFailure::Unreadable(_) | GuestFailure::OtherTable { .. } => self.to_string(),
         }
     }
 }

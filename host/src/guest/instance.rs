@@ -4,7 +4,7 @@
 //! out mean is not known here.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,9 @@ use super::{
 /// For compiled code that runs for the first time, and instances that initialise themselves.
 const START: Duration = Duration::from_secs(2);
 
+/// Bytes of names, log lines and the like beside an answer.
+const HANDED_OVER_BESIDE: usize = 1 << 20;
+
 /// A compiled guest with its imports.
 pub(super) struct Code {
     pub(super) shared: Arc<Shared>,
@@ -34,12 +37,14 @@ pub(super) struct Code {
     pub(super) describe: ComponentExportIndex,
     pub(super) plan: ComponentExportIndex,
     pub(super) process: ComponentExportIndex,
+    /// Of all its instances.
+    pub(super) log: Arc<Mutex<LogGate>>,
 }
 
 /// What the host keeps of an instance.
 pub(super) struct State {
     memory: Memory,
-    log: LogGate,
+    log: Arc<Mutex<LogGate>>,
     /// Whose log it is: guest and table.
     names: (Arc<str>, Arc<str>),
     /// The last line that the guest logged as an error during this call: why it panicked.
@@ -72,7 +77,9 @@ impl State {
             self.said = Some(shorten(message, ERROR_BYTES_MAX));
         }
         let (guest, table) = (&*self.names.0, &*self.names.1);
-        let Admitted::Yes { suppressed } = self.log.admit(Instant::now()) else { return };
+        let admitted =
+            self.log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+        let Admitted::Yes { suppressed } = admitted else { return };
         if suppressed > 0 {
             tracing::warn!(guest, table, suppressed, "the guest logs more lines than it may");
         }
@@ -136,10 +143,11 @@ impl Code {
         names: (Arc<str>, Arc<str>),
     ) -> Result<(Store<State>, wasmtime::component::Instance), CallFailure> {
         let limits = &self.shared.limits;
-        let log = LogGate::new(limits.log_lines_per_s, Instant::now());
         let memory = Memory::new(limits.memory_bytes);
-        let state = State { memory, log, names, said: None };
+        let state = State { memory, log: Arc::clone(&self.log), names, said: None };
         let mut store = Store::new(&self.shared.engine, state);
+        // What a guest may hand over in one call: an answer that is a little too large is refused in our own words.
+        store.set_hostcall_fuel(limits.output_bytes.saturating_add(HANDED_OVER_BESIDE));
         store.limiter(|state| state);
         store.set_epoch_deadline(ticks(START));
         let running = self.shared.ticker.running();

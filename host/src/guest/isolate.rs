@@ -25,13 +25,38 @@ use crate::{
 
 /// Beyond so many in one batch it is the guest that is broken, not the rows.
 const POISON_ROWS_MAX: usize = 16;
-/// Time limits of a batch that may go by while poison rows are looked for.
-const SEARCH_BATCHES_MAX: u32 = 64;
 
 const NO_OLD_ROW: &str = "Postgres did not send the old row, without which the replaced key is not known: \
                           set REPLICA IDENTITY FULL on every partition of the table";
 
 impl Bound {
+    /// What a new guest has to get through before it serves: some rows of the table, of which `on_error` may set a few
+    /// aside but not all; a call without any, where the table has none.
+    pub fn try_on(
+        &self,
+        batch: RowBatch,
+        rendered: &mut Rendered,
+        on_error: OnGuestError,
+    ) -> Result<(), GuestFailure> {
+        let mut run = Run::new(self, batch, rendered, on_error, Instant::now());
+        if run.images.is_empty() {
+            let worker = run.fresh()?;
+            return match run.piece(0..0, worker) {
+                Ok(_) => Ok(()),
+                Err(Failure::Unreadable(error)) => Err(error.into()),
+                Err(Failure::Call(failure)) => Err(run.broken(failure)),
+            };
+        }
+        run.whole()?;
+        let failed = run.failed()?;
+        match failed.last() {
+            Some(last) if failed.len() == run.batch.len() => {
+                Err(run.too_many(failed.len(), last.error.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A batch of the input's table version in, one of the output's out. Blocks for as long as the guest
     /// works. Everything that is read and rendered by the server has to be known.
     pub fn run(
@@ -119,15 +144,29 @@ impl<'a> Run<'a> {
 
     /// Halves what failed until it is one change.
     fn search(&mut self, all: Range<usize>, failure: CallFailure) -> Result<(), GuestFailure> {
-        let time_max = self.bound.limits().batch.saturating_mul(SEARCH_BATCHES_MAX);
+        let time_max = self.bound.patience();
+        let found = self.halve(all, failure, time_max);
+        self.bound.lose(self.began.elapsed());
+        found
+    }
+
+    fn halve(
+        &mut self,
+        all: Range<usize>,
+        failure: CallFailure,
+        time_max: Duration,
+    ) -> Result<(), GuestFailure> {
         let mut poison = 0;
         let mut left = vec![];
         self.cut(all, &failure, &mut left, &mut poison)?;
         let mut last = failure;
         let mut reused: Option<Worker> = None;
         while let Some(range) = left.pop() {
-            if poison > POISON_ROWS_MAX || self.began.elapsed() > time_max {
-                return Err(self.too_many(poison, &last));
+            if poison > POISON_ROWS_MAX {
+                return Err(self.too_many(poison, format!("its process {last}")));
+            }
+            if self.began.elapsed() > time_max {
+                return Err(self.too_slow(&last));
             }
             // What an instance went through before must not be a change's fault.
             let single = middle(&self.images, &range).is_none();
@@ -235,8 +274,13 @@ impl<'a> Run<'a> {
         GuestFailure::Guest { guest, table, failure }
     }
 
-    fn too_many(&self, rows: usize, last: &CallFailure) -> GuestFailure {
+    fn too_many(&self, rows: usize, error: String) -> GuestFailure {
         let (guest, table) = (self.bound.guest.name.clone(), self.batch.table.name.to_string());
-        GuestFailure::TooManyRows { guest, table, rows, error: format!("its process {last}") }
+        GuestFailure::TooManyRows { guest, table, rows, error }
+    }
+
+    fn too_slow(&self, last: &CallFailure) -> GuestFailure {
+        let (guest, table) = (self.bound.guest.name.clone(), self.batch.table.name.to_string());
+        GuestFailure::TooSlow { guest, table, error: format!("its process {last}") }
     }
 }

@@ -76,6 +76,35 @@ impl Memory {
     }
 }
 
+/// Of the time that passes, the part that calls which fail may take for long: one in so many.
+const LOST_SHARE: u32 = 20;
+
+/// Time that a guest may lose for a table in calls that fail, while the other tables wait.
+#[derive(Debug)]
+pub struct Patience {
+    max: Duration,
+    left: Duration,
+    at: Instant,
+}
+
+impl Patience {
+    /// `max`: what may be lost at once.
+    pub fn new(max: Duration, now: Instant) -> Patience {
+        Patience { max, left: max, at: now }
+    }
+
+    pub fn left(&mut self, now: Instant) -> Duration {
+        let earned = now.duration_since(self.at) / LOST_SHARE;
+        self.at = now;
+        self.left = self.left.saturating_add(earned).min(self.max);
+        self.left
+    }
+
+    pub fn lose(&mut self, took: Duration) {
+        self.left = self.left.saturating_sub(took);
+    }
+}
+
 /// Longest log line of a guest that is kept.
 const LOG_LINE_BYTES_MAX: usize = 2000;
 
@@ -146,6 +175,16 @@ mod tests {
         assert!(memory.grows(60, 100));
         assert!(!memory.grows(0, usize::MAX));
         assert!(!memory.table_grows(0, TABLE_ELEMENTS_MAX + 1));
+    }
+
+    #[test]
+    fn patience_comes_back_slowly() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut patience = Patience::new(16 * second, start);
+        patience.lose(20 * second);
+        assert_eq!(patience.left(start), Duration::ZERO);
+        assert_eq!(patience.left(start + 40 * second), 2 * second);
+        assert_eq!(patience.left(start + 4000 * second), 16 * second);
     }
 
     #[test]

@@ -5,23 +5,26 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use walgate_wire::{Guest, Schema};
 
 use super::{
-    Limits,
     calls::Table,
     engine::Module,
     failure::{CallFailure, GuestError},
     instance::{Code, Instance},
     layout::{Buffer, Layout},
+    limits::Patience,
     plan::{Answer, Plan},
 };
 use crate::source::catalog::TableVersion;
 
 /// Instances that wait; more are only needed while more tasks than these work on one table.
 const IDLE_MAX: usize = 8;
+/// Time limits of a batch that may go by in calls that fail, before it is the guest that is broken.
+const LOST_BATCHES_MAX: u32 = 64;
 
 /// A guest at work for one table version.
 pub struct Bound {
@@ -32,6 +35,7 @@ pub struct Bound {
     told: Table,
     names: (Arc<str>, Arc<str>),
     idle: Mutex<Vec<Worker>>,
+    patience: Mutex<Patience>,
 }
 
 /// An instance that knows its table, and the buffer that batches are laid out in for it.
@@ -65,7 +69,10 @@ impl Module {
         })?;
         let idle = Mutex::new(vec![Worker { instance, buffer: Buffer::default() }]);
         let layout = Layout::new(&plan);
-        Ok(Bound { layout, plan, guest, code: Arc::clone(&self.code), told, names, idle })
+        let code = Arc::clone(&self.code);
+        let lost_max = code.shared.limits.batch.saturating_mul(LOST_BATCHES_MAX);
+        let patience = Mutex::new(Patience::new(lost_max, Instant::now()));
+        Ok(Bound { layout, plan, guest, code, told, names, idle, patience })
     }
 }
 
@@ -95,8 +102,14 @@ impl Bound {
         self.plan.needs_values()
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.code.shared.limits
+    /// How long calls that fail may take from now on.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner).left(Instant::now())
+    }
+
+    /// So long it took to find out which rows the guest fails on.
+    pub(super) fn lose(&self, took: Duration) {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner).lose(took);
     }
 
     /// One that waits, or a fresh one.

@@ -18,7 +18,7 @@ use crate::{
     config::{Compression, UseDictionary},
     guest::{Bound, OnGuestError},
     pack::{Rendered, TablePacker},
-    transform::Transform,
+    transform::{Effort, Transform},
 };
 
 /// Measure what a row costs: in the guest, around it, and against the same rows without it.
@@ -169,7 +169,7 @@ impl Way {
                 self.packer.pack_rows(&batch, rows, &mut self.writer, rendered)?;
                 self.transform.chunk(&batch.table, &mut self.writer, &mut self.raw, None)?
             } else {
-                self.transform.changes(&self.packer, &batch, rendered, None)?
+                self.transform.changes(&self.packer, &batch, rendered, None, Effort::Quick)?
             };
             self.sums.took += began.elapsed();
             self.sums.bytes_out += packed.body.len() as u64;

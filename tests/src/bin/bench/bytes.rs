@@ -8,6 +8,7 @@ mod tables;
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use walgate_host::transform::THOROUGH_LEVEL;
 use walgate_tests::{
     Site, eventually,
     program::built,
@@ -34,8 +35,6 @@ pub const IDS: &[&str] = &[
     "bytes_snapshot_saved_uniform",
 ];
 
-/// As the gateway compresses by default.
-const LEVEL: i32 = 1;
 /// Single rows are measured on so many of a table.
 const SINGLE_ROWS: usize = 2000;
 
@@ -198,7 +197,7 @@ struct Alone {
 
 impl Alone {
     fn new(dictionary: &Dictionary) -> Result<Alone> {
-        let compressor = Compressor::new(LEVEL, Some(dictionary))?;
+        let compressor = Compressor::new(THOROUGH_LEVEL, Some(dictionary))?;
         Ok(Alone { compressor, packed: vec![], frame: vec![] })
     }
 

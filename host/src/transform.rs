@@ -263,8 +263,8 @@ mod tests {
     }
 
     fn sent(transform: &mut Transform, raw: &[u8], effort: Effort) -> (usize, bool) {
-        let (table, stored) = (table_version("t", 1, 2), stored(1));
-        let packed = transform.compress(&table, raw, Some(Arc::clone(&stored)), effort).unwrap();
+        let table = table_version("t", 1, 2);
+        let packed = transform.compress(&table, raw, Some(Arc::clone(&STORED)), effort).unwrap();
         let Encoding::Zstd { dictionary } = &packed.encoding else { panic!("not compressed") };
         let with = dictionary.as_ref().map(|stored| &stored.dictionary);
         let body = Decompressor::new(with).unwrap().decompress(&packed.body, &Caps::default());

@@ -5,6 +5,7 @@ mod changes;
 mod dictionaries;
 mod exactly_once;
 mod guest_files;
+mod guest_shapes;
 mod guest_tools;
 mod guests;
 mod misbehaviour;

@@ -117,12 +117,14 @@ impl Transform {
         self.writer.out.clear();
         let mut writer = std::mem::take(&mut self.writer);
         let packed = packer.pack_changes(batch, 0..batch.changes.len(), &mut writer, rendered);
+        let revision = dictionary.as_ref().map(|stored| stored.revision);
         let mut result = match packed {
             Ok(()) => self.compress(&batch.table, &writer.out, dictionary, effort),
             Err(error) => Err(error.into()),
         };
-        if let (Ok(packed), 1, Effort::Thorough) = (&mut result, batch.len(), effort) {
-            packed.gain = self.gain(&batch.table.token, &writer.out, packed);
+        let is_single = batch.len() == 1 && effort == Effort::Thorough;
+        if let (Ok(packed), Some(revision), true) = (&mut result, revision, is_single) {
+            packed.gain = self.gain(&batch.table.token, revision, &writer.out, packed.body.len());
         }
         self.writer = writer;
         result
@@ -180,22 +182,27 @@ impl Transform {
     }
 
     /// Now and then, for a single change: how large it would be without its dictionary.
-    fn gain(&mut self, token: &Token, raw: &[u8], packed: &Packed) -> Option<Window> {
-        let Encoding::Zstd { dictionary: Some(stored) } = &packed.encoding else { return None };
-        let fresh = self.gains.get(token).is_none_or(|gain| gain.revision() != stored.revision);
-        if fresh {
-            self.gains.insert(token.clone(), Gain::new(stored.revision));
-        }
-        if !self.gains.get_mut(token)?.is_due() {
+    fn gain(
+        &mut self,
+        token: &Token,
+        revision: u64,
+        raw: &[u8],
+        with_bytes: usize,
+    ) -> Option<Window> {
+        let gain = match self.gains.entry(token.clone()) {
+            Entry::Occupied(slot) if slot.get().revision() == revision => slot.into_mut(),
+            entry => entry.insert_entry(Gain::new(revision)).into_mut(),
+        };
+        if !gain.is_due() {
             return None;
         }
         let mut sample = std::mem::take(&mut self.sample);
         let made = self.compressor(token, None, Effort::Thorough);
         let compressed = made.and_then(|compressor| compressor.compress(raw, &mut sample));
-        let without = sample.len().min(raw.len());
+        let without_bytes = sample.len().min(raw.len());
         self.sample = sample;
         compressed.ok()?;
-        self.gains.get_mut(token)?.add(packed.body.len(), without)
+        self.gains.get_mut(token)?.add(with_bytes, without_bytes)
     }
 
     fn compressor(

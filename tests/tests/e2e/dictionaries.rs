@@ -130,4 +130,29 @@ on_newest_postgres! {
         assert!(!snapshot.start.compression_enabled);
         assert_eq!(snapshot.start.dictionary_id, None);
     }
+
+    async fn a_dictionary_that_has_worn_out_is_told(server) {
+        let site = site(&server).await;
+        drop_in(&site.dictionaries(), "users", &numbered(1));
+        let gateway = site.gateway(&["users"]).start().await;
+        live(&gateway, 0).await;
+        let ratio = |gateway: &Gateway| gateway.readyz().unwrap().1["tables"]["users"]["dictionary_ratio"].as_f64();
+        // Rows like those that it was trained on, one a transaction; then others.
+        while ratio(&gateway).is_none() {
+            one_by_one(&site, "'user' || i * 7919 + 1 || '@example1.org likes ' || i % 17 || ' and ' || i % 23, 'user' || i * 7919 + 1 || '@example1.org'").await;
+        }
+        assert!(!gateway.log().contains("worn out"));
+        while !gateway.log().contains("its dictionary has worn out") {
+            one_by_one(&site, "upper(md5(i::text)), md5((i + 1)::text)").await;
+        }
+        assert!(ratio(&gateway).unwrap() > 0.9, "{}", gateway.log());
+    }
+}
+
+async fn one_by_one(site: &Site, row: &str) {
+    for number in 0..100 {
+        let sql =
+            format!("insert into users (email, likes) select {row} from (select {number} i) one");
+        site.sql(&sql).await;
+    }
 }

@@ -74,7 +74,7 @@ impl Outlet {
             .map_err(|source| OutletError::Guest { table: name, source: source.into() })?;
         let output = bound.output().clone();
         let guest = Guarded {
-            needed: bound.needs_values(),
+            needed: bound.needs_values(table.guest.on_error),
             input: TablePacker::new(&input),
             on_error: table.guest.on_error,
             bound,

@@ -1,7 +1,7 @@
 //! What was decided of the images × the batch → the batch as it leaves.
 //!
-//! Pure. The table in `change` is the filter's semantics: a row that leaves the filter is deleted, one that
-//! enters is inserted, and a failed one never leaves as it was. Cells are laid anew, bytes are not copied.
+//! Pure. `change` is the filter's semantics: a row that leaves the filter is deleted, one that enters is inserted, and
+//! a failed one never leaves: neither does what consumers have of it stay. Cells are laid anew, bytes are not copied.
 
 use super::{
     images::Image,
@@ -59,6 +59,11 @@ pub fn lacks_old_row(plan: &Plan, change: &Change) -> bool {
     plan.replaces_key && !full && matches!(change.op, Op::Update | Op::Delete)
 }
 
+/// Whether consumers find a row by its key as Postgres sent it: also one that the guest did not answer for.
+pub fn names_by_key(plan: &Plan) -> bool {
+    plan.has_key && !plan.replaces_key
+}
+
 /// Whether no row is missing because a cell of it is not known.
 fn shows_all(batch: &RowBatch, images: &[Image]) -> bool {
     let new = images.iter().filter(|image| image.is_new()).count();
@@ -102,92 +107,67 @@ impl Output<'_> {
             self.dropped += 1;
             return;
         }
-        if [old, new].into_iter().flatten().any(|seen| seen.fate == Fate::Failed) {
-            self.dropped += 1;
-            // Consumers may have the row as it was before: it goes.
-            if matches!(change.op, Op::Update | Op::Delete) {
-                self.delete_by_key(batch, change);
+        let new = new.filter(|seen| seen.fate == Fate::Keep);
+        let new = new.map(|seen| self.row(batch.row_at(seen.first_cell), Some(seen.index)));
+        let before = match change.op {
+            Op::Truncate => return self.changes.push(*change),
+            Op::Insert => None,
+            Op::Update | Op::Delete if full => self.before(batch, change, old),
+            Op::Update if new.is_some() && change.old.is_none() => None,
+            Op::Update | Op::Delete => self.by_key(batch, change),
+        };
+        let (old, old_is_key) = before.unzip();
+        let op = match (new, old) {
+            (Some(_), Some(_)) => Op::Update,
+            // Without the whole old row it is not known whether the row enters. Where it is, an insert has no way to
+            // say that a cell is unchanged.
+            (Some(new), None) if change.op == Op::Update && (!full || self.has_unchanged(new)) => {
+                Op::Update
             }
-            return;
-        }
-        let kept = |seen: Option<Seen>| seen.filter(|seen| seen.fate == Fate::Keep);
-        let row = |seen: Seen| batch.row_at(seen.first_cell);
-        match change.op {
-            Op::Truncate => self.changes.push(*change),
-            Op::Insert => match kept(new) {
-                Some(new) => {
-                    let new = self.row(row(new), Some(new.index));
-                    self.push(change, Op::Insert, Some(new), None, false);
-                }
-                None => self.dropped += 1,
-            },
-            Op::Update if full => self.update_full(batch, change, kept(old), kept(new)),
-            Op::Update => match kept(new) {
-                Some(new) => {
-                    let old = change.old.map(|first| self.row(batch.row_at(first), None));
-                    let new = self.row(row(new), Some(new.index));
-                    self.push(change, Op::Update, Some(new), old, true);
-                }
-                None => {
-                    self.dropped += 1;
-                    self.delete_by_key(batch, change);
-                }
-            },
-            Op::Delete if full => match kept(old) {
-                Some(old) => {
-                    let old = self.row(row(old), Some(old.index));
-                    self.push(change, Op::Delete, None, Some(old), false);
-                }
-                None => self.dropped += 1,
-            },
-            Op::Delete => self.delete_by_key(batch, change),
-        }
+            (Some(_), None) => Op::Insert,
+            (None, Some(_)) => Op::Delete,
+            (None, None) => {
+                self.dropped += 1;
+                return;
+            }
+        };
+        self.dropped += u64::from(op == Op::Delete && change.op == Op::Update);
+        let old_is_key = old_is_key.unwrap_or(false);
+        self.changes.push(Change { op, new, old, old_is_key, ..*change });
     }
 
-    fn update_full(
+    /// What names the row at consumers as it was before, of which Postgres sent the whole: the row as it left then;
+    /// nothing, if it did not. Where the guest failed on it, consumers may have it or not: its key names it in either
+    /// case.
+    fn before(
         &mut self,
         batch: &RowBatch,
         change: &Change,
         old: Option<Seen>,
-        new: Option<Seen>,
-    ) {
-        let row = |seen: Seen| batch.row_at(seen.first_cell);
-        let old_row = old.map(|old| self.row(row(old), Some(old.index)));
-        let new_row = new.map(|new| self.row(row(new), Some(new.index)));
-        match (old_row, new_row) {
-            (Some(_), Some(_)) => self.push(change, Op::Update, new_row, old_row, false),
-            (Some(_), None) => {
-                self.dropped += 1;
-                self.push(change, Op::Delete, None, old_row, false);
-            }
-            // An insert has no way to say that a cell is unchanged.
-            (None, Some(first)) if self.has_unchanged(first) => {
-                self.push(change, Op::Update, new_row, None, false);
-            }
-            (None, Some(_)) => self.push(change, Op::Insert, new_row, None, false),
-            (None, None) => self.dropped += 1,
+    ) -> Option<(u32, bool)> {
+        let old = old?;
+        match old.fate {
+            Fate::Keep => Some((self.row(batch.row_at(old.first_cell), Some(old.index)), false)),
+            Fate::Drop => None,
+            Fate::Failed => self.by_key(batch, change),
         }
     }
 
     fn has_unchanged(&self, first: u32) -> bool {
-        self.cells[first as usize..].contains(&Cell::Unchanged)
+        let first = first as usize;
+        self.cells[first..first + self.plan.cells.len()].contains(&Cell::Unchanged)
     }
 
-    /// Deletes by the key of the old row, or of the new one, which then has the same. Without a key there is
-    /// nothing to find the row by.
-    fn delete_by_key(&mut self, batch: &RowBatch, change: &Change) {
-        let Some(first) = change.old.or(change.new) else { return };
-        // A replaced key is not known of a row that the guest did not answer for.
-        if self.plan.replaces_key || !self.plan.has_key {
-            return;
-        }
+    /// The key of the old row, or of the new one, which then has the same; none where it names nothing at consumers.
+    fn by_key(&mut self, batch: &RowBatch, change: &Change) -> Option<(u32, bool)> {
+        let first = change.old.or(change.new).filter(|_| names_by_key(self.plan))?;
         let (row, columns) = (batch.row_at(first), &self.plan.table.columns);
-        let old = self.cells.len() as u32;
+        let key = self.cells.len() as u32;
         self.cells.extend(self.plan.cells.iter().map(|cells| match cells.input() {
             Some(input) if columns[input].key => row[input],
             _ => Cell::Null,
         }));
-        self.push(change, Op::Delete, None, Some(old), true);
+        Some((key, true))
     }
 
     /// Lays a row of the input as one of the output; patched where it is the image with this number.
@@ -204,18 +184,6 @@ impl Output<'_> {
             }
         }
         first as u32
-    }
-
-    fn push(
-        &mut self,
-        change: &Change,
-        op: Op,
-        new: Option<u32>,
-        old: Option<u32>,
-        old_is_key: bool,
-    ) {
-        let old_is_key = old_is_key && old.is_some();
-        self.changes.push(Change { op, new, old, old_is_key, ..*change });
     }
 }
 

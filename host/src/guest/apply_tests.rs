@@ -1,6 +1,9 @@
 //! Tests of the filter's semantics, row by row of its table, and against a model of a replica.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use walgate_wire::Identity;
@@ -61,10 +64,55 @@ fn updates_with_the_whole_old_row() {
     assert_eq!(left(Keep, Drop), (vec!["- 1,w,y".into()], 1));
     assert_eq!(left(Drop, Keep), (vec!["+ 1,x,y".into()], 0));
     assert_eq!(left(Drop, Drop), (vec![], 1));
-    for fates in [(Failed, Keep), (Keep, Failed), (Failed, Failed)] {
-        let gone = (vec!["- [1,·,·]".to_owned()], 1);
-        assert_eq!(left(fates.0, fates.1), gone, "consumers may have the row");
+    assert_eq!(left(Drop, Failed), (vec![], 1));
+    assert_eq!(left(Keep, Failed), (vec!["- 1,w,y".into()], 1), "as it left before");
+    // Consumers may have the row: it is named by its key.
+    assert_eq!(left(Failed, Keep), (vec!["~ [1,·,·] > 1,x,y".into()], 0));
+    for new in [Drop, Failed] {
+        assert_eq!(left(Failed, new), (vec!["- [1,·,·]".into()], 1));
     }
+}
+
+/// Nothing names a row of which the guest did not say what it left as: it is taken for not there.
+#[test]
+fn a_row_that_only_the_guest_can_name() {
+    let keyless = || {
+        let mut table = (*texts(Identity::Full)).clone();
+        table.columns[0].key = false;
+        table.schema.columns[0].key = false;
+        table.schema.key.clear();
+        (filter(), Arc::new(table))
+    };
+    let rekeyed = || {
+        let answer = Answer { replaces: vec![output("id", "")], ..filter() };
+        (answer, texts(Identity::Full))
+    };
+    for ((answer, table), name) in [(keyless(), "keyless"), (rekeyed(), "rekeyed")] {
+        let left = |op, fates: &[Fate]| {
+            let mut batch = RowBatch::new(table.clone());
+            let new = (op == Op::Update).then_some(ROW);
+            change(&mut batch, op, new, Some((BEFORE, false)));
+            left(answer.clone(), batch, fates)
+        };
+        let update = |old, new| left(Op::Update, &[old, new]);
+        assert_eq!(update(Keep, Failed), (vec!["- 1,w,y".into()], 1), "{name}");
+        assert_eq!(update(Failed, Keep), (vec!["+ 1,x,y".into()], 0), "{name}");
+        for (old, new) in [(Drop, Failed), (Failed, Drop), (Failed, Failed)] {
+            assert_eq!(update(old, new), (vec![], 1), "{name}");
+        }
+        assert_eq!(left(Op::Delete, &[Keep]), (vec!["- 1,w,y".into()], 0), "{name}");
+        assert_eq!(left(Op::Delete, &[Failed]), (vec![], 1), "{name}");
+    }
+}
+
+#[test]
+fn updates_of_the_key_with_the_whole_old_row() {
+    let before: &[Text<'_>] = &[Some("0"), Some("w"), Some("y")];
+    let batch = || one(Identity::Full, Op::Update, Some(ROW), Some((before, false)));
+    let left = |old, new| left(filter(), batch(), &[old, new]);
+    assert_eq!(left(Failed, Keep), (vec!["~ [0,·,·] > 1,x,y".into()], 0));
+    assert_eq!(left(Failed, Failed), (vec!["- [0,·,·]".into()], 1));
+    assert_eq!(left(Keep, Failed), (vec!["- 0,w,y".into()], 1));
 }
 
 #[test]
@@ -89,7 +137,7 @@ fn deletes_and_truncates() {
     let full = || one(Identity::Full, Op::Delete, None, Some((ROW, false)));
     assert_eq!(left(filter(), full(), &[Keep]), (vec!["- 1,x,y".into()], 0));
     assert_eq!(left(filter(), full(), &[Drop]), (vec![], 1));
-    assert_eq!(left(filter(), full(), &[Failed]), (vec!["- [1,·,·]".into()], 1));
+    assert_eq!(left(filter(), full(), &[Failed]), (vec!["- [1,·,·]".into()], 0));
     let key = one(Identity::Default, Op::Delete, None, Some((KEY, true)));
     assert_eq!(left(filter(), key, &[]), (vec!["- [0,·,·]".into()], 0));
     let truncate = one(Identity::Default, Op::Truncate, None, None);
@@ -138,8 +186,6 @@ fn a_replaced_key_is_never_told_as_it_was() {
     assert_eq!(left(answer(), update, &[Keep, Keep]), nothing);
     let update = one(Identity::Full, Op::Update, Some(ROW), None);
     assert_eq!(left(answer(), update, &[Drop]), nothing);
-    let delete = one(Identity::Full, Op::Delete, None, Some((ROW, false)));
-    assert_eq!(left(answer(), delete, &[Failed]), nothing);
 }
 
 /// What happens to the rows of a table: key, and whether the filter admits what is written.

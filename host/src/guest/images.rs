@@ -85,6 +85,18 @@ pub fn middle(images: &[Image], range: &Range<usize>) -> Option<usize> {
     (range.start + 1..=half).rev().chain(half + 1..range.end).find(begins)
 }
 
+/// Parts the images of one change, to find which of them it is: the new one is then shown as if it had come without
+/// its old row. None if there is no whole old row to part it from.
+pub fn part(images: &mut [Image], range: &Range<usize>) -> Option<usize> {
+    match images.get_mut(range.clone()) {
+        Some([old, new]) if !old.is_key_only() => {
+            new.flags &= !AFTER_OLD;
+            Some(range.start + 1)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +143,17 @@ mod tests {
         assert_eq!(middle(&images, &(1..3)), None);
         assert_eq!(middle(&images, &(0..1)), None);
         assert_eq!(middle(&images, &(2..4)), Some(3));
+    }
+
+    #[test]
+    fn old_and_new_row_are_parted() {
+        let image = |flags| Image { of: 1, first_cell: 0, flags };
+        let (old, new) = (image(OP_UPDATE | OLD), image(OP_UPDATE | AFTER_OLD));
+        let mut whole = [old, new];
+        assert_eq!(part(&mut whole, &(0..2)), Some(1));
+        assert_eq!(whole, [old, image(OP_UPDATE)]);
+        assert_eq!(part(&mut whole, &(1..2)), None);
+        let mut key = [image(OP_UPDATE | OLD | KEY_ONLY), new];
+        assert_eq!(part(&mut key, &(0..2)), None, "a key says nothing alone");
     }
 }

@@ -11,10 +11,10 @@ use std::{
 
 use super::{
     OnGuestError, Outcome,
-    apply::{Applied, apply, lacks_old_row},
+    apply::{Applied, apply, lacks_old_row, names_by_key},
     decisions::{Shape, decode},
     failure::{CallFailure, FailedRow, GuestFailure, Place},
-    images::{Image, images, middle},
+    images::{Image, images, middle, part},
     pool::{Bound, Worker},
     settled::Settled,
 };
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Halves what failed until it is one change.
+    /// Halves what failed until it is one change, or one row of it.
     fn search(&mut self, all: Range<usize>, failure: CallFailure) -> Result<(), GuestFailure> {
         let time_max = self.bound.patience();
         let found = self.halve(all, failure, time_max);
@@ -197,7 +197,8 @@ impl<'a> Run<'a> {
         left: &mut Vec<Range<usize>>,
         poison: &mut usize,
     ) -> Result<(), GuestFailure> {
-        if let Some(middle) = middle(&self.images, &range) {
+        let middle = middle(&self.images, &range).or_else(|| part(&mut self.images, &range));
+        if let Some(middle) = middle {
             // The first half is popped first.
             left.extend([middle..range.end, range.start..middle]);
             return Ok(());
@@ -232,7 +233,12 @@ impl<'a> Run<'a> {
     fn failed(&self) -> Result<Vec<FailedRow>, GuestFailure> {
         let of =
             |(image, error): &(usize, String)| (self.images[*image].of as usize, error.clone());
-        let mut failed: Vec<(usize, String)> = self.settled.errors.iter().map(of).collect();
+        // As an old row it says nothing new: it was told when it came, and its key names it.
+        let halts = self.on_error == OnGuestError::Halt;
+        let told = halts || !names_by_key(&self.bound.plan);
+        let errors = self.settled.errors.iter();
+        let errors = errors.filter(|(image, _)| told || self.images[*image].is_new());
+        let mut failed: Vec<(usize, String)> = errors.map(of).collect();
         if self.bound.plan.replaces_key {
             let changes = self.batch.changes.iter().enumerate();
             let lacking = changes.filter(|(_, change)| lacks_old_row(&self.bound.plan, change));

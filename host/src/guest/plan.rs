@@ -7,6 +7,7 @@ use std::{collections::HashSet, ops::Range, sync::Arc};
 use walgate_wire::{Column, Guest, Identity};
 
 use super::{
+    OnGuestError,
     decisions::ShapeColumn,
     kind::{self, Kind},
     leaving::{cells, copied, output, places},
@@ -191,11 +192,11 @@ impl Plan {
         self.patches.is_empty() && self.cells.len() == self.table.columns.len()
     }
 
-    /// Columns whose unchanged cells have to be looked up. A filter can make a row enter, which then is needed
-    /// whole; what leaves untouched otherwise may stay unchanged.
-    pub fn needs_values(&self) -> Vec<usize> {
+    /// Columns whose unchanged cells have to be looked up. A row can enter where the guest filters, or where those that
+    /// it fails at are left out: then it is needed whole. What leaves untouched otherwise may stay unchanged.
+    pub fn needs_values(&self, on_error: OnGuestError) -> Vec<usize> {
         let mut needed = self.reads_values.clone();
-        if self.answer.filters {
+        if self.answer.filters || on_error != OnGuestError::Halt {
             needed.extend(self.cells.iter().filter_map(|cells| cells.input()));
         }
         needed.sort_unstable();

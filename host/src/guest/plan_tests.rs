@@ -141,7 +141,11 @@ fn what_has_to_be_looked_up() {
         hides: vec!["b".into()],
         ..Answer::default()
     };
-    assert_eq!(plan(&table, answer.clone()).needs_values(), [1]);
+    let needed = |answer: &Answer, on_error| plan(&table, answer.clone()).needs_values(on_error);
+    assert_eq!(needed(&answer, OnGuestError::Halt), [1]);
+    let whole = "what can enter has to be whole";
+    assert_eq!(needed(&answer, OnGuestError::Drop), [0, 1], "{whole}");
+    assert_eq!(needed(&answer, OnGuestError::DeadLetter), [0, 1], "{whole}");
     answer.filters = true;
-    assert_eq!(plan(&table, answer).needs_values(), [0, 1], "what leaves has to be whole");
+    assert_eq!(needed(&answer, OnGuestError::Halt), [0, 1], "{whole}");
 }

@@ -11,6 +11,7 @@ use std::{
 use walgate_wire::{Guest, Schema};
 
 use super::{
+    OnGuestError,
     calls::Table,
     engine::Module,
     failure::{CallFailure, GuestError},
@@ -98,8 +99,8 @@ impl Bound {
     }
 
     /// Columns of the input whose unchanged cells have to be looked up before [`Bound::run`].
-    pub fn needs_values(&self) -> Vec<usize> {
-        self.plan.needs_values()
+    pub fn needs_values(&self, on_error: OnGuestError) -> Vec<usize> {
+        self.plan.needs_values(on_error)
     }
 
     /// How long calls that fail may take from now on.

@@ -75,7 +75,7 @@ fn a_good_guest_keeps_rows() {
     assert_eq!(description.sha256.len(), 64);
     let bound = module.bind(texts(Identity::Default), &BTreeMap::new()).unwrap();
     assert_eq!(bound.output().schema.guest.as_ref(), Some(description));
-    assert_eq!(bound.needs_values(), [0, 1, 2]);
+    assert_eq!(bound.needs_values(OnGuestError::Halt), [0, 1, 2]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_guest_that_fails_on_everything_stops_its_table() {
 }
 
 #[test]
-fn old_and_new_rows_stay_together() {
+fn old_and_new_rows_stay_together_until_one_of_them_fails() {
     let table = texts(Identity::Full);
     let module = engine().load(&Program::deciding(answer()).wasm()).unwrap();
     let bound = module.bind(table.clone(), &BTreeMap::new()).unwrap();
@@ -198,9 +198,10 @@ fn old_and_new_rows_stay_together() {
         change(&mut batch, Op::Update, Some(&new), Some((&old, false)));
     }
     let outcome = run(&bound, batch, OnGuestError::Drop).unwrap();
-    let expected = ["~ 1,x,· > 1,y,·", "- [2,·,·]", "- [3,·,·]", "+ 4,y,·"];
+    let expected = ["~ 1,x,· > 1,y,·", "- 2,x,·", "~ [3,·,·] > 3,y,·", "+ 4,y,·"];
     assert_eq!(show(&outcome.batch), expected);
-    assert_eq!(outcome.failed.iter().map(|failed| failed.index).collect::<Vec<_>>(), [1, 2]);
+    let failed: Vec<_> = outcome.failed.iter().map(|failed| failed.index).collect();
+    assert_eq!(failed, [1], "3 was told when it came, and has left now");
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod dictionary;
 pub mod gateway;
 pub mod json;
 pub mod load;
+pub mod native;
 pub mod oracle;
 pub mod people;
 pub mod postgres;

@@ -1,11 +1,12 @@
 //! Guests on the running gateway: the copy is what the guest lets through, whatever happens to either.
 //!
-//! The oracle is a view of the source that says in SQL what the guest says in Rust.
+//! The oracle is a view of the source that says in SQL what the guest says in Rust, or the guest itself, run natively.
 
 use std::time::Duration;
 
 use walgate_tests::{
-    Database, Replica, Server, Site, eventually, on_each_postgres, on_newest_postgres, people,
+    Database, Replica, Server, Site, eventually, native::judge, on_each_postgres,
+    on_newest_postgres, people,
 };
 use walgate_wire::{Schema, TableState};
 
@@ -57,6 +58,9 @@ on_each_postgres! {
             }
             shows(&site, &sqlite, "admitted", "users").await;
             shows(&site, &postgres, "admitted", "users").await;
+            let native = site.natively(judge::<users::users>, "users", "true").await;
+            shows(&site, &sqlite, &native, "users").await;
+            shows(&site, &postgres, &native, "users").await;
         }
         site.sql("truncate users").await;
         shows(&site, &sqlite, "admitted", "users").await;
@@ -229,6 +233,8 @@ on_newest_postgres! {
         site.sql("create or replace view leaving as select id, number, quantity, unit_price, date_trunc('hour', placed_at) placed_at, quantity * unit_price items_total, note
               from orders where number not like 'TEST-%'; update orders set note = 'n' || id where id % 3 = 0; update orders set number = 'WG-' || id where id % 20 = 0").await;
         shows(&site, &replica, "leaving", "orders").await;
+        let native = site.natively(judge::<orders::orders>, "orders", "true").await;
+        shows(&site, &replica, &native, "orders").await;
         // `walgate verify` judges by the same guest.
         let verified = walgate_tests::program::run("walgate", &[
             "verify", "--source", &site.database.url(), "--replica", &replica.target.url(),

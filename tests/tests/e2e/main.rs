@@ -4,7 +4,9 @@
 mod changes;
 mod dictionaries;
 mod exactly_once;
+mod failing_rows;
 mod guest_files;
+mod guest_limits;
 mod guest_shapes;
 mod guest_tools;
 mod guests;

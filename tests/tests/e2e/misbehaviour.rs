@@ -1,42 +1,94 @@
 //! Guests that misbehave, each a program in tests/programs, on the running gateway: no row leaves that its guest
 //! did not let through, the other tables flow, and what is mended flows again.
 //!
-//! The oracle is a view of the source that says what all of them say of rows they do not fail at.
+//! The oracle is the guest's own function, run natively over the rows at the source that it does not fail at. What
+//! becomes of rows that fail in tables of other shapes is `failing_rows`' subject, limits are that of `guest_limits`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
+use std::{collections::BTreeSet, fs, path::Path};
+
+use walgate_tests::{
+    Gateway, Replica, Site, eventually,
+    native::{Judge, judge},
+    on_newest_postgres,
+    site::wasm,
 };
-
-use walgate_tests::{Gateway, Replica, Site, eventually, on_newest_postgres, site::wasm};
-use walgate_wire::TableState;
+use walgate_wire::{Lsn, TableState};
 
 use crate::{
     guest_tools::{expect, lines},
     guests::{shows, state},
 };
 
-/// Programs that fail at rows: for which mood, and in which words the gateway says so.
-const FAIL: [(&str, &[(&str, &str)]); 6] = [
-    ("errs", &[("bad", "in no mood for this row")]),
-    ("panics", &[("bad", "a row that nobody expected")]),
-    ("traps", &[("bad", "its process trapped: wasm `unreachable` instruction executed")]),
-    ("loops", &[("bad", "its process took longer than 250 ms")]),
-    ("hoards", &[("bad", "its process ran out of memory")]),
-    (
-        "liar",
-        &[
-            ("magic", "it does not begin with \"WGD1\""),
-            ("rows", "it has 2 rows where 1 were expected"),
-            ("columns", "it has 1 columns where 0 were expected"),
-            ("errors", "its errors lie beyond its end"),
-            ("offset", "its verdicts lie beyond its end"),
-            ("verdict", "row 0 has a verdict of 77"),
-            ("nothing", "it does not begin with \"WGD1\""),
-        ],
+/// A program, what makes it fail, and in which words the gateway says so.
+#[derive(Clone, Copy)]
+pub struct Case {
+    pub program: &'static str,
+    pub judge: Judge,
+    pub mood: &'static str,
+    says: &'static str,
+}
+
+const fn case(program: &'static str, judge: Judge, mood: &'static str, says: &'static str) -> Case {
+    Case { program, judge, mood, says }
+}
+
+const fn lie(mood: &'static str, says: &'static str) -> Case {
+    case("liar", judge::<liar::liar>, mood, says)
+}
+
+pub const ERRS: Case = case("errs", judge::<errs::errs>, "bad", "in no mood for this row");
+pub const PANICS: Case =
+    case("panics", judge::<panics::panics>, "bad", "a row that nobody expected");
+/// Its value for a column is no text that Postgres can hold: all of its answer but that row is good.
+pub const LIES_ZERO: Case = lie("zero", "its value for column echo (text) has a NUL character");
+
+/// Each has a table of its own.
+const CASES: [Case; 22] = [
+    ERRS,
+    PANICS,
+    case(
+        "traps",
+        judge::<traps::traps>,
+        "bad",
+        "its process trapped: wasm `unreachable` instruction executed",
     ),
+    case("loops", judge::<loops::loops>, "bad", "its process took longer than 250 ms"),
+    case("hoards", judge::<hoards::hoards>, "bad", "its process ran out of memory"),
+    LIES_ZERO,
+    lie("magic", "it does not begin with \"WGD1\""),
+    lie("nothing", "it does not begin with \"WGD1\""),
+    lie("rows", "rows where 1 were expected"),
+    lie("columns", "it has 3 columns where 2 were expected"),
+    lie("errors", "its errors lie beyond its end"),
+    lie("offset", "its verdicts lie beyond its end"),
+    lie("verdict", "row 0 has a verdict of 77"),
+    lie("refuses", "its process answered with an error: will not say a word"),
+    lie("much", "answered with 2097152 bytes, at most 1048576 are allowed"),
+    lie("kind of replaced", "column 0 of the answer: its kind is not that of its type"),
+    lie("states of replaced", "column 0 of the answer: its states or data lie beyond the end"),
+    lie("kind of added", "column 1 of the answer: its kind is not that of its type"),
+    lie("no states", "column 1 of the answer: it is added, so that every row needs a state"),
+    lie("state", "column 1 of the answer: a row has a state that there is not"),
+    lie("ends", "column 1 of the answer: its ends do not begin with 0, go down"),
+    lie("text", "column 1 of the answer: its text is not UTF-8"),
 ];
+
+impl Case {
+    fn table(&self) -> String {
+        format!("{}_{}", self.program, self.mood.replace(' ', "_"))
+    }
+
+    /// What of `table` leaves, as a table beside it.
+    pub async fn leaving(&self, site: &Site, table: &str) -> String {
+        let asked = format!("mood is distinct from '{}'", self.mood);
+        site.natively(self.judge, table, &asked).await
+    }
+
+    /// Waits until the copy is what leaves.
+    pub async fn leaves(&self, site: &Site, replica: &Replica, table: &str) {
+        shows(site, replica, &self.leaving(site, table).await, table).await;
+    }
+}
 
 /// Programs that are refused before they are asked about a row, and why.
 const REFUSED: [(&str, &str); 5] = [
@@ -48,24 +100,31 @@ const REFUSED: [(&str, &str); 5] = [
     ("users", "the guest reads email, which is not there"),
 ];
 
-/// A table with rows that no program fails at, beside a view of what leaves of it.
-async fn create(site: &Site, table: &str) {
+/// A table with rows that no program fails at.
+pub async fn create(site: &Site, table: &str) {
     site.sql(&format!(
         "create table {table} (id bigint generated by default as identity primary key, mood text);
-        create view {table}_leaves as select * from {table} where mood is null or mood = 'keep';
         insert into {table} (mood) values (null), ('drop'), ('keep'), ('keep')"
     ))
     .await;
 }
 
-async fn leaves(site: &Site, replica: &Replica, table: &str) {
-    shows(site, replica, &format!("{table}_leaves"), table).await;
+/// One without a guest.
+pub async fn create_plain(site: &Site) {
+    site.sql("create table plain (id int generated always as identity primary key)").await;
 }
 
-/// A table without a guest flows.
-async fn others_flow(site: &Site, replica: &Replica) {
+/// What is written now arrives; so has by then whatever was written before, of any table.
+pub async fn others_flow(site: &Site, replica: &Replica) {
     site.sql("insert into plain default values").await;
     site.same(replica, "plain").await;
+}
+
+/// A mended guest: it takes every row.
+pub async fn mended(site: &Site, replica: &Replica, table: &str) {
+    site.drop_guest("identity", &format!("{table}.wasm"));
+    let all = site.natively(judge::<identity::identity>, table, "true").await;
+    shows(site, replica, &all, table).await;
 }
 
 /// The program as a file for the folder of guests.
@@ -80,113 +139,145 @@ fn every_program_is_tested() {
     let stem = |entry: fs::DirEntry| entry.path().file_stem().unwrap().display().to_string();
     let there: BTreeSet<_> =
         fs::read_dir(folder).unwrap().map(|entry| stem(entry.unwrap())).collect();
-    let failing = FAIL.iter().map(|(program, _)| *program);
+    let failing = CASES.iter().map(|case| case.program);
     let refused = REFUSED.iter().map(|(program, _)| *program).filter(|program| *program != "users");
     let tested = failing.chain(refused).chain(["floods"]).map(str::to_owned).collect();
     assert_eq!(there, tested);
 }
 
-/// A gateway with a table for each program that fails at rows, none of which it fails at yet, and one without
-/// a guest; and a copy of them all.
-async fn failing(site: &Site, on_error: &str) -> (Gateway, Replica) {
-    site.sql("create table plain (id int generated always as identity primary key)").await;
-    let mut options = site.gateway(&["plain"]);
-    let mut tables = vec!["plain"];
-    for (guest, _) in FAIL {
-        create(site, guest).await;
-        site.drop_file(&program(guest), &format!("{guest}.wasm"));
-        let keys = format!("on_guest_error = '{on_error}'\non_guest_change = 'reseed'");
-        options = options.table(guest).keys(guest, &keys);
-        tables.push(guest);
+/// A gateway with a table for each case, none of which fails yet, and one without a guest; and a copy of them all.
+async fn cases(site: &Site, on_error: &str) -> (Gateway, Replica) {
+    create_plain(site).await;
+    let mut options = site.gateway(&["plain"]).set("GUESTS_OUTPUT_BYTES", 1 << 20);
+    let mut tables = vec!["plain".to_owned()];
+    for (number, case) in CASES.iter().enumerate() {
+        let table = case.table();
+        create(site, &table).await;
+        site.drop_guest(case.program, &format!("{table}.wasm"));
+        let on_change = if number % 2 == 0 { "continue" } else { "reseed" };
+        let keys = format!("on_guest_error = '{on_error}'\non_guest_change = '{on_change}'");
+        options = options.table(&table).keys(&table, &keys);
+        tables.push(table);
     }
     let gateway = options.start().await;
-    let replica = site.sqlite(&tables);
-    for (guest, _) in FAIL {
-        leaves(site, &replica, guest).await;
-    }
+    let replica = copy(site, &tables);
+    all_leave(site, &replica).await;
     (gateway, replica)
 }
 
-/// Rows that the guests fail at, new and altered ones, among others. How many of each table.
-async fn fail(site: &Site) -> BTreeMap<&'static str, usize> {
-    for (guest, moods) in FAIL {
-        for (mood, _) in moods {
-            let sql =
-                format!("insert into {guest} (mood) values ('keep'), ('{mood}'), ('drop'), (null)");
-            site.sql(&sql).await;
-        }
-        // It had left: consumers hold it until the guest fails.
-        site.sql(&format!("update {guest} set mood = '{}' where id = 1", moods[0].0)).await;
-        site.sql(&format!("insert into {guest} (mood) values ('keep')")).await;
+fn copy(site: &Site, tables: &[String]) -> Replica {
+    site.sqlite(&tables.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The copy is what leaves of each table.
+async fn all_leave(site: &Site, replica: &Replica) {
+    for case in &CASES {
+        case.leaves(site, replica, &case.table()).await;
     }
-    FAIL.iter().map(|(guest, moods)| (*guest, moods.len() + 1)).collect()
+}
+
+/// How many rows of each table fail in [`fail`].
+const FAILING: usize = 3;
+
+/// Rows that the guests fail at among others: one that is new, one that had left, one that is mended later.
+async fn fail(site: &Site) {
+    for case in &CASES {
+        let (table, mood) = (case.table(), case.mood);
+        site.sql(&format!(
+            "insert into {table} (mood) values ('keep'), ('{mood}'), ('drop'), (null)"
+        ))
+        .await;
+        site.sql(&format!("update {table} set mood = '{mood}' where id = 1")).await;
+        site.sql(&format!(
+            "insert into {table} (id, mood) values (1000, '{mood}'), (1001, 'keep')"
+        ))
+        .await;
+        site.sql(&format!("update {table} set mood = 'keep' where id = 1000")).await;
+    }
 }
 
 on_newest_postgres! {
     async fn a_failing_guest_halts_its_table_until_it_is_mended(server) {
         let site = Site::new(&server).await;
-        let (_gateway, replica) = failing(&site, "halt").await;
-        for (guest, moods) in FAIL {
-            let (mood, says) = moods[0];
-            site.sql(&format!("insert into {guest} (mood) values (null), ('{mood}'), ('keep')")).await;
-            let reason = state(&site, guest, TableState::Suspended).await.reason.unwrap();
-            let expected = format!("guest {guest} fails on change");
-            assert!(reason.contains(&expected) && reason.contains(says), "{reason}");
-            site.sql(&format!("insert into {guest} (mood) values ('keep')")).await;
-            others_flow(&site, &replica).await;
-            // Mended: a guest that takes every row.
-            site.drop_guest("identity", &format!("{guest}.wasm"));
-            shows(&site, &replica, guest, guest).await;
-            site.sql(&format!("update {guest} set mood = 'keep' where mood <> 'drop'")).await;
-            shows(&site, &replica, guest, guest).await;
+        let (gateway, replica) = cases(&site, "halt").await;
+        for case in &CASES {
+            let (table, mood) = (case.table(), case.mood);
+            site.sql(&format!("insert into {table} (mood) values (null), ('{mood}'), ('keep')")).await;
+        }
+        for case in &CASES {
+            let table = case.table();
+            let reason = state(&site, &table, TableState::Suspended).await.reason.unwrap();
+            assert!(reason.contains(&format!("guest {} fails on change", case.program)), "{reason}");
+            let log = gateway.log();
+            let told = log.lines().any(|line| line.contains(&table) && line.contains(case.says));
+            assert!(told, "{table}: {:?} is not in the log\n{log}", case.says);
+            site.sql(&format!("insert into {table} (mood) values ('keep'); update {table} set mood = 'keep' where id = 1")).await;
+        }
+        let written: Lsn = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
+        others_flow(&site, &replica).await;
+        for case in &CASES {
+            let (table, before) = (case.table(), format!("{}_native", case.table()));
+            let differences = site.differences_as(&replica, &before, &table).await;
+            assert_eq!(differences, Ok(()), "a row of {table} passed");
+        }
+        eventually("the slot moves on", async || match site.confirmed().await {
+            confirmed if confirmed > written => Ok(()),
+            confirmed => Err(format!("{confirmed} of {written}")),
+        })
+        .await;
+        for case in &CASES {
+            mended(&site, &replica, &case.table()).await;
+        }
+        for case in &CASES {
+            site.sql(&format!("update {} set mood = 'later' where mood <> 'drop'", case.table())).await;
+        }
+        for case in &CASES {
+            mended(&site, &replica, &case.table()).await;
         }
     }
 
     async fn rows_that_a_guest_fails_at_are_set_aside(server) {
         let site = Site::new(&server).await;
-        let (_gateway, replica) = failing(&site, "dead-letter").await;
-        for (guest, failed) in fail(&site).await {
-            leaves(&site, &replica, guest).await;
-            let letters = eventually(format!("rows of {guest} are set aside"), async || {
-                let letters = lines(&expect(0, &["dlq", "--nats", &site.broker.url(), guest]));
-                if letters.len() == failed { Ok(letters) } else { Err(format!("{letters:?}")) }
+        let (_gateway, replica) = cases(&site, "dead-letter").await;
+        fail(&site).await;
+        all_leave(&site, &replica).await;
+        others_flow(&site, &replica).await;
+        for case in &CASES {
+            let table = case.table();
+            let letters = eventually(format!("rows of {table} are set aside"), async || {
+                let letters = lines(&expect(0, &["dlq", "--nats", &site.broker.url(), &table]));
+                if letters.len() == FAILING { Ok(letters) } else { Err(format!("{letters:?}")) }
             })
             .await;
-            let moods = FAIL.iter().find(|(name, _)| *name == guest).unwrap().1;
-            for (letter, (mood, says)) in letters.iter().zip(moods.iter().chain(&moods[..1])) {
-                assert_eq!(letter["row"]["mood"], *mood);
-                assert!(letter["error"].as_str().unwrap().contains(says), "{letter}");
+            for (letter, (op, id)) in letters.iter().zip([("insert", 6), ("update", 1), ("insert", 1000)]) {
+                assert_eq!((letter["op"].as_str(), letter["row"]["id"].as_i64()), (Some(op), Some(id)), "{letter}");
+                assert_eq!(letter["row"]["mood"], case.mood);
+                assert!(letter["error"].as_str().unwrap().contains(case.says), "{letter}");
             }
-            assert_eq!(letters[failed - 1]["row"]["id"], 1);
-            assert_eq!(letters[failed - 1]["op"], "update");
         }
-        others_flow(&site, &replica).await;
         // In a snapshot likewise.
-        let late = site.sqlite(&FAIL.map(|(guest, _)| guest));
-        for (guest, _) in FAIL {
-            leaves(&site, &late, guest).await;
-        }
+        let late = copy(&site, &CASES.map(|case| case.table()));
+        all_leave(&site, &late).await;
     }
 
     async fn rows_that_a_guest_fails_at_are_left_out(server) {
         let site = Site::new(&server).await;
-        let (gateway, replica) = failing(&site, "drop").await;
-        for (guest, failed) in fail(&site).await {
-            leaves(&site, &replica, guest).await;
-            let (_, body) = gateway.readyz().unwrap();
-            assert_eq!(body["tables"][guest]["guest"]["failed"], failed, "{body}");
-        }
+        let (gateway, replica) = cases(&site, "drop").await;
+        fail(&site).await;
+        all_leave(&site, &replica).await;
         others_flow(&site, &replica).await;
-        let late = site.sqlite(&FAIL.map(|(guest, _)| guest));
-        for (guest, _) in FAIL {
-            leaves(&site, &late, guest).await;
+        let (_, body) = gateway.readyz().unwrap();
+        for case in &CASES {
+            assert_eq!(body["tables"][case.table()]["guest"]["failed"], FAILING, "{body}");
         }
+        let late = copy(&site, &CASES.map(|case| case.table()));
+        all_leave(&site, &late).await;
     }
 
     /// Where a good guest serves, it goes on; where none does, the table waits for one.
     async fn a_guest_that_cannot_be_used_is_refused(server) {
         let site = Site::new(&server).await;
-        site.sql("create table plain (id int generated always as identity primary key)").await;
+        create_plain(&site).await;
         let mut options = site.gateway(&["plain"]);
         for (bad, _) in REFUSED {
             for table in [format!("{bad}_first"), format!("{bad}_later")] {
@@ -203,7 +294,7 @@ on_newest_postgres! {
             let copy = site.sqlite(&[&first, &later]);
             let reason = state(&site, &first, TableState::Suspended).await.reason.unwrap();
             assert!(reason.contains(why), "{reason}");
-            leaves(&site, &copy, &later).await;
+            ERRS.leaves(&site, &copy, &later).await;
             site.drop_file(&program(bad), &format!("{later}.wasm"));
             eventually("it is refused", async || {
                 let log = gateway.log();
@@ -214,87 +305,10 @@ on_newest_postgres! {
             for table in [&first, &later] {
                 site.sql(&format!("insert into {table} (mood) values ('keep'), ('drop')")).await;
             }
-            leaves(&site, &copy, &later).await;
+            ERRS.leaves(&site, &copy, &later).await;
             others_flow(&site, &replica).await;
             site.drop_guest("errs", &format!("{first}.wasm"));
-            leaves(&site, &copy, &first).await;
+            ERRS.leaves(&site, &copy, &first).await;
         }
-    }
-
-    async fn a_flood_of_log_lines_is_dammed(server) {
-        let site = Site::new(&server).await;
-        create(&site, "t").await;
-        site.drop_guest("floods", "t.wasm");
-        let gateway = site.gateway(&["t"]).start().await;
-        let replica = site.sqlite(&["t"]);
-        leaves(&site, &replica, "t").await;
-        site.sql("create or replace view t_leaves as select * from t where mood is distinct from 'drop'").await;
-        site.sql("insert into t (mood) select 'bad' from generate_series(1, 20)").await;
-        leaves(&site, &replica, "t").await;
-        // The first line of the next second says how many were left out.
-        eventually("it says how many lines it left out", async || {
-            site.sql("insert into t (mood) values ('bad')").await;
-            let log = gateway.log();
-            if log.contains("the guest logs more lines than it may") { Ok(()) } else { Err(log) }
-        })
-        .await;
-        let rows: usize = site.database.value("select count(*) from t where mood = 'bad'").await.parse().unwrap();
-        let told = gateway.log().matches("of a flood").count();
-        assert!(told > 0 && told < 1000 * rows, "{told} lines of {rows} rows");
-        leaves(&site, &replica, "t").await;
-    }
-
-    async fn a_row_that_stops_a_snapshot_stops_the_table(server) {
-        let site = Site::new(&server).await;
-        create(&site, "t").await;
-        // Behind the rows that a new guest is tried on.
-        site.sql("create table plain (id int generated always as identity primary key);
-            insert into t (mood) select 'keep' from generate_series(1, 20000); insert into t (mood) values ('bad')").await;
-        site.drop_guest("errs", "t.wasm");
-        let _gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_change = 'reseed'").start().await;
-        let replica = site.sqlite(&["t", "plain"]);
-        let stopped = state(&site, "t", TableState::Suspended).await;
-        assert!(stopped.reason.unwrap().contains("in no mood for this row"));
-        site.sql("insert into t (mood) values ('keep')").await;
-        others_flow(&site, &replica).await;
-        site.sql("delete from t where mood = 'bad'").await;
-        site.drop_guest("identity", "t.wasm");
-        shows(&site, &replica, "t", "t").await;
-    }
-
-    /// The snapshot waits in its old guest, for the stream is full, while the table gets another.
-    async fn a_guest_that_was_replaced_stops_no_table(server) {
-        let site = Site::new(&server).await;
-        create(&site, "t").await;
-        site.sql("alter table t add filling text;
-            insert into t (mood, filling) select 'keep', (select string_agg(gen_random_uuid()::text || j || i, '') from generate_series(1, 100) j)
-              from generate_series(1, 3000) i;
-            insert into t (mood) values ('bad')").await;
-        site.drop_guest("errs", "t.wasm");
-        let options = site.gateway(&["t"]).set("NATS_INIT_MAX_BYTES", 1_200_000).set("SNAPSHOT_WORKERS", 1);
-        let gateway = options.start().await;
-        let replica = site.sqlite(&["t"]);
-        eventually("the stream is full", async || {
-            let log = gateway.log();
-            if log.contains("publishing again") { Ok(()) } else { Err(log) }
-        })
-        .await;
-        site.drop_guest("identity", "t.wasm");
-        eventually("the other guest is live", async || match site.schema("t").await {
-            Some(schema) if schema.guest.as_ref().is_some_and(|guest| guest.name == "identity") => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await;
-        let jetstream = site.broker.jetstream();
-        let mut init = jetstream.get_stream("INIT").await.unwrap().cached_info().config.clone();
-        init.max_bytes = -1;
-        jetstream.update_stream(init).await.unwrap();
-        eventually("the snapshot has failed", async || {
-            let log = gateway.log();
-            if log.contains("the table has another guest by now") { Ok(()) } else { Err(log) }
-        })
-        .await;
-        shows(&site, &replica, "t", "t").await;
-        assert!(!gateway.log().contains("table suspended"), "{}", gateway.log());
     }
 }

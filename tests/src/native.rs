@@ -1,0 +1,94 @@
+//! What a guest lets through of a table, by the guest's own function: run natively over the rows as they are at the
+//! source. The oracle for copies of tables with a guest.
+//!
+//! How the gateway shows rows to a guest, and what it does with the answer, is not known here.
+
+use walgate_guest::{
+    Kind, Plan, Table,
+    test::{Guest, Outcome, json_of},
+    transform::Transform,
+};
+
+use crate::{Site, oracle::quote};
+
+/// A guest, told a table, judges recorded rows.
+pub type Judge = fn(&Table, &str) -> Result<(Plan, Vec<Outcome>), String>;
+
+/// The judge that this guest is.
+pub fn judge<T: Transform>(table: &Table, lines: &str) -> Result<(Plan, Vec<Outcome>), String> {
+    let mut guest = Guest::<T>::new(table)?;
+    let outcomes = guest.run_json(lines)?;
+    Ok((guest.plan().clone(), outcomes))
+}
+
+impl Site {
+    /// Writes what leaves of `table` beside it, and returns what that is called. Rows that the guest fails at do not
+    /// leave; it is not asked about those that `asked`, a condition in SQL, leaves out.
+    pub async fn natively(&self, judge: Judge, table: &str, asked: &str) -> String {
+        let told = self.told(table).await;
+        let cell = |column: &walgate_guest::Column| {
+            let (name, text) = (&column.name, quote(&column.name));
+            let cast = if column.kind == Kind::Text { "::text" } else { "" };
+            format!("'{name}', {text}{cast}")
+        };
+        let cells: Vec<String> = told.columns.iter().map(cell).collect();
+        let lines = format!(
+            "select json_build_object('op', 'snapshot', 'new', json_build_object({})) from {table} where {asked}",
+            cells.join(", ")
+        );
+        let lines: Vec<String> =
+            self.database.rows(&lines).await.into_iter().flatten().flatten().collect();
+        let (plan, outcomes) = judge(&told, &lines.join("\n")).expect("the guest suits the table");
+        let leaving: Vec<serde_json::Value> = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Kept(kept) => Some(
+                    kept.row.iter().map(|(name, value)| (name.clone(), json_of(value))).collect(),
+                ),
+                Outcome::Dropped | Outcome::Error(_) => None,
+            })
+            .collect();
+        let (native, columns) = (format!("{table}_native"), columns(&told, &plan).join(", "));
+        let leaving = serde_json::Value::from(leaving);
+        self.sql(&format!(
+            "drop table if exists {native}; create table {native} ({columns});
+            insert into {native} select * from json_populate_recordset(null::{native}, $rows${leaving}$rows$)"
+        ))
+        .await;
+        native
+    }
+
+    /// The table as a gateway tells its guest of it.
+    async fn told(&self, table: &str) -> Table {
+        let columns = format!(
+            "select attname, format_type(atttypid, atttypmod), attnotnull,
+               exists (select from pg_index where indrelid = attrelid and indisprimary and attnum = any (indkey))
+             from pg_attribute where attrelid = '{table}'::regclass and attnum > 0 and not attisdropped order by attnum"
+        );
+        let mut told = Table::new(format!("public.{table}"));
+        for row in self.database.rows(&columns).await {
+            let row: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
+            let [name, ty, not_null, key] = &row[..] else { panic!("{row:?}") };
+            told = match (key.as_str(), not_null.as_str()) {
+                ("t", _) => told.key(name, ty),
+                (_, "t") => told.column(name, ty),
+                _ => told.nullable(name, ty),
+            };
+        }
+        let full = format!("select relreplident from pg_class where oid = '{table}'::regclass");
+        if self.database.value(&full).await == "f" { told.old_rows() } else { told }
+    }
+}
+
+/// Columns that leave, as SQL declares them.
+fn columns(table: &Table, plan: &Plan) -> Vec<String> {
+    let declared = |name: &str, ty: &str| format!("{} {ty}", quote(name));
+    let of_table = table.columns.iter().filter(|column| !plan.hides.contains(&column.name));
+    let of_table = of_table.map(|column| {
+        let replaced = plan.replaces.iter().find(|output| output.column == column.name);
+        let ty = replaced.map(|output| &output.type_name).filter(|ty| !ty.is_empty());
+        declared(&column.name, ty.unwrap_or(&column.type_name))
+    });
+    let added = plan.adds.iter().map(|output| declared(&output.column, &output.type_name));
+    of_table.chain(added).collect()
+}

@@ -1,0 +1,232 @@
+//! Rows that a guest fails at, in tables with whole old rows, with and without a key; so many of them that it is the
+//! guest that is broken; and in snapshots.
+
+use walgate_tests::{Replica, Site, eventually, on_newest_postgres};
+use walgate_wire::TableState;
+
+use crate::{
+    guest_tools::{expect, lines},
+    guests::state,
+    misbehaviour::{Case, ERRS, LIES_ZERO, PANICS, create, create_plain, mended, others_flow},
+};
+
+/// One whose row fails in the guest's own judgement, one in its answer, one takes all of the batch with it.
+const WAYS: [Case; 3] = [ERRS, LIES_ZERO, PANICS];
+
+/// With the whole old row a change says twice what the guest fails at.
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    Keyed,
+    /// Each row is there twice.
+    Keyless,
+}
+
+/// A table of this shape, and how its guest fails in it.
+struct Failing {
+    table: String,
+    shape: Shape,
+    case: Case,
+}
+
+impl Failing {
+    async fn create(site: &Site, shape: Shape, case: Case) -> Failing {
+        let (name, key) = match shape {
+            Shape::Keyed => ("keyed", "primary key"),
+            Shape::Keyless => ("keyless", "not null"),
+        };
+        let table = format!("{}_{name}", case.program);
+        site.sql(&format!(
+            "create table {table} (id int {key}, mood text, note text not null default 'before');
+            alter table {table} replica identity full"
+        ))
+        .await;
+        site.drop_guest(case.program, &format!("{table}.wasm"));
+        Failing { table, shape, case }
+    }
+
+    /// From one mood to another; the second half gets another key on the way.
+    fn moves(&self) -> Vec<(usize, &str, &str)> {
+        let moods = ["keep", self.case.mood, "drop"];
+        let pairs = moods.iter().flat_map(|from| moods.iter().map(move |to| (*from, *to)));
+        let both = pairs.clone().chain(pairs.take(if self.shape == Shape::Keyed { 9 } else { 0 }));
+        both.enumerate().map(|(id, (from, to))| (id, from, to)).collect()
+    }
+
+    async fn insert(&self, site: &Site) {
+        let copies = if self.shape == Shape::Keyless { 2 } else { 1 };
+        for (id, from, _) in self.moves() {
+            let rows = vec![format!("({id}, '{from}')"); copies].join(", ");
+            site.sql(&format!("insert into {} (id, mood) values {rows}", self.table)).await;
+        }
+    }
+
+    async fn update(&self, site: &Site) {
+        for (id, _, to) in self.moves() {
+            let moved = if id < 9 { id } else { id + 100 };
+            let table = &self.table;
+            site.sql(&format!(
+                "update {table} set id = {moved}, mood = '{to}', note = 'after' where id = {id}"
+            ))
+            .await;
+        }
+    }
+
+    /// Of each two rows one.
+    async fn delete(&self, site: &Site) {
+        let half = match self.shape {
+            Shape::Keyed => "id % 2 = 0",
+            Shape::Keyless => "ctid in (select min(ctid) from {} group by id)",
+        };
+        let half = half.replace("{}", &self.table);
+        site.sql(&format!("delete from {} where {half}", self.table)).await;
+    }
+
+    async fn leaves(&self, site: &Site, replica: &Replica) {
+        self.case.leaves(site, replica, &self.table).await;
+    }
+
+    /// Of a table with a key: rows that were inserted, and updates into, the mood that it fails at.
+    fn failed(&self) -> usize {
+        let bad = |mood: &str| usize::from(mood == self.case.mood);
+        self.moves().iter().map(|(_, from, to)| bad(from) + bad(to)).sum()
+    }
+}
+
+on_newest_postgres! {
+    async fn rows_fail_and_are_mended_with_whole_old_rows(server) {
+        let site = Site::new(&server).await;
+        let mut options = site.gateway(&[]);
+        let mut failing = vec![];
+        for case in WAYS {
+            for (shape, on_error) in [(Shape::Keyed, "drop"), (Shape::Keyless, "dead-letter")] {
+                let one = Failing::create(&site, shape, case).await;
+                options = options.table(&one.table).keys(&one.table, &format!("on_guest_error = '{on_error}'"));
+                failing.push(one);
+            }
+        }
+        let gateway = options.start().await;
+        let tables: Vec<&str> = failing.iter().map(|one| one.table.as_str()).collect();
+        let replica = site.sqlite(&tables);
+        for one in &failing {
+            one.leaves(&site, &replica).await;
+            one.insert(&site).await;
+        }
+        for one in &failing {
+            one.leaves(&site, &replica).await;
+            one.update(&site).await;
+        }
+        for one in &failing {
+            one.leaves(&site, &replica).await;
+            one.delete(&site).await;
+        }
+        for one in &failing {
+            one.leaves(&site, &replica).await;
+        }
+        let (_, body) = gateway.readyz().unwrap();
+        for one in &failing {
+            let Failing { table, shape, case } = one;
+            match shape {
+                Shape::Keyed => {
+                    let failed = &body["tables"][table.as_str()]["guest"]["failed"];
+                    assert_eq!(failed, one.failed(), "of {table}: {body}");
+                }
+                Shape::Keyless => {
+                    let letters = lines(&expect(0, &["dlq", "--nats", &site.broker.url(), table]));
+                    let new = letters.iter().filter(|letter| letter["row"]["mood"] == case.mood);
+                    assert!(new.count() >= 2 * one.failed(), "{letters:?}");
+                }
+            }
+        }
+        let late = site.sqlite(&tables);
+        for one in &failing {
+            one.leaves(&site, &late).await;
+        }
+    }
+
+    /// What the guest says of a row is the row's fault; what breaks it too often in one batch is its own.
+    async fn a_guest_that_breaks_on_too_many_rows_stops_its_table(server) {
+        let site = Site::new(&server).await;
+        create_plain(&site).await;
+        let mut options = site.gateway(&["plain"]);
+        for case in WAYS {
+            create(&site, case.program).await;
+            site.drop_guest(case.program, &format!("{}.wasm", case.program));
+            options = options.table(case.program).keys(case.program, "on_guest_error = 'drop'");
+        }
+        let gateway = options.start().await;
+        let replica = site.sqlite(&["plain", "errs", "liar", "panics"]);
+        for case in WAYS {
+            case.leaves(&site, &replica, case.program).await;
+            site.sql(&format!(
+                "insert into {} (mood) select case when i % 2 = 0 then 'keep' else '{}' end from generate_series(1, 100) i",
+                case.program, case.mood
+            ))
+            .await;
+        }
+        for case in [ERRS, LIES_ZERO] {
+            case.leaves(&site, &replica, case.program).await;
+            let (_, body) = gateway.readyz().unwrap();
+            assert_eq!(body["tables"][case.program]["guest"]["failed"], 50, "{body}");
+        }
+        let reason = state(&site, "panics", TableState::Suspended).await.reason.unwrap();
+        assert!(reason.contains("guest panics fails on 17 rows of one batch of public.panics"), "{reason}");
+        others_flow(&site, &replica).await;
+        assert_eq!(site.differences_as(&replica, "panics_native", "panics").await, Ok(()), "a row passed");
+        mended(&site, &replica, "panics").await;
+    }
+
+    async fn a_row_that_stops_a_snapshot_stops_the_table(server) {
+        let site = Site::new(&server).await;
+        create(&site, "t").await;
+        create_plain(&site).await;
+        // Behind the rows that a new guest is tried on.
+        site.sql("insert into t (mood) select 'keep' from generate_series(1, 20000); insert into t (mood) values ('bad')").await;
+        site.drop_guest("errs", "t.wasm");
+        let gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_change = 'reseed'").start().await;
+        let replica = site.sqlite(&["t", "plain"]);
+        let reason = state(&site, "t", TableState::Suspended).await.reason.unwrap();
+        assert!(reason.contains("guest errs fails on row"), "{reason}");
+        let log = gateway.log();
+        assert!(log.contains("in no mood for this row"), "{log}");
+        site.sql("insert into t (mood) values ('keep')").await;
+        others_flow(&site, &replica).await;
+        site.sql("delete from t where mood = 'bad'").await;
+        mended(&site, &replica, "t").await;
+    }
+
+    /// The snapshot waits in its old guest, for the stream is full, while the table gets another.
+    async fn a_guest_that_was_replaced_stops_no_table(server) {
+        let site = Site::new(&server).await;
+        create(&site, "t").await;
+        site.sql("alter table t add filling text;
+            insert into t (mood, filling) select 'keep', (select string_agg(gen_random_uuid()::text || j || i, '') from generate_series(1, 100) j)
+              from generate_series(1, 3000) i;
+            insert into t (mood) values ('bad')").await;
+        site.drop_guest("errs", "t.wasm");
+        let options = site.gateway(&["t"]).set("NATS_INIT_MAX_BYTES", 1_200_000).set("SNAPSHOT_WORKERS", 1);
+        let gateway = options.start().await;
+        let replica = site.sqlite(&["t"]);
+        eventually("the stream is full", async || {
+            let log = gateway.log();
+            if log.contains("publishing again") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        site.drop_guest("identity", "t.wasm");
+        eventually("the other guest is live", async || match site.schema("t").await {
+            Some(schema) if schema.guest.as_ref().is_some_and(|guest| guest.name == "identity") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        let jetstream = site.broker.jetstream();
+        let mut init = jetstream.get_stream("INIT").await.unwrap().cached_info().config.clone();
+        init.max_bytes = -1;
+        jetstream.update_stream(init).await.unwrap();
+        eventually("the snapshot has failed", async || {
+            let log = gateway.log();
+            if log.contains("the table has another guest by now") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        mended(&site, &replica, "t").await;
+        assert!(!gateway.log().contains("table suspended"), "{}", gateway.log());
+    }
+}

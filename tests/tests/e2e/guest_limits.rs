@@ -1,0 +1,120 @@
+//! The limits of `[guests]`, each set smaller than it is: that they bite, where it is said, and that what stays within
+//! them passes.
+
+use std::time::Duration;
+
+use walgate_tests::{Gateway, Site, eventually, native::judge, on_newest_postgres, site::wasm};
+use walgate_wire::TableState;
+
+use crate::{
+    guests::{shows, state},
+    misbehaviour::{ERRS, create, create_plain, others_flow},
+};
+
+/// A table, the row that is too much for its guest, and what is said then.
+const TOO_MUCH: [(&str, &str, &str); 3] = [
+    ("hoards", "'bad'", "the limit is 4 MiB"),
+    ("loops", "'bad'", "its process took longer than 100 ms"),
+    ("liar", "repeat('x', 70000)", "at most 65536 are allowed"),
+];
+
+/// The module with a custom section that makes it this long.
+fn padded(mut module: Vec<u8>, bytes: usize) -> Vec<u8> {
+    let content = bytes - module.len() - 6;
+    let seven_bits = |n: usize| (content >> (7 * n)) as u8 & 0x7f;
+    let length = (0..5).map(|n| if n < 4 { seven_bits(n) | 0x80 } else { seven_bits(n) });
+    module.push(0);
+    module.extend(length);
+    // Its name is empty.
+    module.resize(bytes, 0);
+    module
+}
+
+on_newest_postgres! {
+    async fn memory_time_and_sizes_are_limited(server) {
+        let site = Site::new(&server).await;
+        create_plain(&site).await;
+        let modules = TOO_MUCH.map(|(guest, ..)| wasm(guest).len());
+        let bytes_max = modules.into_iter().max().unwrap() + 100;
+        let mut options = site.gateway(&["plain", "fits", "bulky"])
+            .set("GUESTS_MEMORY_MIB", 4)
+            .set("GUESTS_BATCH_MS", 100)
+            .set("GUESTS_OUTPUT_BYTES", 65536)
+            .set("GUESTS_MODULE_BYTES", bytes_max);
+        for (guest, ..) in TOO_MUCH {
+            create(&site, guest).await;
+            site.drop_guest(guest, &format!("{guest}.wasm"));
+            options = options.table(guest);
+        }
+        for (table, bytes) in [("fits", bytes_max), ("bulky", bytes_max + 1)] {
+            create(&site, table).await;
+            site.drop_file(&padded(wasm("errs"), bytes), &format!("{table}.wasm"));
+        }
+        let gateway = options.start().await;
+        let replica = site.sqlite(&["plain", "fits", "bulky", "hoards", "loops", "liar"]);
+        ERRS.leaves(&site, &replica, "fits").await;
+        let reason = state(&site, "bulky", TableState::Suspended).await.reason.unwrap();
+        let says = format!("it has {} bytes, at most {bytes_max} are allowed", bytes_max + 1);
+        assert!(reason.contains(&says), "{reason}");
+        site.drop_guest("errs", "bulky.wasm");
+        ERRS.leaves(&site, &replica, "bulky").await;
+        let judges = [judge::<hoards::hoards>, judge::<loops::loops>, judge::<liar::liar>];
+        for ((guest, mood, says), judge) in TOO_MUCH.into_iter().zip(judges) {
+            let before = site.natively(judge, guest, "true").await;
+            shows(&site, &replica, &before, guest).await;
+            site.sql(&format!("insert into {guest} (mood) values ({mood})")).await;
+            state(&site, guest, TableState::Suspended).await;
+            let log = gateway.log();
+            let told = log.lines().any(|line| line.contains(guest) && line.contains(says));
+            assert!(told, "{guest}: {says:?} is not in the log\n{log}");
+            others_flow(&site, &replica).await;
+            assert_eq!(site.differences_as(&replica, &before, guest).await, Ok(()), "a row passed");
+        }
+    }
+
+    /// Of one guest: an instance that took the place of a broken one has no lines of its own, and what was left out
+    /// is counted.
+    async fn log_lines_are_limited(server) {
+        let site = Site::new(&server).await;
+        create(&site, "t").await;
+        site.drop_guest("floods", "t.wasm");
+        let options = site.gateway(&["t"]).keys("t", "on_guest_error = 'drop'");
+        let gateway = options.set("GUESTS_LOG_LINES_S", 1).set("GUESTS_BATCH_MS", 10_000).start().await;
+        let replica = site.sqlite(&["t"]);
+        let judge = judge::<floods::floods>;
+        let answered = "mood is distinct from 'worse'";
+        shows(&site, &replica, &site.natively(judge, "t", answered).await, "t").await;
+        // All of them in one call, once more, then each alone at last.
+        const WORSE: usize = 8;
+        site.sql(&format!("insert into t (mood) select 'worse' from generate_series(1, {WORSE}); insert into t (mood) values ('keep')")).await;
+        shows(&site, &replica, &site.natively(judge, "t", answered).await, "t").await;
+        // The first line of another second says how many were left out before.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        site.sql("insert into t (mood) values ('bad')").await;
+        shows(&site, &replica, &site.natively(judge, "t", answered).await, "t").await;
+        let (told, left_out) = eventually("all lines are accounted for", async || {
+            let (told, left_out) = logged(&gateway);
+            let logged = floods::LINES * (2 + WORSE);
+            if told + left_out > logged { Ok((told, left_out)) } else { Err(format!("{told} + {left_out} of {logged}")) }
+        })
+        .await;
+        assert!(told > 1 && 100 * told < left_out, "{told} lines are there, {left_out} are not");
+        let (_, body) = gateway.readyz().unwrap();
+        assert_eq!(body["tables"]["t"]["guest"]["failed"], WORSE, "{body}");
+    }
+}
+
+/// Lines of the guest that are in the log, and how many it says were left out.
+fn logged(gateway: &Gateway) -> (usize, usize) {
+    let log = gateway.log();
+    let said = |line: &str| {
+        line.contains("of a flood")
+            || line.contains("drowned") && !line.contains("the guest's process")
+    };
+    let told = log.lines().filter(|line| said(line)).count();
+    let left_out = log.lines().filter_map(|line| {
+        let number = line.split_once("suppressed=")?.1;
+        number.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok()
+    });
+    (told, left_out.sum())
+}

@@ -1,13 +1,15 @@
 //! Rows that a guest fails at, in tables with whole old rows, with and without a key; so many of them that it is the
 //! guest that is broken; and in snapshots.
 
-use walgate_tests::{Replica, Site, eventually, on_newest_postgres};
+use walgate_tests::{Database, Replica, Site, eventually, on_newest_postgres};
 use walgate_wire::TableState;
 
 use crate::{
     guest_tools::{expect, lines},
     guests::state,
-    misbehaviour::{Case, ERRS, LIES_ZERO, PANICS, create, create_plain, mended, others_flow},
+    misbehaviour::{
+        Case, ERRS, LIES_ZERO, PANICS, TRAPS, create, create_plain, mended, others_flow,
+    },
 };
 
 /// One whose row fails in the guest's own judgement, one in its answer, one takes all of the batch with it.
@@ -81,8 +83,10 @@ impl Failing {
         site.sql(&format!("delete from {} where {half}", self.table)).await;
     }
 
-    async fn leaves(&self, site: &Site, replica: &Replica) {
-        self.case.leaves(site, replica, &self.table).await;
+    async fn leaves(&self, site: &Site, replicas: &[Replica]) {
+        for replica in replicas {
+            self.case.leaves(site, replica, &self.table).await;
+        }
     }
 
     /// Of a table with a key: rows that were inserted, and updates into, the mood that it fails at.
@@ -106,21 +110,22 @@ on_newest_postgres! {
         }
         let gateway = options.start().await;
         let tables: Vec<&str> = failing.iter().map(|one| one.table.as_str()).collect();
-        let replica = site.sqlite(&tables);
+        let database = Database::create(&server).await;
+        let replicas = [site.sqlite(&tables), site.postgres(&database, &tables)];
         for one in &failing {
-            one.leaves(&site, &replica).await;
+            one.leaves(&site, &replicas).await;
             one.insert(&site).await;
         }
         for one in &failing {
-            one.leaves(&site, &replica).await;
+            one.leaves(&site, &replicas).await;
             one.update(&site).await;
         }
         for one in &failing {
-            one.leaves(&site, &replica).await;
+            one.leaves(&site, &replicas).await;
             one.delete(&site).await;
         }
         for one in &failing {
-            one.leaves(&site, &replica).await;
+            one.leaves(&site, &replicas).await;
         }
         let (_, body) = gateway.readyz().unwrap();
         for one in &failing {
@@ -137,10 +142,25 @@ on_newest_postgres! {
                 }
             }
         }
-        let late = site.sqlite(&tables);
+        let late = [site.sqlite(&tables)];
         for one in &failing {
             one.leaves(&site, &late).await;
         }
+    }
+
+    /// What the update that mended it left alone did not travel.
+    async fn a_row_that_is_mended_is_whole(server) {
+        let site = Site::new(&server).await;
+        create(&site, "t").await;
+        site.sql("alter table t add about text; alter table t alter about set storage external").await;
+        site.drop_guest("traps", "t.wasm");
+        let _gateway = site.gateway(&["t"]).keys("t", "on_guest_error = 'drop'").start().await;
+        let replica = site.sqlite(&["t"]);
+        TRAPS.leaves(&site, &replica, "t").await;
+        site.sql("insert into t (mood, about) values ('bad', repeat('about', 2000)), ('keep', 'short')").await;
+        TRAPS.leaves(&site, &replica, "t").await;
+        site.sql("update t set mood = 'mended' where mood = 'bad'").await;
+        TRAPS.leaves(&site, &replica, "t").await;
     }
 
     /// What the guest says of a row is the row's fault; what breaks it too often in one batch is its own.

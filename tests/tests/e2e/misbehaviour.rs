@@ -39,6 +39,13 @@ const fn lie(mood: &'static str, says: &'static str) -> Case {
 pub const ERRS: Case = case("errs", judge::<errs::errs>, "bad", "in no mood for this row");
 pub const PANICS: Case =
     case("panics", judge::<panics::panics>, "bad", "a row that nobody expected");
+/// The only one that drops no row.
+pub const TRAPS: Case = case(
+    "traps",
+    judge::<traps::traps>,
+    "bad",
+    "its process trapped: wasm `unreachable` instruction executed",
+);
 /// Its value for a column is no text that Postgres can hold: all of its answer but that row is good.
 pub const LIES_ZERO: Case = lie("zero", "its value for column echo (text) has a NUL character");
 
@@ -46,12 +53,7 @@ pub const LIES_ZERO: Case = lie("zero", "its value for column echo (text) has a 
 const CASES: [Case; 22] = [
     ERRS,
     PANICS,
-    case(
-        "traps",
-        judge::<traps::traps>,
-        "bad",
-        "its process trapped: wasm `unreachable` instruction executed",
-    ),
+    TRAPS,
     case("loops", judge::<loops::loops>, "bad", "its process took longer than 250 ms"),
     case("hoards", judge::<hoards::hoards>, "bad", "its process ran out of memory"),
     LIES_ZERO,

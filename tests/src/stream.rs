@@ -16,7 +16,7 @@ use async_nats::{
 use futures::StreamExt;
 use serde_json::Value as Json;
 use walgate_wire::{
-    CONTENT_ENCODING, Caps, DICT, Decompressor, Dictionary, Epoch, Lsn, PART, POS,
+    CONTENT_ENCODING, Caps, DICT, Decompressor, Dictionary, Epoch, GUEST, Lsn, PART, POS,
     PROGRESS_SUBJECT, Part, Position, Progress, SCHEMA, Schema, StreamPosition, ZSTD,
     decode_changes, from_msgpack,
 };
@@ -58,6 +58,7 @@ pub struct StreamChange {
     pub op: char,
     pub schema_revision: u64,
     pub dictionary: Option<String>,
+    pub guest: Option<String>,
     /// `row`, `unchanged`, `old`: see [`json::change`].
     pub json: Json,
 }
@@ -294,6 +295,7 @@ pub async fn cdc(broker: &Broker) -> Vec<Entry> {
         );
         let changes = decode_changes(&opened, schema.columns.len(), &Caps::default());
         let changes = changes.unwrap_or_else(|e| panic!("message {}: {e}", body.sequence));
+        let named = |header| body.headers.get(header).map(|value| value.as_str().to_owned());
         let change = |change: &walgate_wire::Change<'_>| StreamChange {
             sequence: body.sequence,
             token: token.clone(),
@@ -302,7 +304,8 @@ pub async fn cdc(broker: &Broker) -> Vec<Entry> {
             at: change.at,
             op: json::operation(&change.op),
             schema_revision: revision,
-            dictionary: body.headers.get(DICT).map(|value| value.as_str().to_owned()),
+            dictionary: named(DICT),
+            guest: named(GUEST),
             json: json::change(change),
         };
         let changes = changes.iter().map(change).collect();

@@ -17,6 +17,7 @@ mod nats_security;
 mod postgres_security;
 mod preflight;
 mod private_nats;
+mod reload;
 mod requests;
 mod schema_changes;
 mod secrecy;

@@ -1,6 +1,7 @@
 //! End to end: real Postgres, real NATS, the real programs. One file a subject.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod any_filter;
 mod changes;
 mod dictionaries;
 mod exactly_once;

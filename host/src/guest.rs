@@ -61,3 +61,5 @@ mod programs;
 mod test_support;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors_tests;

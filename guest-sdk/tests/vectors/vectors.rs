@@ -172,7 +172,7 @@ fn everything() -> Table {
 fn kinds_rows() -> Vec<Change> {
     let table = everything();
     let lines = [
-        r#"{"op":"insert","new":{"flag_in":true,"n":-2,"f":0.5,"t":"aé","blob":"\\x00ff","u":"0f8fad5b-d9cb-469f-a165-70867728950e","at":"2024-05-01T10:11:12.5Z","d":"1969-12-31","c":"10:11:12","tags":["a",null,["b"]]}}"#,
+        r#"{"op":"insert","new":{"flag_in":true,"n":-2,"f":0.5,"t":"aé","blob":"\\x00ff","u":"0f8fad5b-d9cb-469f-a165-70867728950e","at":"2024-05-01T10:11:12.5Z","d":"1969-12-31","c":"10:11:12","tags":["a",null,"b"]}}"#,
         r#"{"op":"insert","new":{"n":1}}"#,
         r#"{"op":"update","new":{"n":2,"at":"infinity","d":"-infinity","c":"24:00:00"},"unchanged":["t","tags"]}"#,
     ];

@@ -5,7 +5,7 @@
 
 mod bench;
 mod build;
-mod cells;
+pub(crate) mod cells;
 mod check;
 mod golden;
 mod list;

@@ -35,6 +35,7 @@ pub(super) struct Shared {
     pub(super) engine: wasmtime::Engine,
     pub(super) limits: Limits,
     pub(super) ticker: Ticker,
+    cache: Option<Cache>,
 }
 
 /// A guest, compiled and asked for its name. Cheap to clone.
@@ -47,12 +48,14 @@ pub struct Module {
 impl Engine {
     /// `cache`: a directory for compiled code, which has to be ours alone: what lies there is run as it is.
     pub fn new(limits: Limits, cache: Option<&Path>) -> Result<Engine, GuestError> {
-        let engine = wasmtime::Engine::new(&config(&limits, cache, true)?).or_else(|error| {
+        let cache = cache.map(compiled_code).transpose()?;
+        let config = |pooled| config(&limits, cache.clone(), pooled);
+        let engine = wasmtime::Engine::new(&config(true)).or_else(|error| {
             tracing::info!(
                 error = format!("{error:#}"),
                 "no address space for a pool of guest instances: allocating them one by one"
             );
-            wasmtime::Engine::new(&config(&limits, cache, false)?).map_err(runtime)
+            wasmtime::Engine::new(&config(false)).map_err(runtime)
         })?;
         let weak = engine.weak();
         let ticker = Ticker::start(move || {
@@ -61,11 +64,16 @@ impl Engine {
             }
         });
         let ticker = ticker.map_err(|error| GuestError::Runtime(error.to_string()))?;
-        Ok(Engine(Arc::new(Shared { engine, limits, ticker })))
+        Ok(Engine(Arc::new(Shared { engine, limits, ticker, cache })))
     }
 
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// How many guests needed no compiling, for their code was in the cache.
+    pub fn cache_hits(&self) -> usize {
+        self.0.cache.as_ref().map_or(0, Cache::cache_hits)
     }
 
     /// Checks and compiles a file, and asks the guest for its name. Blocks.
@@ -145,29 +153,31 @@ fn runtime(error: wasmtime::Error) -> GuestError {
     GuestError::Runtime(format!("{error:#}"))
 }
 
-fn config(limits: &Limits, cache: Option<&Path>, pooled: bool) -> Result<Config, GuestError> {
+fn compiled_code(directory: &Path) -> Result<Cache, GuestError> {
+    let mut cache = CacheConfig::new();
+    cache.with_directory(directory);
+    Cache::new(cache).map_err(|error| {
+        GuestError::Runtime(format!(
+            "{} cannot hold compiled guests: {error:#}; name a directory that the gateway may write",
+            directory.display()
+        ))
+    })
+}
+
+fn config(limits: &Limits, cache: Option<Cache>, pooled: bool) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.parallel_compilation(true);
     config.wasm_component_model(true);
     // Guests are called, not awaited.
     config.concurrency_support(false);
-    if let Some(directory) = cache {
-        let mut cache = CacheConfig::new();
-        cache.with_directory(directory);
-        config.cache(Some(Cache::new(cache).map_err(|error| {
-            GuestError::Runtime(format!(
-                "{} cannot hold compiled guests: {error:#}; name a directory that the gateway may write",
-                directory.display()
-            ))
-        })?));
-    }
+    config.cache(cache);
     if pooled {
         let mut pool = PoolingAllocationConfig::new();
         pool.max_memory_size(limits.memory_bytes).table_elements(TABLE_ELEMENTS_MAX);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
-    Ok(config)
+    config
 }
 
 impl From<CallFailure> for GuestError {

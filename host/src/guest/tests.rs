@@ -217,12 +217,43 @@ fn a_batch_of_another_table_is_refused() {
 #[test]
 fn compiled_code_is_cached() {
     let folder = tempfile::tempdir().unwrap();
-    let wasm = Program::keeping(answer()).wasm();
-    for _ in 0..2 {
+    let (wasm, other) = (Program::keeping(answer()).wasm(), Program::deciding(answer()).wasm());
+    // Each time as after a restart.
+    let hits = |wasm: &[u8]| {
         let engine = Engine::new(limits(), Some(folder.path())).unwrap();
-        engine.load(&wasm).unwrap();
+        let bound = engine.load(wasm).unwrap().bind(texts(Identity::Default), &BTreeMap::new());
+        let outcome = run(&bound.unwrap(), inserts(&["x"]), OnGuestError::Halt).unwrap();
+        assert_eq!(outcome.batch.len(), 1);
+        engine.cache_hits()
+    };
+    assert_eq!([hits(&wasm), hits(&wasm)], [0, 1]);
+    assert_eq!([hits(&other), hits(&other), hits(&wasm)], [0, 1, 1], "by what is in the file");
+    for damage in [&b"no code"[..], b""] {
+        let mut damaged = 0;
+        for file in files(folder.path()) {
+            std::fs::write(file, damage).unwrap();
+            damaged += 1;
+        }
+        assert!(damaged > 0);
+        assert_eq!([hits(&wasm), hits(&wasm)], [0, 1], "what is damaged is compiled anew");
     }
-    assert!(folder.path().read_dir().unwrap().next().is_some());
+}
+
+/// Everything below a folder.
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_module_may_not_be_larger_than_allowed() {
+    let wasm = Program::keeping(answer()).wasm();
+    let load =
+        |module_bytes| Engine::new(Limits { module_bytes, ..limits() }, None).unwrap().load(&wasm);
+    assert!(load(wasm.len()).is_ok());
+    let error = load(wasm.len() - 1).err().unwrap();
+    assert!(matches!(error, GuestError::ModuleSize { bytes, max } if bytes == max + 1), "{error}");
+    assert!(error.to_string().contains("module"), "{error}");
 }
 
 #[test]

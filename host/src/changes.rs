@@ -253,7 +253,7 @@ impl Session {
         let rows = batch.len() as u64;
         if table.schema.guest.is_some() {
             let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut self.rendered))?;
-            status.add_guest(rows, &passed);
+            status.add_guest(table.schema.guest.as_ref(), rows, &passed);
             let (failed, rendered) = (&passed.failed, &mut self.rendered);
             dead_letters::publish(&self.gateway, Some(self.epoch), table, failed, rendered).await?;
             batch = passed.batch;

@@ -38,12 +38,21 @@ pub struct TableStatus {
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
     dictionary_ratio: Mutex<Option<f64>>,
-    guest: Mutex<GuestCounts>,
+    guest: Mutex<GuestStatus>,
     /// Why it does not flow.
     suspended: Mutex<Option<String>>,
 }
 
-/// What a table's guest did since the start.
+/// Of a table: the guest that its rows go through, and the file that is there for it.
+#[derive(Debug, Default)]
+struct GuestStatus {
+    /// Whose counts these are.
+    of: Option<walgate_wire::Guest>,
+    counts: GuestCounts,
+    refused: Option<String>,
+}
+
+/// What a table's guest did since it became live here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct GuestCounts {
@@ -56,8 +65,11 @@ pub struct GuestCounts {
     pub failed: u64,
     /// In it and around it.
     pub micros: u64,
-    /// Of the last row or batch that it failed on.
+    /// Of the last row that it failed on.
     pub last_error: Option<String>,
+    /// Why the file that lies in the folder is not the one that serves; absent: it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// A table's counters at one moment.
@@ -172,9 +184,14 @@ impl TableStatus {
         self.sent_bytes.fetch_add(sent_bytes, Relaxed);
     }
 
-    /// `rows` went through the guest, as `outcome` says.
-    pub fn add_guest(&self, rows: u64, outcome: &Outcome) {
-        let mut counts = self.guest();
+    /// `rows` went through this guest, as `outcome` says. A snapshot can still go through one that was replaced: that
+    /// does not count.
+    pub fn add_guest(&self, guest: Option<&walgate_wire::Guest>, rows: u64, outcome: &Outcome) {
+        let mut status = self.guest();
+        if status.of.as_ref() != guest {
+            return;
+        }
+        let counts = &mut status.counts;
         counts.batches += 1;
         counts.rows += rows;
         counts.dropped += outcome.dropped;
@@ -185,14 +202,21 @@ impl TableStatus {
         }
     }
 
-    pub fn set_guest_error(&self, error: String) {
-        self.guest().last_error = Some(error);
+    /// Why the file in the folder of guests cannot be used; none if it can, or is not there.
+    pub fn set_refused(&self, problem: Option<&str>) {
+        self.guest().refused = problem.map(str::to_owned);
     }
 
-    /// It flows, through this guest if it has one.
+    /// It flows, through this guest if it has one. Another one begins to count anew.
     pub fn flows(&self, guest: Option<&walgate_wire::Guest>) {
-        self.guest().guest =
-            guest.map_or_else(String::new, |guest| format!("{} {}", guest.name, guest.version));
+        let mut status = self.guest();
+        if status.of.as_ref() != guest {
+            let named = |guest: &walgate_wire::Guest| format!("{} {}", guest.name, guest.version);
+            let name = guest.map(named).unwrap_or_default();
+            status.counts = GuestCounts { guest: name, ..GuestCounts::default() };
+            status.of = guest.cloned();
+        }
+        drop(status);
         *self.suspended() = None;
     }
 
@@ -205,7 +229,7 @@ impl TableStatus {
         self.suspended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn guest(&self) -> MutexGuard<'_, GuestCounts> {
+    fn guest(&self) -> MutexGuard<'_, GuestStatus> {
         self.guest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -232,8 +256,66 @@ impl TableStatus {
             sent_bytes: self.sent_bytes.load(Relaxed),
             dictionary_revision: self.dictionary_revision.load(Relaxed),
             dictionary_ratio: *self.dictionary_ratio(),
-            guest: Some(self.guest().clone()).filter(|guest| !guest.guest.is_empty()),
+            guest: self.guest_counts(),
             suspended: self.suspended().clone(),
         }
+    }
+    fn guest_counts(&self) -> Option<GuestCounts> {
+        let status = self.guest();
+        status.of.as_ref()?;
+        Some(GuestCounts { refused: status.refused.clone(), ..status.counts.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use walgate_wire::Guest;
+
+    use super::*;
+    use crate::{batch::RowBatch, source::test_support::table_version};
+
+    fn guest(sha256: &str) -> Guest {
+        Guest { name: "g".into(), version: "1".into(), sha256: sha256.into() }
+    }
+
+    fn outcome(dropped: u64) -> Outcome {
+        let batch = RowBatch::new(table_version("t", 7, 1));
+        let (took, called) = (Duration::from_micros(5), Duration::ZERO);
+        Outcome { batch, dropped, failed: vec![], took, called }
+    }
+
+    #[test]
+    fn counts_are_of_the_guest_that_serves() {
+        let table = TableStatus::default();
+        assert_eq!(table.counts().guest, None);
+        let (first, second) = (guest("1"), guest("2"));
+        table.flows(Some(&first));
+        table.add_guest(Some(&first), 10, &outcome(3));
+        // As after every new session.
+        table.flows(Some(&first));
+        let counts = table.counts().guest.unwrap();
+        assert_eq!((counts.batches, counts.rows, counts.dropped, counts.micros), (1, 10, 3, 5));
+        // The same version, built anew.
+        table.flows(Some(&second));
+        table.add_guest(Some(&first), 10, &outcome(3));
+        table.add_guest(Some(&second), 4, &outcome(0));
+        let counts = table.counts().guest.unwrap();
+        assert_eq!((counts.batches, counts.rows, counts.dropped), (1, 4, 0));
+        table.flows(None);
+        assert_eq!(table.counts().guest, None);
+    }
+
+    #[test]
+    fn a_refused_file_is_named_until_it_is_mended() {
+        let table = TableStatus::default();
+        table.flows(Some(&guest("1")));
+        table.set_refused(Some("no wasm"));
+        table.flows(Some(&guest("1")));
+        assert_eq!(table.counts().guest.unwrap().refused.as_deref(), Some("no wasm"));
+        table.set_refused(None);
+        let counts = table.counts().guest.unwrap();
+        assert_eq!((counts.refused, counts.last_error), (None, None));
     }
 }

@@ -125,7 +125,8 @@ impl Worker {
         }
         let rows = batch.len() as u64;
         let passed = tokio::task::block_in_place(|| plan.outlet.pass(batch, &mut self.rendered))?;
-        plan.gateway.status.table(&plan.token).add_guest(rows, &passed);
+        let status = plan.gateway.status.table(&plan.token);
+        status.add_guest(plan.schema().guest.as_ref(), rows, &passed);
         let leaving = plan.outlet.output();
         let (failed, rendered) = (&passed.failed, &mut self.rendered);
         dead_letters::publish(&plan.gateway, None, leaving, failed, rendered).await?;

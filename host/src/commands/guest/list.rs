@@ -17,9 +17,11 @@ use crate::{commands::Usage, status::TableCounts};
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
-/// Show what runs where in a gateway: version, state, calls, rows, time a row, rows dropped and failed, last error.
+/// Show what runs where in a gateway: table, guest and version, state, calls, rows, time a row, rows dropped and failed,
+/// last error.
 ///
-/// Counts begin with the gateway's start. Exit code 3 if no gateway answers.
+/// A call is a batch. Counts and error are those of the guest that serves, since it does or the gateway runs. In place of
+/// its error stands why the table is suspended, or why the file in the folder is refused. Exit code 3 if no gateway answers.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the gateway listens: http.listen of its configuration
@@ -111,8 +113,11 @@ fn row(name: &str, counts: &TableCounts) -> Vec<String> {
             row.extend(["", "", "", "", ""].map(str::to_owned));
         }
     }
-    let failed = counts.guest.as_ref().and_then(|guest| guest.last_error.clone());
-    row.push(counts.suspended.clone().or(failed).unwrap_or_default());
+    let guest = counts.guest.as_ref();
+    let refused = guest.and_then(|guest| guest.refused.as_deref());
+    let refused = refused.map(|problem| format!("the file there is refused: {problem}"));
+    let failed = guest.and_then(|guest| guest.last_error.clone());
+    row.push(counts.suspended.clone().or(refused).or(failed).unwrap_or_default());
     row
 }
 
@@ -121,10 +126,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_halted_table_says_why() {
+    fn what_is_wrong_is_said() {
         let json = r#"{"ready":true,"tables":{
             "plain":{"changes":1},
             "users":{"guest":{"guest":"users 0.1.0","batches":2,"rows":1000,"dropped":3,"failed":1,"micros":50,"last_error":"row 1"}},
+            "people":{"guest":{"guest":"users 0.1.0","last_error":"row 1","refused":"no wasm"}},
             "t":{"guest":{"guest":"moody 1","batches":0,"rows":0,"dropped":0,"failed":0,"micros":0,"last_error":null},"suspended":"in no mood"}}}"#;
         let ready: Ready = serde_json::from_str(json).unwrap();
         let rows: Vec<String> =
@@ -132,6 +138,7 @@ mod tests {
         assert_eq!(
             rows,
             [
+                "people|users 0.1.0|live|0|0||0|0|the file there is refused: no wasm",
                 "plain|none|live||||||",
                 "t|moody 1|suspended|0|0||0|0|in no mood",
                 "users|users 0.1.0|live|2|1000|50 ns|3|1|row 1",

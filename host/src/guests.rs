@@ -82,14 +82,14 @@ impl Shelf for GuestShelf {
         let module = Arc::new(module);
         try_on(&self.gateway, &table, &module).await?;
         tracing::info!(table = %token, guest = description.name, version = description.version, sha256 = description.sha256, "guest is ready");
-        self.gateway.status.table(token).set_refused(None);
+        self.gateway.status.table(token).set_file_problem(None);
         self.gateway.assets.offer(token, Gate::Guest(module));
         Ok(())
     }
 
     async fn absent(&mut self, token: &Token) {
         let Some(table) = self.gateway.table_by_token(token) else { return };
-        self.gateway.status.table(token).set_refused(None);
+        self.gateway.status.table(token).set_file_problem(None);
         if table.guest.optional || !self.guarded.contains(token) {
             return self.gateway.assets.offer(token, Gate::Open);
         }
@@ -103,7 +103,7 @@ impl Shelf for GuestShelf {
     }
 
     fn refused(&mut self, token: &Token, problem: &str) -> String {
-        self.gateway.status.table(token).set_refused(Some(problem));
+        self.gateway.status.table(token).set_file_problem(Some(problem));
         match self.gateway.assets.offered(token) {
             Gate::Guest(module) => {
                 let walgate_wire::Guest { name, version, .. } = module.description();

@@ -49,7 +49,7 @@ struct GuestStatus {
     /// Whose counts these are.
     of: Option<walgate_wire::Guest>,
     counts: GuestCounts,
-    refused: Option<String>,
+    file_problem: Option<String>,
 }
 
 /// What a table's guest did since it became live here.
@@ -69,7 +69,7 @@ pub struct GuestCounts {
     pub last_error: Option<String>,
     /// Why the file that lies in the folder is not the one that serves; absent: it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
+    pub file_problem: Option<String>,
 }
 
 /// A table's counters at one moment.
@@ -202,9 +202,9 @@ impl TableStatus {
         }
     }
 
-    /// Why the file in the folder of guests cannot be used; none if it can, or is not there.
-    pub fn set_refused(&self, problem: Option<&str>) {
-        self.guest().refused = problem.map(str::to_owned);
+    /// Why the file in the folder of guests is not in use; none if it is, will be, or is not there.
+    pub fn set_file_problem(&self, problem: Option<&str>) {
+        self.guest().file_problem = problem.map(str::to_owned);
     }
 
     /// It flows, through this guest if it has one. Another one begins to count anew.
@@ -215,6 +215,7 @@ impl TableStatus {
             let name = guest.map(named).unwrap_or_default();
             status.counts = GuestCounts { guest: name, ..GuestCounts::default() };
             status.of = guest.cloned();
+            status.file_problem = None;
         }
         drop(status);
         *self.suspended() = None;
@@ -263,7 +264,7 @@ impl TableStatus {
     fn guest_counts(&self) -> Option<GuestCounts> {
         let status = self.guest();
         status.of.as_ref()?;
-        Some(GuestCounts { refused: status.refused.clone(), ..status.counts.clone() })
+        Some(GuestCounts { file_problem: status.file_problem.clone(), ..status.counts.clone() })
     }
 }
 
@@ -311,11 +312,11 @@ mod tests {
     fn a_refused_file_is_named_until_it_is_mended() {
         let table = TableStatus::default();
         table.flows(Some(&guest("1")));
-        table.set_refused(Some("no wasm"));
+        table.set_file_problem(Some("no wasm"));
         table.flows(Some(&guest("1")));
-        assert_eq!(table.counts().guest.unwrap().refused.as_deref(), Some("no wasm"));
-        table.set_refused(None);
+        assert_eq!(table.counts().guest.unwrap().file_problem.as_deref(), Some("no wasm"));
+        table.set_file_problem(None);
         let counts = table.counts().guest.unwrap();
-        assert_eq!((counts.refused, counts.last_error), (None, None));
+        assert_eq!((counts.file_problem, counts.last_error), (None, None));
     }
 }

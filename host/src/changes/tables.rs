@@ -158,7 +158,7 @@ impl Session {
                     "the new guest waits for rows of the shape that the table has now: {error}"
                 );
                 tracing::warn!(table = %table.token, "{waits}; the one before stays in use");
-                self.gateway.status.table(&table.token).set_guest_error(waits);
+                self.gateway.status.table(&table.token).set_file_problem(Some(&waits));
                 return Ok(true);
             }
         }

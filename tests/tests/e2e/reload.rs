@@ -15,7 +15,7 @@ use walgate_tests::{
 };
 use walgate_wire::{GUEST, Guest, InitMeta, InitStart, SCHEMA, Schema, TableState, from_msgpack};
 
-use crate::guests::shows;
+use crate::{guest_tools::expect, guests::shows};
 
 /// A table, what leaves of it through a guest that filters by mood, and a table without a guest.
 async fn moods(site: &Site) {
@@ -138,22 +138,22 @@ on_newest_postgres! {
     async fn a_snapshot_keeps_the_guest_that_it_began_with(server) {
         for (on_change, next, copy) in [("continue", "panics", "t_leaves"), ("reseed", "identity", "t")] {
             let site = Site::new(&server).await;
-            let (_gateway, replica) = stuck_in_a_snapshot(&site, on_change).await;
+            let (_gateway, mut replica) = stuck_in_a_snapshot(&site, on_change).await;
             site.drop_guest(next, "t.wasm");
             serves(&site, next).await;
             site.sql("update t set mood = 'drop' where id % 3 = 0; update t set mood = 'keep' where id % 5 = 0;
                 delete from t where id % 7 = 0; insert into t (mood) values ('keep'), ('drop')").await;
             let began = starts(&site.broker).await.pop().unwrap();
             let start: InitStart = from_msgpack(&began.payload).unwrap();
+            // It would ask for a second snapshot, which has the first purged.
+            replica.stop();
             make_room(&site).await;
-            // The second snapshot has the first purged: it is read as soon as it is whole.
-            let (meta, messages) = eventually("the snapshot is complete", async || {
-                let messages = stream::messages(&site.broker, "INIT").await;
-                let meta = metas(&site.broker).await.into_iter().map(|meta| from_msgpack::<InitMeta>(&meta.payload).unwrap());
-                let meta = { meta }.find(|meta| meta.start.snapshot_id == start.snapshot_id);
-                meta.map(|meta| (meta, messages)).ok_or("no init.meta".to_owned())
+            let meta = eventually("the snapshot is complete", async || {
+                metas(&site.broker).await.pop().ok_or("no init.meta".to_owned())
             })
             .await;
+            let meta: InitMeta = from_msgpack(&meta.payload).unwrap();
+            let messages = stream::messages(&site.broker, "INIT").await;
             assert_eq!(named(start.guest.as_ref()), "errs");
             assert_eq!(meta.start, start);
             let prefix = format!("init.snap.t.{}.", start.snapshot_id);
@@ -163,6 +163,7 @@ on_newest_postgres! {
                 assert_eq!(header(chunk, GUEST), start.guest.as_ref().unwrap().short());
                 assert_eq!(header(chunk, SCHEMA), start.schema_revision.to_string());
             }
+            replica.start_again();
             shows(&site, &replica, copy, "t").await;
         }
     }
@@ -265,5 +266,38 @@ on_newest_postgres! {
             assert_eq!(used, BTreeSet::from(["identity".to_owned()]));
             assert!(!gateway.log().contains("table suspended"), "{}", gateway.log());
         }
+    }
+
+    /// In `/readyz` and in `walgate guest list`.
+    async fn what_is_told_is_told_of_the_guest_that_serves(server) {
+        let site = Site::new(&server).await;
+        moods(&site).await;
+        site.drop_guest("errs", "t.wasm");
+        let gateway = site.gateway(&["t"]).keys("t", "on_guest_error = 'drop'").start().await;
+        let told = async |what: &str, is: &dyn Fn(&serde_json::Value) -> bool| {
+            eventually(what, async || match gateway.readyz() {
+                Ok((_, body)) if is(&body["tables"]["t"]["guest"]) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .await;
+            expect(0, &["guest", "list", "--url", &gateway.url()])
+        };
+        site.sql("insert into t (mood) values ('bad'), ('keep'), ('drop')").await;
+        let list = told("a row fails", &|guest| guest["failed"] == 1 && guest["rows"] == 3).await;
+        assert!(list.contains("errs 1.0.0") && list.contains("in no mood for this row"), "{list}");
+        site.drop_file(b"no wasm", "t.wasm");
+        let list = told("a file is refused", &|guest| guest["file_problem"].is_string() && guest["failed"] == 1).await;
+        assert!(list.contains("the file there is not in use"), "{list}");
+        site.drop_guest("errs", "t.wasm");
+        told("it is mended", &|guest| guest["file_problem"].is_null() && guest["failed"] == 1).await;
+        site.sql("delete from t").await;
+        site.drop_guest("identity", "t.wasm");
+        serves(&site, "identity").await;
+        site.sql("insert into t (mood) values ('bad')").await;
+        let list = told("another counts anew", &|guest| guest["guest"] == "identity 0.1.0" && guest["rows"] == 1).await;
+        let (_, body) = gateway.readyz().unwrap();
+        let guest = &body["tables"]["t"]["guest"];
+        assert!(guest["failed"] == 0 && guest["dropped"] == 0 && guest["last_error"].is_null(), "{guest}");
+        assert!(!list.contains("in no mood"), "{list}");
     }
 }

@@ -50,7 +50,7 @@ impl Guests {
         board.set_stage("dropping a broken guest into the folder");
         let next = self.read(NEXT)?;
         write_whole(&site.guests().join("users.wasm"), &next[..next.len() / 2])?;
-        let refused = |counts: &GuestCounts| counts.last_error.is_some();
+        let refused = |counts: &GuestCounts| counts.file_problem.is_some();
         let waited =
             wait("a broken guest to be refused", || guest(board).is_some_and(|c| refused(&c)));
         let took = waited.await?;

@@ -21,7 +21,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// last error.
 ///
 /// A call is a batch. Counts and error are those of the guest that serves, since it does or the gateway runs. In place of
-/// its error stands why the table is suspended, or why the file in the folder is refused. Exit code 3 if no gateway answers.
+/// its error stands why the table is suspended, or why the file in the folder is not in use. Exit code 3 if no gateway answers.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the gateway listens: http.listen of its configuration
@@ -114,10 +114,10 @@ fn row(name: &str, counts: &TableCounts) -> Vec<String> {
         }
     }
     let guest = counts.guest.as_ref();
-    let refused = guest.and_then(|guest| guest.refused.as_deref());
-    let refused = refused.map(|problem| format!("the file there is refused: {problem}"));
+    let file = guest.and_then(|guest| guest.file_problem.as_deref());
+    let file = file.map(|problem| format!("the file there is not in use: {problem}"));
     let failed = guest.and_then(|guest| guest.last_error.clone());
-    row.push(counts.suspended.clone().or(refused).or(failed).unwrap_or_default());
+    row.push(counts.suspended.clone().or(file).or(failed).unwrap_or_default());
     row
 }
 
@@ -130,7 +130,7 @@ mod tests {
         let json = r#"{"ready":true,"tables":{
             "plain":{"changes":1},
             "users":{"guest":{"guest":"users 0.1.0","batches":2,"rows":1000,"dropped":3,"failed":1,"micros":50,"last_error":"row 1"}},
-            "people":{"guest":{"guest":"users 0.1.0","last_error":"row 1","refused":"no wasm"}},
+            "people":{"guest":{"guest":"users 0.1.0","last_error":"row 1","file_problem":"no wasm"}},
             "t":{"guest":{"guest":"moody 1","batches":0,"rows":0,"dropped":0,"failed":0,"micros":0,"last_error":null},"suspended":"in no mood"}}}"#;
         let ready: Ready = serde_json::from_str(json).unwrap();
         let rows: Vec<String> =
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "people|users 0.1.0|live|0|0||0|0|the file there is refused: no wasm",
+                "people|users 0.1.0|live|0|0||0|0|the file there is not in use: no wasm",
                 "plain|none|live||||||",
                 "t|moody 1|suspended|0|0||0|0|in no mood",
                 "users|users 0.1.0|live|2|1000|50 ns|3|1|row 1",

@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
 };
 
@@ -164,9 +165,10 @@ fn wasm_file(guest: &str) -> PathBuf {
     folder.join(format!("{guest}.wasm"))
 }
 
-/// A guest that needs npm to be built; none where it could not be.
+/// A guest that needs npm to be built; none where there is no npm, so that nobody could have built it.
 pub fn wasm_of_npm(guest: &str) -> Option<Vec<u8>> {
-    wasm_file(guest).is_file().then(|| wasm(guest))
+    let npm = Command::new("npm").arg("--version").output();
+    (wasm_file(guest).is_file() || npm.is_ok()).then(|| wasm(guest))
 }
 
 /// A guest as `cargo xtask` built it.

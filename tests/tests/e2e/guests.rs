@@ -202,7 +202,7 @@ on_newest_postgres! {
     /// `guests/assemblyscript`: a plain module that no Rust had a hand in.
     async fn a_guest_in_another_language(server) {
         let Some(region) = walgate_tests::site::wasm_of_npm("region") else {
-            return println!("skipped: without npm and its registry it is not built");
+            return println!("SKIPPED: there is no npm to build it with");
         };
         let site = Site::new(&server).await;
         site.sql("create table people (id int primary key, email text not null, country text, secret text, about text);

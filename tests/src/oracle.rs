@@ -7,6 +7,7 @@ mod canon;
 mod copy;
 mod parse;
 mod shape;
+mod travels;
 
 use walgate_wire::TableName;
 
@@ -63,9 +64,9 @@ impl Site {
         shape: &Shape,
         copy: &Copy,
     ) -> Vec<Row> {
-        let list: Vec<_> = columns.iter().map(|column| quote(column)).collect();
+        let list: Vec<_> = columns.iter().map(|column| copy.asked(shape, column)).collect();
         let sql = format!("select {} from {}", list.join(", "), quoted(name));
-        let types: Vec<_> = columns.iter().map(|column| shape.ty(column)).collect();
+        let types: Vec<_> = columns.iter().map(|column| copy.ty(shape, column)).collect();
         let row = |row: Vec<Option<String>>| {
             let cells = row.iter().zip(&types).map(|(cell, ty)| copy.expected(ty, cell.as_deref()));
             cells.collect()

@@ -1,29 +1,36 @@
-//! A Python with the two libraries that `tests/python` needs, in a virtual environment of our cache.
+//! A Python with the libraries that `consumers/python` names, in a virtual environment of our cache: for the consumer
+//! itself and for what `tests/python` reads with libraries that are not ours.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::LazyLock,
 };
 
-const LIBRARIES: [&str; 2] = ["msgpack", "zstandard"];
+/// Which libraries, and which versions of them.
+const REQUIREMENTS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../consumers/python/requirements.txt");
+const CONSUMER: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../consumers/python/walgate_consumer.py");
 
 /// Its interpreter, made once; an `Err` says why there is none.
 static INTERPRETER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let home = walgate_servers::cache_dir().join("python");
-    let python = home.join("bin/python");
-    if imports(&python) {
+    let (python, installed) = (home.join("bin/python"), home.join("requirements.txt"));
+    let wanted = fs::read(REQUIREMENTS).map_err(|e| format!("{REQUIREMENTS}: {e}"))?;
+    if python.is_file() && fs::read(&installed).is_ok_and(|found| found == wanted) {
         return Ok(python);
     }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(LIBRARIES))?;
-    if imports(&python) { Ok(python) } else { Err("its libraries cannot be imported".to_owned()) }
+    if run(Command::new(&python).arg("--version")).is_err() {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
+    }
+    let mut pip = Command::new(&python);
+    run(pip.args(["-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS]))?;
+    // Written last: what broke off half-way is begun again.
+    fs::write(&installed, wanted).map_err(|e| format!("{}: {e}", installed.display()))?;
+    Ok(python)
 });
-
-fn imports(python: &Path) -> bool {
-    let import = format!("import {}", LIBRARIES.join(", "));
-    Command::new(python).args(["-c", &import]).output().is_ok_and(|output| output.status.success())
-}
 
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
@@ -33,17 +40,25 @@ fn run(command: &mut Command) -> Result<(), String> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Runs a script of `tests/python`. None, with a message, where there is no Python.
-pub fn script(name: &str, argument: &Path) -> Option<Output> {
+fn interpreter(unchecked: &str) -> Option<&'static Path> {
     match &*INTERPRETER {
-        Ok(python) => {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
-            let output = Command::new(python).arg(script).arg(argument).output();
-            Some(output.expect("Python runs"))
-        }
+        Ok(python) => Some(python),
         Err(reason) => {
-            eprintln!("SKIPPED: the wire was not checked by Python, there is none: {reason}");
+            eprintln!("SKIPPED: {unchecked}, for there is no Python: {reason}");
             None
         }
     }
+}
+
+/// Runs a script of `tests/python`. None, with a message, where there is no Python.
+pub fn script(name: &str, argument: &Path) -> Option<Output> {
+    let python = interpreter("the wire was not checked by Python")?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
+    let output = Command::new(python).arg(script).arg(argument).output();
+    Some(output.expect("Python runs"))
+}
+
+/// The interpreter for the consumer in Python, and its file. None, with a message, where there is no Python.
+pub fn consumer() -> Option<(&'static Path, &'static str)> {
+    Some((interpreter("the consumer in Python was not run")?, CONSUMER))
 }

@@ -1,10 +1,14 @@
-//! `walgate replicate` as a user runs it: a child process with a SQLite file or a Postgres database.
+//! A consumer as a user runs it: a child process with a SQLite file or a Postgres database. `walgate replicate`, or the
+//! one in Python.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitStatus};
+
+use walgate_wire::TableName;
 
 use crate::{
     Database,
     program::{Program, built},
+    python,
 };
 
 /// Where the copy is.
@@ -13,11 +17,14 @@ pub enum Target {
     Sqlite(PathBuf),
     /// URL of a database.
     Postgres(String),
+    /// A SQLite file that the consumer in Python keeps.
+    Python(PathBuf),
 }
 
 /// A replica that was started.
 pub struct Replica {
     pub target: Target,
+    file: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
     log: PathBuf,
@@ -32,20 +39,44 @@ impl Replica {
         log: PathBuf,
         env: &[(String, String)],
     ) -> Replica {
-        let to = match &target {
-            Target::Sqlite(file) => format!("sqlite:{}", file.display()),
-            Target::Postgres(url) => url.clone(),
-        };
-        let mut args: Vec<String> = ["replicate", "--to", &to].map(str::to_owned).into();
+        let mut args: Vec<String> = ["replicate", "--to", &target.url()].map(str::to_owned).into();
         let mut full = vec![
             ("NO_COLOR".to_owned(), "1".to_owned()),
             ("WALGATE_NATS_URL".to_owned(), nats.to_owned()),
         ];
         full.extend(env.iter().cloned());
-        let env = full;
         args.extend(tables.iter().flat_map(|table| ["--table".to_owned(), (*table).to_owned()]));
-        let program = spawn(&args, &env, &log);
-        Replica { target, args, env, log, program }
+        Replica::spawn(target, built("walgate"), args, full, log)
+    }
+
+    /// None, with a message, where there is no Python.
+    pub(crate) fn start_python(
+        nats: &str,
+        file: PathBuf,
+        tables: &[&str],
+        log: PathBuf,
+    ) -> Option<Replica> {
+        let (python, script) = python::consumer()?;
+        let (db, target) = (file.display().to_string(), Target::Python(file));
+        let mut args: Vec<String> =
+            [script, "--nats", nats, "--sqlite", &db].map(str::to_owned).into();
+        args.extend(
+            tables
+                .iter()
+                .map(|table| table.parse::<TableName>().expect("a table name").token().to_string()),
+        );
+        Some(Replica::spawn(target, python.to_owned(), args, vec![], log))
+    }
+
+    fn spawn(
+        target: Target,
+        file: PathBuf,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+        log: PathBuf,
+    ) -> Replica {
+        let program = Program::spawn("replica", &file, &args, &env, &log);
+        Replica { target, file, args, env, log, program }
     }
 
     pub fn kill9(&self) {
@@ -60,17 +91,25 @@ impl Replica {
 
     /// On the same copy.
     pub fn start_again(&mut self) {
+        self.run_again(&[]);
+    }
+
+    /// On the same copy, with something more to say, until it ends by itself.
+    pub fn to_its_end(&mut self, more: &[&str]) -> ExitStatus {
+        self.run_again(more);
+        self.program.ended()
+    }
+
+    fn run_again(&mut self, more: &[&str]) {
         self.program.kill9();
-        self.program = spawn(&self.args, &self.env, &self.log);
+        let args: Vec<_> =
+            self.args.iter().cloned().chain(more.iter().map(|&arg| arg.to_owned())).collect();
+        self.program = Program::spawn("replica", &self.file, &args, &self.env, &self.log);
     }
 
     pub fn log(&self) -> String {
         self.program.log()
     }
-}
-
-fn spawn(args: &[String], env: &[(String, String)], log: &std::path::Path) -> Program {
-    Program::spawn("replica", &built("walgate"), args, env, log)
 }
 
 impl Target {
@@ -81,7 +120,7 @@ impl Target {
     /// As `walgate` takes it.
     pub fn url(&self) -> String {
         match self {
-            Target::Sqlite(file) => format!("sqlite:{}", file.display()),
+            Target::Sqlite(file) | Target::Python(file) => format!("sqlite:{}", file.display()),
             Target::Postgres(url) => url.clone(),
         }
     }
@@ -92,6 +131,7 @@ impl std::fmt::Display for Target {
         f.write_str(match self {
             Target::Sqlite(_) => "SQLite",
             Target::Postgres(_) => "Postgres",
+            Target::Python(_) => "SQLite, by Python,",
         })
     }
 }

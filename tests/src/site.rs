@@ -126,6 +126,13 @@ impl Site {
         Replica::start(&nats, Target::Sqlite(file), tables, log, env)
     }
 
+    /// A copy that the consumer in Python keeps; none where there is no Python.
+    pub fn python(&self, tables: &[&str]) -> Option<Replica> {
+        let number = self.number();
+        let file = self.folder().join(format!("replica{number}.db"));
+        Replica::start_python(&self.broker.url(), file, tables, self.replica_log(number))
+    }
+
     /// A copy in another database.
     pub fn postgres(&self, database: &Database, tables: &[&str]) -> Replica {
         self.postgres_at(&database.url(), tables)

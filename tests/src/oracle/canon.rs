@@ -31,7 +31,8 @@ pub fn source(ty: &Type, text: Option<&str>) -> String {
         Type::Float4 | Type::Float8 => float(parsed(ty, text)),
         Type::Bytes => format!("blob {}", text.trim_start_matches("\\x")),
         Type::Money => format!("text {}", text.replace(['$', ','], "")),
-        Type::Json | Type::Text => format!("text {text}"),
+        Type::IntOrText if text.parse::<i64>().is_ok() => format!("integer {text}"),
+        Type::Json | Type::Text | Type::IntOrText => format!("text {text}"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reads a copy as any program beside the consumer would.
 
+use std::{path::Path, time::Duration};
+
 use rusqlite::{Connection, OpenFlags};
 use tokio_postgres::{Client, SimpleQueryMessage};
 use walgate_wire::TableName;
@@ -7,14 +9,22 @@ use walgate_wire::TableName;
 use super::{
     canon, quote, quoted,
     shape::{Shape, Type},
+    travels,
 };
 use crate::{postgres::connect, replica::Target};
 
 /// A reader's connection.
 pub enum Copy {
     /// None while there is no file.
-    Sqlite(Option<Connection>),
+    Sqlite(Option<Connection>, Keeper),
     Postgres(Client),
+}
+
+/// Who keeps a SQLite file: they call tables otherwise, and store some types otherwise.
+#[derive(Clone, Copy, Debug)]
+pub enum Keeper {
+    Walgate,
+    Python,
 }
 
 #[derive(Clone, Debug)]
@@ -27,14 +37,8 @@ pub struct CopyColumn {
 impl Copy {
     pub async fn open(target: &Target) -> Copy {
         match target {
-            Target::Sqlite(file) => {
-                let connection =
-                    Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).ok();
-                if let Some(connection) = &connection {
-                    let _ = connection.busy_timeout(std::time::Duration::from_secs(10));
-                }
-                Copy::Sqlite(connection)
-            }
+            Target::Sqlite(file) => Copy::Sqlite(open(file), Keeper::Walgate),
+            Target::Python(file) => Copy::Sqlite(open(file), Keeper::Python),
             Target::Postgres(url) => Copy::Postgres(connect(url).await),
         }
     }
@@ -62,7 +66,7 @@ impl Copy {
     /// One row as texts; none if the query fails.
     async fn one(&self, sql: &str) -> Option<Vec<Option<String>>> {
         match self {
-            Copy::Sqlite(connection) => {
+            Copy::Sqlite(connection, _) => {
                 let mut statement = connection.as_ref()?.prepare(sql).ok()?;
                 let width = statement.column_count();
                 let cell = |row: &rusqlite::Row<'_>, index| {
@@ -79,19 +83,19 @@ impl Copy {
     /// What the copy calls a table.
     fn local(&self, table: &TableName) -> String {
         match self {
-            Copy::Sqlite(_) => quote(&sqlite_name(table)),
+            Copy::Sqlite(_, keeper) => quote(&keeper.table(table)),
             Copy::Postgres(_) => quoted(table),
         }
     }
 
     pub(super) async fn columns(&self, table: &TableName) -> Option<Vec<CopyColumn>> {
         let columns: Vec<CopyColumn> = match self {
-            Copy::Sqlite(connection) => {
-                let sql = "select name, type from pragma_table_info(?1)";
+            Copy::Sqlite(connection, keeper) => {
+                let sql = "select name, type from pragma_table_info(?1) where name <> '_wg_rowid'";
                 let mut statement = connection.as_ref()?.prepare(sql).ok()?;
                 let column =
                     |row: &rusqlite::Row<'_>| Ok(CopyColumn { name: row.get(0)?, ty: row.get(1)? });
-                let found = statement.query_map([sqlite_name(table)], column).ok()?;
+                let found = statement.query_map([keeper.table(table)], column).ok()?;
                 found.collect::<Result<_, _>>().ok()?
             }
             Copy::Postgres(client) => {
@@ -119,9 +123,9 @@ impl Copy {
     ) -> Option<Vec<Vec<String>>> {
         let list: Vec<_> = columns.iter().map(|column| quote(&column.name)).collect();
         let sql = format!("select {} from {}", list.join(", "), self.local(table));
-        let types: Vec<Type> = columns.iter().map(|column| shape.ty(&column.name)).collect();
+        let types: Vec<Type> = columns.iter().map(|column| self.ty(shape, &column.name)).collect();
         match self {
-            Copy::Sqlite(connection) => {
+            Copy::Sqlite(connection, _) => {
                 let mut statement = connection.as_ref()?.prepare(&sql).ok()?;
                 let cells = |row: &rusqlite::Row<'_>| {
                     let cell = |(index, ty)| Ok(canon::sqlite(ty, row.get_ref(index)?));
@@ -142,6 +146,23 @@ impl Copy {
         }
     }
 
+    /// How the source is asked for a column.
+    pub(super) fn asked(&self, shape: &Shape, column: &str) -> String {
+        let name = quote(column);
+        match self {
+            Copy::Sqlite(_, Keeper::Python) => travels::expression(shape.oid(column), &name),
+            _ => name,
+        }
+    }
+
+    /// What the source answers then.
+    pub(super) fn ty(&self, shape: &Shape, column: &str) -> Type {
+        match self {
+            Copy::Sqlite(_, Keeper::Python) => travels::ty(shape.oid(column), shape.ty(column)),
+            _ => shape.ty(column),
+        }
+    }
+
     /// What the source's value has to look like in [`Copy::rows`].
     pub(super) fn expected(&self, ty: &Type, text: Option<&str>) -> String {
         canon::source(ty, text)
@@ -159,10 +180,21 @@ fn postgres_cell(declared: &str, ty: &Type, cell: Option<&str>) -> String {
     }
 }
 
-/// `users`, `sales.orders`; parts with dots or quotes are quoted.
-fn sqlite_name(table: &TableName) -> String {
-    let shown = table.to_string();
-    shown.strip_prefix("public.").map_or(shown.clone(), str::to_owned)
+impl Keeper {
+    /// `users`, `sales.orders`, parts with dots or quotes quoted; in Python the token.
+    fn table(self, table: &TableName) -> String {
+        let shown = table.to_string();
+        match self {
+            Keeper::Walgate => shown.strip_prefix("public.").map_or(shown.clone(), str::to_owned),
+            Keeper::Python => table.token().to_string(),
+        }
+    }
+}
+
+fn open(file: &Path) -> Option<Connection> {
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    let _ = connection.busy_timeout(Duration::from_secs(10));
+    Some(connection)
 }
 
 async fn rows(client: &Client, sql: &str) -> Option<Vec<Vec<Option<String>>>> {

@@ -20,6 +20,8 @@ pub enum Type {
     Money,
     /// As Postgres prints it.
     Text,
+    /// An integer where it is one, else text.
+    IntOrText,
     Array(Box<Type>),
     Composite(Vec<(String, Type)>),
     Hstore,
@@ -35,13 +37,16 @@ pub struct Shape {
 #[derive(Debug)]
 struct Column {
     ty: Type,
+    /// Of the type, of the base type for a domain.
+    oid: String,
     generated: bool,
 }
 
 impl Shape {
     pub async fn load(database: &Database, table: &TableName) -> Shape {
         let sql = format!(
-            "select attname, atttypid, attgenerated <> '' from pg_attribute
+            "select attname, coalesce(nullif(typbasetype, 0), atttypid), attgenerated <> '' from pg_attribute
+             join pg_type t on t.oid = atttypid
              where attrelid = '{}'::regclass and attnum > 0 and not attisdropped",
             quoted(table).replace('\'', "''")
         );
@@ -49,13 +54,17 @@ impl Shape {
         for row in database.rows(&sql).await {
             let [name, oid, generated] = row.map_texts();
             let ty = load_type(database, &oid).await;
-            columns.insert(name, Column { ty, generated: generated == "t" });
+            columns.insert(name, Column { ty, oid, generated: generated == "t" });
         }
         Shape { columns }
     }
 
     pub fn ty(&self, column: &str) -> Type {
         self.columns[column].ty.clone()
+    }
+
+    pub fn oid(&self, column: &str) -> &str {
+        &self.columns[column].oid
     }
 
     /// The copy has every column, except that generated ones may be missing.

@@ -19,6 +19,7 @@ mod postgres_security;
 mod preflight;
 mod private_nats;
 mod reload;
+mod python;
 mod requests;
 mod schema_changes;
 mod secrecy;

@@ -92,6 +92,6 @@ fn look<T: rusqlite::types::FromSql>(replica: &Replica, sql: &str) -> Result<Opt
 fn file(replica: &Replica) -> Result<&PathBuf> {
     match &replica.target {
         Target::Sqlite(file) => Ok(file),
-        Target::Postgres(_) => bail!("a replica in SQLite was started"),
+        _ => bail!("a replica in SQLite was started"),
     }
 }

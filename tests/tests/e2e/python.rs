@@ -77,11 +77,17 @@ fn transaction(n: u64) -> String {
     sql + if n.is_multiple_of(11) { "rollback;" } else { "commit;" }
 }
 
-/// A site with its gateway, its copy, its load, and what decides when the consumer is killed.
+/// Whatever snapshot begins has to wait for one of these, and then has seen it: its changes come once more.
+fn long_transaction(n: u64) -> String {
+    format!("begin; insert into bag values ('slow', {n}); select pg_sleep(0.2); commit;")
+}
+
+/// A site with its copy, its load, and what decides when the consumer is killed.
 struct Scene {
     site: Site,
     replica: Replica,
     writer: Writer,
+    slow: Writer,
     random: SmallRng,
 }
 
@@ -103,6 +109,7 @@ impl Scene {
     /// The load names some of the columns: it does not see them half-way.
     async fn ddl(&mut self, ddl: &str) {
         self.writer.hold().await;
+        self.slow.hold().await;
         self.site.sql(ddl).await;
         self.site
             .sql(
@@ -111,11 +118,13 @@ impl Scene {
             )
             .await;
         self.writer.go_on();
+        self.slow.go_on();
     }
 
     /// The load rests; `--until-caught-up` ends well, and then there is nothing left to wait for.
     async fn caught_up(&mut self) {
         self.writer.hold().await;
+        self.slow.hold().await;
         let end = self.site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
         stream::reaches_end(&self.site.broker, end).await;
         let status = self.replica.to_its_end(&["--until-caught-up"]);
@@ -127,6 +136,7 @@ impl Scene {
         }
         self.replica.start_again();
         self.writer.go_on();
+        self.slow.go_on();
     }
 
     /// The slot is gone: nobody knows what the stream lacks.
@@ -156,9 +166,10 @@ on_newest_postgres! {
         let gateway = site.gateway(&TABLES).set("SNAPSHOT_CHUNK_BYTES", 65536).start().await;
         let Some(replica) = site.python(&TABLES) else { return };
         let writer = Writer::start_paced(&site.database, Duration::from_millis(30), transaction).await;
+        let slow = Writer::start(&site.database, long_transaction).await;
         let seed = rand::random();
         println!("seed {seed}");
-        let mut scene = Scene { site, replica, writer, random: SmallRng::seed_from_u64(seed) };
+        let mut scene = Scene { site, replica, writer, slow, random: SmallRng::seed_from_u64(seed) };
         scene.kills(6).await;
         scene.caught_up().await;
 
@@ -189,6 +200,7 @@ on_newest_postgres! {
         scene.kills(4).await;
         scene.caught_up().await;
         scene.writer.finish().await;
+        scene.slow.finish().await;
         // What made it hard was there.
         let messages = stream::messages(&scene.site.broker, "CDC").await;
         let some = |subject: &str, header: &str| {

@@ -19,6 +19,7 @@ mod apply;
 mod ddl;
 mod load;
 mod plan;
+mod reshape;
 mod session;
 mod text;
 

@@ -1,6 +1,6 @@
 //! What the source's catalog says about a table's columns, as far as copies render types differently.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use walgate_wire::TableName;
 
@@ -31,6 +31,7 @@ pub enum Type {
 
 #[derive(Debug)]
 pub struct Shape {
+    /// Those that the publication publishes: not all generated ones, and not those that a column list leaves out.
     columns: BTreeMap<String, Column>,
 }
 
@@ -39,22 +40,27 @@ struct Column {
     ty: Type,
     /// Of the type, of the base type for a domain.
     oid: String,
-    generated: bool,
 }
 
 impl Shape {
     pub async fn load(database: &Database, table: &TableName) -> Shape {
+        let relation = quoted(table).replace('\'', "''");
         let sql = format!(
-            "select attname, coalesce(nullif(typbasetype, 0), atttypid), attgenerated <> '' from pg_attribute
-             join pg_type t on t.oid = atttypid
-             where attrelid = '{}'::regclass and attnum > 0 and not attisdropped",
-            quoted(table).replace('\'', "''")
+            "select attname, atttypid, coalesce(nullif(typbasetype, 0), atttypid),
+               coalesce(attnum = any(r.prattrs::int2[]), attgenerated = ''
+                 or attgenerated = 's' and to_jsonb(p)->>'pubgencols' is not distinct from 's')
+             from pg_attribute join pg_type t on t.oid = atttypid
+             left join pg_publication p on pubname = 'walgate'
+             left join pg_publication_rel r on prpubid = p.oid and prrelid = attrelid
+             where attrelid = '{relation}'::regclass and attnum > 0 and not attisdropped"
         );
         let mut columns = BTreeMap::new();
         for row in database.rows(&sql).await {
-            let [name, oid, generated] = row.map_texts();
-            let ty = load_type(database, &oid).await;
-            columns.insert(name, Column { ty, oid, generated: generated == "t" });
+            let [name, oid, base, published] = row.map_texts();
+            if published == "t" {
+                let ty = load_type(database, &oid).await;
+                columns.insert(name, Column { ty, oid: base });
+            }
         }
         Shape { columns }
     }
@@ -67,18 +73,15 @@ impl Shape {
         &self.columns[column].oid
     }
 
-    /// The copy has every column, except that generated ones may be missing.
+    /// The copy has every column that is published, and no other.
     pub fn check_columns(&self, found: &[CopyColumn]) -> Result<(), String> {
-        let names: Vec<_> = found.iter().map(|column| &column.name).collect();
-        let extra: Vec<_> =
-            names.iter().filter(|name| !self.columns.contains_key(**name)).collect();
-        let is_missing =
-            |(name, column): &(&String, &Column)| !column.generated && !names.contains(name);
-        let missing: Vec<_> =
-            self.columns.iter().filter(is_missing).map(|(name, _)| name).collect();
-        if extra.is_empty() && missing.is_empty() {
+        let found: BTreeSet<_> = found.iter().map(|column| &column.name).collect();
+        let expected: BTreeSet<_> = self.columns.keys().collect();
+        if found == expected {
             return Ok(());
         }
+        let missing: Vec<_> = expected.difference(&found).collect();
+        let extra: Vec<_> = found.difference(&expected).collect();
         Err(format!("columns missing: {missing:?}, too many: {extra:?}"))
     }
 }

@@ -3,6 +3,7 @@
 
 mod any_filter;
 mod changes;
+mod dependents;
 mod dictionaries;
 mod exactly_once;
 mod failing_rows;
@@ -19,6 +20,7 @@ mod postgres_security;
 mod preflight;
 mod private_nats;
 mod reload;
+mod publications;
 mod python;
 mod requests;
 mod schema_changes;

@@ -239,21 +239,35 @@ on_each_postgres! {
         )
         .await;
         let tables = ["empty", "huge", "seen"];
-        let _gateway = site.gateway(&["empty", "huge", "seen", "kept"]).start().await;
+        let _gateway = site.gateway(&["empty", "huge", "seen", "kept", "no_columns"]).start().await;
         let audit = Audit::begin(&site.database).await;
-        let sqlite = site.sqlite(&tables);
-        let postgres = site.postgres(&copy, &tables);
+        let all = ["empty", "huge", "seen", "no_columns"];
+        let sqlite = site.sqlite(&all);
+        let postgres = site.postgres(&copy, &all);
+        let have_rows = async |count: u64| {
+            for replica in [&sqlite, &postgres] {
+                eventually("rows without columns are there", async || match Copy::open(&replica.target).await.count("no_columns").await {
+                    Some(found) if found == count => Ok(()),
+                    other => Err(format!("{other:?} of {count}")),
+                })
+                .await;
+            }
+        };
+        have_rows(1).await;
         for table in tables {
             site.same(&sqlite, table).await;
             site.same(&postgres, table).await;
         }
         site.sql("insert into huge values (3, noise(10000000), null); update huge set t = 'short' where id = 2; update huge set v = noise(3000000) where id = 1").await;
-        site.sql("update huge set id = 4 where id = 3; insert into empty values (1, '')").await;
+        site.sql("update huge set id = 4 where id = 3; insert into empty values (1, ''); insert into no_columns default values").await;
+        have_rows(2).await;
+        site.sql("truncate no_columns").await;
+        have_rows(0).await;
         for table in ["empty", "huge"] {
             site.same(&sqlite, table).await;
             site.same(&postgres, table).await;
         }
-        let entries = audit.assert_stream_is_exact(&site, &[("empty", "empty"), ("huge", "huge")]).await;
+        let entries = audit.assert_stream_is_exact(&site, &[("empty", "empty"), ("huge", "huge"), ("no_columns", "no_columns")]).await;
         assert!(entries.iter().any(|e| matches!(e, stream::Entry::Changes { parts: 10.., .. })), "a row of many parts");
         let all = site.snapshot("kept").await;
         assert_eq!(all.rows.len(), 2);

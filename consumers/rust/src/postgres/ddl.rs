@@ -115,18 +115,21 @@ pub(super) async fn target_columns(
     let select = "
         SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typcategory::text,
                t.typname::text, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
-        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-        JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN (pg_attribute a JOIN pg_type t ON t.oid = a.atttypid)
+          ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE n.nspname = $1 AND c.relname = $2
         ORDER BY a.attnum";
     let rows = client.query(select, &[&table.schema, &table.name]).await;
     let rows = rows.map_err(failed(format!("columns of {table}")))?;
-    let column = |row: &tokio_postgres::Row| TargetColumn {
-        name: row.get(0),
-        type_name: row.get(1),
-        form: Form::of(row.get(2), row.get(3)),
-        oid: row.get(4),
+    // A table without columns is one row without a name.
+    let column = |row: &tokio_postgres::Row| {
+        Some(TargetColumn {
+            name: row.get::<_, Option<String>>(0)?,
+            type_name: row.get(1),
+            form: Form::of(row.get(2), row.get(3)),
+            oid: row.get(4),
+        })
     };
-    let columns: Vec<TargetColumn> = rows.iter().map(column).collect();
-    Ok((!columns.is_empty()).then_some(columns))
+    Ok((!rows.is_empty()).then(|| rows.iter().filter_map(column).collect()))
 }

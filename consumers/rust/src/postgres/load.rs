@@ -1,9 +1,7 @@
-//! Snapshots: copied into a table of another name, which takes the place of the old one when it is whole.
+//! Snapshots: copied into a table of another name; when it is whole its rows take the place of the old ones, or it becomes
+//! the table itself if there is none.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::SinkExt;
@@ -12,13 +10,17 @@ use walgate_wire::Schema;
 use super::{
     ddl::{self, LOADING, Table, TargetColumn, quoted, target_columns},
     failed,
+    reshape::{self, Outcome, Shape},
     session::Session,
     text::{postgres_text, push_copy_field},
 };
-use crate::{Kind, Mark, Rows, SinkError, TableRecord};
+use crate::{Kind, Mark, Rows, SinkError, TableRecord, backoff::Backoff};
 
 /// COPY data a message.
 const COPY_BYTES: usize = 256 << 10;
+/// How long what is in the way of a new shape is waited for before looking again.
+const REFUSED_RETRY_FIRST: Duration = Duration::from_millis(500);
+const REFUSED_RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// The generation that is being loaded.
 pub(super) struct Loading {
@@ -78,6 +80,8 @@ impl Session {
         sink.as_mut().finish().await.map(drop).map_err(failed(what))
     }
 
+    /// Waits, with the rows at hand, for as long as something that the owner built on the table is in the way: reading
+    /// them once more would not help.
     pub async fn finish_load(
         &mut self,
         schema: &Schema,
@@ -88,55 +92,60 @@ impl Session {
             return Err(SinkError::new("finishing a load", "it was not begun"));
         };
         let table = ddl::table(schema)?;
-        let before = target_columns(&self.client, &table).await?;
-        let same =
-            before.as_ref() == Some(&loading.columns) && self.has_key(&table, schema).await?;
-        if !same {
-            self.add_key(&loading.table, schema).await?;
-        }
-        self.begin().await?;
-        self.plans.remove(&schema.token);
-        if same {
-            // What the target's owner built on the table stays: views, indexes, grants. Not TRUNCATE, for
-            // that shows an empty table to transactions that began before.
-            self.execute(&format!("DELETE FROM {table}")).await?;
-            let names: Vec<String> =
-                loading.columns.iter().map(|column| quoted(&column.name)).collect();
-            let (names, from) = (names.join(", "), &loading.table);
-            self.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {from}"))
-                .await?;
-            self.execute(&format!("DROP TABLE {from}")).await?;
-        } else {
-            self.execute(&format!("DROP TABLE IF EXISTS {table}")).await?;
-            let rename = format!("ALTER TABLE {} RENAME TO {}", loading.table, quoted(&table.name));
-            self.execute(&rename).await?;
+        let mut backoff = Backoff::new(REFUSED_RETRY_FIRST, REFUSED_RETRY_MAX);
+        while let Some(refused) = self.take_the_place(&table, &loading, schema).await? {
+            self.rollback().await?;
+            tracing::error!(%table, "the copy's table cannot take its new shape, waiting: {refused}");
+            tokio::time::sleep(backoff.wait()).await;
         }
         self.write_records(records).await?;
         self.end_at(mark).await
     }
 
-    /// After the rows: building an index at once is faster. The name must be free in the whole schema.
-    async fn add_key(&self, table: &Table, schema: &Schema) -> Result<(), SinkError> {
-        if schema.key.is_empty() {
-            return Ok(());
+    /// In the local transaction that it opens.
+    async fn take_the_place(
+        &mut self,
+        table: &Table,
+        loading: &Loading,
+        schema: &Schema,
+    ) -> Outcome {
+        let before = target_columns(&self.client, table).await?;
+        let Some(before) = before else {
+            // After the rows: building an index at once is faster.
+            reshape::add_key(&self.client, &loading.table, schema).await?;
+            self.begin().await?;
+            self.plans.remove(&schema.token);
+            let name = quoted(&table.name);
+            self.execute(&format!("ALTER TABLE {} RENAME TO {name}", loading.table)).await?;
+            return Ok(None);
+        };
+        let (constraint, key) = reshape::key_of(&self.client, table).await?.unzip();
+        let key = key.unwrap_or_default();
+        let wanted = Shape { columns: &loading.columns, key: &schema.key };
+        let alter = reshape::statement(
+            table,
+            constraint.as_deref(),
+            &Shape { columns: &before, key: &key },
+            &wanted,
+        );
+        self.begin().await?;
+        self.plans.remove(&schema.token);
+        // Not TRUNCATE, for that shows an empty table to transactions that began before.
+        let empty = format!("DELETE FROM {table}");
+        for sql in std::iter::once(empty).chain(alter) {
+            if let Some(refused) = reshape::try_execute(&self.client, &sql).await? {
+                return Ok(Some(refused));
+            }
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let key: Vec<String> = schema.key.iter().map(|name| quoted(name)).collect();
-        let (name, key) = (format!("_walgate_key_{:x}", now.as_micros()), key.join(", "));
-        self.execute(&format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({key})"))
-            .await
-    }
-
-    /// Whether the table's primary key is that of the schema.
-    async fn has_key(&self, table: &Table, schema: &Schema) -> Result<bool, SinkError> {
-        let select = "
-            SELECT a.attname::text FROM pg_index i
-            JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-            CROSS JOIN unnest(i.indkey) WITH ORDINALITY k(attnum, place)
-            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-            WHERE i.indisprimary AND n.nspname = $1 AND c.relname = $2 ORDER BY k.place";
-        let rows = self.client.query(select, &[&table.schema, &table.name]).await;
-        let rows = rows.map_err(failed(format!("key of {table}")))?;
-        Ok(rows.iter().map(|row| row.get::<_, String>(0)).eq(schema.key.iter().cloned()))
+        let names: Vec<String> =
+            loading.columns.iter().map(|column| quoted(&column.name)).collect();
+        let (names, from) = (names.join(", "), &loading.table);
+        let into = if names.is_empty() { String::new() } else { format!(" ({names})") };
+        self.execute(&format!("INSERT INTO {table}{into} SELECT {names} FROM {from}")).await?;
+        self.execute(&format!("DROP TABLE {from}")).await?;
+        if key != schema.key {
+            reshape::add_key(&self.client, table, schema).await?;
+        }
+        Ok(None)
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio_postgres::Client;
 use walgate_wire::{Epoch, Lsn, Position, Token};
 
-use super::{ddl, failed, load::Loading, plan::Plan};
+use super::{ddl, failed, load::Loading, plan::Plan, reshape::try_execute};
 use crate::{Mark, SinkError, Step, Stored, TableRecord};
 
 const SETTINGS: &str = "
@@ -182,7 +182,11 @@ impl Session {
                     format!("ADD COLUMN {} {type_name}", ddl::quoted(&column.name))
                 }
             };
-            self.execute(&format!("ALTER TABLE {table} {action}")).await?;
+            let sql = format!("ALTER TABLE {table} {action}");
+            if let Some(refused) = try_execute(&self.client, &sql).await? {
+                let what = format!("following the source: {sql}");
+                return Err(SinkError::passing(what, refused));
+            }
         }
         self.write_records(std::slice::from_ref(record)).await
     }

@@ -1,0 +1,129 @@
+//! What the owner of a copy in Postgres builds on its tables: it stays where the source's new shape allows, and where
+//! it is in the way that is said, and waited for.
+
+use walgate_tests::{Database, Gateway, Replica, Server, Site, eventually, on_each_postgres};
+
+const TABLE: &str = "
+    create table t (id int primary key, a int, b text, c text, d int);
+    insert into t select i, i, 'b' || i, 'c' || i, i from generate_series(1, 200) i";
+
+/// On the copy; none of it depends on the column `a`.
+const BUILT: &str = "
+    create view shown as select id, b from t;
+    create index by_b on t (b);
+    create table heard (op text);
+    create function hear() returns trigger language plpgsql as $$ begin insert into heard values (tg_op); return null; end $$;
+    create trigger ears after insert or delete on t for each statement execute function hear();
+    comment on table t is 'ours';
+    grant select on t to public";
+
+/// Whether all of it is there.
+const THERE: &str = "
+    select concat_ws(', ',
+      (select 'view' from pg_views where viewname = 'shown'),
+      (select 'index' from pg_indexes where indexname = 'by_b'),
+      (select 'trigger' from pg_trigger where tgname = 'ears'),
+      (select 'comment' where obj_description('t'::regclass) = 'ours'),
+      (select 'grant' from information_schema.role_table_grants where table_name = 't' and grantee = 'PUBLIC'))";
+
+struct Scene {
+    _gateway: Gateway,
+    replica: Replica,
+    copy: Database,
+    site: Site,
+}
+
+impl Scene {
+    async fn new(server: &std::sync::Arc<Server>) -> Scene {
+        let site = Site::new(server).await;
+        let copy = Database::create(server).await;
+        site.sql(TABLE).await;
+        let gateway = site.gateway(&["t"]).start().await;
+        let replica = site.postgres(&copy, &["t"]);
+        site.same(&replica, "t").await;
+        copy.sql(BUILT).await;
+        Scene { site, copy, replica, _gateway: gateway }
+    }
+
+    /// The source changes; the copy has all of it, and what was built on it is there.
+    async fn follows(&self, sql: &str) {
+        self.site.sql(sql).await;
+        self.site.same(&self.replica, "t").await;
+        let there = self.copy.value(THERE).await;
+        assert_eq!(there, "view, index, trigger, comment, grant", "{sql}");
+        let rows = self.site.database.value("select count(*) from t").await;
+        assert_eq!(self.copy.value("select count(*) from shown").await, rows);
+    }
+
+    /// The source changes; what is in the way is named, and once it is gone the copy goes on by itself.
+    async fn waits_for(&self, view: &str, sql: &str) {
+        self.copy.sql(view).await;
+        self.site.sql(sql).await;
+        eventually("it is said", async || match self.replica.log() {
+            log if log.contains("view in_the_way depends on")
+                && log.contains("\"public\".\"t\"")
+                && log.contains("Drop that") =>
+            {
+                Ok(())
+            }
+            log => Err(log),
+        })
+        .await;
+        // The old rows are there, and nobody is held up.
+        assert_ne!(self.copy.value("select count(*) from in_the_way").await, "0");
+        self.copy.sql("drop view in_the_way").await;
+        self.follows("select 1").await;
+    }
+}
+
+on_each_postgres! {
+    async fn a_new_shape_leaves_them_where_it_can(server) {
+        let scene = Scene::new(&server).await;
+        for sql in [
+            // Loaded again: a type, a default, the key.
+            "alter table t alter a type text using 'was ' || a; insert into t values (1000, 'new', 'b', 'c')",
+            "alter table t add column e int default 5; insert into t values (1001, 'new', 'b', 'c', 1, 6)",
+            "alter table t drop constraint t_pkey, add primary key (id, b); update t set b = b || '!' where id < 9",
+            "alter table t drop constraint t_pkey; alter table t replica identity full; alter table t alter id drop not null; alter table t alter b drop not null; insert into t (c) values ('no key')",
+            "alter table t alter d type bigint, alter e type numeric; update t set d = 1 where id < 9",
+            // Followed in place.
+            "alter table t drop column d; insert into t (id, b) values (1002, 'after')",
+        ] {
+            scene.follows(sql).await;
+        }
+        assert!(scene.copy.value("select count(*) from heard").await.parse::<u32>().unwrap() > 4);
+    }
+
+    /// Not by ending, which a supervisor would answer with one more load from the start.
+    async fn what_is_in_the_way_is_waited_for(server) {
+        let scene = Scene::new(&server).await;
+        let in_the_way = "create view in_the_way as select id, a from t";
+        scene.waits_for(in_the_way, "alter table t alter a type text using 'was ' || a; insert into t values (1000, 'new')").await;
+        // Followed in place, without a load.
+        scene.waits_for("create view in_the_way as select id, c from t", "alter table t drop column c; insert into t values (1001, 'newer')").await;
+        // A restart meets the same, and says so.
+        scene.waits_for(in_the_way, "alter table t alter a type bytea using null; insert into t (id) values (1002)").await;
+    }
+
+    async fn a_stop_is_heard_while_something_is_in_the_way(server) {
+        let mut scene = Scene::new(&server).await;
+        scene.copy.sql("create view in_the_way as select id, a from t").await;
+        scene.site.sql("alter table t alter a type text using 'was ' || a; insert into t values (1000, 'new')").await;
+        let said = |log: &str| log.matches("cannot take its new shape").count();
+        eventually("it is said", async || match scene.replica.log() {
+            log if said(&log) > 0 => Ok(()),
+            log => Err(log),
+        })
+        .await;
+        scene.replica.stop();
+        let before = said(&scene.replica.log());
+        scene.replica.start_again();
+        eventually("it is said again", async || match scene.replica.log() {
+            log if said(&log) > before => Ok(()),
+            log => Err(log),
+        })
+        .await;
+        scene.copy.sql("drop view in_the_way").await;
+        scene.follows("select 1").await;
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! What is published, and when, is not known here, nor what is in the streams.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use async_nats::{
     Client,
@@ -16,6 +16,8 @@ use walgate_consumer::{AccessError, NatsAccess};
 use walgate_wire::{buckets, subjects};
 
 use crate::config;
+
+mod settings;
 
 /// Revisions of a KV key that are kept. The clients' limit of 64 is not the server's; every revision that a
 /// retained message names must stay fetchable.
@@ -73,8 +75,8 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Creates what is missing and changes limits that differ from the configuration, unless that is an
-    /// administrator's business.
+    /// Creates what is missing, changes limits that differ from the configuration and puts right what would lose data, unless that
+    /// is an administrator's business.
     pub async fn ensure(
         client: &Client,
         config: &config::Nats,
@@ -117,15 +119,24 @@ impl Streams {
         let dlq =
             StreamConfig { discard: DiscardPolicy::Old, ..limits(&config.dlq, subjects::DLQ_ALL) };
         let ensure = |stream: StreamConfig| ensure(&context, stream, config.create);
+        let (cdc, init, requests, dlq, schemas, dictionaries) = futures::try_join!(
+            ensure(cdc),
+            ensure(limits(&config.init, subjects::INIT_ALL)),
+            ensure(requests),
+            ensure(dlq),
+            ensure(bucket(buckets::SCHEMAS, config.replicas)),
+            ensure(bucket(buckets::DICTIONARIES, config.replicas)),
+        )?;
+        let client = client.clone();
         Ok(Streams {
-            cdc: ensure(cdc).await?,
-            init: ensure(limits(&config.init, subjects::INIT_ALL)).await?,
-            requests: ensure(requests).await?,
-            dlq: ensure(dlq).await?,
-            schemas: ensure(bucket(buckets::SCHEMAS, config.replicas)).await?,
-            dictionaries: ensure(bucket(buckets::DICTIONARIES, config.replicas)).await?,
+            cdc,
+            init,
+            requests,
+            dlq,
+            schemas,
+            dictionaries,
             context: context.clone(),
-            client: client.clone(),
+            client,
         })
     }
 }
@@ -168,27 +179,28 @@ async fn ensure(
     match context.get_stream(&name).await {
         Ok(stream) => {
             let found = &stream.cached_info().config;
-            let is_as_wanted = found.max_bytes == config.max_bytes
-                && found.max_age == config.max_age
-                && HashSet::<&String>::from_iter(&found.subjects) == HashSet::from_iter(&config.subjects);
-            if is_as_wanted {
-                return Ok(stream);
+            let unsafe_settings = settings::unsafe_settings(found, &config);
+            let wrong = settings::in_words(&unsafe_settings);
+            let is_as_configured = settings::is_as_configured(found, &config);
+            match (unsafe_settings.is_empty(), is_as_configured) {
+                (true, true) => return Ok(stream),
+                (true, false) if !create => {
+                    tracing::warn!(stream = name, "its limits, replicas or subjects differ from the configuration and stay, as nats.create is false: `walgate nats setup` changes them");
+                    return Ok(stream);
+                }
+                (false, _) if !create => return Err(setup(format!(
+                    "{wrong}, or data is lost; nats.create is false: `walgate nats setup` sets it right, with an administrator's credentials"
+                ))),
+                (false, _) => tracing::warn!(stream = name, "{wrong}: set right, for data would be lost"),
+                (true, false) => {}
             }
-            if !create {
-                tracing::warn!(stream = name, "its limits or subjects differ from the configuration and stay, as nats.create is false: `walgate nats setup` changes them");
-                return Ok(stream);
-            }
-            let changed = StreamConfig {
-                max_bytes: config.max_bytes,
-                max_age: config.max_age,
-                subjects: config.subjects,
-                duplicate_window: found.duplicate_window,
-                ..found.clone()
-            };
-            context
-                .update_stream(changed)
-                .await
-                .map_err(|e| setup(format!("its limits and subjects cannot be changed: {e}")))?;
+            let changed = settings::put_right(found, config);
+            context.update_stream(changed).await.map_err(|e| setup(match wrong.is_empty() {
+                true => format!("its limits, replicas and subjects cannot be changed: {e}"),
+                false => format!(
+                    "{wrong}, or data is lost, and the server does not change that: {e}. If nothing in it is needed, `nats stream rm {name}` and start again: it is made anew, and copies are loaded again"
+                ),
+            }))?;
             context.get_stream(&name).await.map_err(|e| setup(e.to_string()))
         }
         Err(error) if is_not_found(&error) && !create => Err(setup(

@@ -21,7 +21,7 @@ enum Command {
     /// Each is a variable: put them where users are defined and write `permissions: $walgate_gateway`, say. A variable that
     /// no user has is refused by the server: leave it out. docs/NATS.md has an example.
     Permissions(PermissionsArgs),
-    /// Create the streams and buckets, or change their limits to those of the configuration, and end
+    /// Create the streams and buckets, or change their limits to those of the configuration and what would lose data, and end
     ///
     /// For gateways with nats.create = false. Connects as the configuration says; set WALGATE_NATS_CREDS_FILE and others
     /// to come as somebody who may do this.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use async_nats::jetstream::kv;
 use walgate_tests::{
     Audit, Gateway, Site,
     dictionary::{drop_in, numbered},
@@ -36,33 +37,48 @@ async fn insert(site: &Site) {
 
 const INSERT: &str = "insert into users (email, likes) select 'user' || i || '@example1.org', 'likes ' || i % 17 || ' and ' || i % 23 from generate_series(1, 20) i";
 
+/// Replaces the dictionary so many times while rows are written: whoever comes later reads every message.
+async fn replaced(site: &Site, times: u32) {
+    let gateway = site.gateway(&["users"]).start().await;
+    let audit = Audit::begin(&site.database).await;
+    let replica = site.sqlite(&["users"]);
+    site.sql(INSERT).await;
+    let mut revision = 0;
+    for number in 1..=times {
+        drop_in(&site.dictionaries(), "users", &numbered(number));
+        site.sql("insert into users (email) values ('while it changes')").await;
+        revision = live(&gateway, revision).await;
+        insert(site).await;
+    }
+    site.same(&replica, "users").await;
+    // A newcomer that reads from the first message on: every revision that a message names is there.
+    let entries = audit.assert_stream_is_exact(site, &[("users", "users")]).await;
+    let changes = stream::changes(&entries);
+    let mut named: Vec<_> = changes.filter_map(|change| change.dictionary.clone()).collect();
+    named.dedup();
+    assert!(named.len() >= times as usize, "{} dictionaries were used", named.len());
+    assert_eq!(named.last().unwrap(), &format!("users_dict@{revision}"));
+    // A snapshot names one from beginning to end, and a new replica reads it.
+    let snapshot = site.snapshot("users").await;
+    assert_eq!(snapshot.start.dictionary_revision, Some(revision));
+    assert_eq!(snapshot.start.dictionary_id.as_deref(), Some("users_dict"));
+    assert_eq!(snapshot.dictionaries, [format!("users_dict@{revision}")]);
+    site.same(&site.sqlite(&["users"]), "users").await;
+}
+
 on_newest_postgres! {
     async fn two_hundred_dictionaries_and_every_message_stays_readable(server) {
         let site = site(&server).await;
-        let gateway = site.gateway(&["users"]).start().await;
-        let audit = Audit::begin(&site.database).await;
-        let replica = site.sqlite(&["users"]);
-        site.sql(INSERT).await;
-        let mut revision = 0;
-        for number in 1..=200 {
-            drop_in(&site.dictionaries(), "users", &numbered(number));
-            site.sql("insert into users (email) values ('while it changes')").await;
-            revision = live(&gateway, revision).await;
-            insert(&site).await;
-        }
-        site.same(&replica, "users").await;
-        // A newcomer that reads from the first message on: every revision that a message names is there.
-        let entries = audit.assert_stream_is_exact(&site, &[("users", "users")]).await;
-        let mut named: Vec<_> = stream::changes(&entries).filter_map(|change| change.dictionary.clone()).collect();
-        named.dedup();
-        assert!(named.len() >= 200, "{} dictionaries were used", named.len());
-        assert_eq!(named.last().unwrap(), &format!("users_dict@{revision}"));
-        // A snapshot names one from beginning to end, and a new replica reads it.
-        let snapshot = site.snapshot("users").await;
-        assert_eq!(snapshot.start.dictionary_revision, Some(revision));
-        assert_eq!(snapshot.start.dictionary_id.as_deref(), Some("users_dict"));
-        assert_eq!(snapshot.dictionaries, [format!("users_dict@{revision}")]);
-        site.same(&site.sqlite(&["users"]), "users").await;
+        replaced(&site, 200).await;
+    }
+
+    /// Its history would have thrown away what messages name.
+    async fn a_bucket_that_somebody_else_made_keeps_every_revision(server) {
+        let site = site(&server).await;
+        let history = 64;
+        let bucket = kv::Config { bucket: "dictionaries".to_owned(), history, ..kv::Config::default() };
+        site.broker.jetstream().create_key_value(bucket).await.unwrap();
+        replaced(&site, history as u32 + 6).await;
     }
 
     async fn a_bad_file_leaves_the_old_one_and_is_reported_once(server) {

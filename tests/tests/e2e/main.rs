@@ -26,6 +26,7 @@ mod requests;
 mod schema_changes;
 mod secrecy;
 mod snapshots;
+mod streams;
 mod stuck;
 mod tampering;
 mod type_matrix;

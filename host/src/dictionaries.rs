@@ -4,12 +4,13 @@
 
 use std::path::PathBuf;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use walgate_wire::{Dictionary, MAX_DICTIONARY_BYTES, Token};
 
 use crate::{
     assets::Assets,
     gateway::Gateway,
-    kv::{Dictionaries, KvError},
+    kv::{Dictionaries, KvError, READS_AT_ONCE},
     status::Status,
     watch::{Folder, Refused, Shelf},
 };
@@ -37,15 +38,18 @@ pub fn folder(gateway: &Gateway) -> Folder<DictionaryShelf> {
 
 /// The revisions in use are in the bucket, also if it lost them since: messages are about to name them.
 pub async fn store_again(gateway: &Gateway) -> Result<(), KvError> {
-    for table in &gateway.config.tables {
-        let token = &table.token;
-        let Some(live) = gateway.assets.dictionary(token) else { continue };
-        let stored = gateway.dictionaries.ensure(token, live.dictionary.clone()).await?;
-        if stored.revision != live.revision {
-            tracing::warn!(table = %token, revision = stored.revision, "dictionary stored again: its bucket had lost it");
-            gateway.status.table(token).set_dictionary_revision(stored.revision);
-            gateway.assets.replace_dictionary(token, &live, &stored);
-        }
+    let tables = gateway.config.tables.iter();
+    let all = stream::iter(tables).map(|table| store_again_of(gateway, &table.token));
+    all.buffer_unordered(READS_AT_ONCE).try_collect().await
+}
+
+async fn store_again_of(gateway: &Gateway, token: &Token) -> Result<(), KvError> {
+    let Some(live) = gateway.assets.dictionary(token) else { return Ok(()) };
+    let stored = gateway.dictionaries.ensure(token, live.dictionary.clone()).await?;
+    if stored.revision != live.revision {
+        tracing::warn!(table = %token, revision = stored.revision, "dictionary stored again: its bucket had lost it");
+        gateway.status.table(token).set_dictionary_revision(stored.revision);
+        gateway.assets.replace_dictionary(token, &live, &stored);
     }
     Ok(())
 }

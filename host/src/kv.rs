@@ -18,6 +18,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Mutex;
 use walgate_wire::{
     Dictionary, EXPECTED_LAST_SEQUENCE, EpochRecord, SHA256, Schema, Token, buckets, from_msgpack,
     to_msgpack,
@@ -27,6 +28,8 @@ const EXPECTED_REVISION: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The key under which revisions are passed over. It is no table's token.
 const PASSED_OVER: &str = "=lost";
 const PUTS_AT_ONCE: usize = 64;
+/// Questions to a bucket that are under way at the same time, where each is about another table.
+pub const READS_AT_ONCE: usize = 16;
 /// How often a put tries again that somebody else's came before.
 const PUT_TRIES: u32 = 5;
 /// No loss is that large: whoever named such a revision is not one of us.
@@ -49,12 +52,14 @@ pub struct Bucket {
     context: jetstream::Context,
     /// The last revision that this process knows of.
     known_last: Arc<AtomicU64>,
+    /// Each put states where the bucket ends: of two at a time one would be refused.
+    putting: Arc<Mutex<()>>,
 }
 
 impl Bucket {
     fn new(name: &'static str, stream: &Stream, context: &jetstream::Context) -> Self {
-        let known_last = Arc::default();
-        Bucket { name, stream: stream.clone(), context: context.clone(), known_last }
+        let (known_last, putting) = (Arc::default(), Arc::default());
+        Bucket { name, stream: stream.clone(), context: context.clone(), known_last, putting }
     }
 
     /// The last revision that was given in the bucket.
@@ -141,6 +146,7 @@ impl Bucket {
         if let Some(expected) = expected {
             headers.insert(EXPECTED_REVISION, expected.to_string());
         }
+        let _putting = self.putting.lock().await;
         let mut tries = 0..PUT_TRIES;
         loop {
             // In this order: others put, too.
@@ -204,6 +210,15 @@ impl Schemas {
             from_msgpack(&message.payload).map_err(|e| self.0.error(token.as_str(), e))?;
         schema.revision = message.sequence;
         Ok(Some(schema))
+    }
+
+    /// The same of several tables, in their order.
+    pub async fn latest_of(
+        &self,
+        tokens: impl Iterator<Item = &Token>,
+    ) -> Result<Vec<Option<Schema>>, KvError> {
+        let reads = tokens.map(|token| self.latest(token));
+        stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await
     }
 
     /// Stores `schema` as the revision after `schema.revision` and returns it with its new revision. 0: there is none,

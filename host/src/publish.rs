@@ -114,7 +114,6 @@ pub struct Chain {
     last_id: Option<String>,
     shared: Arc<Shared>,
     broken: watch::Receiver<Option<Broken>>,
-    durable: watch::Receiver<Durable>,
     acks: JoinHandle<()>,
 }
 
@@ -139,12 +138,14 @@ impl Drop for Chain {
 }
 
 impl Chain {
-    /// Continues the stream after `last_sequence`, which was read since the connection was the one that it is now.
+    /// Continues the stream after `last_sequence`, which was read since the connection was the one that it is now. `durable` is
+    /// told what may be confirmed to Postgres, as acknowledgements arrive.
     pub async fn open(
         client: &Client,
         last_sequence: u64,
         connected: Connected,
         link: Link,
+        durable: watch::Sender<Durable>,
     ) -> Result<Chain, Broken> {
         let inbox = client.new_inbox();
         let subscriber =
@@ -156,11 +157,10 @@ impl Chain {
             window_kib: Semaphore::new(IN_FLIGHT_BYTES_MAX >> 10),
             window_messages: Semaphore::new(window),
         });
-        let (durable_sender, durable) = watch::channel(Durable::default());
         let (broken_sender, broken) = watch::channel(None);
         let mut reader = AckReader {
             shared: Arc::clone(&shared),
-            durable: durable_sender,
+            durable,
             connection: client.statistics(),
             connected,
             unopened: IN_FLIGHT_MESSAGES_MAX - window,
@@ -173,12 +173,7 @@ impl Chain {
         });
         let (client, id) =
             (client.clone(), ChainId { id: rand::random(), first: last_sequence + 1 });
-        Ok(Chain { client, inbox, link, id, last_id: None, shared, broken, durable, acks })
-    }
-
-    /// What may be confirmed to Postgres, as acknowledgements arrive.
-    pub fn durable(&self) -> watch::Receiver<Durable> {
-        self.durable.clone()
+        Ok(Chain { client, inbox, link, id, last_id: None, shared, broken, acks })
     }
 
     /// Why the chain broke; waits until it does.

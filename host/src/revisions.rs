@@ -9,11 +9,9 @@ use walgate_wire::Epoch;
 use crate::{
     broker::BrokerError,
     gateway::Gateway,
-    kv::KvError,
+    kv::{Bucket, KvError, READS_AT_ONCE},
     tail::{self, Named},
 };
-
-const READS_AT_ONCE: usize = 16;
 
 /// What the last messages of all tables name. Those before them name older revisions, which a loss takes last.
 #[derive(Clone, Debug)]
@@ -39,19 +37,24 @@ impl NamedRevisions {
     /// What messages of `epoch` name and nobody can fetch any more.
     pub async fn lost(&self, gateway: &Gateway, epoch: Epoch) -> Result<Option<String>, KvError> {
         let (schemas, dictionaries) = (gateway.schemas.bucket(), gateway.dictionaries.bucket());
-        for Named { token, schema, dictionary, .. } in self.0.iter().filter(|n| n.epoch == epoch) {
-            let schema = (schemas, token.to_string(), *schema);
+        let of_epoch = self.0.iter().filter(|named| named.epoch == epoch);
+        let questions = of_epoch.flat_map(|Named { token, schema, dictionary, .. }| {
             let dictionary =
                 dictionary.map(|revision| (dictionaries, token.dictionary_key(), revision));
-            for (bucket, key, revision) in [schema].into_iter().chain(dictionary) {
-                if !bucket.holds(&key, revision).await? {
-                    return Ok(Some(format!(
-                        "messages name revision {revision} of {key}, which KV bucket {} has lost",
-                        bucket.name
-                    )));
-                }
-            }
-        }
-        Ok(None)
+            [(schemas, token.to_string(), *schema)].into_iter().chain(dictionary)
+        });
+        let reads = questions.map(|(bucket, key, revision)| loss(bucket, key, revision));
+        let losses = stream::iter(reads).buffered(READS_AT_ONCE);
+        let first = losses.try_filter_map(async |loss| Ok(loss));
+        std::pin::pin!(first).try_next().await
     }
+}
+
+/// In words, if `revision` of `key` is not there.
+async fn loss(bucket: &Bucket, key: String, revision: u64) -> Result<Option<String>, KvError> {
+    let is_there = bucket.holds(&key, revision).await?;
+    Ok((!is_there).then(|| {
+        let bucket = bucket.name;
+        format!("messages name revision {revision} of {key}, which KV bucket {bucket} has lost")
+    }))
 }

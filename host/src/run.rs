@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinError, JoinSet},
+};
 use walgate_consumer::{AccessError, Backoff, NatsAccess};
 use walgate_servers::{NatsOptions, PrivateNats};
 use walgate_wire::{Epoch, TableName, TableState};
@@ -28,7 +32,7 @@ use crate::{
     requests,
     revisions::NamedRevisions,
     schemas,
-    session::{self, Connection, Past},
+    session::{self, Past},
     source::{
         SourceError,
         catalog::Catalog,
@@ -241,10 +245,11 @@ fn start_nats(store_dir: &Path, port: u16) -> walgate_servers::Result<PrivateNat
 
 /// Every configured table has a schema before anyone asks, behind the guest that is live from the start.
 async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), RunError> {
-    for table in &gateway.config.tables {
+    let tables = &gateway.config.tables;
+    let known = gateway.schemas.latest_of(tables.iter().map(|table| &table.token)).await?;
+    for (table, known) in tables.iter().zip(known) {
         let token = &table.token;
         gateway.assets.set_gate(token, gateway.assets.offered(token));
-        let known = gateway.schemas.latest(token).await?;
         if known.is_none_or(|schema| schema.state == TableState::Dropped) {
             schemas::publish_or_suspend(gateway, &mut catalog, table).await?;
         }
@@ -302,20 +307,24 @@ async fn one_session(
     stop: &mut watch::Receiver<bool>,
     past: &Past,
 ) -> Result<(), SessionError> {
+    let held = tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        held = session::hold(gateway) => held,
+    };
+    let (held, feedback) = held?;
+    let mut feedback = tokio::spawn(feedback.run(gateway.status.clone()));
+    let _abort = AbortOnDrop(feedback.abort_handle());
     let opened = tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
-        opened = session::open(gateway, past, unix_seconds()) => opened?,
+        ended = &mut feedback => return Err(lost(ended)),
+        opened = session::open(gateway, held, past, unix_seconds()) => opened,
     };
-    let Connection { epoch, mut session, feedback } = opened;
-    if !gateway.status.has_streamed() {
-        session::settle(gateway).await?;
-    }
+    let (epoch, mut session) = opened?;
     let _ = active.send(Some(epoch));
     gateway.status.set_streaming(true);
     tracing::info!(%epoch, slot = gateway.config.postgres.slot, "streaming");
-    let feedback = tokio::spawn(feedback.run(gateway.status.clone()));
-    let _abort = AbortOnDrop(feedback.abort_handle());
     let sequence = session.acknowledged_sequence();
     let stopped = stop.clone();
     // A task of its own: what the runtime itself waits for is woken across threads, here at every frame.
@@ -327,10 +336,7 @@ async fn one_session(
             // What it is about to send is sent before the next session looks where the stream ends.
             running.abort();
             let _ = running.await;
-            match ended {
-                Ok(error) => Err(error.into()),
-                Err(error) => Err(SessionError::Task(error.to_string())),
-            }
+            Err(lost(ended))
         }
         () = overdue(stop) => {
             tracing::warn!("what is under way is not acknowledged in time; the next start sends it again");
@@ -343,6 +349,11 @@ async fn one_session(
         tokio::time::sleep(LAST_STATUS).await;
     }
     ended
+}
+
+/// Why the feedback loop has ended.
+fn lost(ended: Result<SourceError, JoinError>) -> SessionError {
+    ended.map_or_else(|error| SessionError::Task(error.to_string()), SessionError::from)
 }
 
 /// A session that was asked to stop and waits for a server has no more time.

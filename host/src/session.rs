@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::{sync::watch, time::MissedTickBehavior};
 use walgate_wire::{Epoch, EpochRecord, Lsn, POS, Position, Schema, StreamPosition, TableState};
 
@@ -21,6 +22,7 @@ use crate::{
     dictionaries,
     epoch::{Decision, Known, SlotFacts, decide},
     gateway::Gateway,
+    kv::READS_AT_ONCE,
     ledger::Durable,
     policy::SessionError,
     publish::{Chain, Connected, Headers, Link},
@@ -29,7 +31,7 @@ use crate::{
     source::{
         SourceError,
         catalog::{self, Catalog},
-        client::{Feedback, ReplicationClient, Timing},
+        client::{Feedback, FrameReader, ReplicationClient, Timing},
         endpoint::Endpoint,
         lookup::Lookup,
         render::Renderer,
@@ -45,11 +47,12 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// And at most this often.
 const STATUS_PAUSE: Duration = Duration::from_millis(20);
 
-/// A session that is ready to run.
-pub struct Connection {
-    pub epoch: Epoch,
-    pub session: Session,
-    pub feedback: FeedbackLoop,
+/// The slot is ours. From here on Postgres has to hear from us, however long the opening of the session takes.
+pub struct Held {
+    reader: FrameReader,
+    catalog: Catalog,
+    facts: SlotFacts,
+    durable: watch::Sender<Durable>,
 }
 
 /// What this process remembers of its sessions so far.
@@ -59,7 +62,8 @@ pub struct Past {
     pub acknowledged: AtomicU64,
 }
 
-pub async fn open(gateway: &Gateway, past: &Past, now: u32) -> Result<Connection, SessionError> {
+/// Takes the slot. The feedback loop is to run from now on.
+pub async fn hold(gateway: &Gateway) -> Result<(Held, FeedbackLoop), SessionError> {
     let config = &gateway.config.postgres;
     let endpoint = Endpoint::of(config)?;
     let catalog = Catalog::connect(config).await?;
@@ -95,14 +99,29 @@ pub async fn open(gateway: &Gateway, past: &Past, now: u32) -> Result<Connection
         left,
         wal_end: held.server_lsn,
     };
-    let Place { epoch, resume, stated, chain } = place(gateway, &facts, past, now).await?;
-    tracing::debug!(%resume, %confirmed, %stated, "resuming");
-    let asked = Arc::new(catalog::open(config).await?);
+    let (sender, durable) = watch::channel(Durable::default());
+    let held = Held { reader, catalog, facts, durable: sender };
+    Ok((held, FeedbackLoop { feedback, durable, confirmed }))
+}
+
+/// A session that is ready to run, once the stream's end is known and consumers are told what they have to be.
+pub async fn open(
+    gateway: &Gateway,
+    held: Held,
+    past: &Past,
+    now: u32,
+) -> Result<(Epoch, Session), SessionError> {
+    let Held { reader, catalog, facts, durable } = held;
+    let Place { epoch, resume, stated, chain } = place(gateway, &facts, past, now, durable).await?;
+    tracing::debug!(%resume, confirmed = %facts.confirmed, %stated, "resuming");
+    let asked = Arc::new(catalog::open(&gateway.config.postgres).await?);
     let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked).await?);
     let stream = ChangeStream::new(reader, resume);
-    let feedback = FeedbackLoop { feedback, durable: chain.durable(), confirmed };
     let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
-    Ok(Connection { epoch, session, feedback })
+    if !gateway.status.has_streamed() {
+        settle(gateway).await?;
+    }
+    Ok((epoch, session))
 }
 
 /// Where a session goes on.
@@ -120,6 +139,7 @@ async fn place(
     facts: &SlotFacts,
     past: &Past,
     now: u32,
+    durable: watch::Sender<Durable>,
 ) -> Result<Place, SessionError> {
     let connected = Connected::now(&gateway.streams.client);
     // What was deleted, or lost with its server, is made again; what that means is decided below.
@@ -142,8 +162,8 @@ async fn place(
         Known { record: record.as_ref(), acknowledged: past.acknowledged.load(Relaxed), lost };
     let decision = decide(known, facts, &tail, now);
     let link = if tail::is_replicated(&streams.cdc) { Link::Sequence } else { Link::Id };
-    let mut chain =
-        Chain::open(&gateway.streams.client, tail.last_sequence, connected, link).await?;
+    let client = &gateway.streams.client;
+    let mut chain = Chain::open(client, tail.last_sequence, connected, link, durable).await?;
     let (epoch, resume, stated) = match decision {
         Decision::Continue { epoch, resume, record } => {
             if let Some(record) = &record {
@@ -171,10 +191,11 @@ fn stated(tail: &Tail, resume: Position, confirmed: Lsn) -> Lsn {
 
 /// Once a process holds the slot for the first time. What an earlier one suspended flows again, and copies have
 /// to be loaded again, for the changes in between were left out; what is not configured any more is gone.
-pub async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
+async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
     let mut catalog = Catalog::connect(&gateway.config.postgres).await?;
-    for table in &gateway.config.tables {
-        let latest = gateway.schemas.latest(&table.token).await?;
+    let tables = &gateway.config.tables;
+    let latest = gateway.schemas.latest_of(tables.iter().map(|table| &table.token)).await?;
+    for (table, latest) in tables.iter().zip(latest) {
         match latest {
             Some(schema) if is_current(&schema, &gateway.assets.gate(&table.token)) => {
                 gateway.status.table(&table.token).flows(schema.guest.as_ref());
@@ -212,9 +233,10 @@ async fn begin_epoch(
 ) -> Result<(), SessionError> {
     if let Some(reason) = &reseed {
         tracing::error!(epoch = %record.epoch, reason, "a new epoch begins: every copy has to be loaded again");
-        for table in &gateway.config.tables {
-            schemas::reseed(&gateway.schemas, &table.token, record.slot_start, reason).await?;
-        }
+        let (store, from) = (&gateway.schemas, record.slot_start);
+        let all = stream::iter(&gateway.config.tables)
+            .map(|table| schemas::reseed(store, &table.token, from, reason));
+        all.buffer_unordered(READS_AT_ONCE).try_collect::<()>().await?;
     }
     gateway.schemas.put_epoch(record).await?;
     let position = StreamPosition { epoch: record.epoch, position: resume }.to_string();
@@ -224,7 +246,7 @@ async fn begin_epoch(
     Ok(chain.publish(message).await?)
 }
 
-/// Tells Postgres what is durable. It runs beside the session, so that a session which waits for the stream
+/// Tells Postgres what is durable. It runs beside the session, from before it is open, so that one which waits for NATS
 /// does not let the connection die.
 pub struct FeedbackLoop {
     feedback: Feedback,

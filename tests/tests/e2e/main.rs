@@ -7,6 +7,7 @@ mod dependents;
 mod dictionaries;
 mod exactly_once;
 mod failing_rows;
+mod far_nats;
 mod guest_files;
 mod guest_limits;
 mod guest_shapes;

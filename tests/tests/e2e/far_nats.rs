@@ -1,0 +1,52 @@
+//! NATS at the end of a long line: many tables, and every question takes its time.
+
+use std::{fmt::Write, time::Duration};
+
+use walgate_servers::NatsOptions;
+use walgate_tests::{Broker, Site, eventually, on_newest_postgres, proxy::Network};
+
+const TABLES: usize = 40;
+/// A question and its answer take twice that. The two dozen that a session asks in turn at the least outlast the thirty seconds
+/// in which Postgres wants to hear from it.
+const ONE_WAY: Duration = Duration::from_millis(1000);
+
+on_newest_postgres! {
+    /// A session that takes longer to open than Postgres waits for a word from it opens all the same.
+    async fn opening_takes_longer_than_postgres_is_patient(server) {
+        let broker = Broker::start(NatsOptions::default()).await.behind_proxy().await;
+        let site = Site::with_broker(&server, broker).await;
+        let names: Vec<String> = (0..TABLES).map(|n| format!("t{n}")).collect();
+        let mut sql = String::new();
+        for name in &names {
+            write!(sql, "create table {name} (id int primary key);").unwrap();
+        }
+        site.sql(&sql).await;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let gateway = site.gateway(&names).start().await;
+        // What the last messages name is looked at, table by table.
+        for name in &names {
+            site.sql(&format!("insert into {name} values (1)")).await;
+        }
+        site.same(&site.sqlite(&names[..1]), names[0]).await;
+
+        let slot = site.slot();
+        let holder = format!("select coalesce(active_pid, 0) from pg_replication_slots where slot_name = '{slot}'");
+        let first = site.database.value(&holder).await;
+        site.broker.network(Network::Slow(ONE_WAY));
+        site.sql(&format!("select pg_terminate_backend({first})")).await;
+        let second = eventually("the next session holds the slot", async || {
+            let pid = site.database.value(&holder).await;
+            if pid == "0" || pid == first { Err(pid) } else { Ok(pid) }
+        })
+        .await;
+        eventually("it streams", async || match gateway.log().matches(" streaming epoch").count() {
+            2 => Ok(()),
+            times => Err(format!("{times} times")),
+        })
+        .await;
+        assert_eq!(site.database.value(&holder).await, second, "{}", gateway.log());
+        site.broker.network(Network::Good);
+        site.sql(&format!("insert into {} values (2)", names[0])).await;
+        site.same(&site.sqlite(&names[..1]), names[0]).await;
+    }
+}

@@ -129,6 +129,7 @@ fn schema(columns: usize) -> Schema {
         type_name: "text[]".into(),
         oid: OIDS[index % OIDS.len()],
         base_oid: None,
+        made_of: None,
         attnum: index as i16 + 1,
         nullable: true,
         key: index == 0,

@@ -45,6 +45,10 @@ pub struct Column {
     /// would repeat `oid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_oid: Option<u32>,
+    /// What a composite type inside is made of: changes with each attribute gained, lost, renamed or replaced. For the gateway's own use;
+    /// absent where there is none, or where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_of: Option<String>,
     /// Position in the source table; stays the same when the column is renamed.
     pub attnum: i16,
     pub nullable: bool,

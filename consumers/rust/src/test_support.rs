@@ -9,6 +9,7 @@ pub(crate) fn schema(columns: &[(&str, u32)]) -> Schema {
         type_name: format!("oid {oid}"),
         oid,
         base_oid: None,
+        made_of: None,
         attnum,
         nullable: true,
         key: false,

@@ -50,6 +50,7 @@ fn table(types: Vec<Type>) -> Arc<TableVersion> {
         type_name: String::new(),
         oid: ty.oid,
         base_oid: None,
+        made_of: None,
         attnum: index as i16 + 1,
         nullable: index > 0,
         key: index == 0,

@@ -18,7 +18,11 @@ use crate::{
     outlet::Outlet,
     policy::{Action, SessionError, action},
     schemas::{self, Due, Reason},
-    source::{SourceError, catalog::TableInfo, stream::RelationChange},
+    source::{
+        SourceError,
+        catalog::{TableInfo, types_altered},
+        stream::RelationChange,
+    },
     wal_budget::Pressure,
 };
 
@@ -72,6 +76,11 @@ impl Session {
         let previous = self.gateway.schemas.latest(token).await?;
         let found = self.catalog.announced(&change.relation, token.clone(), previous.as_ref(), lsn);
         let (input, info) = found.await?;
+        // Nothing says where in the stream a type was altered.
+        let lsn = match previous.is_some_and(|before| types_altered(&before, &input.schema)) {
+            true => self.catalog.later_lsn().await?,
+            false => lsn,
+        };
         let gate = self.gateway.assets.gate(token);
         let opened = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()));
         let outlet = opened?;
@@ -101,12 +110,20 @@ impl Session {
         let gate = self.gateway.assets.gate(&table.token);
         let again = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()))?;
         let (gateway, lsn) = (&self.gateway, self.catalog.later_lsn().await?);
-        let _changing = gateway.changing().await;
+        let changing = gateway.changing().await;
         let reason = "a type of one of its columns was altered";
         schemas::reseed(&gateway.schemas, &table.token, lsn, reason).await?;
+        // What the type is made of now is stored as well.
+        let due = Due { lsn, on_guest_change: table.guest.on_change, has_default: |_| true };
+        let mut schema = again.output().schema.clone();
+        schema = match gateway.stopped(&table.token) {
+            None => schemas::register(&gateway.schemas, &changing, schema, due).await?,
+            // By a snapshot: that stays so.
+            Some(_) => outlet.output().schema.clone(),
+        };
         batch.table = Arc::new(input);
         self.stream.retype(&batch.table);
-        Ok(again.with_schema(outlet.output().schema.clone()))
+        Ok(again.with_schema(schema))
     }
 
     /// Between two transactions: what the folder of guests offered since the last time becomes live.

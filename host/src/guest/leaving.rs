@@ -74,6 +74,7 @@ pub(super) fn output(
             Column {
                 oid,
                 base_oid: None,
+                made_of: None,
                 type_name,
                 nullable,
                 ..table.schema.columns[input].clone()
@@ -88,6 +89,7 @@ pub(super) fn output(
                 type_name,
                 oid,
                 base_oid: None,
+                made_of: None,
                 nullable,
                 key: false,
             }

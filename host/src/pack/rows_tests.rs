@@ -22,6 +22,7 @@ fn table(columns: &[(&str, Type)], old: &[u32]) -> Arc<TableVersion> {
         type_name: format!("type {}", ty.oid),
         oid: ty.oid,
         base_oid: None,
+        made_of: None,
         attnum: index as i16 + 1,
         nullable: true,
         key: index == 0,

@@ -12,7 +12,7 @@ mod sql;
 mod tables;
 mod typetree;
 
-pub use change::{SchemaChange, schema_change};
+pub use change::{SchemaChange, schema_change, types_altered};
 pub use connect::{SqlClient, connect, open};
 pub use reader::Catalog;
 pub use resolve::{resolve_relation, version_of_catalog};

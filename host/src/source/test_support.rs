@@ -14,6 +14,7 @@ pub fn table_version(name: &str, relid: u32, columns: usize) -> Arc<TableVersion
         type_name: "text".into(),
         oid: 25,
         base_oid: None,
+        made_of: None,
         attnum: index as i16 + 1,
         nullable: index > 0,
         key: index == 0,

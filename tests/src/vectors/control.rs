@@ -87,6 +87,7 @@ fn columns() -> Vec<Column> {
         type_name: type_name.to_owned(),
         oid,
         base_oid: None,
+        made_of: None,
         attnum,
         nullable: !key,
         key,
@@ -121,12 +122,22 @@ fn reseed() -> Schema {
     let guest =
         Guest { name: "users".to_owned(), version: "1.2.0".to_owned(), sha256: "cd".repeat(32) };
     let reason = Some("column plan was added with a default".to_owned());
+    let made_of = Some("0f1e2d3c4b5a6978".to_owned());
+    let place = Column {
+        name: "place".to_owned(),
+        type_name: "address".to_owned(),
+        oid: 16_400,
+        made_of,
+        attnum: 7,
+        ..columns().swap_remove(1)
+    };
     Schema {
         state: TableState::Reseed,
         guest: Some(guest),
         reason,
         identity: Identity::Full,
         old: vec![0, 1],
+        columns: [columns(), vec![place]].concat(),
         ..schema()
     }
 }

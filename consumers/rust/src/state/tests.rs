@@ -12,7 +12,7 @@ fn token(name: &str) -> Token {
 fn column(name: &str, attnum: i16, type_name: &str, key: bool) -> Column {
     let oid = if type_name == "integer" { 23 } else { 25 };
     let (name, type_name, nullable) = (name.into(), type_name.into(), !key);
-    Column { name, type_name, oid, base_oid: None, attnum, nullable, key }
+    Column { name, type_name, oid, base_oid: None, made_of: None, attnum, nullable, key }
 }
 
 fn schema(name: &str, revision: u64, state: TableState, lsn: u64) -> Schema {

@@ -124,7 +124,7 @@ pub fn schema(table: &str, columns: &[&str], full: bool) -> Schema {
         let key = spec.starts_with('*');
         let oid = oid(type_name);
         let (name, type_name, nullable) = (name.into(), type_name.into(), !key);
-        Column { name, type_name, oid, base_oid: None, attnum, nullable, key }
+        Column { name, type_name, oid, base_oid: None, made_of: None, attnum, nullable, key }
     };
     let columns: Vec<Column> = columns.iter().zip(1..).map(column).collect();
     let key: Vec<String> = columns.iter().filter(|c| c.key).map(|c| c.name.clone()).collect();

@@ -92,6 +92,7 @@ impl Head {
             type_name: column.type_name.clone(),
             oid: column.oid.unwrap_or(ty.oid),
             base_oid: column.base_oid,
+            made_of: None,
             attnum,
             nullable: column.nullable,
             key: column.key,

@@ -58,7 +58,25 @@ pub fn schema_change(
     reason.map_or(SchemaChange::Compatible, SchemaChange::NeedsReseed)
 }
 
+/// Whether a composite type of one of the columns was altered, which nothing in the stream says.
+pub fn types_altered(old: &Schema, new: &Schema) -> bool {
+    let before = |column: &Column| old.columns.iter().find(|c| c.attnum == column.attnum);
+    new.columns.iter().any(|column| before(column).is_some_and(|before| altered(before, column)))
+}
+
+/// Where nothing is known of it nothing is said.
+fn altered(before: &Column, column: &Column) -> bool {
+    before.oid == column.oid
+        && before.made_of.is_some()
+        && column.made_of.is_some()
+        && before.made_of != column.made_of
+}
+
 fn retyped(before: &Column, column: &Column) -> Option<String> {
+    if altered(before, column) {
+        let Column { name, type_name, .. } = column;
+        return Some(format!("type {type_name} of column {name} was altered"));
+    }
     let changed = before.oid != column.oid
         || before.value_oid() != column.value_oid()
         || before.type_name != column.type_name;
@@ -93,6 +111,7 @@ mod tests {
             type_name,
             oid: 23,
             base_oid: None,
+            made_of: None,
             attnum,
             nullable: attnum != 1,
             key: attnum == 1,
@@ -178,6 +197,25 @@ mod tests {
         let mut retyped = old();
         retyped[2].type_name = "bigint".into();
         assert!(reason(retyped, 0).contains("from integer to bigint"));
+    }
+
+    #[test]
+    fn an_altered_composite_needs_a_new_copy() {
+        let of = |made_of: Option<&str>| {
+            let mut columns = old();
+            columns[2].made_of = made_of.map(str::to_owned);
+            schema(columns)
+        };
+        let change = |old, new| {
+            (types_altered(&of(old), &of(new)), schema_change(&of(old), &of(new), |_| false))
+        };
+        let (altered, change_to) = change(Some("1"), Some("2"));
+        assert!(
+            altered && matches!(change_to, SchemaChange::NeedsReseed(r) if r.contains("altered"))
+        );
+        assert_eq!(change(Some("1"), Some("1")), (false, SchemaChange::Same));
+        // A gateway that did not look wrote the schema.
+        assert_eq!(change(None, Some("2")), (false, SchemaChange::Compatible));
     }
 
     #[test]

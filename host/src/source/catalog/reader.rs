@@ -5,7 +5,7 @@ use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
     Presence, SqlClient, TableInfo, TableVersion, TypeCache, load_present, load_table, open,
-    resolve_relation, version_of_catalog,
+    resolve_relation, types_altered, version_of_catalog,
 };
 use crate::{
     config::Postgres,
@@ -54,8 +54,17 @@ impl Catalog {
     ) -> Result<(TableVersion, Option<TableInfo>), SourceError> {
         let info = load_table(&self.client, &self.publication, &relation.table_name()).await?;
         let Catalog { client, types, .. } = self;
+        let table = info.as_ref();
+        let again = token.clone();
         let version =
-            resolve_relation(client, types, relation, token, info.as_ref(), previous, lsn).await?;
+            resolve_relation(client, types, relation, token, table, previous, lsn).await?;
+        if !previous.is_some_and(|previous| types_altered(previous, &version.schema)) {
+            return Ok((version, info));
+        }
+        // Either the schema is older than the alteration, or what is cached.
+        types.forget();
+        let version =
+            resolve_relation(client, types, relation, again, table, previous, lsn).await?;
         Ok((version, info))
     }
 

@@ -114,6 +114,7 @@ fn version(
             type_name: type_names.get(index).cloned().unwrap_or_default(),
             oid: column.oid,
             base_oid: types.base_oid(column.oid),
+            made_of: types.made_of(column.oid),
             attnum: attnums[index],
             nullable: !key.contains(&index)
                 && in_catalog(attnums[index]).is_none_or(|column| column.nullable),

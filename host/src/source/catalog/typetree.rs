@@ -6,7 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
+use walgate_wire::hex;
 
 use crate::source::SourceError;
 
@@ -95,6 +97,8 @@ pub(super) struct RawType {
     /// Extension that it belongs to, or empty.
     pub extension: String,
     pub fields: Vec<(String, u32)>,
+    /// `attnum` of each field: one that replaces another has another.
+    pub attnums: Vec<i16>,
 }
 
 /// Catalog rows by oid; what is known stays known until [`TypeCache::forget`].
@@ -127,6 +131,7 @@ impl TypeCache {
                     sends: row.get(5),
                     extension: row.get(6),
                     base_array: row.get(9),
+                    attnums: row.get(10),
                     fields: row
                         .get::<_, Vec<String>>(7)
                         .into_iter()
@@ -198,6 +203,24 @@ impl TypeCache {
         (base != oid).then_some(base)
     }
 
+    /// Another for each set of attributes that the composite types inside have had, however deep; none where there are none.
+    pub fn made_of(&self, oid: u32) -> Option<String> {
+        let mut seen = HashSet::new();
+        let mut rest = vec![oid];
+        let mut digest = Sha256::new();
+        let mut has_composite = false;
+        while let Some(oid) = rest.pop() {
+            let Some(raw) = self.raw.get(&oid).filter(|_| seen.insert(oid)) else { continue };
+            has_composite |= raw.typtype == b'c';
+            for ((name, part), attnum) in raw.fields.iter().zip(&raw.attnums) {
+                digest.update(format!("{oid} {attnum} {part} {} {name};", name.len()));
+            }
+            let parts = raw.fields.iter().map(|f| f.1).chain([raw.element, raw.base]);
+            rest.extend(parts.filter(|&oid| oid != 0));
+        }
+        has_composite.then(|| hex(&digest.finalize()[..8]))
+    }
+
     /// Whether Postgres can send the type in binary. If the type itself cannot, both pgoutput and a cast fall
     /// back to text; a part that cannot makes the server fail.
     pub fn binary(&self, oid: u32) -> Binary {
@@ -237,7 +260,7 @@ fn is_native(oid: u32) -> bool {
     NATIVE_OIDS.binary_search(&oid).is_ok()
 }
 
-/// The last column is an array's [`RawType::base_array`]: an array of domains over arrays has none, and its values
+/// The last column but one is an array's [`RawType::base_array`]: an array of domains over arrays has none, and its values
 /// are those of the inner array, deeper. `int2vector` and `oidvector` (22, 30) are arrays inside, but print as neither arrays nor lists do.
 const TYPES_SQL: &str = "
 SELECT t.oid, t.typname::text, t.typtype,
@@ -254,10 +277,12 @@ SELECT t.oid, t.typname::text, t.typtype,
                     SELECT e.oid, e.typtype, e.typbasetype, e.typarray FROM element d
                     JOIN pg_catalog.pg_type e ON e.oid = d.typbasetype WHERE d.typtype = 'd')
                   SELECT coalesce(nullif(typarray, 0), oid) FROM element WHERE typtype <> 'd')
-            ELSE 0 END
+            ELSE 0 END,
+       coalesce(f.attnums, '{}')
 FROM pg_catalog.pg_type t
 LEFT JOIN LATERAL (
-  SELECT array_agg(a.attname::text ORDER BY a.attnum) AS names, array_agg(a.atttypid ORDER BY a.attnum) AS types
+  SELECT array_agg(a.attname::text ORDER BY a.attnum) AS names, array_agg(a.atttypid ORDER BY a.attnum) AS types,
+         array_agg(a.attnum ORDER BY a.attnum) AS attnums
   FROM pg_catalog.pg_attribute a
   WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
 ) f ON true

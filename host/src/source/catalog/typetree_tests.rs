@@ -52,10 +52,40 @@ fn domains_are_made_of_something() {
 }
 
 #[test]
+fn what_a_composite_is_made_of_tells_its_attributes_apart() {
+    let made_of = |fields: &[(&str, u32)], attnums: &[i16]| {
+        let mut cache = TypeCache::default();
+        let fields = fields.iter().map(|(name, oid)| ((*name).to_owned(), *oid)).collect();
+        cache.insert(103, RawType { fields, attnums: attnums.to_vec(), ..raw("line", b'c') });
+        cache.insert(102, RawType { element: 103, ..raw("_line", b'b') });
+        cache.insert(101, RawType { base: 102, ..raw("lines", b'd') });
+        let outer = vec![("lines".into(), 101), ("n".into(), 23)];
+        cache.insert(100, RawType { fields: outer, attnums: vec![1, 2], ..raw("outer", b'c') });
+        cache.insert(104, raw("mood", b'e'));
+        assert_eq!([104, 23, 4711].map(|oid| cache.made_of(oid)), [None, None, None]);
+        [100, 101, 102, 103].map(|oid| cache.made_of(oid).unwrap())
+    };
+    let before = made_of(&[("a", 23), ("b", 25)], &[1, 2]);
+    assert_eq!(before, made_of(&[("a", 23), ("b", 25)], &[1, 2]));
+    let altered = [
+        made_of(&[("a", 23), ("b", 25), ("c", 25)], &[1, 2, 3]),
+        made_of(&[("a", 23)], &[1]),
+        made_of(&[("a", 23), ("z", 25)], &[1, 2]),
+        // One goes, another of its type, or of its name as well, comes.
+        made_of(&[("a", 23), ("c", 25)], &[1, 3]),
+        made_of(&[("a", 23), ("b", 25)], &[1, 3]),
+    ];
+    for altered in altered {
+        assert!(altered.iter().zip(&before).all(|(now, before)| now != before));
+    }
+}
+
+#[test]
 fn a_type_that_contains_itself_ends() {
     let mut cache = TypeCache::default();
     cache.insert(100, RawType { fields: vec![("self".into(), 100)], ..raw("loop", b'c') });
     cache.compile(100);
+    assert!(cache.made_of(100).is_some());
     assert_eq!(cache.binary(100), Binary::Yes);
 }
 

@@ -52,6 +52,7 @@ fn table(full: bool) -> Arc<TableVersion> {
         type_name: type_name.to_owned(),
         oid,
         base_oid: None,
+        made_of: None,
         attnum,
         nullable: attnum > 1,
         key: attnum == 1,

@@ -188,41 +188,42 @@ fn a_replaced_key_is_never_told_as_it_was() {
     assert_eq!(left(answer(), update, &[Drop]), nothing);
 }
 
-/// What happens to the rows of a table: key, and whether the filter admits what is written.
+/// What happens to the rows of a table: key, and what the guest says of what is written.
 #[derive(Clone, Copy, Debug)]
 enum Write {
-    Insert(u8, bool),
-    Update(u8, bool),
-    Move(u8, u8, bool),
+    Insert(u8, Fate),
+    Update(u8, Fate),
+    Move(u8, u8, Fate),
     Delete(u8),
     Truncate,
 }
 
 fn write() -> impl Strategy<Value = Write> {
+    let fate = || prop_oneof![2 => Just(Keep), 1 => Just(Drop), 1 => Just(Failed)];
     prop_oneof![
-        3 => (0u8..6, any::<bool>()).prop_map(|(k, a)| Write::Insert(k, a)),
-        3 => (0u8..6, any::<bool>()).prop_map(|(k, a)| Write::Update(k, a)),
-        1 => (0u8..6, 0u8..6, any::<bool>()).prop_map(|(k, l, a)| Write::Move(k, l, a)),
+        3 => (0u8..6, fate()).prop_map(|(k, fate)| Write::Insert(k, fate)),
+        3 => (0u8..6, fate()).prop_map(|(k, fate)| Write::Update(k, fate)),
+        1 => (0u8..6, 0u8..6, fate()).prop_map(|(k, l, fate)| Write::Move(k, l, fate)),
         1 => (0u8..6).prop_map(Write::Delete),
         1 => Just(Write::Truncate),
     ]
 }
 
-/// Replays writes on a source; gives the batch, the fates of its images and the source as filtered.
+/// Replays writes on a source; gives the batch, whose rows say what the guest says of them, and the source as filtered.
 fn replay(identity: Identity, writes: &[Write]) -> (RowBatch, BTreeMap<String, String>) {
     let full = identity == Identity::Full;
     let mut source: BTreeMap<String, String> = BTreeMap::new();
     let mut batch = RowBatch::new(texts(identity));
     for (step, write) in writes.iter().enumerate() {
-        let value = |admitted: bool| format!("{}{step}", if admitted { 'k' } else { 'd' });
-        let mut update = |from: u8, to: u8, admitted: bool| {
+        let value = |fate: Fate| format!("{fate:?} {step}");
+        let mut update = |from: u8, to: u8, fate: Fate| {
             let (from, to) = (from.to_string(), to.to_string());
             let Some(before) = source.remove(&from) else { return };
             if from != to && source.contains_key(&to) {
                 source.insert(from, before);
                 return;
             }
-            let after = value(admitted);
+            let after = value(fate);
             let new: &[Text<'_>] = &[Some(&to), Some(&after), Some("-")];
             let old_full: &[Text<'_>] = &[Some(&from), Some(&before), Some("-")];
             let old_key: &[Text<'_>] = &[Some(&from), None, None];
@@ -235,10 +236,10 @@ fn replay(identity: Identity, writes: &[Write]) -> (RowBatch, BTreeMap<String, S
             source.insert(to, after);
         };
         match *write {
-            Write::Update(key, admitted) => update(key, key, admitted),
-            Write::Move(from, to, admitted) => update(from, to, admitted),
-            Write::Insert(key, admitted) => {
-                let (key, value) = (key.to_string(), value(admitted));
+            Write::Update(key, fate) => update(key, key, fate),
+            Write::Move(from, to, fate) => update(from, to, fate),
+            Write::Insert(key, fate) => {
+                let (key, value) = (key.to_string(), value(fate));
                 if let Entry::Vacant(entry) = source.entry(key.clone()) {
                     insert(&mut batch, &[Some(&key), Some(&value), Some("-")]);
                     entry.insert(value);
@@ -259,7 +260,7 @@ fn replay(identity: Identity, writes: &[Write]) -> (RowBatch, BTreeMap<String, S
             }
         }
     }
-    source.retain(|_, value| value.starts_with('k'));
+    source.retain(|_, value| value.starts_with("Keep"));
     (batch, source)
 }
 
@@ -297,8 +298,8 @@ proptest! {
         let mut settled = Settled::new(&plan, shown.len());
         for (fate, image) in settled.fates.iter_mut().zip(&shown) {
             let value = batch.row_at(image.first_cell)[1];
-            let dropped = batch.cell_bytes(value).is_some_and(|value| value.starts_with(b"d"));
-            *fate = if dropped { Drop } else { Keep };
+            let says = |word: &[u8]| batch.cell_bytes(value).is_some_and(|v| v.starts_with(word));
+            *fate = if says(b"Drop") { Drop } else if says(b"Failed") { Failed } else { Keep };
         }
         let applied = apply(&plan, batch, &shown, &settled);
         prop_assert_eq!(replica(&applied.batch), expected);

@@ -8,7 +8,7 @@ use walgate_wire::TableState;
 
 use crate::{
     guests::{shows, state},
-    misbehaviour::{ERRS, create, create_plain, others_flow},
+    misbehaviour::{ERRS, create, create_plain, others_flow, told},
 };
 
 /// A table, the row that is too much for its guest, and what is said then.
@@ -64,9 +64,7 @@ on_newest_postgres! {
             shows(&site, &replica, &before, guest).await;
             site.sql(&format!("insert into {guest} (mood) values ({mood})")).await;
             state(&site, guest, TableState::Suspended).await;
-            let log = gateway.log();
-            let told = log.lines().any(|line| line.contains(guest) && line.contains(says));
-            assert!(told, "{guest}: {says:?} is not in the log\n{log}");
+            told(&gateway, guest, says).await;
             others_flow(&site, &replica).await;
             assert_eq!(site.differences_as(&replica, &before, guest).await, Ok(()), "a row passed");
         }

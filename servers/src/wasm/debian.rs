@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{CACHED, NAME, REMEDY, TARGET, cargo, run};
+use crate::cache::{make_cache, open_to_all};
 use crate::error::During;
-use crate::fetch::{make_cache, open_to_all};
 use crate::{Error, Result};
 
 /// Of the guest SDK.

@@ -171,18 +171,29 @@ on_newest_postgres! {
     }
 }
 
-/// From nothing to a tested guest.
+/// From nothing to a tested guest, as a file that the gateway takes.
 #[test]
-fn a_new_crate_tests_at_once() {
+fn a_new_crate_tests_and_builds_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let run = |program: &Path, args: &[&str], inside: &str| {
         let mut command = std::process::Command::new(program);
-        let output = command.args(args).current_dir(folder.path().join(inside)).output().unwrap();
+        // What it needs was fetched to build this tree.
+        command.env("CARGO_NET_OFFLINE", "true").current_dir(folder.path().join(inside));
+        let output = command.args(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", said(&output));
+        printed(&output)
     };
-    run(&program::built("walgate"), &["guest", "new", "my-users"], "");
-    // What it needs was fetched to build this tree.
+    let walgate = program::built("walgate");
+    run(&walgate, &["guest", "new", "my-users"], "");
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
     fs::copy(lock, folder.path().join("my-users/Cargo.lock")).unwrap();
-    run(Path::new("cargo"), &["test", "--offline", "--quiet"], "my-users");
+    run(Path::new("cargo"), &["test", "--quiet"], "my-users");
+    let built = run(&walgate, &["guest", "build"], "my-users");
+    assert!(built.contains("my_users.wasm"), "{built}");
+    let checked = run(&walgate, &["guest", "check", "my-users/my_users.wasm"], "");
+    assert!(checked.contains("my-users 0.1.0"), "{checked}");
+    let out = folder.path().join("guests");
+    run(&walgate, &["guest", "build", "--out", &out.display().to_string(), "my-users"], "");
+    let (beside, there) = (folder.path().join("my-users/my_users.wasm"), out.join("my_users.wasm"));
+    assert_eq!(fs::read(beside).unwrap(), fs::read(there).unwrap());
 }

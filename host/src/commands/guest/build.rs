@@ -3,15 +3,15 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use walgate_servers::add_wasm_target;
+use walgate_servers::wasm_toolchain;
 
 use super::read;
 use crate::commands::{Usage, write_whole};
 
 /// Build a guest's crate to WebAssembly, for speed and size.
 ///
-/// Needs a Rust toolchain; fetches its target wasm32-unknown-unknown with rustup if it is not there. The .wasm is put,
-/// whole, beside the crate's Cargo.toml, or into --out.
+/// Needs a Rust toolchain; fetches its target wasm32-unknown-unknown with rustup if it is not there. Where rustup cannot,
+/// on Debian, a compiler is made of Debian's own packages, once, in the cache; nothing is installed. The .wasm is put, whole, beside the crate's Cargo.toml, or into --out.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the .wasm goes; the folder that a gateway watches, say [default: the crate's folder]
@@ -30,9 +30,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         );
         return Err(Usage(what).into());
     }
-    let toolchain = add_wasm_target(|line| eprintln!("{line}")).context(
-        "a guest needs a compiler for wasm; in Walgate's source tree `cargo xtask guests` makes one where rustup cannot",
-    )?;
+    let toolchain =
+        wasm_toolchain(|line| eprintln!("{line}")).context("a guest needs a compiler for wasm")?;
     let built = toolchain.build_guest(&args.dir, &args.dir.join("target"))?;
     let name = built.file_name().with_context(|| format!("{} has no name", built.display()))?;
     let folder = args.out.as_deref().unwrap_or(&args.dir);

@@ -87,6 +87,7 @@ impl Kind {
 }
 
 /// The Postgres type of a column that a guest writes.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Type {
     Bool,
@@ -108,6 +109,48 @@ pub enum Type {
 }
 
 impl Type {
+    /// In their order.
+    pub const ALL: [Type; 16] = [
+        Type::Bool,
+        Type::Int2,
+        Type::Int4,
+        Type::Int8,
+        Type::Float4,
+        Type::Float8,
+        Type::Numeric,
+        Type::Text,
+        Type::Bytea,
+        Type::Uuid,
+        Type::Json,
+        Type::Jsonb,
+        Type::Timestamptz,
+        Type::Timestamp,
+        Type::Date,
+        Type::Time,
+    ];
+
+    /// As `format_type` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Type::Bool => "boolean",
+            Type::Int2 => "smallint",
+            Type::Int4 => "integer",
+            Type::Int8 => "bigint",
+            Type::Float4 => "real",
+            Type::Float8 => "double precision",
+            Type::Numeric => "numeric",
+            Type::Text => "text",
+            Type::Bytea => "bytea",
+            Type::Uuid => "uuid",
+            Type::Json => "json",
+            Type::Jsonb => "jsonb",
+            Type::Timestamptz => "timestamp with time zone",
+            Type::Timestamp => "timestamp without time zone",
+            Type::Date => "date",
+            Type::Time => "time without time zone",
+        }
+    }
+
     /// By the names that an output may have. No modifiers: `numeric`, not `numeric(10,2)`.
     pub fn parse(name: &str) -> Option<Type> {
         Some(match name {
@@ -177,6 +220,13 @@ mod tests {
             assert_eq!(Kind::from_number(number), Some(kind));
         }
         assert_eq!(Kind::from_number(10), None);
+    }
+
+    #[test]
+    fn types_have_their_names() {
+        for (place, ty) in Type::ALL.into_iter().enumerate() {
+            assert_eq!((ty as usize, Type::parse(ty.name())), (place, Some(ty)));
+        }
     }
 
     #[test]

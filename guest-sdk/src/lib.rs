@@ -30,6 +30,8 @@ mod civil;
 pub mod columns;
 pub mod decisions;
 pub mod field;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod fit;
 mod kind;
 pub mod layout;
 pub mod log;

@@ -10,16 +10,16 @@ use crate::{Column, Date, Kind, Numeric, Packed, Time, Timestamp, Type, Uuid};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Json<'a>(pub &'a str);
 
-/// Integers that hold every value of these types; of others (a domain) each value is looked at.
+/// Integers that hold every value of the types that suit.
 macro_rules! integers {
-    ($($rust:ty, $wants:literal, refused: [$($refused:literal),*];)*) => {$(
+    ($($rust:ty, $wants:literal, where $suits:expr;)*) => {$(
         impl<'a> Scalar<'a> for $rust {
             type Data = &'a [[u8; 8]];
             const WANTS: &'static str = $wants;
 
             fn fits(column: &Column) -> bool {
-                let refused: &[&str] = &[$($refused),*];
-                column.kind == Kind::Integer && !refused.contains(&column.type_name.as_str())
+                let suits: fn(&str) -> bool = $suits;
+                column.kind == Kind::Integer && suits(&column.type_name)
             }
 
             fn open(column: &ColumnView<'a>) -> Option<Self::Data> {
@@ -35,10 +35,10 @@ macro_rules! integers {
 }
 
 integers! {
-    i16, "an i16 (a smallint)", refused: ["integer", "bigint", "oid"];
-    i32, "an i32 (an integer or smaller)", refused: ["bigint", "oid"];
-    i64, "an i64 (any integer)", refused: [];
-    u32, "a u32 (an oid)", refused: ["smallint", "integer", "bigint"];
+    i16, "an i16 (a smallint)", where |name| Type::parse(name) == Some(Type::Int2);
+    i32, "an i32 (an integer or smaller)", where |name| matches!(Type::parse(name), Some(Type::Int2 | Type::Int4));
+    i64, "an i64 (any integer)", where every;
+    u32, "a u32 (an oid)", where |name| name == "oid";
 }
 
 /// Columns of one kind, of those types that suit.
@@ -72,7 +72,7 @@ type Blobs<'a> = Pieces<'a, [u8]>;
 of_a_kind! {
     bool, "a bool", Boolean where every, &'a [u8], |d, row| d[row] != 0;
     f64, "an f64 (a real or double precision)", Float where every, Eights<'a>, |d, row| f64::from_le_bytes(d[row]);
-    f32, "an f32 (a real)", Float where |name| name != "double precision", Eights<'a>, |d, row| f64::from_le_bytes(d[row]) as f32;
+    f32, "an f32 (a real)", Float where |name| Type::parse(name) == Some(Type::Float4), Eights<'a>, |d, row| f64::from_le_bytes(d[row]) as f32;
     &'a str, "a &str (what is carried as text)", Text where every, Texts<'a>, |d, row| d.get(row);
     Numeric<'a>, "a Numeric", Text where numeric, Texts<'a>, |d, row| Numeric(d.get(row));
     Json<'a>, "a Json (a json or jsonb)", Text where json, Texts<'a>, |d, row| Json(d.get(row));
@@ -88,13 +88,12 @@ fn every(_: &str) -> bool {
     true
 }
 
-/// Names that are not known, those of domains, pass; here and below.
 fn numeric(name: &str) -> bool {
-    name == "money" || Type::kept(name).is_none_or(|t| t == Type::Numeric)
+    name == "money" || Type::parse(name) == Some(Type::Numeric)
 }
 
 fn json(name: &str) -> bool {
-    Type::kept(name).is_none_or(|t| matches!(t, Type::Json | Type::Jsonb))
+    matches!(Type::parse(name), Some(Type::Json | Type::Jsonb))
 }
 
 #[cfg(test)]
@@ -110,6 +109,7 @@ mod tests {
     fn no_value_may_get_lost() {
         assert!(fits::<i64>("smallint") && fits::<i64>("oid"));
         assert!(fits::<i32>("smallint") && !fits::<i32>("bigint") && !fits::<i32>("oid"));
+        assert!(fits::<i16>("int2") && !fits::<i16>("int4") && !fits::<i32>("int8"));
         assert!(fits::<u32>("oid") && !fits::<u32>("integer"));
         assert!(fits::<f64>("real") && fits::<f32>("real") && !fits::<f32>("double precision"));
     }
@@ -120,8 +120,12 @@ mod tests {
             assert!(fits::<&str>(text), "{text}");
         }
         assert!(fits::<Numeric<'_>>("numeric(10,2)") && fits::<Numeric<'_>>("money"));
-        assert!(fits::<Numeric<'_>>("some_domain") && !fits::<Numeric<'_>>("character varying(3)"));
-        assert!(fits::<Json<'_>>("jsonb") && !fits::<Json<'_>>("text"));
+        for text in
+            ["text", "character varying(3)", "order_status", "inet", "interval", "int4range"]
+        {
+            assert!(!fits::<Numeric<'_>>(text) && !fits::<Json<'_>>(text), "{text}");
+        }
+        assert!(fits::<Json<'_>>("jsonb") && !fits::<Numeric<'_>>("jsonb"));
         assert!(!fits::<&str>("bytea") && !fits::<bool>("text") && fits::<Packed<'_>>("text[]"));
     }
 }

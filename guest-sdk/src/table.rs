@@ -16,7 +16,7 @@ pub struct Table {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Column {
     pub name: String,
-    /// As Postgres' `format_type` prints it: `numeric(10,2)`.
+    /// As Postgres' `format_type` prints it: `numeric(10,2)`; of a domain what it is made of.
     pub type_name: String,
     pub kind: Kind,
     pub nullable: bool,
@@ -46,7 +46,7 @@ impl Table {
         self.with(name, type_name, true, false)
     }
 
-    /// With a column whose kind does not follow from the name of its type: a composite, a domain.
+    /// With a column whose kind does not follow from the name of its type: a composite.
     #[must_use]
     pub fn column_of(mut self, column: Column) -> Self {
         self.columns.push(column);

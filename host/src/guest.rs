@@ -31,8 +31,8 @@ pub use engine::{Engine, Module};
 pub use failure::{CallFailure, FailedRow, GuestError, GuestFailure, Place};
 pub use interface::{Component, InterfaceError, component};
 pub use limits::Limits;
-pub use output::OutputType;
-pub use plan::{Answer, Output, PlanError};
+pub use output::{OutputType, Written};
+pub use plan::{Answer, Output, PlanError, told};
 pub use pool::Bound;
 
 pub use crate::config::OnGuestError;

@@ -11,7 +11,7 @@ use super::{
     kind,
     plan::{self, Answer},
 };
-use crate::source::catalog::TableVersion;
+use crate::source::catalog::{ColumnType, TableVersion};
 
 #[derive(Clone, Copy, ComponentType, Lower)]
 #[component(enum)]
@@ -79,16 +79,19 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(table: &TableVersion, parameters: &BTreeMap<String, String>) -> Table {
-        let column = |(column, kind): (&walgate_wire::Column, kind::Kind)| Column {
-            name: column.name.clone(),
-            type_name: column.type_name.clone(),
-            kind: kind.into(),
-            nullable: column.nullable,
-            key: column.key,
+        let column = |(column, read): (&walgate_wire::Column, &ColumnType)| {
+            let (type_name, kind) = plan::told(column, &read.ty);
+            Column {
+                name: column.name.clone(),
+                type_name: type_name.to_owned(),
+                kind: kind.into(),
+                nullable: column.nullable,
+                key: column.key,
+            }
         };
         Table {
             name: table.name.to_string(),
-            columns: plan::kinds(table).map(column).collect(),
+            columns: table.schema.columns.iter().zip(&table.columns).map(column).collect(),
             old_rows: table.schema.identity == Identity::Full,
             parameters: parameters.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         }

@@ -8,7 +8,7 @@ use walgate_wire::{Column, Guest, Schema};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    output::OutputType,
+    output::{OutputType, Written},
     plan::{Cells, Patch},
 };
 use crate::source::catalog::{Binary, ColumnType, TableVersion, Type};

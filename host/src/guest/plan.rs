@@ -11,9 +11,9 @@ use super::{
     decisions::ShapeColumn,
     kind::{self, Kind},
     leaving::{cells, copied, output, places},
-    output::OutputType,
+    output::{self, OutputType, Written},
 };
-use crate::source::catalog::TableVersion;
+use crate::source::catalog::{TableVersion, Type};
 
 /// Postgres' NAMEDATALEN: what a consumer's column can be called.
 const NAME_BYTES_MAX: usize = 63;
@@ -61,12 +61,12 @@ pub enum PlanError {
     ReplacedKey { table: String, column: String },
     #[error(
         "it gives column {column} the type {type_name:?}, which there is not; there are {}",
-        OutputType::names()
+        output::names()
     )]
     NoSuchType { column: String, type_name: String },
     #[error(
         "it replaces column {column} and keeps its type {type_name}, which a guest cannot put out: name one of {}",
-        OutputType::names()
+        output::names()
     )]
     OwnType { column: String, type_name: String },
     #[error(
@@ -290,16 +290,20 @@ impl Names<'_> {
 
     fn named_type(&self, output: &Output) -> Result<OutputType, PlanError> {
         let Output { column, type_name, .. } = output;
-        OutputType::parse(type_name).ok_or_else(|| PlanError::NoSuchType {
-            column: column.clone(),
-            type_name: type_name.chars().take(NAME_BYTES_MAX).collect(),
+        OutputType::parse(&type_name.trim().to_ascii_lowercase()).ok_or_else(|| {
+            PlanError::NoSuchType {
+                column: column.clone(),
+                type_name: type_name.chars().take(NAME_BYTES_MAX).collect(),
+            }
         })
     }
 }
 
-/// What the guest is told of a table.
-pub fn kinds(table: &TableVersion) -> impl Iterator<Item = (&Column, Kind)> {
-    table.schema.columns.iter().zip(table.columns.iter().map(|column| kind::of(&column.ty)))
+/// What a guest is told of a column's type: its name, and its kind. What a domain is called says nothing, what it is made
+/// of does.
+pub fn told<'a>(column: &'a Column, ty: &Type) -> (&'a str, Kind) {
+    let made_of = OutputType::of(ty).filter(|_| column.base_oid.is_some());
+    (made_of.map_or(&*column.type_name, |ty| ty.name()), kind::of(ty))
 }
 
 #[cfg(test)]

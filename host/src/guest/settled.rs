@@ -9,7 +9,7 @@ use super::{
     decisions::{Decisions, Value, Verdict},
     images::Image,
     limits::shorten,
-    output::Misfit,
+    output::{Misfit, Written},
     plan::{Patch, Plan},
 };
 use crate::batch::{Cell, RowBatch};

@@ -219,6 +219,25 @@ on_newest_postgres! {
         drop(gateway);
     }
 
+    /// A guest is told what a domain is made of, so that one that would not hold every value is refused beforehand.
+    async fn a_domain_is_what_it_is_made_of(server) {
+        let site = Site::new(&server).await;
+        site.sql("create domain small as int check (value < 1000); create domain large as bigint; create domain words as text;
+            create domain key as bigint; create table t (id key primary key, n small, t words, secret text);
+            create table u (id key primary key, n large, t words, secret text);
+            create view leaving as select id, n, t, id + n total from t; insert into t values (1, 2, 'word'), (2, null, null)").await;
+        let keys = "guest_params = { of = '1', kept_below = '1', failed_below = '0', masked_below = '0', blanked_below = '0' }";
+        for file in ["t.wasm", "u.wasm"] {
+            site.drop_guest("whims", file);
+        }
+        let _gateway = site.gateway(&["t", "u"]).keys("t", keys).keys("u", keys).start().await;
+        let reason = state(&site, "u", TableState::Suspended).await.reason.unwrap();
+        assert!(reason.contains("column n is bigint; the guest reads it as an i32"), "{reason}");
+        let replica = site.sqlite(&["t"]);
+        site.sql("insert into t values (3, 4, 'more')").await;
+        shows(&site, &replica, "leaving", "t").await;
+    }
+
     async fn columns_are_added_and_replaced(server) {
         let site = Site::new(&server).await;
         site.sql("create table orders (id bigint primary key, number text not null, quantity int not null, unit_price numeric(10,2) not null, placed_at timestamptz not null);

@@ -9,7 +9,7 @@ use walgate_wire::{Caps, Reader, Value as Wire};
 use crate::{
     batch::Cell,
     guest::{
-        OutputType, decisions,
+        OutputType, Written, decisions,
         kind::{self, Kind as Shown},
     },
     source::catalog::{Kind, Type},

@@ -15,7 +15,7 @@ use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState};
 use super::cells;
 use crate::{
     batch::{Cell, Change, Op, RowBatch, TxnMark},
-    guest::{OutputType, kind},
+    guest::{OutputType, Written, told},
     source::catalog::{Binary, ColumnType, TableVersion, Type},
 };
 
@@ -63,11 +63,12 @@ fn yes() -> bool {
 impl Head {
     pub fn of(table: &TableVersion, parameters: BTreeMap<String, String>) -> Head {
         let column = |(named, column): (&Column, &ColumnType)| {
-            let follows = of_name(&named.type_name).is_some_and(|ty| ty == column.ty);
+            let (type_name, kind) = told(named, &column.ty);
+            let follows = of_name(type_name).is_some_and(|ty| ty == column.ty);
             HeadColumn {
                 name: named.name.clone(),
-                type_name: named.type_name.clone(),
-                kind: Some(kind::of(&column.ty).name().to_owned()),
+                type_name: type_name.to_owned(),
+                kind: Some(kind.name().to_owned()),
                 nullable: named.nullable,
                 key: named.key,
                 oid: Some(named.oid).filter(|_| !follows),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::Stream;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 use walgate_wire::{
     Caps, InitError, InitMeta, InitStart, Token,
     buckets::{SCHEMAS_PREFIX, SCHEMAS_STREAM},
@@ -18,10 +18,13 @@ use crate::{
     assets::Assets,
     decode::{self, Envelope, Joiner, unreadable},
     error::Unreadable,
-    feed::{Delivery, Feed},
+    feed::{Delivery, Feed, Source},
     remote::Remote,
     snapshot::{all_subjects, chunk_place, row_count, without_end},
 };
+
+/// How often a snapshot of which nothing is heard is asked after.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// From where to show changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +38,8 @@ pub enum TailFrom {
 }
 
 /// Changes of these tables, decoded message by message: [`Changes::decode`] gives them with positions and
-/// values, [`change_json`](crate::change_json) turns each into JSON. Ends with the first error.
+/// values, [`change_json`](crate::change_json) turns each into JSON. Of a stream that is deleted and made again it shows the
+/// new one from its beginning, and says so in the log. Ends with the first error.
 pub async fn tail(
     client: async_nats::Client,
     names: StreamNames,
@@ -49,10 +53,10 @@ pub async fn tail(
         TailFrom::First => 1,
         TailFrom::Now => remote.extent(&remote.names.cdc).await?.last_seq + 1,
     };
-    let feed =
-        Feed::open(remote.cdc(tokens.iter().map(walgate_wire::subjects::cdc).collect()), next);
-    let (assets, joiner) = (Assets::new(remote, caps), Joiner::new(&caps));
-    let tail = Tail { feed, assets, joiner, caps, tokens };
+    let source = remote.cdc(tokens.iter().map(walgate_wire::subjects::cdc).collect());
+    let feed = Feed::open(Source { rewinds: true, ..source }, next);
+    let (assets, joiner) = (Assets::new(remote.clone(), caps), Joiner::new(&caps));
+    let tail = Tail { feed, remote, assets, joiner, caps, tokens };
     Ok(futures::stream::try_unfold(tail, |mut tail| async move {
         let changes = tail.next().await?;
         Ok(Some((changes, tail)))
@@ -61,6 +65,7 @@ pub async fn tail(
 
 struct Tail {
     feed: Feed,
+    remote: Remote,
     assets: Assets,
     joiner: Joiner,
     caps: Caps,
@@ -71,6 +76,11 @@ impl Tail {
     async fn next(&mut self) -> Result<Changes, Error> {
         loop {
             let delivery = self.feed.next().await;
+            if delivery.rewound {
+                // Whoever wiped the stream may have wiped the buckets: their revisions count anew.
+                self.assets = Assets::new(self.remote.clone(), self.caps);
+                self.joiner = Joiner::new(&self.caps);
+            }
             let token =
                 self.tokens.iter().find(|t| delivery.subject == walgate_wire::subjects::cdc(t));
             let Some(token) = token.cloned() else { continue };
@@ -112,6 +122,8 @@ impl Tail {
 pub enum SnapshotProgress {
     /// The gateway has not begun yet.
     Requested,
+    /// Nor has it for so long; but it is alive, or was a moment ago.
+    Waiting(Duration),
     Started {
         snapshot_id: String,
         estimated_rows: u64,
@@ -126,8 +138,9 @@ pub enum SnapshotProgress {
     Failed(InitError),
 }
 
-/// Asks for a snapshot and tells how it goes, until it is finished or failed, or nothing was heard for
-/// `patience`. That somebody else has asked already is fine: if theirs has begun, it is shown from its beginning.
+/// Asks for a snapshot and tells how it goes, until it is finished or failed. It may have to wait in Postgres for as long as
+/// others have transactions open: it is given up only if the gateway shows no sign of life for `patience`, which has to
+/// be longer than its heartbeat of ten seconds where nothing else happens. That somebody else has asked already is fine: if theirs has begun, it is shown from its beginning.
 pub async fn request_snapshot(
     client: async_nats::Client,
     names: StreamNames,
@@ -142,16 +155,21 @@ pub async fn request_snapshot(
     }
     // Noted before asking: whatever begins from now on is behind it, and what is under way is seen to its end.
     let next = remote.extent(&remote.names.init).await?.last_seq + 1;
+    let written = remote.extent(&remote.names.cdc).await?.last_seq;
     let begun = without_end(&remote, &token).await?;
     remote.ask_for_snapshot(&token).await?;
     let feed = Feed::open(remote.init(all_subjects(&token)), begun.unwrap_or(next));
     let caps = Caps::default();
     let watch = Watch {
         feed,
-        assets: Assets::new(remote, caps),
+        assets: Assets::new(remote.clone(), caps),
+        remote,
         joiner: Joiner::new(&caps),
         caps,
         patience,
+        asked: Instant::now(),
+        alive: Instant::now(),
+        written,
         token,
         asked_at: next,
         snapshot_id: None,
@@ -167,10 +185,16 @@ pub async fn request_snapshot(
 
 struct Watch {
     feed: Feed,
+    remote: Remote,
     assets: Assets,
     joiner: Joiner,
     caps: Caps,
     patience: Duration,
+    asked: Instant,
+    /// The last sign of the gateway's life.
+    alive: Instant,
+    /// Last sequence of the stream of changes, which it alone writes to, heartbeats at least.
+    written: u64,
     token: Token,
     /// Messages from this sequence on came after the snapshot was asked for.
     asked_at: u64,
@@ -192,16 +216,36 @@ impl Watch {
                 self.ended = matches!(progress, Finished(_) | Failed(_));
                 return Ok(Some(progress));
             }
-            let Ok(delivery) = timeout(self.patience, self.feed.next()).await else {
-                let reason = format!(
-                    "nothing was heard of it for {} s; is the gateway running?",
-                    self.patience.as_secs()
-                );
-                return Err(Error::nats(format!("snapshot of {}", self.token), reason));
+            let silence = LOOK_EVERY.min(self.patience / 2);
+            let Ok(delivery) = timeout(silence, self.feed.next()).await else {
+                self.look_for_life().await?;
+                if self.snapshot_id.is_none() {
+                    self.queue.push_back(SnapshotProgress::Waiting(self.asked.elapsed()));
+                }
+                continue;
             };
+            self.alive = Instant::now();
             let progress = self.read(&delivery).await.map_err(unreadable(&delivery))?;
             self.queue.extend(progress);
         }
+    }
+
+    async fn look_for_life(&mut self) -> Result<(), Error> {
+        // A server that is away is no sign either way.
+        if let Ok(extent) = self.remote.extent(&self.remote.names.cdc).await
+            && extent.last_seq != self.written
+        {
+            (self.written, self.alive) = (extent.last_seq, Instant::now());
+        }
+        if self.alive.elapsed() < self.patience {
+            return Ok(());
+        }
+        let reason = format!(
+            "the gateway has written nothing for {} s: is it running, and what does its /readyz say? The request stays \
+             and is served as soon as it can be",
+            self.patience.as_secs()
+        );
+        Err(Error::nats(format!("snapshot of {}", self.token), reason))
     }
 
     async fn read(&mut self, delivery: &Delivery) -> Result<Option<SnapshotProgress>, Unreadable> {

@@ -15,8 +15,13 @@ use super::{NatsArgs, StreamArgs};
 
 const BAR: &str = "{msg} {wide_bar} {human_pos}/{human_len} rows · {per_sec} · {elapsed}";
 
+const WAITING: &str = "waiting: the request is taken and the gateway lives. Before it begins it waits for transactions that are \
+older and still open, prepared ones too, for locks of the table, for other snapshots (snapshot.max_concurrent) and for \
+the table's rest (snapshot.cooldown_seconds); its log names who is in the way";
+
 /// Ask for a snapshot of a table and watch it.
 ///
+/// It may have to wait for transactions that others have open, and this command waits with it.
 /// Whoever keeps a copy is not disturbed by it. If somebody has asked already, theirs is watched.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,7 +29,7 @@ pub struct Args {
     nats: NatsArgs,
     #[command(flatten)]
     streams: StreamArgs,
-    /// Give up when nothing was heard for so long
+    /// Give up when the gateway has shown no sign of life for so long; it shows one every ten seconds at least
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
     /// The table, public.users say
@@ -42,9 +47,17 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     // Draws nothing where there is no terminal.
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(BAR)?);
     bar.enable_steady_tick(Duration::from_millis(100));
+    let mut told = false;
     while let Some(step) = progress.next().await {
         match step? {
             SnapshotProgress::Requested => bar.set_message(format!("{}: asked for", args.table)),
+            SnapshotProgress::Waiting(so_far) => {
+                let seconds = so_far.as_secs();
+                bar.set_message(format!("{}: asked for {seconds} s ago, not begun", args.table));
+                if !std::mem::replace(&mut told, true) {
+                    bar.suspend(|| eprintln!("{WAITING}"));
+                }
+            }
             SnapshotProgress::Started { estimated_rows, watermark, .. } => {
                 bar.set_length(estimated_rows);
                 bar.set_message(format!("{} as of {watermark}", args.table));

@@ -31,7 +31,8 @@ const HELD_OUT_EVERY: usize = 5;
 ///
 /// Reads a snapshot of each table, trains on rows from all over it, measures on rows that were held out, and
 /// writes {table}.zstd.dict, whole, into the given directory. A gateway that watches this directory uses it
-/// from the next message on.
+/// from the next message on. A table with fewer than 500 rows, or whose dictionary would save less than 3 %, is left out,
+/// and the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -70,19 +71,30 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         let sampled =
             sample(&args, table).await.with_context(|| format!("reading rows of {table}"))?;
         let max_bytes = args.max_bytes;
-        let name = table.to_string();
-        let trained =
-            tokio::task::spawn_blocking(move || train(&name, &sampled, max_bytes)).await??;
-        let verdict = if trained.saved_more() < SAVED_PERCENT_MIN {
-            all_written = false;
-            format!("not written: it would save less than {SAVED_PERCENT_MIN} %")
+        let (name, rows) = (table.to_string(), sampled.rows);
+        let trained = if sampled.samples.count() < ROWS_MIN {
+            None
         } else {
-            let path = args.out.join(dictionaries::file_name(&table.token()));
-            write_whole(&path, trained.dictionary.bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
-            path.display().to_string()
+            let name = name.clone();
+            let train = move || train(&name, &sampled, max_bytes);
+            Some(tokio::task::spawn_blocking(train).await??)
         };
-        lines.push((table.to_string(), trained, verdict));
+        let verdict = match &trained {
+            None => Err(format!("{ROWS_MIN} rows are needed, and so few cost little without")),
+            Some(trained) if trained.saved_more() < SAVED_PERCENT_MIN => {
+                Err(format!("it would save less than {SAVED_PERCENT_MIN} %"))
+            }
+            Some(trained) => {
+                let path = args.out.join(dictionaries::file_name(&table.token()));
+                write_whole(&path, trained.dictionary.bytes())
+                    .with_context(|| format!("writing {}", path.display()))?;
+                Ok(path)
+            }
+        };
+        all_written &= verdict.is_ok();
+        let verdict = verdict
+            .map_or_else(|why| format!("not written: {why}"), |path| path.display().to_string());
+        lines.push(Line { table: name, rows, trained, verdict });
     }
     print(&lines);
     Ok(if all_written { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -109,9 +121,17 @@ async fn sample(args: &Args, table: &TableName) -> Result<Sampled> {
     }
 }
 
+/// What is said of a table.
+struct Line {
+    table: String,
+    rows: u64,
+    /// None: there were too few rows to train on.
+    trained: Option<Trained>,
+    verdict: String,
+}
+
 /// A dictionary and what it does to rows that it has not seen.
 struct Trained {
-    rows: u64,
     samples: usize,
     dictionary: Dictionary,
     raw_bytes: usize,
@@ -124,6 +144,18 @@ impl Trained {
         100.0 * (1.0 - bytes as f64 / self.raw_bytes.max(1) as f64)
     }
 
+    /// As they stand in the table: trained on, bytes, bytes a row, saved without, saved with.
+    fn figures(&self) -> [String; 5] {
+        let bytes_a_row = self.raw_bytes / (self.samples / (HELD_OUT_EVERY - 1)).max(1);
+        [
+            self.samples.to_string(),
+            self.dictionary.bytes().len().to_string(),
+            bytes_a_row.to_string(),
+            format!("{:.1} %", self.saved(self.plain_bytes)),
+            format!("{:.1} %", self.saved(self.with_bytes)),
+        ]
+    }
+
     /// What the dictionary takes off what is sent without it, per cent.
     fn saved_more(&self) -> f64 {
         100.0 * (1.0 - self.with_bytes as f64 / self.plain_bytes.max(1) as f64)
@@ -131,27 +163,13 @@ impl Trained {
 }
 
 fn train(table: &str, sampled: &Sampled, max_bytes: usize) -> Result<Trained> {
-    let Sampled { rows, samples } = sampled;
-    if samples.count() < ROWS_MIN {
-        bail!(
-            "{table}: {} rows are too few to train on, {ROWS_MIN} are needed: rows of so small a table cost little without a dictionary",
-            samples.count()
-        );
-    }
-    let (training, held_out) = samples.split(HELD_OUT_EVERY);
+    let (training, held_out) = sampled.samples.split(HELD_OUT_EVERY);
     let dictionary = walgate_wire::train(training.bytes(), training.sizes(), max_bytes)
         .with_context(|| format!("training on {table}"))?;
     let plain_bytes = compressed_bytes(&held_out, None)?;
     let with_bytes = compressed_bytes(&held_out, Some(&dictionary))?;
     let raw_bytes = held_out.bytes().len();
-    Ok(Trained {
-        rows: *rows,
-        samples: training.count(),
-        dictionary,
-        raw_bytes,
-        plain_bytes,
-        with_bytes,
-    })
+    Ok(Trained { samples: training.count(), dictionary, raw_bytes, plain_bytes, with_bytes })
 }
 
 /// Each sample as a message of its own, compressed only if that makes it smaller.
@@ -167,7 +185,7 @@ fn compressed_bytes(samples: &Samples, dictionary: Option<&Dictionary>) -> Resul
     Ok(total)
 }
 
-fn print(lines: &[(String, Trained, String)]) {
+fn print(lines: &[Line]) {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);
     table.set_header([
@@ -180,18 +198,12 @@ fn print(lines: &[(String, Trained, String)]) {
         "saved with",
         "written to",
     ]);
-    for (name, trained, verdict) in lines {
-        let held_out = trained.raw_bytes / (trained.samples / (HELD_OUT_EVERY - 1)).max(1);
-        table.add_row([
-            name.clone(),
-            trained.rows.to_string(),
-            trained.samples.to_string(),
-            trained.dictionary.bytes().len().to_string(),
-            held_out.to_string(),
-            format!("{:.1} %", trained.saved(trained.plain_bytes)),
-            format!("{:.1} %", trained.saved(trained.with_bytes)),
-            verdict.clone(),
-        ]);
+    for line in lines {
+        let figures = line.trained.as_ref().map_or_else(Default::default, Trained::figures);
+        let mut cells = vec![line.table.clone(), line.rows.to_string()];
+        cells.extend(figures);
+        cells.push(line.verdict.clone());
+        table.add_row(cells);
     }
     for column in 1..=6 {
         if let Some(column) = table.column_mut(column) {

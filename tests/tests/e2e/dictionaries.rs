@@ -1,6 +1,11 @@
 //! Dictionaries dropped into the folder of a running gateway.
 
-use std::fs;
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::kv;
 use walgate_tests::{
@@ -33,6 +38,26 @@ async fn insert(site: &Site) {
     site.sql(INSERT).await;
     let lsn = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
     stream::reaches_end(&site.broker, lsn).await;
+}
+
+/// All that was ever taken for a dictionary.
+async fn stored(site: &Site) -> Vec<Vec<u8>> {
+    let messages = stream::messages(&site.broker, "KV_dictionaries").await;
+    messages.into_iter().map(|message| message.payload.to_vec()).collect()
+}
+
+/// Piece by piece; says whether every pause was well below what the gateway takes for the end.
+async fn write_slowly(path: &Path, bytes: &[u8]) -> bool {
+    let mut file = fs::File::create(path).unwrap();
+    let mut written = Instant::now();
+    let mut was_steady = true;
+    for piece in bytes.chunks(bytes.len() / 8) {
+        file.write_all(piece).unwrap();
+        was_steady &= written.elapsed() < Duration::from_millis(200);
+        written = Instant::now();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    was_steady
 }
 
 const INSERT: &str = "insert into users (email, likes) select 'user' || i || '@example1.org', 'likes ' || i % 17 || ' and ' || i % 23 from generate_series(1, 20) i";
@@ -103,10 +128,8 @@ on_newest_postgres! {
             fs::write(folder.join("another.file"), b"an event").unwrap();
             insert(&site).await;
         }
-        // One that is written slowly: whole in the end, never taken for what it is half-way.
         let late = numbered(2);
         let path = folder.join("users.zstd.dict");
-        fs::write(&path, &late[..1000]).unwrap();
         fs::write(&path, &late).unwrap();
         let next = live(&gateway, revision).await;
         insert(&site).await;
@@ -125,6 +148,35 @@ on_newest_postgres! {
         assert_eq!(live(&gateway, 0).await, next);
         let gateway = gateway.stop().start().await;
         assert_eq!(live(&gateway, 0).await, next);
+    }
+
+    /// In place, with pauses: whole in the end, and never taken for what it is half-way, which is a dictionary, too.
+    async fn one_that_is_written_slowly(server) {
+        let site = site(&server).await;
+        let path = site.dictionaries().join("users.zstd.dict");
+        let gateway = site.gateway(&["users"]).start().await;
+        let mut revision = 0;
+        let mut number = 0;
+        for _ in 0..4 {
+            // Where the machine was busy the pauses were long, and half a file may have been taken: once more.
+            loop {
+                number += 1;
+                let before = stored(&site).await.len();
+                let whole = numbered(number);
+                let was_steady = write_slowly(&path, &whole).await;
+                eventually("the whole one is live", async || match stored(&site).await.last() {
+                    Some(last) if *last == whole => Ok(()),
+                    _ => Err("another is".to_owned()),
+                })
+                .await;
+                revision = live(&gateway, revision).await;
+                insert(&site).await;
+                if was_steady {
+                    assert_eq!(stored(&site).await.len(), before + 1, "half a file was stored");
+                    break;
+                }
+            }
+        }
     }
 
     async fn without_compression_nothing_is_compressed(server) {

@@ -30,6 +30,7 @@ mod snapshots;
 mod streams;
 mod stuck;
 mod tampering;
+mod tools;
 mod type_matrix;
 mod vectors;
 mod wal_budget;

@@ -9,8 +9,10 @@ use walgate_wire::{Dictionary, MAX_DICTIONARY_BYTES, Token};
 
 use crate::{
     assets::Assets,
+    broker::Streams,
     gateway::Gateway,
     kv::{Dictionaries, KvError, READS_AT_ONCE},
+    publish::HEADER_ROOM_BYTES,
     status::Status,
     watch::{Folder, Refused, Shelf},
 };
@@ -20,6 +22,7 @@ const ENDING: &str = ".zstd.dict";
 /// Where the dictionaries of a running gateway come from and go to.
 #[derive(Debug)]
 pub struct DictionaryShelf {
+    streams: Streams,
     store: Dictionaries,
     assets: Assets,
     status: Status,
@@ -29,6 +32,7 @@ pub struct DictionaryShelf {
 pub fn folder(gateway: &Gateway) -> Folder<DictionaryShelf> {
     let tokens = gateway.config.tables.iter().map(|table| table.token.clone()).collect();
     let shelf = DictionaryShelf {
+        streams: gateway.streams.clone(),
         store: gateway.dictionaries.clone(),
         assets: gateway.assets.clone(),
         status: gateway.status.clone(),
@@ -59,6 +63,21 @@ pub fn file_name(token: &Token) -> String {
     format!("{token}{ENDING}")
 }
 
+impl DictionaryShelf {
+    /// Of this server: what is within the format's own limit may be above it.
+    fn fits_a_message(&self, bytes: usize) -> Result<(), Refused> {
+        let max_payload = self.streams.client.max_payload();
+        let max = max_payload.saturating_sub(HEADER_ROOM_BYTES);
+        if bytes <= max {
+            return Ok(());
+        }
+        Err(Refused::Invalid(format!(
+            "it has {bytes} bytes, and the NATS server takes {max_payload} in a message (max_payload), headers included: \
+             train one with --max-bytes {max}, or raise max_payload and write the file again"
+        )))
+    }
+}
+
 impl Shelf for DictionaryShelf {
     const WHAT: &'static str = "dictionary";
     const ENDING: &'static str = ENDING;
@@ -75,6 +94,7 @@ impl Shelf for DictionaryShelf {
         let dictionary = tokio::task::spawn_blocking(|| Dictionary::new(bytes)).await;
         let dictionary =
             dictionary.map_err(|e| Refused::NotNow(e.to_string()))?.map_err(Refused::invalid)?;
+        self.fits_a_message(dictionary.bytes().len())?;
         let stored = self.store.ensure(token, dictionary).await;
         let stored = stored.map_err(|e| Refused::NotNow(e.to_string()))?;
         tracing::info!(table = %token, revision = stored.revision, sha256 = stored.dictionary.sha256(), "dictionary is live");

@@ -36,7 +36,7 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the connection itself is looked at while no acknowledgement arrives.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Room for subject and headers below the server's `max_payload`, which counts headers.
-const HEADER_ROOM_BYTES: usize = 1024;
+pub const HEADER_ROOM_BYTES: usize = 1024;
 
 /// Headers of a message, for those who do not know NATS otherwise.
 pub type Headers = async_nats::HeaderMap;

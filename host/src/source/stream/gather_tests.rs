@@ -29,8 +29,12 @@ fn insert(gatherer: &mut Gatherer, relid: u32) {
 }
 
 fn commit(gatherer: &mut Gatherer, lsn: u64) {
+    commit_to(gatherer, lsn, lsn + 1);
+}
+
+fn commit_to(gatherer: &mut Gatherer, lsn: u64, end_lsn: u64) {
     gatherer
-        .accept(Message::Commit { commit_lsn: Lsn(lsn), end_lsn: Lsn(lsn + 1), at_micros: 0 })
+        .accept(Message::Commit { commit_lsn: Lsn(lsn), end_lsn: Lsn(end_lsn), at_micros: 0 })
         .unwrap();
 }
 
@@ -53,8 +57,11 @@ fn told(gatherer: &mut Gatherer) -> Vec<String> {
                 format!("{} {}", batch.table.name.table, positions.join(" "))
             }
             Event::Commit { position, end_lsn, .. } => {
-                assert_eq!(end_lsn.0, position.commit_lsn.0 + 1);
-                format!("commit {}#{}", position.commit_lsn.0, position.ordinal)
+                let (lsn, n) = (position.commit_lsn.0, position.ordinal);
+                match end_lsn.0 - lsn {
+                    1 => format!("commit {lsn}#{n}"),
+                    _ => format!("commit {lsn}#{n} to {end_lsn}"),
+                }
             }
             Event::KeepAlive { wal_end, .. } => format!("keepalive {}", wal_end.0),
             Event::Idle => "idle".into(),
@@ -126,6 +133,42 @@ fn what_is_in_the_stream_is_skipped() {
     transaction(&mut g, 20, &[A, A, A]);
     g.idle();
     assert_eq!(told(&mut g), ["idle"]);
+}
+
+/// With nothing in the log between two commit records the one ends where the next begins.
+#[test]
+fn a_commit_may_begin_where_the_last_one_ended() {
+    let transactions = |g: &mut Gatherer| {
+        for lsn in [16, 32, 48] {
+            begin(g, lsn);
+            insert(g, A);
+            commit_to(g, lsn, lsn + 16);
+            // What is behind the last commit only is said again.
+            g.idle();
+        }
+        told(g)
+    };
+    let all = [
+        "a 16#1",
+        "commit 16#2 to 0/20",
+        "idle",
+        "a 32#1",
+        "commit 32#2 to 0/30",
+        "idle",
+        "a 48#1",
+        "commit 48#2 to 0/40",
+        "idle",
+    ];
+    assert_eq!(transactions(&mut gatherer(Position::default(), 10_000)), all);
+    // The second is not taken for a part of the first, whose end it begins at.
+    assert_eq!(
+        transactions(&mut gatherer(Position::new(Lsn(16), 2), 10_000)),
+        [&["idle"], &all[3..]].concat()
+    );
+    assert_eq!(
+        transactions(&mut gatherer(Position::new(Lsn(32), 1), 10_000)),
+        [&["idle"], &all[4..]].concat()
+    );
 }
 
 #[test]

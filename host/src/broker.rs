@@ -245,3 +245,50 @@ fn is_not_found(error: &jetstream::context::GetStreamError) -> bool {
     use jetstream::context::GetStreamErrorKind::JetStream;
     matches!(error.kind(), JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        net::TcpListener,
+    };
+
+    /// The beginning of a server of this version: what it says of itself, and that it lives.
+    async fn greeting(listener: TcpListener, version: &str) -> std::io::Result<()> {
+        let (socket, _) = listener.accept().await?;
+        let (reader, mut writer) = socket.into_split();
+        let info = format!(
+            "INFO {{\"server_id\":\"S\",\"server_name\":\"S\",\"version\":\"{version}\",\"go\":\"go\",\"host\":\"127.0.0.1\",\
+             \"port\":4222,\"headers\":true,\"max_payload\":1048576,\"proto\":1,\"jetstream\":true}}\r\n"
+        );
+        writer.write_all(info.as_bytes()).await?;
+        let mut lines = BufReader::new(reader).lines();
+        while let Some(line) = lines.next_line().await? {
+            if line.starts_with("PING") {
+                writer.write_all(b"PONG\r\n").await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn connects_to(version: &'static str) -> Result<(), BrokerError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("nats://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(greeting(listener, version));
+        let connected = connect(&NatsAccess::from(url)).await.map(drop);
+        server.abort();
+        connected
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_too_old_is_told_what_is_needed() {
+        for version in ["2.10.0", "2.15.1", "3.0.0"] {
+            connects_to(version).await.unwrap();
+        }
+        for version in ["2.9.25", "1.4.1"] {
+            let error = connects_to(version).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("NATS {version} is too old: version 2.10")), "{error}");
+        }
+    }
+}

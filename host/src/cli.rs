@@ -133,6 +133,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if let Some(BrokerError::Access(AccessError::Setting { .. })) = cause.downcast_ref() {
             return Some(2);
         }
+        if let Some(SourceError::Url(_)) = cause.downcast_ref() {
+            return Some(2);
+        }
         if cause.is::<ConfigError>() || cause.is::<commands::Usage>() {
             return Some(2);
         }

@@ -296,6 +296,14 @@ const NOT_CONFIG: [&str; 6] = [
     "WALGATE_NATS_SERVER",
 ];
 
+/// Whether a variable of our prefix is for us. Kubernetes tells each pod of its namespace about a Service that is called walgate:
+/// `WALGATE_SERVICE_HOST`, `WALGATE_PORT`, `WALGATE_PORT_8088_TCP_ADDR` and so on. No key is called so.
+fn is_config(name: &str, key: &str) -> bool {
+    let by_kubernetes =
+        key == "PORT" || ["SERVICE_", "PORT_"].iter().any(|start| key.starts_with(start));
+    !by_kubernetes && !NOT_CONFIG.contains(&name)
+}
+
 /// Where set-up found nats-server, if it said so.
 pub fn nats_server_program() -> Option<PathBuf> {
     std::env::var_os("WALGATE_NATS_SERVER").map(PathBuf::from)
@@ -307,8 +315,7 @@ pub fn nats_server_program() -> Option<PathBuf> {
 fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict, ConfigError> {
     let mut sections = Dict::new();
     for (name, value) in environment {
-        let Some(key) = name.strip_prefix(PREFIX).filter(|_| !NOT_CONFIG.contains(&name.as_str()))
-        else {
+        let Some(key) = name.strip_prefix(PREFIX).filter(|key| is_config(&name, key)) else {
             continue;
         };
         let key = key.to_ascii_lowercase();
@@ -404,6 +411,34 @@ mod tests {
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(read(MINIMAL, &[("WALGATE_POSTGRES_URL_FILE", "/no/such/file")]).is_err());
         assert!(read(MINIMAL, &[("WALGATE_POSTGRES_SLOTT", "x")]).is_err());
+    }
+
+    /// As a pod finds them whose namespace has a Service of that name.
+    #[test]
+    fn what_kubernetes_sets_is_not_ours() {
+        let service = [
+            ("WALGATE_SERVICE_HOST", "10.0.0.7"),
+            ("WALGATE_SERVICE_PORT", "8088"),
+            ("WALGATE_SERVICE_PORT_HTTP", "8088"),
+            ("WALGATE_PORT", "tcp://10.0.0.7:8088"),
+            ("WALGATE_PORT_8088_TCP", "tcp://10.0.0.7:8088"),
+            ("WALGATE_PORT_8088_TCP_PROTO", "tcp"),
+            ("WALGATE_PORT_8088_TCP_PORT", "8088"),
+            ("WALGATE_PORT_8088_TCP_ADDR", "10.0.0.7"),
+            ("WALGATE_POSTGRES_SLOT", "ours"),
+        ];
+        assert_eq!(read(MINIMAL, &service).unwrap().postgres.slot, "ours");
+        assert!(read(MINIMAL, &[("WALGATE_PORTS", "8088")]).is_err(), "a key that there is not");
+    }
+
+    #[test]
+    fn an_alias_has_room_in_names() {
+        let alias = |alias: &str| read(&format!("{MINIMAL}alias = \"{alias}\""), &[]);
+        assert_eq!(alias(&"a".repeat(240)).unwrap().tables[0].token.as_str().len(), 240);
+        for long in ["a".repeat(241), "é".repeat(41)] {
+            let error = alias(&long).unwrap_err().to_string();
+            assert!(error.contains("public.users") && error.contains("shorter"), "{error}");
+        }
     }
 
     #[test]

@@ -35,8 +35,9 @@ pub enum SessionError {
     /// Of a snapshot whose guest is not the table's any more.
     #[error("{0}; the table has another guest by now")]
     Replaced(Box<SessionError>),
-    #[error("{table}: {source}")]
-    Table { table: Token, source: Box<SessionError> },
+    /// Nothing can be taken of it. `passes`: it comes back without an operator.
+    #[error("{table} is suspended: {reason}")]
+    Suspended { table: Token, reason: String, passes: bool },
     #[error("a background task of the session ended: {0}")]
     Task(String),
 }
@@ -107,7 +108,8 @@ pub fn action(error: &SessionError) -> Action {
             Action::Quarantine
         }
         SessionError::Outlet(_) | SessionError::Guest(_) => Action::Quarantine,
-        SessionError::Table { source, .. } => action(source),
+        SessionError::Suspended { passes: true, .. } => Action::Retry,
+        SessionError::Suspended { passes: false, .. } => Action::Quarantine,
         SessionError::Replaced(_) | SessionError::Task(_) => Action::Retry,
     }
 }
@@ -126,7 +128,12 @@ mod tests {
             confirmed: Lsn(1),
         };
         let shut = OutletError::Shut { table: "public.t".into(), reason: "no guest".into() };
-        let expected: [(SessionError, Action); 9] = [
+        let suspended = |passes| SessionError::Suspended {
+            table: Token::of_alias("t"),
+            reason: "no guest".into(),
+            passes,
+        };
+        let expected: [(SessionError, Action); 10] = [
             (SourceError::Closed.into(), Action::Retry),
             (SourceError::Locked { table: "public.t".into() }.into(), Action::Retry),
             (Broken::Full("maximum bytes exceeded".into()).into(), Action::Retry),
@@ -136,13 +143,8 @@ mod tests {
             ),
             (of_table().into(), Action::Quarantine),
             (shut.into(), Action::Quarantine),
-            (
-                SessionError::Table {
-                    table: Token::of_alias("t"),
-                    source: Box::new(of_table().into()),
-                },
-                Action::Quarantine,
-            ),
+            (suspended(false), Action::Quarantine),
+            (suspended(true), Action::Retry),
             (lost.into(), Action::Halt),
             (BrokerError::TooOld("2.9.0".into()).into(), Action::Halt),
         ];

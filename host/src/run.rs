@@ -78,9 +78,10 @@ impl<E: Into<SessionError>> From<E> for RunError {
 impl RunError {
     /// As documented in `walgate --help`.
     pub fn exit_code(&self) -> u8 {
-        use SessionError::Broker;
+        use SessionError::{Broker, Source};
         match self {
             RunError::Listen { .. }
+            | RunError::Start(Source(SourceError::Url(_)))
             | RunError::Start(Broker(BrokerError::Access(AccessError::Setting { .. }))) => 2,
             RunError::Start(_) | RunError::Guests(_) | RunError::PrivateNats(_) => 3,
             RunError::Session(_) => 4,

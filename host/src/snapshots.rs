@@ -20,7 +20,7 @@ use crate::{
     assets::Gate,
     changes::now_micros,
     config::Table,
-    gateway::Gateway,
+    gateway::{Gateway, Stopped},
     kv::StoredDictionary,
     outlet::Outlet,
     policy::SessionError,
@@ -155,12 +155,13 @@ async fn plan(
 ) -> Result<Plan, SessionError> {
     let token = table.token.clone();
     let changing = gateway.changing().await;
-    let config = gateway.table_by_token(&token).filter(|_| gateway.stopped(&token).is_none());
+    let stopped = gateway.stopped(&token);
+    let config = gateway.table_by_token(&token).filter(|_| stopped.is_none());
     let Some(config) = config else {
         let latest = gateway.schemas.latest(&token).await?;
         let reason = latest.and_then(|schema| schema.reason).unwrap_or_default();
-        let source = Box::new(SessionError::Task(format!("suspended: {reason}")));
-        return Err(SessionError::Table { table: token, source });
+        let passes = matches!(stopped, Some(Stopped::Busy | Stopped::Shed));
+        return Err(SessionError::Suspended { table: token, reason, passes });
     };
     let gate = gateway.assets.gate(&token);
     let opened = tokio::task::block_in_place(|| Outlet::open(&gate, config, table.clone()));

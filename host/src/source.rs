@@ -84,6 +84,9 @@ pub enum SourceError {
     Protocol(String),
     #[error(transparent)]
     Malformed(#[from] decode::Malformed),
+    /// Nobody could connect with it. Does not hold it.
+    #[error("postgres.url {0}")]
+    Url(String),
     #[error("{0}")]
     Config(String),
     /// All that was found wrong before anything was changed, with remedies.
@@ -140,6 +143,7 @@ impl SourceError {
             SourceError::Batch(_) | SourceError::Table { .. } => ErrorKind::TableOnly,
             SourceError::Protocol(_)
             | SourceError::Malformed(_)
+            | SourceError::Url(_)
             | SourceError::Config(_)
             | SourceError::Password { rotates: false, .. }
             | SourceError::Preflight(_)

@@ -450,6 +450,22 @@ fn tables(raw: Vec<RawTable>) -> Result<Vec<Table>, ConfigError> {
     Ok(tables)
 }
 
+/// Names of files end in more than the alias, and no file system takes more than 255 bytes.
+const ALIAS_BYTES_MAX: usize = 240;
+
+fn short(table: &TableName, token: Token) -> Result<Token, ConfigError> {
+    match token.as_str().len() {
+        ..=ALIAS_BYTES_MAX => Ok(token),
+        length => invalid(
+            "tables.alias",
+            format!(
+                "of {table} takes {length} bytes in subjects and names of files, where each byte but A-Z, a-z, 0-9, - and _ \
+                 takes three: at most {ALIAS_BYTES_MAX} are possible, choose a shorter one"
+            ),
+        ),
+    }
+}
+
 impl RawTable {
     fn validate(self) -> Result<Table, ConfigError> {
         let name: TableName = self
@@ -463,7 +479,7 @@ impl RawTable {
                     format!("of {name} is empty: leave it out or name it"),
                 );
             }
-            Some(alias) => Token::of_alias(&alias),
+            Some(alias) => short(&name, Token::of_alias(&alias))?,
             None => name.token(),
         };
         let is_digest =

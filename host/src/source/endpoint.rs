@@ -28,7 +28,7 @@ impl Endpoint {
     /// Errors do not show the URL, for it may hold a password.
     pub fn of(postgres: &Postgres) -> Result<Endpoint, SourceError> {
         let mut server = Server::parse(postgres.url.expose_secret())
-            .map_err(|reason| SourceError::Config(format!("postgres.url {reason}")))?;
+            .map_err(|reason| SourceError::Url(reason.to_string()))?;
         check(server.config())?;
         let rotates = match &postgres.password {
             None => false,
@@ -146,7 +146,7 @@ fn read_password(path: &Path) -> Result<String, SourceError> {
 
 /// Whether one can connect so at all.
 fn check(config: &Config) -> Result<(), SourceError> {
-    let refused = |problem: &str| Err(SourceError::Config(format!("postgres.url {problem}")));
+    let refused = |problem: &str| Err(SourceError::Url(problem.to_owned()));
     if config.get_user().is_none() {
         return refused("names no user: write postgres://USER:PASSWORD@HOST:PORT/DATABASE");
     }

@@ -59,6 +59,14 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
+    /// The configuration is refused, not the server.
+    async fn a_url_that_is_none_is_refused(server) {
+        let site = Site::new(&server).await;
+        for (url, word) in [("postgres://u@[::1/d", "postgres.url"), ("postgres://localhost/d", "names no user"), ("user=u port=x", "postgres.url"), ("postgres://u@h/d?sslmode=verify", "verify-full")] {
+            refused(&site, site.gateway(&["t"]).postgres_url(url), 2, &[word]).await;
+        }
+    }
+
     async fn the_configuration_is_checked_first(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;

@@ -91,6 +91,17 @@ on_newest_postgres! {
         .await;
     }
 
+    /// Asking again helps where the table comes back by itself, and only there.
+    async fn a_suspended_table_is_refused_until_somebody_acts(server) {
+        let site = Site::new(&server).await;
+        site.sql("create table t (id int primary key)").await;
+        let _gateway = site.gateway(&["t"]).keys("t", "guest = 'missing.wasm'").start().await;
+        snapshot::request(&site.broker, "t").await;
+        let error = snapshot::error(&site.broker, "t").await;
+        assert_eq!((error.code.as_str(), error.retry_after), ("table_suspended", None), "{error:?}");
+        assert!(error.message.contains("t is suspended") && error.message.contains("missing.wasm"), "{error:?}");
+    }
+
     async fn a_flood_of_requests(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); insert into t values (1, 'a')").await;

@@ -54,12 +54,7 @@ struct Server {
 /// Checks everything. An error of kind `Fatal` holds all that an operator has to do.
 pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight, SourceError> {
     let server = server(client).await?;
-    if server.version < SERVER_VERSION_MIN {
-        return Err(SourceError::Config(format!(
-            "Postgres {} is too old: walgate needs version 15 or newer",
-            server.version_text
-        )));
-    }
+    check_version(&server)?;
     let mut problems = vec![];
     let (exists, streams) = match slot_state(client, wanted.slot).await {
         Ok(slot) => (slot.is_some(), slot.is_some_and(|slot| slot.active_pid.is_some())),
@@ -132,6 +127,16 @@ async fn server(client: &Client) -> Result<Server, SourceError> {
         senders_used: row.get(8),
         senders_max: row.get(9),
     })
+}
+
+fn check_version(server: &Server) -> Result<(), SourceError> {
+    if server.version >= SERVER_VERSION_MIN {
+        return Ok(());
+    }
+    Err(SourceError::Config(format!(
+        "Postgres {} is too old: walgate needs version 15 or newer",
+        server.version_text
+    )))
 }
 
 fn check_server(

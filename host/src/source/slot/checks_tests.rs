@@ -37,6 +37,16 @@ fn a_server_that_will_do_is_left_alone() {
 }
 
 #[test]
+fn a_server_that_is_too_old_is_told_what_is_needed() {
+    let of = |version, text: &str| Server { version, version_text: text.into(), ..fine() };
+    assert!(check_version(&of(150_000, "15.0")).is_ok());
+    assert!(check_version(&of(180_006, "18.6")).is_ok());
+    let error = check_version(&of(140_019, "14.19")).unwrap_err();
+    assert_eq!(error.to_string(), "Postgres 14.19 is too old: walgate needs version 15 or newer");
+    assert_eq!(error.kind(), crate::source::ErrorKind::Fatal, "waiting does not help");
+}
+
+#[test]
 fn each_problem_of_a_server_names_its_remedy() {
     let bad = Server {
         wal_level: "replica".into(),

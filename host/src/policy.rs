@@ -52,7 +52,6 @@ impl SessionError {
     pub fn told(&self) -> String {
         match self {
             SessionError::Guest(failure) => failure.told(),
-            SessionError::Table { table, source } => format!("{table}: {}", source.told()),
             SessionError::Replaced(error) => {
                 format!("{}; the table has another guest by now", error.told())
             }

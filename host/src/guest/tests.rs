@@ -1,6 +1,11 @@
 //! Tests of guests that run: what a good one does, and what becomes of single rows that it fails on.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use walgate_wire::Identity;
 
@@ -231,7 +236,7 @@ fn compiled_code_is_cached() {
     for damage in [&b"no code"[..], b""] {
         let mut damaged = 0;
         for file in files(folder.path()) {
-            std::fs::write(file, damage).unwrap();
+            fs::write(file, damage).unwrap();
             damaged += 1;
         }
         assert!(damaged > 0);
@@ -240,7 +245,7 @@ fn compiled_code_is_cached() {
 }
 
 /// Everything below a folder.
-fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

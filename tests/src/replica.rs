@@ -24,7 +24,6 @@ pub enum Target {
 /// A replica that was started.
 pub struct Replica {
     pub target: Target,
-    file: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
     log: PathBuf,
@@ -46,7 +45,7 @@ impl Replica {
         ];
         full.extend(env.iter().cloned());
         args.extend(tables.iter().flat_map(|table| ["--table".to_owned(), (*table).to_owned()]));
-        Replica::spawn(target, built("walgate"), args, full, log)
+        Replica::spawn(target, args, full, log)
     }
 
     /// None, with a message, where there is no Python.
@@ -56,7 +55,7 @@ impl Replica {
         tables: &[&str],
         log: PathBuf,
     ) -> Option<Replica> {
-        let (python, script) = python::consumer()?;
+        let (_, script) = python::consumer()?;
         let (db, target) = (file.display().to_string(), Target::Python(file));
         let mut args: Vec<String> =
             [script, "--nats", nats, "--sqlite", &db].map(str::to_owned).into();
@@ -65,18 +64,17 @@ impl Replica {
                 .iter()
                 .map(|table| table.parse::<TableName>().expect("a table name").token().to_string()),
         );
-        Some(Replica::spawn(target, python.to_owned(), args, vec![], log))
+        Some(Replica::spawn(target, args, vec![], log))
     }
 
     fn spawn(
         target: Target,
-        file: PathBuf,
         args: Vec<String>,
         env: Vec<(String, String)>,
         log: PathBuf,
     ) -> Replica {
-        let program = Program::spawn("replica", &file, &args, &env, &log);
-        Replica { target, file, args, env, log, program }
+        let program = Program::spawn("replica", &target.keeper(), &args, &env, &log);
+        Replica { target, args, env, log, program }
     }
 
     pub fn kill9(&self) {
@@ -104,7 +102,8 @@ impl Replica {
         self.program.kill9();
         let args: Vec<_> =
             self.args.iter().cloned().chain(more.iter().map(|&arg| arg.to_owned())).collect();
-        self.program = Program::spawn("replica", &self.file, &args, &self.env, &self.log);
+        self.program =
+            Program::spawn("replica", &self.target.keeper(), &args, &self.env, &self.log);
     }
 
     pub fn log(&self) -> String {
@@ -115,6 +114,14 @@ impl Replica {
 impl Target {
     pub fn database(database: &Database) -> Target {
         Target::Postgres(database.url())
+    }
+
+    /// The program that keeps it.
+    fn keeper(&self) -> PathBuf {
+        match self {
+            Target::Python(_) => python::consumer().expect("a Python").0.to_owned(),
+            Target::Sqlite(_) | Target::Postgres(_) => built("walgate"),
+        }
     }
 
     /// As `walgate` takes it.

@@ -111,7 +111,7 @@ async fn listen(
         let concurrent = Arc::clone(concurrent);
         let turn = turns.get(&table.token).map(Arc::clone).unwrap_or_default();
         running.spawn(async move {
-            extending(&message, job.take_turn(&turn, &concurrent)).await;
+            extending(&message, Box::pin(job.take_turn(&turn, &concurrent))).await;
             if let Err(error) = message.double_ack().await {
                 tracing::warn!(%error, "a snapshot request could not be taken off its stream");
             }

@@ -16,7 +16,10 @@ use walgate_wire::{
     subjects, to_msgpack,
 };
 
+mod rewrites;
 mod tables;
+
+pub use rewrites::Looks;
 
 use crate::{
     batch::RowBatch,

@@ -10,6 +10,7 @@ use walgate_wire::{TableName, Token};
 use crate::{
     assets::Assets,
     broker::Streams,
+    changes::Looks,
     config::{Config, Table},
     kv::{Dictionaries, Schemas},
     status::Status,
@@ -34,6 +35,8 @@ pub struct Shared {
     pub server_version: i32,
     stopped: Mutex<HashMap<Token, Stopped>>,
     changing: tokio::sync::Mutex<()>,
+    /// For the session that there is.
+    pub looks: tokio::sync::Mutex<Looks>,
 }
 
 /// The right to change what consumers are told of tables. Between looking at a table's guest, and at whether it flows,
@@ -83,6 +86,7 @@ impl Gateway {
             server_version,
             stopped,
             changing,
+            looks: Default::default(),
         }))
     }
 

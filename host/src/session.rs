@@ -117,10 +117,11 @@ pub async fn open(
     let asked = Arc::new(catalog::open(&gateway.config.postgres).await?);
     let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked).await?);
     let stream = ChangeStream::new(reader, resume);
-    let session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
+    let mut session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
     if !gateway.status.has_streamed() {
         settle(gateway).await?;
     }
+    session.look_first().await?;
     Ok((epoch, session))
 }
 

@@ -199,7 +199,7 @@ impl Session {
         released
     }
 
-    async fn open_all(
+    pub(super) async fn open_all(
         &mut self,
         changing: &Changing<'_>,
         table: &Table,
@@ -243,7 +243,7 @@ impl Session {
                 Some(found) => self.is_there(table, found.relid).await?,
             }
         }
-        Ok(())
+        self.follow_alterations(&present).await
     }
 
     async fn is_absent(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {

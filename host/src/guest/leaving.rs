@@ -74,7 +74,6 @@ pub(super) fn output(
             Column {
                 oid,
                 base_oid: None,
-                made_of: None,
                 type_name,
                 nullable,
                 ..table.schema.columns[input].clone()

@@ -10,6 +10,7 @@ mod reader;
 mod resolve;
 mod sql;
 mod tables;
+mod traces;
 mod typetree;
 
 pub use change::{SchemaChange, schema_change, types_altered};
@@ -22,6 +23,7 @@ pub use tables::{
     CatalogColumn, Leaf, Presence, RelKind, TableInfo, load_present, load_table, load_tables,
     row_filter,
 };
+pub use traces::{Altered, Traces, load_traces};
 pub use typetree::{Binary, Kind, NATIVE_OIDS, Type, TypeCache};
 
 use walgate_wire::{Schema, TableName, Token};

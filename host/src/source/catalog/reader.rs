@@ -1,11 +1,13 @@
 //! A connection that answers what tables look like: now, or as a Relation message says.
 
+use std::collections::HashMap;
+
 use tokio_postgres::{Client, error::SqlState};
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use super::{
-    Presence, SqlClient, TableInfo, TableVersion, TypeCache, load_present, load_table, open,
-    resolve_relation, types_altered, version_of_catalog,
+    Presence, SqlClient, TableInfo, TableVersion, Traces, TypeCache, load_present, load_table,
+    load_traces, open, resolve_relation, types_altered, version_of_catalog,
 };
 use crate::{
     config::Postgres,
@@ -71,6 +73,11 @@ impl Catalog {
     /// Which of these tables there are. Waits for nobody.
     pub async fn present(&self, names: &[TableName]) -> Result<Vec<Presence>, SourceError> {
         load_present(&self.client, &self.publication, names).await
+    }
+
+    /// What DDL has left at these tables. Waits for nobody.
+    pub async fn traces(&self, relids: &[u32]) -> Result<HashMap<u32, Traces>, SourceError> {
+        load_traces(&self.client, relids).await
     }
 
     /// Whether one would have to wait to read the table, or to plan that: somebody has it, or an index of it, for himself.

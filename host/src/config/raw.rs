@@ -454,16 +454,11 @@ fn tables(raw: Vec<RawTable>) -> Result<Vec<Table>, ConfigError> {
 const ALIAS_BYTES_MAX: usize = 240;
 
 fn short(table: &TableName, token: Token) -> Result<Token, ConfigError> {
-    match token.as_str().len() {
-        ..=ALIAS_BYTES_MAX => Ok(token),
-        length => invalid(
-            "tables.alias",
-            format!(
-                "of {table} takes {length} bytes in subjects and names of files, where each byte but A-Z, a-z, 0-9, - and _ \
-                 takes three: at most {ALIAS_BYTES_MAX} are possible, choose a shorter one"
-            ),
-        ),
-    }
+    let bytes = token.as_str().len();
+    let problem = format!(
+        "of {table} takes {bytes} bytes in subjects and names of files (three for each byte but A-Z, a-z, 0-9, - and _): choose a shorter one, of at most {ALIAS_BYTES_MAX}"
+    );
+    if bytes <= ALIAS_BYTES_MAX { Ok(token) } else { invalid("tables.alias", problem) }
 }
 
 impl RawTable {

@@ -138,7 +138,7 @@ pub async fn recovered(run: &Run) -> Done {
     let (backup, point) = backup(run, &mut stage).await;
     run.fault("recovered to an earlier point");
     backup.recover(&stage.server(), point).await;
-    goes_on(stage).await
+    Box::pin(goes_on(stage)).await
 }
 
 /// Neither the timeline nor the slot tells; the positions do, as long as nothing was written since.
@@ -147,5 +147,5 @@ pub async fn put_back(run: &Run) -> Done {
     let (backup, _) = backup(run, &mut stage).await;
     run.fault("earlier files put back");
     backup.put_back(&stage.server());
-    goes_on(stage).await
+    Box::pin(goes_on(stage)).await
 }

@@ -284,6 +284,8 @@ impl Session {
             }
         }
         let changes = batch.changes.len() as u64;
+        let committed_at = batch.changes.last().map_or(0, |last| batch.txn(last).at_micros);
+        let lag_micros = now_micros().saturating_sub(committed_at).max(0) as u64;
         self.stream.recycle(batch);
         let mut headers = self.headers(position);
         packed.describe(&mut headers);
@@ -291,7 +293,8 @@ impl Session {
         if let Some(guest) = &table.schema.guest {
             headers.insert(GUEST, guest.short());
         }
-        status.add_changes(changes, packed.raw_bytes as u64, packed.body.len() as u64);
+        let (raw_bytes, sent_bytes) = (packed.raw_bytes as u64, packed.body.len() as u64);
+        status.add_changes(changes, raw_bytes, sent_bytes, lag_micros);
         let subject = subjects::cdc(token);
         Ok(Some(Outgoing { subject, headers, body: packed.body, confirms: None }))
     }

@@ -38,6 +38,7 @@ pub struct TableStatus {
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
     dictionary_ratio: Mutex<Option<f64>>,
+    lag_micros: AtomicU64,
     guest: Mutex<GuestStatus>,
     /// Why it does not flow.
     suspended: Mutex<Option<String>>,
@@ -77,6 +78,8 @@ pub struct GuestCounts {
 #[serde(default)]
 pub struct TableCounts {
     pub changes: u64,
+    /// From the commit of its last change until that was handed to JetStream, milliseconds.
+    pub lag_ms: f64,
     pub snapshot_rows: u64,
     /// Bodies before compression, bytes.
     pub raw_bytes: u64,
@@ -169,8 +172,10 @@ impl Status {
 }
 
 impl TableStatus {
-    pub fn add_changes(&self, changes: u64, raw_bytes: u64, sent_bytes: u64) {
+    /// `lag_micros`: since the last of them was committed.
+    pub fn add_changes(&self, changes: u64, raw_bytes: u64, sent_bytes: u64, lag_micros: u64) {
         self.changes.fetch_add(changes, Relaxed);
+        self.lag_micros.store(lag_micros, Relaxed);
         self.add_bytes(raw_bytes, sent_bytes);
     }
 
@@ -252,6 +257,7 @@ impl TableStatus {
     pub fn counts(&self) -> TableCounts {
         TableCounts {
             changes: self.changes.load(Relaxed),
+            lag_ms: self.lag_micros.load(Relaxed) as f64 / 1000.0,
             snapshot_rows: self.snapshot_rows.load(Relaxed),
             raw_bytes: self.raw_bytes.load(Relaxed),
             sent_bytes: self.sent_bytes.load(Relaxed),

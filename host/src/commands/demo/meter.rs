@@ -40,6 +40,8 @@ pub struct TableReading {
     /// Snapshot rows and changes since the start.
     pub rows: u64,
     pub rows_per_s: f64,
+    /// From the commit of its last change until that was handed to JetStream; of all tables, the longest.
+    pub lag: Duration,
     pub bytes: Bytes,
     /// Raw bytes for one sent, over the last moments.
     pub ratio_now: f64,
@@ -79,6 +81,7 @@ impl Sample {
         let mut sum = TableCounts::default();
         for (_, table) in &self.tables {
             sum.changes += table.changes;
+            sum.lag_ms = sum.lag_ms.max(table.lag_ms);
             sum.snapshot_rows += table.snapshot_rows;
             sum.raw_bytes += table.raw_bytes;
             sum.sent_bytes += table.sent_bytes;
@@ -109,6 +112,7 @@ impl Meter {
                 name,
                 rows,
                 rows_per_s: (rows - before.changes - before.snapshot_rows) as f64 / seconds,
+                lag: Duration::from_secs_f64(now.lag_ms / 1000.0),
                 bytes,
                 ratio_now: bytes
                     .since(Bytes { raw: before.raw_bytes, sent: before.sent_bytes })

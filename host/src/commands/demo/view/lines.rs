@@ -48,7 +48,7 @@ fn line(reading: &Reading) -> String {
         ratio(reading.total.ratio_now),
     );
     for table in &reading.tables {
-        line += &format!(" · {} {}", table.name, ratio(table.ratio_now));
+        line += &format!(" · {} {} lag {}", table.name, ratio(table.ratio_now), millis(table.lag));
         if table.dictionary_revision > 0 {
             line += &format!(" dict@{}", table.dictionary_revision);
         }

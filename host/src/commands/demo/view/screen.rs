@@ -95,11 +95,12 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, reading: &Reading) {
 }
 
 fn draw_tables(frame: &mut Frame<'_>, area: Rect, reading: &Reading) {
-    let header = ["table", "rows", "rows/s", "raw", "sent", "ratio", "ratio now", "dictionary"];
+    let header =
+        ["table", "rows", "rows/s", "lag", "raw", "sent", "ratio", "ratio now", "dictionary"];
     let header = Row::new(header.map(|title| Cell::from(Line::from(title).right_aligned()))).bold();
     let rows = reading.tables.iter().map(|table| table_row(table));
     let total = table_row(&reading.total).bold();
-    let widths = [10, 12, 10, 10, 10, 8, 10, 12].map(Constraint::Length);
+    let widths = [10, 12, 10, 9, 10, 10, 8, 10, 12].map(Constraint::Length);
     let block = Block::bordered().title(" tables, since the start ").dim();
     let table =
         Table::new(rows.chain([total]), widths).header(header).block(block).style(Style::reset());
@@ -111,10 +112,11 @@ fn table_row(table: &TableReading) -> Row<'static> {
         0 => "–".dim(),
         revision => format!("revision {revision}").green(),
     };
-    let cells: [Span<'static>; 8] = [
+    let cells: [Span<'static>; 9] = [
         table.name.clone().into(),
         count(table.rows).into(),
         count(table.rows_per_s as u64).into(),
+        millis(table.lag).into(),
         bytes(table.bytes.raw).into(),
         bytes(table.bytes.sent).into(),
         ratio(table.bytes.ratio()).into(),

@@ -1,6 +1,6 @@
 //! The operator's HTTP side: `/healthz` says that the process runs, `/readyz` whether changes flow.
 //!
-//! Listens on loopback by default. Nothing here changes state or shows data.
+//! Listens on loopback by default. Nothing here changes state, or shows data beyond what a guest says in its errors.
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use serde_json::{Value, json};

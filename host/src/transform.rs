@@ -122,9 +122,9 @@ impl Transform {
             Ok(()) => self.compress(&batch.table, &writer.out, dictionary, effort),
             Err(error) => Err(error.into()),
         };
-        let is_single = batch.len() == 1 && effort == Effort::Thorough;
-        if let (Ok(packed), Some(revision), true) = (&mut result, revision, is_single) {
-            packed.gain = self.gain(&batch.table.token, revision, &writer.out, packed.body.len());
+        if let (Ok(packed), Some(revision), 1) = (&mut result, revision, batch.len()) {
+            let with_bytes = packed.body.len();
+            packed.gain = self.gain(&batch.table.token, revision, &writer.out, with_bytes, effort);
         }
         self.writer = writer;
         result
@@ -162,10 +162,11 @@ impl Transform {
         let pays = self.settings.use_dictionary == UseDictionary::Always
             || raw.len() <= AUTO_DICTIONARY_BYTES_MAX;
         let dictionary = dictionary.filter(|_| pays);
-        let effort = if raw.len() > SMALL_BYTES_MAX { Effort::Quick } else { effort };
+        let key = dictionary.as_ref().map(|_| table.token.clone());
+        let effort = self.affordable(&key, raw, effort);
         let mut frame = std::mem::take(&mut self.frame);
         let compressed = self
-            .compressor(&table.token, dictionary.as_deref(), effort)
+            .compressor(key, dictionary.as_deref(), effort)
             .and_then(|compressor| compressor.compress(raw, &mut frame));
         let packed = match compressed {
             Ok(()) if frame.len() < raw.len() => Ok(Packed {
@@ -181,14 +182,19 @@ impl Transform {
         packed
     }
 
-    /// Now and then, for a single change: how large it would be without its dictionary.
+    /// Now and then, for a single change that got all effort: how large it would be without its dictionary.
     fn gain(
         &mut self,
         token: &Token,
         revision: u64,
         raw: &[u8],
         with_bytes: usize,
+        effort: Effort,
     ) -> Option<Window> {
+        let efforts = [Some(token.clone()), None].map(|key| self.affordable(&key, raw, effort));
+        if efforts != [Effort::Thorough; 2] {
+            return None;
+        }
         let gain = match self.gains.entry(token.clone()) {
             Entry::Occupied(slot) if slot.get().revision() == revision => slot.into_mut(),
             entry => entry.insert_entry(Gain::new(revision)).into_mut(),
@@ -197,7 +203,7 @@ impl Transform {
             return None;
         }
         let mut sample = std::mem::take(&mut self.sample);
-        let made = self.compressor(token, None, Effort::Thorough);
+        let made = self.compressor(None, None, effort);
         let compressed = made.and_then(|compressor| compressor.compress(raw, &mut sample));
         let without_bytes = sample.len().min(raw.len());
         self.sample = sample;
@@ -205,18 +211,26 @@ impl Transform {
         self.gains.get_mut(token)?.add(with_bytes, without_bytes)
     }
 
+    /// All effort is for small bodies, and for tables that have a context or find room for one.
+    fn affordable(&self, key: &Option<Token>, raw: &[u8], effort: Effort) -> Effort {
+        let has_room =
+            self.thorough.len() < THOROUGH_CONTEXTS_MAX || self.thorough.contains_key(key);
+        match effort {
+            Effort::Thorough if has_room && raw.len() <= SMALL_BYTES_MAX => Effort::Thorough,
+            _ => Effort::Quick,
+        }
+    }
+
+    /// `key`: the table, if it has a dictionary.
     fn compressor(
         &mut self,
-        token: &Token,
+        key: Option<Token>,
         dictionary: Option<&StoredDictionary>,
         effort: Effort,
     ) -> Result<&mut Compressor, FrameError> {
-        let key = dictionary.map(|_| token.clone());
-        let has_room = self.thorough.len() < THOROUGH_CONTEXTS_MAX;
-        let thorough = effort == Effort::Thorough && (has_room || self.thorough.contains_key(&key));
-        let (contexts, level) = match thorough {
-            true => (&mut self.thorough, self.settings.level.max(THOROUGH_LEVEL)),
-            false => (&mut self.quick, self.settings.level),
+        let (contexts, level) = match effort {
+            Effort::Thorough => (&mut self.thorough, self.settings.level.max(THOROUGH_LEVEL)),
+            Effort::Quick => (&mut self.quick, self.settings.level),
         };
         let revision = dictionary.map_or(0, |stored| stored.revision);
         let slot = match contexts.entry(key) {

@@ -10,6 +10,7 @@ use super::{
     test_support::{output, show},
     tests::{a_good_guest_goes_on, answer, bind, inserts, run, try_bind},
 };
+use crate::pack::Rendered;
 
 /// The guest fails with this message on any batch, whatever the policy: no row leaves.
 fn always_fails(program: &Program) -> String {
@@ -159,4 +160,20 @@ fn logs_are_bounded() {
       (call $keep (local.get $in))";
     let bound = bind(&Program::process(answer(), body));
     assert_eq!(run(&bound, inserts(&["x"]), OnGuestError::Halt).unwrap().batch.len(), 1);
+}
+
+#[test]
+fn a_new_guest_is_tried_whatever_the_policy() {
+    let tried = |program: &Program, values: &[&str], policy| {
+        let bound = bind(program);
+        bound.try_on(inserts(values), &mut Rendered::default(), policy).map_err(|e| e.to_string())
+    };
+    let trapping = Program::process(answer(), "(unreachable)");
+    let policies = [OnGuestError::Halt, OnGuestError::DeadLetter, OnGuestError::Drop];
+    for policy in policies {
+        // A table without rows hides nothing.
+        assert!(tried(&trapping, &[], policy).unwrap_err().contains("trapped"));
+        assert!(tried(&trapping, &["x"; 3], policy).unwrap_err().contains("trapped"));
+        assert_eq!(tried(&Program::keeping(answer()), &["x"; 3], policy), Ok(()));
+    }
 }

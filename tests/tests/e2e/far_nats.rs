@@ -1,6 +1,9 @@
 //! NATS at the end of a long line: many tables, and every question takes its time.
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use walgate_servers::NatsOptions;
 use walgate_tests::{Broker, Site, eventually, on_newest_postgres, proxy::Network};
@@ -9,6 +12,8 @@ const TABLES: usize = 40;
 /// A question and its answer take twice that. The two dozen that a session asks in turn at the least outlast the thirty seconds
 /// in which Postgres wants to hear from it.
 const ONE_WAY: Duration = Duration::from_millis(1000);
+/// The gateway's `wal_sender_timeout`.
+const POSTGRES_WAITS: Duration = Duration::from_secs(30);
 
 on_newest_postgres! {
     /// A session that takes longer to open than Postgres waits for a word from it opens all the same.
@@ -33,6 +38,7 @@ on_newest_postgres! {
         let holder = format!("select coalesce(active_pid, 0) from pg_replication_slots where slot_name = '{slot}'");
         let first = site.database.value(&holder).await;
         site.broker.network(Network::Slow(ONE_WAY));
+        let began = Instant::now();
         site.sql(&format!("select pg_terminate_backend({first})")).await;
         let second = eventually("the next session holds the slot", async || {
             let pid = site.database.value(&holder).await;
@@ -44,6 +50,7 @@ on_newest_postgres! {
             times => Err(format!("{times} times")),
         })
         .await;
+        assert!(began.elapsed() > POSTGRES_WAITS, "it opened too fast to show anything");
         assert_eq!(site.database.value(&holder).await, second, "{}", gateway.log());
         site.broker.network(Network::Good);
         site.sql(&format!("insert into {} values (2)", names[0])).await;

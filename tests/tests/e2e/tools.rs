@@ -84,12 +84,12 @@ on_newest_postgres! {
         let old = site.database.session().await;
         old.sql("begin; select pg_current_xact_id()").await;
         let writer = Writer::start_paced(&site.database, std::time::Duration::from_millis(50), |n| format!("update t set v = '{n}' where id = 1")).await;
-        let asked = spawn(&site, &["snapshot", "--patience", "2", "t"]);
+        let asked = spawn(&site, &["snapshot", "--patience", "5", "t"]);
         says(&asked, "transactions that are").await;
         let sequence = stream::last_sequence(&site.broker).await.unwrap();
         // Twice its patience, by what the gateway writes meanwhile.
         eventually("time passes", async || match stream::last_sequence(&site.broker).await {
-            Some(now) if now > sequence + 80 => Ok(()),
+            Some(now) if now > sequence + 400 => Ok(()),
             now => Err(format!("{now:?} after {sequence}")),
         })
         .await;

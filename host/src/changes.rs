@@ -204,6 +204,7 @@ impl Session {
         if let Some(first) = batch.changes.first() {
             self.gateway.status.lag().read(batch.txn(first).at_micros, now_micros());
         }
+        let committed_at = batch.changes.last().map_or(0, |last| batch.txn(last).at_micros);
         let relid = batch.table.relid;
         // A snapshot may have stopped the table.
         let stopped = self.gateway.stopped(&batch.table.token).is_some();
@@ -221,9 +222,14 @@ impl Session {
             Ok(()) => self.leave(&outlet, batch).await,
             Err(error) => Err(error),
         };
+        let status = self.gateway.status.table(&outlet.output().token);
         self.outlets.insert(relid, outlet);
         match left {
-            Ok(Some(message)) => Ok(self.chain.publish(message).await?),
+            Ok(Some(message)) => {
+                self.chain.publish(message).await?;
+                status.set_lag(now_micros().saturating_sub(committed_at).max(0) as u64);
+                Ok(())
+            }
             Ok(None) => Ok(()),
             Err(error) => self.quarantine_or(error).await,
         }
@@ -273,10 +279,9 @@ impl Session {
         };
         let rendered = &mut self.rendered;
         let packed = self.transform.changes(packer, &batch, rendered, dictionary, effort)?;
-        if let Some(gain) = packed.gain {
-            status.set_dictionary_ratio(gain.ratio);
-            if let Some(first) = gain.worn {
-                let (now, first) = (gain.ratio * 100.0, first * 100.0);
+        if let Some((revision, ratio)) = packed.ratio {
+            if let Some(first) = status.set_dictionary_ratio(revision, ratio) {
+                let (now, first) = (ratio * 100.0, first * 100.0);
                 tracing::warn!(
                     table = %token,
                     "its dictionary has worn out: with it, single changes take {now:.0} % of what they take without, {first:.0} % at first; train it again with `walgate train`"
@@ -284,8 +289,6 @@ impl Session {
             }
         }
         let changes = batch.changes.len() as u64;
-        let committed_at = batch.changes.last().map_or(0, |last| batch.txn(last).at_micros);
-        let lag_micros = now_micros().saturating_sub(committed_at).max(0) as u64;
         self.stream.recycle(batch);
         let mut headers = self.headers(position);
         packed.describe(&mut headers);
@@ -294,7 +297,7 @@ impl Session {
             headers.insert(GUEST, guest.short());
         }
         let (raw_bytes, sent_bytes) = (packed.raw_bytes as u64, packed.body.len() as u64);
-        status.add_changes(changes, raw_bytes, sent_bytes, lag_micros);
+        status.add_changes(changes, raw_bytes, sent_bytes);
         let subject = subjects::cdc(token);
         Ok(Some(Outgoing { subject, headers, body: packed.body, confirms: None }))
     }

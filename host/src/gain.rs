@@ -10,7 +10,7 @@ const WINDOW: u32 = 64;
 /// Growth of the ratio at which training again is due.
 const WORN: f64 = 1.10;
 
-/// Of one table and one revision of its dictionary.
+/// Samples of one table and one revision of its dictionary.
 #[derive(Debug)]
 pub struct Gain {
     revision: u64,
@@ -18,31 +18,11 @@ pub struct Gain {
     samples: u32,
     with_bytes: u64,
     without_bytes: u64,
-    /// Of the first window.
-    first: Option<f64>,
-    told: bool,
-}
-
-/// The last window.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Window {
-    /// Bytes with the dictionary ÷ bytes without it.
-    pub ratio: f64,
-    /// The ratio at first, if it has become so much worse that the dictionary should be trained again. Once a revision.
-    pub worn: Option<f64>,
 }
 
 impl Gain {
     pub fn new(revision: u64) -> Gain {
-        Gain {
-            revision,
-            seen: 0,
-            samples: 0,
-            with_bytes: 0,
-            without_bytes: 0,
-            first: None,
-            told: false,
-        }
+        Gain { revision, seen: 0, samples: 0, with_bytes: 0, without_bytes: 0 }
     }
 
     pub fn revision(&self) -> u64 {
@@ -55,8 +35,9 @@ impl Gain {
         self.seen == 1
     }
 
-    /// A single change, compressed with the dictionary and without.
-    pub fn add(&mut self, with_bytes: usize, without_bytes: usize) -> Option<Window> {
+    /// A single change, compressed with the dictionary and without. Now and then what that comes to: bytes with it ÷ bytes
+    /// without it.
+    pub fn add(&mut self, with_bytes: usize, without_bytes: usize) -> Option<f64> {
         self.samples += 1;
         self.with_bytes += with_bytes as u64;
         self.without_bytes += without_bytes as u64;
@@ -65,10 +46,32 @@ impl Gain {
         }
         let ratio = self.with_bytes as f64 / self.without_bytes.max(1) as f64;
         (self.samples, self.with_bytes, self.without_bytes) = (0, 0, 0);
-        let first = *self.first.get_or_insert(ratio);
-        let worn = (ratio > first * WORN && !self.told).then_some(first);
-        self.told |= worn.is_some();
-        Some(Window { ratio, worn })
+        Some(ratio)
+    }
+}
+
+/// How a table's dictionary has done since it is in use here.
+#[derive(Debug)]
+pub struct Wear {
+    revision: u64,
+    first: f64,
+    told: bool,
+}
+
+impl Wear {
+    pub fn new(revision: u64, ratio: f64) -> Wear {
+        Wear { revision, first: ratio, told: false }
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The ratio at first, if it has become so much worse that the dictionary should be trained again. Once.
+    pub fn worn(&mut self, ratio: f64) -> Option<f64> {
+        let worn = ratio > self.first * WORN && !self.told;
+        self.told |= worn;
+        worn.then_some(self.first)
     }
 }
 
@@ -76,20 +79,18 @@ impl Gain {
 mod tests {
     use super::*;
 
-    fn window(gain: &mut Gain, with_bytes: usize) -> Window {
-        let mut windows = (0..WINDOW).filter_map(|_| gain.add(with_bytes, 100));
-        let last = windows.next().unwrap();
-        assert_eq!(windows.next(), None);
-        last
+    #[test]
+    fn a_dictionary_that_fits_less_and_less_is_told_once() {
+        let mut wear = Wear::new(7, 0.40);
+        let told = [0.40, 0.43, 0.45, 0.46].map(|ratio| wear.worn(ratio));
+        assert_eq!(told, [None, None, Some(0.40), None]);
     }
 
     #[test]
-    fn a_dictionary_that_fits_less_and_less_is_told_once() {
+    fn a_ratio_is_of_many_samples() {
         let mut gain = Gain::new(7);
-        assert_eq!(window(&mut gain, 40), Window { ratio: 0.40, worn: None });
-        assert_eq!(window(&mut gain, 43), Window { ratio: 0.43, worn: None });
-        assert_eq!(window(&mut gain, 45), Window { ratio: 0.45, worn: Some(0.40) });
-        assert_eq!(window(&mut gain, 46), Window { ratio: 0.46, worn: None });
+        let ratios: Vec<_> = (0..2 * WINDOW).filter_map(|_| gain.add(40, 100)).collect();
+        assert_eq!(ratios, [0.40, 0.40]);
     }
 
     #[test]

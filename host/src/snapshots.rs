@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use walgate_wire::{
     ChunkDigest, Epoch, GUEST, InitMeta, InitStart, Lsn, MSG_ID, SCHEMA, Schema, Token, subjects,
     to_msgpack,
@@ -35,7 +38,7 @@ use crate::{
 
 mod worker;
 
-use worker::Worker;
+use worker::{CHUNKS_IN_FLIGHT_MAX, Worker};
 
 const PROTOCOL_VERSION: u32 = 1;
 /// How long a finished snapshot waits for the gateway to hold the slot again.
@@ -63,6 +66,8 @@ struct Plan {
     dictionary: Option<Arc<StoredDictionary>>,
     pieces: Mutex<VecDeque<Piece>>,
     totals: Mutex<Totals>,
+    /// A permit for each chunk that is on its way.
+    publishing: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -193,6 +198,7 @@ async fn plan(
         exported: exported.name.clone(),
         pieces: Mutex::new(pieces.into()),
         totals: Mutex::default(),
+        publishing: Arc::new(Semaphore::new(publishing_max(gateway))),
     })
 }
 
@@ -262,18 +268,13 @@ async fn run_workers(
             }
         });
     }
-    // The exporting connection has to live until the others have imported its snapshot.
-    let mut readers = vec![];
-    while let Some(ended) = running.join_next().await {
-        // Returning drops the set and stops the other workers.
-        match ended.map_err(|e| SessionError::Task(format!("a snapshot worker ended: {e}")))?? {
-            Some(reader) => readers.push(reader),
-            None => {
-                tracing::info!(table = %plan.token, "somebody waits to alter the table: copying with fewer connections")
-            }
-        }
+    let copied = all_copied(plan, &mut running).await;
+    if copied.is_err() {
+        running.shutdown().await;
+        // Nothing of it arrives after it is purged.
+        let _ = plan.publishing.acquire_many(publishing_max(&plan.gateway) as u32).await;
     }
-    drop(readers);
+    copied?;
     let gateway = &plan.gateway;
     let again = tokio::time::timeout(ACTIVE_AGAIN, active.wait_for(Option::is_some)).await;
     let epoch = again.ok().and_then(|active| *active.ok()?);
@@ -286,6 +287,27 @@ async fn run_workers(
     tracing::info!(table = %plan.token, snapshot_id = plan.snapshot_id, rows = meta.row_count,
         chunks = meta.batch_count, raw_bytes = meta.raw_bytes, bytes = meta.bytes, "snapshot complete");
     purge_before(gateway, &plan.token, started).await;
+    Ok(())
+}
+
+fn publishing_max(gateway: &Gateway) -> usize {
+    gateway.config.snapshot.workers * CHUNKS_IN_FLIGHT_MAX
+}
+
+async fn all_copied(
+    plan: &Plan,
+    running: &mut JoinSet<Result<Option<SnapshotReader>, SessionError>>,
+) -> Result<(), SessionError> {
+    // The exporting connection has to live until the others have imported its snapshot.
+    let mut readers = vec![];
+    while let Some(ended) = running.join_next().await {
+        match ended.map_err(|e| SessionError::Task(format!("a snapshot worker ended: {e}")))?? {
+            Some(reader) => readers.push(reader),
+            None => {
+                tracing::info!(table = %plan.token, "somebody waits to alter the table: copying with fewer connections")
+            }
+        }
+    }
     Ok(())
 }
 

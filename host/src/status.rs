@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use walgate_wire::Token;
 
-use crate::{guest::Outcome, lag::Lag, wal_budget::Reading};
+use crate::{gain::Wear, guest::Outcome, lag::Lag, wal_budget::Reading};
 
 /// Shared by all tasks; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,7 @@ pub struct TableStatus {
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
     dictionary_ratio: Mutex<Option<f64>>,
+    wear: Mutex<Option<Wear>>,
     lag_micros: AtomicU64,
     guest: Mutex<GuestStatus>,
     /// Why it does not flow.
@@ -172,10 +173,12 @@ impl Status {
 }
 
 impl TableStatus {
-    /// `lag_micros`: since the last of them was committed.
-    pub fn add_changes(&self, changes: u64, raw_bytes: u64, sent_bytes: u64, lag_micros: u64) {
+    pub fn set_lag(&self, micros: u64) {
+        self.lag_micros.store(micros, Relaxed);
+    }
+
+    pub fn add_changes(&self, changes: u64, raw_bytes: u64, sent_bytes: u64) {
         self.changes.fetch_add(changes, Relaxed);
-        self.lag_micros.store(lag_micros, Relaxed);
         self.add_bytes(raw_bytes, sent_bytes);
     }
 
@@ -245,9 +248,15 @@ impl TableStatus {
         }
     }
 
-    /// Bytes of single changes with the dictionary ÷ without it.
-    pub fn set_dictionary_ratio(&self, ratio: f64) {
+    /// Bytes of single changes with this revision of the dictionary ÷ without it. Says what it was at first, once it has
+    /// worn out.
+    pub fn set_dictionary_ratio(&self, revision: u64, ratio: f64) -> Option<f64> {
         *self.dictionary_ratio() = Some((ratio * 1000.0).round() / 1000.0);
+        let mut wear = self.wear.lock().unwrap_or_else(PoisonError::into_inner);
+        if wear.as_ref().is_none_or(|wear| wear.revision() != revision) {
+            *wear = Some(Wear::new(revision, ratio));
+        }
+        wear.as_mut()?.worn(ratio)
     }
 
     fn dictionary_ratio(&self) -> MutexGuard<'_, Option<f64>> {

@@ -15,7 +15,7 @@ use walgate_wire::{
 use crate::{
     batch::RowBatch,
     config::{Compression, UseDictionary},
-    gain::{Gain, Window},
+    gain::Gain,
     kv::StoredDictionary,
     pack::{Rendered, RowError, TablePacker},
     publish::Headers,
@@ -57,8 +57,8 @@ pub struct Packed {
     pub body: Bytes,
     /// Size before compression.
     pub raw_bytes: usize,
-    /// What its dictionary saves by now, when that was measured.
-    pub gain: Option<Window>,
+    /// Bytes with its dictionary ÷ bytes without it, when that was measured; and the revision.
+    pub ratio: Option<(u64, f64)>,
     encoding: Encoding,
 }
 
@@ -124,7 +124,7 @@ impl Transform {
         };
         if let (Ok(packed), Some(revision), 1) = (&mut result, revision, batch.len()) {
             let with_bytes = packed.body.len();
-            packed.gain = self.gain(&batch.table.token, revision, &writer.out, with_bytes, effort);
+            packed.ratio = self.gain(&batch.table.token, revision, &writer.out, with_bytes, effort);
         }
         self.writer = writer;
         result
@@ -153,7 +153,7 @@ impl Transform {
         let plain = |raw: &[u8]| Packed {
             body: Bytes::copy_from_slice(raw),
             raw_bytes: raw.len(),
-            gain: None,
+            ratio: None,
             encoding: Encoding::Plain,
         };
         if !self.settings.enabled {
@@ -172,7 +172,7 @@ impl Transform {
             Ok(()) if frame.len() < raw.len() => Ok(Packed {
                 body: Bytes::copy_from_slice(&frame),
                 raw_bytes: raw.len(),
-                gain: None,
+                ratio: None,
                 encoding: Encoding::Zstd { dictionary },
             }),
             Ok(()) => Ok(plain(raw)),
@@ -190,9 +190,9 @@ impl Transform {
         raw: &[u8],
         with_bytes: usize,
         effort: Effort,
-    ) -> Option<Window> {
+    ) -> Option<(u64, f64)> {
         let efforts = [Some(token.clone()), None].map(|key| self.affordable(&key, raw, effort));
-        if efforts != [Effort::Thorough; 2] {
+        if efforts != [Effort::Thorough; 2] || !self.settings.enabled {
             return None;
         }
         let gain = match self.gains.entry(token.clone()) {
@@ -208,7 +208,7 @@ impl Transform {
         let without_bytes = sample.len().min(raw.len());
         self.sample = sample;
         compressed.ok()?;
-        self.gains.get_mut(token)?.add(with_bytes, without_bytes)
+        Some((revision, self.gains.get_mut(token)?.add(with_bytes, without_bytes)?))
     }
 
     /// All effort is for small bodies, and for tables that have a context or find room for one.

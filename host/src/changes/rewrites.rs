@@ -1,7 +1,7 @@
 //! DDL that changes rows without a word in the stream: it is looked for in the catalog, and copies are loaded again.
 //!
-//! What leaves traces there is known in `source::catalog`. A look sees an alteration, not where in the stream it lies: what follows from
-//! it waits until the stream has passed the moment of the look.
+//! What leaves traces there is known in `source::catalog`. A look sees an alteration, not where in the stream it lies: copies that are
+//! older than the look are void, and types are read again once the stream has passed its moment.
 
 use std::collections::HashMap;
 
@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// What was seen last, by table. Sessions hand it on, so that nothing slips through between two.
+/// What was seen last, by table. Sessions hand it on, so that nothing slips through between two.
 #[derive(Debug, Default)]
 pub struct Looks(HashMap<Token, Look>);
 
@@ -23,40 +24,33 @@ pub struct Looks(HashMap<Token, Look>);
 struct Look {
     relid: u32,
     traces: Traces,
-    /// What nobody has followed yet, and where the stream was when it was seen at the latest.
-    altered: Vec<Altered>,
-    seen: Lsn,
+    /// A composite type was altered before the stream came here, and nobody has followed yet.
+    composite: Option<Lsn>,
 }
 
 impl Looks {
-    /// Whether something was altered since the last time.
-    fn compare(&mut self, token: &Token, relid: u32, traces: Traces) -> bool {
-        let Some(look) = self.0.get_mut(token).filter(|look| look.relid == relid) else {
-            let look = Look { relid, traces, altered: vec![], seen: Lsn(0) };
-            self.0.insert(token.clone(), look);
-            return false;
-        };
-        let altered = traces.altered_since(&look.traces);
-        look.traces = traces;
-        look.altered.extend(&altered);
-        !altered.is_empty()
+    /// What was altered since the last time.
+    fn altered(&self, token: &Token, relid: u32, traces: &Traces) -> Vec<Altered> {
+        let before = self.0.get(token).filter(|look| look.relid == relid);
+        before.map_or(vec![], |look| traces.altered_since(&look.traces))
     }
 
-    fn seen_at(&mut self, token: &Token, lsn: Lsn) {
-        if let Some(look) = self.0.get_mut(token) {
-            look.seen = lsn;
-        }
+    /// `composite`: a type was altered since the last time, before this position.
+    fn remember(&mut self, token: &Token, relid: u32, traces: Traces, composite: Option<Lsn>) {
+        let before = self.0.get(token).filter(|look| look.relid == relid);
+        let composite = composite.or(before.and_then(|look| look.composite));
+        self.0.insert(token.clone(), Look { relid, traces, composite });
     }
 
-    /// What was altered before the stream came to `passed`.
-    fn due(&self, token: &Token, passed: Lsn) -> Vec<Altered> {
-        let due = self.0.get(token).filter(|look| look.seen <= passed);
-        due.map_or(vec![], |look| look.altered.clone())
+    /// Whether a type was altered before the stream came to `passed`.
+    fn is_due(&self, token: &Token, passed: Lsn) -> bool {
+        let look = self.0.get(token);
+        look.and_then(|look| look.composite).is_some_and(|seen| seen <= passed)
     }
 
     fn followed(&mut self, token: &Token) {
         if let Some(look) = self.0.get_mut(token) {
-            look.altered.clear();
+            look.composite = None;
         }
     }
 }
@@ -64,13 +58,14 @@ impl Looks {
 impl Session {
     /// Of a session that begins: what was altered since the last one, or from what on it is compared.
     pub async fn look_first(&mut self) -> Result<(), SessionError> {
-        let names: Vec<_> =
-            self.gateway.config.tables.iter().map(|table| table.name.clone()).collect();
+        let gateway = self.gateway.clone();
+        let tables = &gateway.config.tables;
+        let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
         let present = self.catalog.present(&names).await?;
+        self.know(&present).await?;
         self.look_for_alterations(&present).await
     }
 
-    /// Between two transactions.
     pub(super) async fn follow_alterations(
         &mut self,
         present: &[Presence],
@@ -79,18 +74,20 @@ impl Session {
         let gateway = self.gateway.clone();
         let mut looks = gateway.looks.lock().await;
         for table in &gateway.config.tables {
-            let altered = looks.due(&table.token, self.stated.0);
-            if !altered.is_empty() {
-                self.follow(table, &altered).await?;
+            if looks.is_due(&table.token, self.stated.0) {
+                self.read_types_anew(table).await?;
                 looks.followed(&table.token);
             }
         }
         Ok(())
     }
 
+    /// Copies whose rows were altered are void from now on. Types are read again later, for rows of the old shape may
+    /// still be on their way.
     async fn look_for_alterations(&mut self, present: &[Presence]) -> Result<(), SessionError> {
         let relids: Vec<u32> = present.iter().map(|found| found.relid).collect();
         let mut traces = self.catalog.traces(&relids).await?;
+        let lsn = self.catalog.later_lsn().await?;
         let gateway = self.gateway.clone();
         let mut looks = gateway.looks.lock().await;
         for found in present {
@@ -99,30 +96,29 @@ impl Session {
             else {
                 continue;
             };
-            if looks.compare(&table.token, found.relid, traces) {
-                looks.seen_at(&table.token, self.catalog.later_lsn().await?);
+            let token = &table.token;
+            let altered = looks.altered(token, found.relid, &traces);
+            let is_composite = |altered: &&Altered| **altered == Altered::Composite;
+            if let Some(rows) = altered.iter().find(|altered| !is_composite(altered)) {
+                let _changing = gateway.changing().await;
+                schemas::reseed(&gateway.schemas, token, lsn, rows.in_words()).await?;
             }
+            let composite = altered.iter().find(is_composite).map(|_| lsn);
+            looks.remember(token, found.relid, traces, composite);
         }
         Ok(())
     }
 
-    /// Rows are read by the types as they are now, and what copies hold is void.
-    async fn follow(&mut self, table: &Table, altered: &[Altered]) -> Result<(), SessionError> {
-        let (gateway, token) = (self.gateway.clone(), &table.token);
+    /// Rows are read by the types as they are now; whether copies are void is seen by what they are made of.
+    async fn read_types_anew(&mut self, table: &Table) -> Result<(), SessionError> {
+        self.catalog.forget_types();
+        let gateway = self.gateway.clone();
         let changing = gateway.changing().await;
-        if gateway.stopped(token).is_some() {
-            // Once it flows again it is loaded again in any case.
-            return Ok(());
+        match gateway.stopped(&table.token) {
+            // Once it flows again it is read anew in any case.
+            Some(_) => Ok(()),
+            None => self.open_all(&changing, table).await,
         }
-        if altered.contains(&Altered::Composite) {
-            self.catalog.forget_types();
-            self.open_all(&changing, table).await?;
-        }
-        let Some(rows) = altered.iter().find(|altered| **altered != Altered::Composite) else {
-            return Ok(());
-        };
-        let lsn = self.catalog.later_lsn().await?;
-        Ok(schemas::reseed(&gateway.schemas, token, lsn, rows.in_words()).await?)
     }
 }
 
@@ -131,20 +127,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_seen_waits_for_the_stream_and_is_followed_once() {
+    fn what_was_altered_is_told_once_and_types_wait_for_the_stream() {
         let mut looks = Looks::default();
         let token = Token::of_alias("t");
-        let traces = |file: &str| Traces::for_test(file);
-        assert!(!looks.compare(&token, 7, traces("1")), "nothing to compare with");
-        assert!(!looks.compare(&token, 7, traces("1")));
-        assert!(looks.compare(&token, 7, traces("2")));
-        looks.seen_at(&token, Lsn(100));
+        let mut look = |relid, file: &str, composite| {
+            let traces = Traces::for_test(file);
+            let altered = looks.altered(&token, relid, &traces);
+            looks.remember(&token, relid, traces, composite);
+            (altered, looks.is_due(&token, Lsn(99)), looks.is_due(&token, Lsn(100)))
+        };
+        assert_eq!(look(7, "1", None), (vec![], false, false), "nothing to compare with");
+        assert_eq!(look(7, "1", None), (vec![], false, false));
+        assert_eq!(look(7, "2", Some(Lsn(100))), (vec![Altered::Rewritten], false, true));
         // A look that sees nothing new forgets nothing.
-        assert!(!looks.compare(&token, 7, traces("2")));
-        assert_eq!(looks.due(&token, Lsn(99)), []);
-        assert_eq!(looks.due(&token, Lsn(100)), [Altered::Rewritten]);
+        assert_eq!(look(7, "2", None), (vec![], false, true));
+        assert_eq!(look(8, "3", None), (vec![], false, false), "another table of the name");
+        looks.remember(&token, 8, Traces::for_test("3"), Some(Lsn(5)));
         looks.followed(&token);
-        assert_eq!(looks.due(&token, Lsn(200)), []);
-        assert!(!looks.compare(&token, 8, traces("3")), "another table of the name");
+        assert!(!looks.is_due(&token, Lsn(200)));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     schemas::{self, Due, Reason},
     source::{
         SourceError,
-        catalog::{TableInfo, types_altered},
+        catalog::{Presence, TableInfo, types_altered},
         stream::RelationChange,
     },
     wal_budget::Pressure,
@@ -89,7 +89,8 @@ impl Session {
         let schema = outlet.output().schema.clone();
         let schema = schemas::register(&self.gateway.schemas, changing, schema, due).await?;
         self.gateway.status.table(token).flows(schema.guest.as_ref());
-        self.stream.set_table(relid, Some(input.into()));
+        // Where it was announced all before it is told; otherwise rows that are gathered leave through the new outlet.
+        self.stream.retype(&Arc::new(input));
         self.outlets.insert(relid, outlet.with_schema(schema));
         self.relids.insert(token.clone(), relid);
         Ok(())
@@ -106,7 +107,9 @@ impl Session {
         let Some((change, table)) = self.announced.get(&relid) else { return Ok(outlet) };
         self.catalog.forget_types();
         let RelationChange { relation, lsn } = change;
-        let (input, _) = self.catalog.announced(relation, table.token.clone(), None, *lsn).await?;
+        let token = table.token.clone();
+        let previous = self.gateway.schemas.latest(&token).await?;
+        let (input, _) = self.catalog.announced(relation, token, previous.as_ref(), *lsn).await?;
         let gate = self.gateway.assets.gate(&table.token);
         let again = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()))?;
         let (gateway, lsn) = (&self.gateway, self.catalog.later_lsn().await?);
@@ -167,8 +170,9 @@ impl Session {
         let announced: Vec<u32> = self.relations_of(table).collect();
         for relid in announced.into_iter().filter(|relid| self.outlets.contains_key(relid)) {
             let RelationChange { relation, lsn } = &self.announced[&relid].0;
-            let found = self.catalog.announced(relation, table.token.clone(), None, *lsn);
-            let (input, _) = found.await?;
+            let found = self.catalog.announced(relation, table.token.clone(), None, *lsn).await;
+            // What is wrong with the table itself shows when it is opened.
+            let Ok((input, _)) = found else { return Ok(false) };
             let fits = tokio::task::block_in_place(|| Outlet::open(gate, table, input));
             if let Err(error) = fits {
                 let waits = format!(
@@ -229,6 +233,8 @@ impl Session {
             return Ok(());
         }
         self.looked = Instant::now();
+        // Consumers do not wait for the answers.
+        self.state_progress().await?;
         let gateway = self.gateway.clone();
         let tables = &gateway.config.tables;
         let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
@@ -244,6 +250,21 @@ impl Session {
             }
         }
         self.follow_alterations(&present).await
+    }
+
+    /// Of a session that begins: tables that are what they were when their schema was stored.
+    pub(super) async fn know(&mut self, present: &[Presence]) -> Result<(), SessionError> {
+        let gateway = self.gateway.clone();
+        let tables = present.iter().filter_map(|found| Some((found, gateway.table(&found.name)?)));
+        let tables: Vec<_> = tables.collect();
+        let tokens = tables.iter().map(|(_, table)| &table.token);
+        let latest = gateway.schemas.latest_of(tokens).await?;
+        for ((found, table), latest) in tables.into_iter().zip(latest) {
+            if latest.and_then(|schema| schema.relid) == Some(found.relid) {
+                self.relids.insert(table.token.clone(), found.relid);
+            }
+        }
+        Ok(())
     }
 
     async fn is_absent(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {

@@ -29,7 +29,7 @@ pub struct Args {
     nats: NatsArgs,
     #[command(flatten)]
     streams: StreamArgs,
-    /// Give up when the gateway has shown no sign of life for so long; it shows one every ten seconds at least
+    /// Give up when the gateway has shown no sign of life for so long; it shows one every ten seconds while the database is not idle
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
     /// The table, public.users say

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::task::{JoinError, JoinHandle};
 use walgate_wire::{ChunkDigest, ChunkWriter};
 
 use super::Plan;
@@ -23,7 +24,7 @@ const FRAME_BYTES: usize = 850 << 10;
 /// What a chunk holds before it is known how well the rows compress.
 const FIRST_CHUNK_BYTES: usize = 1 << 20;
 /// Chunks of one worker whose acknowledgement is awaited while the next is made.
-const CHUNKS_IN_FLIGHT_MAX: usize = 2;
+pub(super) const CHUNKS_IN_FLIGHT_MAX: usize = 2;
 
 pub(super) struct Worker {
     plan: Arc<Plan>,
@@ -33,7 +34,7 @@ pub(super) struct Worker {
     renderer: Option<Renderer>,
     raw: Vec<u8>,
     chunk_bytes: usize,
-    in_flight: JoinSet<Result<u64, PublishFailed>>,
+    in_flight: FuturesUnordered<JoinHandle<Result<u64, PublishFailed>>>,
 }
 
 impl Worker {
@@ -47,7 +48,7 @@ impl Worker {
             rendered: Rendered::default(),
             renderer: None,
             raw: Vec::new(),
-            in_flight: JoinSet::new(),
+            in_flight: FuturesUnordered::new(),
         }
     }
 
@@ -79,7 +80,7 @@ impl Worker {
     }
 
     async fn all_acknowledged(&mut self) -> Result<(), SessionError> {
-        while let Some(published) = self.in_flight.join_next().await {
+        while let Some(published) = self.in_flight.next().await {
             acknowledged(published)?;
         }
         Ok(())
@@ -146,12 +147,17 @@ impl Worker {
         packed.describe(&mut headers);
         let message = Outgoing { subject, headers, body: packed.body, confirms: None };
         if self.in_flight.len() >= CHUNKS_IN_FLIGHT_MAX
-            && let Some(published) = self.in_flight.join_next().await
+            && let Some(published) = self.in_flight.next().await
         {
             acknowledged(published)?;
         }
-        let context = self.plan.gateway.streams.context.clone();
-        self.in_flight.spawn(async move { publish_acknowledged(&context, message).await });
+        let context = plan.gateway.streams.context.clone();
+        let permit = Arc::clone(&plan.publishing).acquire_owned().await;
+        // It goes on, and is waited for, also where the worker fails or is stopped.
+        self.in_flight.push(tokio::spawn(async move {
+            let _permit = permit;
+            publish_acknowledged(&context, message).await
+        }));
         Ok(())
     }
 
@@ -178,7 +184,7 @@ fn next_chunk_bytes(packed: &Packed, configured: usize) -> usize {
 }
 
 fn acknowledged(
-    published: Result<Result<u64, PublishFailed>, tokio::task::JoinError>,
+    published: Result<Result<u64, PublishFailed>, JoinError>,
 ) -> Result<(), SessionError> {
     published.map_err(|e| SessionError::Task(format!("a chunk was not published: {e}")))??;
     Ok(())

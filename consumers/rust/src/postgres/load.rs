@@ -130,12 +130,17 @@ impl Session {
         );
         self.begin().await?;
         self.plans.remove(&schema.token);
-        // Not TRUNCATE, for that shows an empty table to transactions that began before.
-        let empty = format!("DELETE FROM {table}");
-        for sql in std::iter::once(empty).chain(alter) {
-            if let Some(refused) = reshape::try_execute(&self.client, &sql).await? {
-                return Ok(Some(refused));
-            }
+        if alter.is_some() {
+            // At once: two that hold a part of it could wait for each other.
+            self.execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
+        }
+        // Not TRUNCATE: where the shape stays, that would show an empty table to transactions that began before.
+        let mut refused = reshape::try_delete(&self.client, table).await?;
+        if let (None, Some(alter)) = (&refused, alter) {
+            refused = reshape::try_alter(&self.client, &alter).await?;
+        }
+        if refused.is_some() {
+            return Ok(refused);
         }
         let names: Vec<String> =
             loading.columns.iter().map(|column| quoted(&column.name)).collect();

@@ -30,28 +30,45 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// Runs statements that can meet what somebody built on a table.
-pub(super) async fn try_execute(client: &Client, sql: &str) -> Outcome {
-    let Err(error) = client.batch_execute(sql).await else { return Ok(None) };
-    match error.as_db_error().and_then(refusal) {
-        Some(refused) => Ok(Some(refused)),
+/// Removes all rows, unless somebody's foreign key holds one.
+pub(super) async fn try_delete(client: &Client, table: &Table) -> Outcome {
+    let sql = format!("DELETE FROM {table}");
+    let Err(error) = client.batch_execute(&sql).await else { return Ok(None) };
+    let held = error.as_db_error().filter(|db| *db.code() == SqlState::FOREIGN_KEY_VIOLATION);
+    match held {
+        // Its detail would hold a row's key.
+        Some(db) => Ok(Some(Refused(db.message().to_owned()))),
         None => Err(failed(sql)(error)),
     }
 }
 
-fn refusal(db: &tokio_postgres::error::DbError) -> Option<Refused> {
-    let depends = [
-        &SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
-        &SqlState::FEATURE_NOT_SUPPORTED,
-        &SqlState::OBJECT_IN_USE,
-    ];
-    if depends.contains(&db.code()) {
-        // Names what depends on what.
-        let detail = db.detail().map(|detail| format!(": {}", detail.replace('\n', ", ")));
-        return Some(Refused(format!("{}{}", db.message(), detail.unwrap_or_default())));
+/// Alters an empty table, unless something of its owner's does not go with that: a view, an index over an expression,
+/// a check. In which words the server says so depends on what it is.
+pub(super) async fn try_alter(client: &Client, sql: &str) -> Outcome {
+    let Err(error) = client.batch_execute(sql).await else { return Ok(None) };
+    match error.as_db_error().filter(|db| is_in_the_way(db.code())) {
+        Some(db) => {
+            // Names what depends on what.
+            let detail = db.detail().map(|detail| format!(": {}", detail.replace('\n', ", ")));
+            Ok(Some(Refused(format!("{}{}", db.message(), detail.unwrap_or_default()))))
+        }
+        None => Err(failed(sql)(error)),
     }
-    // Its detail would hold a row's key.
-    (*db.code() == SqlState::FOREIGN_KEY_VIOLATION).then(|| Refused(db.message().to_owned()))
+}
+
+/// Views, then what is in use, then what was made for the type that a column had.
+fn is_in_the_way(code: &SqlState) -> bool {
+    const CODES: [SqlState; 8] = [
+        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+        SqlState::FEATURE_NOT_SUPPORTED,
+        SqlState::OBJECT_IN_USE,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::AMBIGUOUS_FUNCTION,
+        SqlState::DATATYPE_MISMATCH,
+        SqlState::UNDEFINED_OBJECT,
+        SqlState::INVALID_OBJECT_DEFINITION,
+    ];
+    CODES.contains(code)
 }
 
 /// The columns and the key of a table.

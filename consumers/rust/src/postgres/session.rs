@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio_postgres::Client;
 use walgate_wire::{Epoch, Lsn, Position, Token};
 
-use super::{ddl, failed, load::Loading, plan::Plan, reshape::try_execute};
+use super::{ddl, failed, load::Loading, plan::Plan, reshape::try_alter};
 use crate::{Mark, SinkError, Step, Stored, TableRecord};
 
 const SETTINGS: &str = "
@@ -183,7 +183,7 @@ impl Session {
                 }
             };
             let sql = format!("ALTER TABLE {table} {action}");
-            if let Some(refused) = try_execute(&self.client, &sql).await? {
+            if let Some(refused) = try_alter(&self.client, &sql).await? {
                 let what = format!("following the source: {sql}");
                 return Err(SinkError::passing(what, refused));
             }

@@ -279,14 +279,14 @@ impl Session {
         };
         let rendered = &mut self.rendered;
         let packed = self.transform.changes(packer, &batch, rendered, dictionary, effort)?;
-        if let Some((revision, ratio)) = packed.ratio {
-            if let Some(first) = status.set_dictionary_ratio(revision, ratio) {
-                let (now, first) = (ratio * 100.0, first * 100.0);
-                tracing::warn!(
-                    table = %token,
-                    "its dictionary has worn out: with it, single changes take {now:.0} % of what they take without, {first:.0} % at first; train it again with `walgate train`"
-                );
-            }
+        if let Some((revision, ratio)) = packed.ratio
+            && let Some(first) = status.set_dictionary_ratio(revision, ratio)
+        {
+            let (now, first) = (ratio * 100.0, first * 100.0);
+            tracing::warn!(
+                table = %token,
+                "its dictionary has worn out: with it, single changes take {now:.0} % of what they take without, {first:.0} % at first; train it again with `walgate train`"
+            );
         }
         let changes = batch.changes.len() as u64;
         self.stream.recycle(batch);

@@ -55,20 +55,26 @@ impl Gain {
 pub struct Wear {
     revision: u64,
     first: f64,
+    last: f64,
     told: bool,
 }
 
 impl Wear {
     pub fn new(revision: u64, ratio: f64) -> Wear {
-        Wear { revision, first: ratio, told: false }
+        Wear { revision, first: ratio, last: ratio, told: false }
     }
 
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
+    pub fn last(&self) -> f64 {
+        self.last
+    }
+
     /// The ratio at first, if it has become so much worse that the dictionary should be trained again. Once.
     pub fn worn(&mut self, ratio: f64) -> Option<f64> {
+        self.last = ratio;
         let worn = ratio > self.first * WORN && !self.told;
         self.told |= worn;
         worn.then_some(self.first)

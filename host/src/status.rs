@@ -37,7 +37,6 @@ pub struct TableStatus {
     raw_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
-    dictionary_ratio: Mutex<Option<f64>>,
     wear: Mutex<Option<Wear>>,
     lag_micros: AtomicU64,
     guest: Mutex<GuestStatus>,
@@ -244,23 +243,22 @@ impl TableStatus {
 
     pub fn set_dictionary_revision(&self, revision: u64) {
         if self.dictionary_revision.swap(revision, Relaxed) != revision {
-            *self.dictionary_ratio() = None;
+            *self.wear() = None;
         }
     }
 
     /// Bytes of single changes with this revision of the dictionary ÷ without it. Says what it was at first, once it has
     /// worn out.
     pub fn set_dictionary_ratio(&self, revision: u64, ratio: f64) -> Option<f64> {
-        *self.dictionary_ratio() = Some((ratio * 1000.0).round() / 1000.0);
-        let mut wear = self.wear.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wear = self.wear();
         if wear.as_ref().is_none_or(|wear| wear.revision() != revision) {
             *wear = Some(Wear::new(revision, ratio));
         }
         wear.as_mut()?.worn(ratio)
     }
 
-    fn dictionary_ratio(&self) -> MutexGuard<'_, Option<f64>> {
-        self.dictionary_ratio.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wear(&self) -> MutexGuard<'_, Option<Wear>> {
+        self.wear.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn counts(&self) -> TableCounts {
@@ -271,7 +269,10 @@ impl TableStatus {
             raw_bytes: self.raw_bytes.load(Relaxed),
             sent_bytes: self.sent_bytes.load(Relaxed),
             dictionary_revision: self.dictionary_revision.load(Relaxed),
-            dictionary_ratio: *self.dictionary_ratio(),
+            dictionary_ratio: self
+                .wear()
+                .as_ref()
+                .map(|wear| (wear.last() * 1000.0).round() / 1000.0),
             guest: self.guest_counts(),
             suspended: self.suspended().clone(),
         }

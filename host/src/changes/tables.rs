@@ -20,7 +20,7 @@ use crate::{
     schemas::{self, Due, Reason},
     source::{
         SourceError,
-        catalog::{Presence, TableInfo, types_altered},
+        catalog::{Altered, Presence, TableInfo, types_altered},
         stream::RelationChange,
     },
     wal_budget::Pressure,
@@ -114,7 +114,7 @@ impl Session {
         let again = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()))?;
         let (gateway, lsn) = (&self.gateway, self.catalog.later_lsn().await?);
         let changing = gateway.changing().await;
-        let reason = "a type of one of its columns was altered";
+        let reason = Altered::Composite.in_words();
         schemas::reseed(&gateway.schemas, &table.token, lsn, reason).await?;
         // What the type is made of now is stored as well.
         let due = Due { lsn, on_guest_change: table.guest.on_change, has_default: |_| true };

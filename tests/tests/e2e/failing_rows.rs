@@ -6,7 +6,7 @@ use walgate_wire::TableState;
 
 use crate::{
     guest_tools::{expect, lines},
-    guests::state,
+    guests::{state, stream_is_full},
     misbehaviour::{
         Case, ERRS, LIES_ZERO, PANICS, TRAPS, create, create_plain, mended, others_flow, told,
     },
@@ -225,11 +225,7 @@ on_newest_postgres! {
         let options = site.gateway(&["t"]).set("NATS_INIT_MAX_BYTES", 1_200_000).set("SNAPSHOT_WORKERS", 1);
         let gateway = options.start().await;
         let replica = site.sqlite(&["t"]);
-        eventually("the stream is full", async || {
-            let log = gateway.log();
-            if log.contains("publishing again") { Ok(()) } else { Err(log) }
-        })
-        .await;
+        stream_is_full(&gateway).await;
         site.drop_guest("identity", "t.wasm");
         eventually("the other guest is live", async || match site.schema("t").await {
             Some(schema) if schema.guest.as_ref().is_some_and(|guest| guest.name == "identity") => Ok(()),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use walgate_tests::{
-    Database, Replica, Server, Site, eventually, native::judge, on_each_postgres,
+    Database, Gateway, Replica, Server, Site, eventually, native::judge, on_each_postgres,
     on_newest_postgres, people,
 };
 use walgate_wire::{Schema, TableState};
@@ -29,6 +29,15 @@ pub async fn state(site: &Site, token: &str, state: TableState) -> Schema {
         other => Err(format!("{:?}", other.map(|s| (s.state, s.reason)))),
     })
     .await
+}
+
+/// A snapshot waits for room in INIT.
+pub async fn stream_is_full(gateway: &Gateway) {
+    eventually("the stream is full", async || {
+        let log = gateway.log();
+        if log.contains("publishing again") { Ok(()) } else { Err(log) }
+    })
+    .await;
 }
 
 /// Rows enter and leave the filter, get other keys, and go.

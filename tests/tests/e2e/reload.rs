@@ -15,7 +15,10 @@ use walgate_tests::{
 };
 use walgate_wire::{GUEST, Guest, InitMeta, InitStart, SCHEMA, Schema, TableState, from_msgpack};
 
-use crate::{guest_tools::expect, guests::shows};
+use crate::{
+    guest_tools::expect,
+    guests::{shows, stream_is_full},
+};
 
 /// A table, what leaves of it through a guest that filters by mood, and a table without a guest.
 async fn moods(site: &Site) {
@@ -65,11 +68,7 @@ async fn stuck_in_a_snapshot(site: &Site, on_change: &str) -> (Gateway, Replica)
     let options = options.set("NATS_INIT_MAX_BYTES", 1_200_000).set("SNAPSHOT_WORKERS", 1);
     let gateway = options.start().await;
     let replica = site.sqlite(&["t"]);
-    eventually("the stream is full", async || {
-        let log = gateway.log();
-        if log.contains("publishing again") { Ok(()) } else { Err(log) }
-    })
-    .await;
+    stream_is_full(&gateway).await;
     (gateway, replica)
 }
 

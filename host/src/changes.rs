@@ -294,7 +294,7 @@ impl Session {
         packed.describe(&mut headers);
         headers.insert(SCHEMA, table.schema.revision.to_string());
         if let Some(guest) = &table.schema.guest {
-            headers.insert(GUEST, guest.short());
+            headers.insert(GUEST, guest.short_hash());
         }
         let (raw_bytes, sent_bytes) = (packed.raw_bytes as u64, packed.body.len() as u64);
         status.add_changes(changes, raw_bytes, sent_bytes);

@@ -68,7 +68,7 @@ impl Shelf for GuestShelf {
         self.guarded.insert(token.clone());
         // Before anything looks at what is in it.
         if let Some(pinned) = &table.guest.sha256 {
-            let sha256 = hex(&Sha256::digest(&bytes));
+            let sha256 = hex::encode(&Sha256::digest(&bytes));
             if *pinned != sha256 {
                 return Err(Refused::Invalid(format!(
                     "its SHA-256 is {sha256}, tables.guest_sha256 accepts {pinned} only"

@@ -201,7 +201,7 @@ impl Chain {
             let Outgoing { subject, headers, body, confirms } = message;
             return self.send(subject, headers, body, confirms).await;
         }
-        for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
+        for (part, piece) in walgate_wire::split_into_parts(&message.body, max_bytes) {
             let is_last = part.is_none_or(Part::is_last);
             let headers = part_headers(&message.headers, part);
             let piece = message.body.slice_ref(piece);
@@ -365,7 +365,7 @@ pub async fn publish_acknowledged(
 ) -> Result<u64, PublishFailed> {
     let max_bytes = context.client().max_payload().saturating_sub(HEADER_ROOM_BYTES).max(1024);
     let mut last = 0;
-    for (part, piece) in walgate_wire::split(&message.body, max_bytes) {
+    for (part, piece) in walgate_wire::split_into_parts(&message.body, max_bytes) {
         let headers = part_headers(&message.headers, part);
         last = publish_retrying(context, &message.subject, headers, message.body.slice_ref(piece))
             .await?;

@@ -354,7 +354,7 @@ impl Plan {
         headers.insert(MSG_ID, format!("{}/{number}", self.snapshot_id));
         headers.insert(SCHEMA, self.schema().revision.to_string());
         if let Some(guest) = &self.schema().guest {
-            headers.insert(GUEST, guest.short());
+            headers.insert(GUEST, guest.short_hash());
         }
         (subjects::init_snap(&self.token, &self.snapshot_id, number), headers)
     }

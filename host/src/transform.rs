@@ -248,7 +248,7 @@ impl Transform {
 mod tests {
     use std::sync::LazyLock;
 
-    use walgate_wire::{Caps, Decompressor, train};
+    use walgate_wire::{Caps, Decompressor, train_dictionary};
 
     use super::*;
     use crate::source::test_support::table_version;
@@ -262,7 +262,7 @@ mod tests {
     static STORED: LazyLock<Arc<StoredDictionary>> = LazyLock::new(|| {
         let rows: Vec<String> = (0..3000u32).map(row).collect();
         let sizes: Vec<usize> = rows.iter().map(String::len).collect();
-        let dictionary = train(rows.concat().as_bytes(), &sizes, 16 << 10).unwrap();
+        let dictionary = train_dictionary(rows.concat().as_bytes(), &sizes, 16 << 10).unwrap();
         Arc::new(StoredDictionary { key: "t_dict".into(), revision: 1, dictionary })
     });
 

@@ -77,7 +77,7 @@ impl Audit {
         let mut log = AuditLog::default();
         let mut reader = FrameReader::default();
         for frame in frames.iter().filter_map(|row| row[0].as_deref()) {
-            reader.read(&unhex(frame), &mut log);
+            reader.read(&walgate_wire::hex::decode(frame).expect("hex"), &mut log);
         }
         log
     }
@@ -292,10 +292,4 @@ impl FrameReader {
             table: self.relations[&relation].clone(),
         });
     }
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digits = text.as_bytes().as_chunks::<2>().0;
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16);
-    digits.iter().map(|pair| byte(pair).expect("hex")).collect()
 }

@@ -119,7 +119,7 @@ impl Operator {
 
 /// As `sha256sum` prints it.
 pub fn sha256(bytes: &[u8]) -> String {
-    walgate_wire::hex(&Sha256::digest(bytes))
+    walgate_wire::hex::encode(&Sha256::digest(bytes))
 }
 
 fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: Value) -> String {

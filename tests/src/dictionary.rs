@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use walgate_wire::train;
+use walgate_wire::train_dictionary;
 
 /// Another for each number.
 pub fn numbered(number: u32) -> Vec<u8> {
@@ -17,7 +17,7 @@ pub fn numbered(number: u32) -> Vec<u8> {
         })
         .collect();
     let sizes: Vec<usize> = rows.iter().map(String::len).collect();
-    let trained = train(rows.concat().as_bytes(), &sizes, 2048).expect("enough rows");
+    let trained = train_dictionary(rows.concat().as_bytes(), &sizes, 2048).expect("enough rows");
     trained.bytes().to_vec()
 }
 

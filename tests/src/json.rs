@@ -13,7 +13,7 @@ pub fn value(value: &Value<'_>) -> Json {
         Value::F32(f) => float(f64::from(*f)),
         Value::F64(f) => float(*f),
         Value::Str(s) => json!(s),
-        Value::Bin(b) => json!({ "bin": hex(b) }),
+        Value::Bin(b) => json!({ "bin": hex::encode(b) }),
         Value::Array(items) => items.iter().map(self::value).collect(),
         Value::Map(pairs) => {
             let pairs: Json =

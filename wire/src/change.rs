@@ -2,15 +2,20 @@
 //!
 //! ```text
 //! ["b", lsn, xid, at]               the changes that follow belong to this transaction
-//! ["i", n, row]                     row: one value a column, in schema order
-//! ["u", n, row, unchanged?, old?]   unchanged: indexes of columns whose value did not travel (nil in row)
+//! ["i", n, row]                     row: one value per column, in schema order
+//! ["u", n, row, unchanged?, old?]   unchanged: indexes of columns not sent (nil in row)
 //! ["d", n, old]                     old: one value for each index of the schema's `old`
 //! ["t", n]                          truncate
 //! ```
+//!
+//! `n` is the ordinal of the change in its transaction. This module does not know the types of
+//! columns, nor how bodies are compressed or cut into parts.
 
 use crate::{Caps, DecodeError, Lsn, Position, Reader, Value, pack};
 
-/// Writes a body. Rows are written by the caller, who knows the columns, directly into [`ChangeWriter::out`].
+/// Writes a body of changes.
+///
+/// The caller knows the columns: it appends the values of rows to [`ChangeWriter::out`] itself.
 #[derive(Debug, Default)]
 pub struct ChangeWriter {
     /// The body so far.
@@ -18,7 +23,9 @@ pub struct ChangeWriter {
 }
 
 impl ChangeWriter {
-    /// `at`: commit time in microseconds since 1970.
+    /// Starts a transaction. The changes after it belong to this transaction.
+    ///
+    /// `lsn` is the start of its commit record, `at` its commit time in microseconds since 1970.
     pub fn transaction(&mut self, lsn: Lsn, xid: u32, at: i64) {
         pack::array(&mut self.out, 4);
         pack::str(&mut self.out, "b");
@@ -27,54 +34,83 @@ impl ChangeWriter {
         pack::int(&mut self.out, at);
     }
 
-    /// Then write the row.
+    /// Starts an insert. The caller appends the row.
     pub fn insert(&mut self, ordinal: u32) {
-        self.change("i", ordinal, 3);
+        self.begin_change("i", ordinal, 3);
     }
 
-    /// Then write the row; then, if `has_unchanged || has_old`, the array of unchanged indexes or nil; then,
-    /// if `has_old`, the old values.
+    /// Starts an update. The caller appends up to three items:
+    /// 1. the row;
+    /// 2. if `has_unchanged || has_old`: the array of unchanged indexes, or nil;
+    /// 3. if `has_old`: the array of old values.
     pub fn update(&mut self, ordinal: u32, has_unchanged: bool, has_old: bool) {
         let len = if has_old { 5 } else { 3 + usize::from(has_unchanged) };
-        self.change("u", ordinal, len);
+        self.begin_change("u", ordinal, len);
     }
 
-    /// Then write the old values.
+    /// Starts a delete. The caller appends the array of old values.
     pub fn delete(&mut self, ordinal: u32) {
-        self.change("d", ordinal, 3);
+        self.begin_change("d", ordinal, 3);
     }
 
+    /// Writes a truncate.
     pub fn truncate(&mut self, ordinal: u32) {
-        self.change("t", ordinal, 2);
+        self.begin_change("t", ordinal, 2);
     }
 
-    fn change(&mut self, op: &str, ordinal: u32, len: usize) {
+    fn begin_change(&mut self, op: &str, ordinal: u32, len: usize) {
         pack::array(&mut self.out, len);
         pack::str(&mut self.out, op);
         pack::uint(&mut self.out, u64::from(ordinal));
     }
 }
 
-/// What happened to a row, or to all of them.
+/// The operation of a change.
+///
+/// A `row` has one value per column of the schema. Old rows have one value for each index of the
+/// schema's `old`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op<'a> {
-    Insert { row: Vec<Value<'a>> },
-    Update { row: Vec<Value<'a>>, unchanged: Vec<usize>, old: Option<Vec<Value<'a>>> },
-    Delete { old: Vec<Value<'a>> },
+    /// A row was inserted.
+    Insert {
+        /// The new row.
+        row: Vec<Value<'a>>,
+    },
+    /// A row was updated.
+    Update {
+        /// The new row, with nil for each column of `unchanged`.
+        row: Vec<Value<'a>>,
+        /// Indexes of columns whose value was not sent: they keep the value that they had.
+        unchanged: Vec<usize>,
+        /// The old row, if Postgres logged it.
+        old: Option<Vec<Value<'a>>>,
+    },
+    /// A row was deleted.
+    Delete {
+        /// The old row.
+        old: Vec<Value<'a>>,
+    },
+    /// All rows were deleted.
     Truncate,
 }
 
-/// One change with its place and transaction.
+/// One change with its position and transaction. Its values borrow from the body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change<'a> {
+    /// Commit record of the transaction, and ordinal of the change in it.
     pub position: Position,
+    /// The transaction id, as Postgres logs it: 32 bits that wrap around.
     pub xid: u32,
     /// Commit time in microseconds since 1970.
     pub at: i64,
+    /// What happened to the table.
     pub op: Op<'a>,
 }
 
-/// Reads a decompressed body whose rows have `columns` columns.
+/// Decodes a decompressed body of changes to a table with `columns` columns.
+///
+/// # Errors
+/// If the body is malformed, does not fit the number of columns, or exceeds `caps`.
 pub fn decode_changes<'a>(
     body: &'a [u8],
     columns: usize,
@@ -90,20 +126,20 @@ pub fn decode_changes<'a>(
             if len != 4 {
                 return reader.fail("a transaction mark has four values");
             }
-            transaction = Some((reader.lsn()?, reader.unsigned()?, reader.int()?));
+            transaction = Some((reader.lsn()?, reader.u32()?, reader.int()?));
             continue;
         }
         let Some((lsn, xid, at)) = transaction else {
             return reader.fail("a change stands before the first transaction mark");
         };
-        let ordinal = reader.unsigned()?;
-        let op = operation(&mut reader, op, len, columns)?;
+        let ordinal = reader.u32()?;
+        let op = decode_operation(&mut reader, op, len, columns)?;
         changes.push(Change { position: Position::new(lsn, ordinal), xid, at, op });
     }
     Ok(changes)
 }
 
-fn operation<'a>(
+fn decode_operation<'a>(
     reader: &mut Reader<'a>,
     op: &str,
     len: usize,
@@ -113,8 +149,11 @@ fn operation<'a>(
         ("i", 3) => Ok(Op::Insert { row: reader.full_row(columns)? }),
         ("u", 3..=5) => {
             let row = reader.full_row(columns)?;
-            let unchanged =
-                if len == 3 || reader.nil() { vec![] } else { reader.indexes(columns)? };
+            let unchanged = if len == 3 || reader.nil() {
+                vec![]
+            } else {
+                reader.unchanged_indexes(columns)?
+            };
             let old = if len == 5 { Some(reader.row()?) } else { None };
             Ok(Op::Update { row, unchanged, old })
         }
@@ -130,7 +169,7 @@ impl<'a> Reader<'a> {
         u64::try_from(value).map(Lsn).or_else(|_| self.fail("a log position below zero"))
     }
 
-    fn unsigned(&mut self) -> Result<u32, DecodeError> {
+    fn u32(&mut self) -> Result<u32, DecodeError> {
         let value = self.int()?;
         u32::try_from(value).or_else(|_| self.fail("an ordinal or transaction id beyond 32 bits"))
     }
@@ -144,7 +183,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn indexes(&mut self, columns: usize) -> Result<Vec<usize>, DecodeError> {
+    fn unchanged_indexes(&mut self, columns: usize) -> Result<Vec<usize>, DecodeError> {
         let len = self.array()?;
         if len > columns {
             return self.fail("more unchanged columns than the schema has");

@@ -1,30 +1,33 @@
-//! The body of `init.snap`: many rows, column by column.
+//! The body of `init.snap`: rows of a snapshot, stored column by column.
 //!
-//! `[1, row_count, columns]`, each column `[encoding, values]`. Encoding 0 holds values as they are. Encoding 1
-//! is for integers and times: the first as it is, then each as the difference to the one before it; a nil or
-//! a string stands for itself and does not count as the one before.
+//! A chunk is `[1, row_count, columns]`, each column is `[encoding, values]`. Encoding 0 holds
+//! plain values. Encoding 1 is for integers and times: each integer is the difference to the
+//! previous integer of the column, the first one to 0. A nil or a string is stored as it is and
+//! skipped when looking for the previous integer.
+//!
+//! This module does not know which rows a chunk holds, nor how chunks are numbered.
 
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Caps, DecodeError, Reader, Value, pack};
+use crate::{Caps, DecodeError, Reader, Value, hex, pack};
 
 const LAYOUT_COLUMNS: u64 = 1;
 const PLAIN: u64 = 0;
 const DELTA: u64 = 1;
 
-/// One column while a chunk is gathered; the caller appends exactly one value a row.
+/// One column of a chunk that is being written. The caller appends exactly one value per row.
 #[derive(Debug, Default)]
-pub struct Column {
-    /// Values so far. Write anything but the integers of a delta column directly here.
+pub struct ChunkColumn {
+    /// The values so far, as MessagePack. Append everything but integers directly to it.
     pub out: Vec<u8>,
     delta: bool,
     previous: i64,
 }
 
-impl Column {
-    /// An integer: the difference in a delta column, the number itself otherwise.
+impl ChunkColumn {
+    /// Appends an integer: in a delta column the difference to the previous one.
     #[inline]
     pub fn int(&mut self, value: i64) {
         if self.delta {
@@ -36,35 +39,37 @@ impl Column {
     }
 }
 
-/// Gathers rows and writes the chunk. Buffers are reused from chunk to chunk.
+/// Collects rows and writes chunks. Its buffers are reused from chunk to chunk.
 #[derive(Debug)]
 pub struct ChunkWriter {
-    pub columns: Vec<Column>,
+    /// The columns, in schema order. Append one value to each, then call [`ChunkWriter::end_row`].
+    pub columns: Vec<ChunkColumn>,
     rows: usize,
 }
 
 impl ChunkWriter {
-    /// `delta[i]`: whether column `i` holds integers that are worth delta coding.
+    /// A writer for `delta.len()` columns. `delta[i]` selects delta coding for column `i`.
     pub fn new(delta: &[bool]) -> Self {
-        let columns = delta.iter().map(|&delta| Column { delta, ..Column::default() }).collect();
-        ChunkWriter { columns, rows: 0 }
+        let column = |&delta| ChunkColumn { delta, ..ChunkColumn::default() };
+        ChunkWriter { columns: delta.iter().map(column).collect(), rows: 0 }
     }
 
-    /// To be called once a row, after its values.
+    /// Ends a row. Call it once per row, after the row's values.
     pub fn end_row(&mut self) {
         self.rows += 1;
     }
 
+    /// Number of rows in the current chunk.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Size of the body so far, but for its headers.
+    /// Size of the current chunk in bytes, without the headers of chunk and columns.
     pub fn raw_bytes(&self) -> usize {
         self.columns.iter().map(|c| c.out.len()).sum()
     }
 
-    /// Appends the chunk to `out` and begins the next.
+    /// Appends the chunk to `out` and starts an empty one.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         pack::array(out, 3);
         pack::uint(out, LAYOUT_COLUMNS);
@@ -82,23 +87,27 @@ impl ChunkWriter {
     }
 }
 
-/// A chunk that was read.
+/// A decoded chunk. Its values borrow from the body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk<'a> {
+    /// Number of rows. A table without columns can have rows, too.
     pub row_count: usize,
-    /// `columns[c][r]`; all of length `row_count`.
+    /// `columns[c][r]` is the value of column `c` in row `r`. Every column has `row_count` values.
     pub columns: Vec<Vec<Value<'a>>>,
 }
 
 impl<'a> Chunk<'a> {
-    /// Moves the rows out, in order.
+    /// The rows in order, one value per column.
     pub fn into_rows(self) -> impl Iterator<Item = Vec<Value<'a>>> {
         let mut columns: Vec<_> = self.columns.into_iter().map(Vec::into_iter).collect();
         (0..self.row_count).map(move |_| columns.iter_mut().filter_map(Iterator::next).collect())
     }
 }
 
-/// Reads a decompressed chunk of a table with `columns` columns.
+/// Decodes the decompressed body of a chunk of a table with `columns` columns.
+///
+/// # Errors
+/// If the body is not a chunk of layout 1 with that many columns, or exceeds `caps`.
 pub fn decode_chunk<'a>(
     body: &'a [u8],
     columns: usize,
@@ -112,25 +121,29 @@ pub fn decode_chunk<'a>(
     if reader.array()? != columns {
         return reader.fail("a chunk does not have as many columns as its schema");
     }
-    // A table without columns has rows all the same; nothing in the body bounds their number.
+    // A table without columns can have rows. Their number is not bounded by the size of the body.
     let row_count = usize::try_from(row_count)
         .ok()
         .filter(|&rows| rows <= if columns == 0 { 1 << 24 } else { body.len() });
     let Some(row_count) = row_count else { return reader.fail("a row count beyond the body") };
-    let columns = (0..columns).map(|_| column(&mut reader, row_count)).collect::<Result<_, _>>()?;
+    let columns =
+        (0..columns).map(|_| decode_column(&mut reader, row_count)).collect::<Result<_, _>>()?;
     if !reader.is_empty() {
         return reader.fail("a chunk is followed by more bytes");
     }
     Ok(Chunk { row_count, columns })
 }
 
-fn column<'a>(reader: &mut Reader<'a>, rows: usize) -> Result<Vec<Value<'a>>, DecodeError> {
+fn decode_column<'a>(
+    reader: &mut Reader<'a>,
+    row_count: usize,
+) -> Result<Vec<Value<'a>>, DecodeError> {
     if reader.array()? != 2 {
         return reader.fail("a column has two values");
     }
     let encoding = reader.int()?;
     let mut values = reader.row()?;
-    if values.len() != rows {
+    if values.len() != row_count {
         return reader.fail("a column does not have as many values as the chunk has rows");
     }
     match encoding as u64 {
@@ -149,53 +162,53 @@ fn column<'a>(reader: &mut Reader<'a>, rows: usize) -> Result<Vec<Value<'a>>, De
     Ok(values)
 }
 
-/// SHA-256 over the digests of a snapshot's chunk bodies, in order of chunk number.
+/// The digest of a snapshot: SHA-256 over the SHA-256 of each chunk body, in order of chunk number.
+///
+/// Bodies are hashed before compression. Gateway and consumer may add chunks in any order:
+///
+/// ```
+/// use walgate_wire::ChunkDigest;
+///
+/// let mut sent = ChunkDigest::default();
+/// sent.add(0, ChunkDigest::of(b"first"));
+/// sent.add(1, ChunkDigest::of(b"second"));
+/// let mut received = ChunkDigest::default();
+/// received.add(1, ChunkDigest::of(b"second"));
+/// received.add(0, ChunkDigest::of(b"first"));
+/// assert_eq!(sent.finish(), received.finish());
+/// ```
 #[derive(Debug, Default)]
 pub struct ChunkDigest {
     digests: BTreeMap<u64, [u8; 32]>,
 }
 
 impl ChunkDigest {
-    /// The digest of one chunk body before compression.
+    /// The SHA-256 of one chunk body before compression.
     pub fn of(body: &[u8]) -> [u8; 32] {
         Sha256::digest(body).into()
     }
 
-    /// Chunks may be added in any order; returns false if this number was there already.
+    /// Adds a chunk. Returns false if its number was there already; the new digest replaces the
+    /// old.
     pub fn add(&mut self, number: u64, digest: [u8; 32]) -> bool {
         self.digests.insert(number, digest).is_none()
     }
 
+    /// Whether the chunk of this number was added.
     pub fn contains(&self, number: u64) -> bool {
         self.digests.contains_key(&number)
     }
 
-    /// How many chunks were added.
+    /// Number of chunks that were added.
     pub fn count(&self) -> u64 {
         self.digests.len() as u64
     }
 
-    /// In hex.
+    /// The snapshot's digest so far, as 64 lower-case hex digits.
     pub fn finish(&self) -> String {
         let mut hasher = Sha256::new();
         self.digests.values().for_each(|digest| hasher.update(digest));
-        hex(&hasher.finalize())
-    }
-}
-
-/// Lower-case hex, as every hash on the wire is written.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut digits = Vec::new();
-    push_hex(&mut digits, bytes);
-    digits.into_iter().map(char::from).collect()
-}
-
-/// Appends the digits of [`hex`].
-pub fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.reserve(bytes.len() * 2);
-    for byte in bytes {
-        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        hex::encode(&hasher.finalize())
     }
 }
 
@@ -234,13 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn hex_has_two_digits_a_byte() {
-        assert_eq!(hex(&[0x00, 0x09, 0xaf, 0xff]), "0009afff");
-    }
-
-    #[test]
     fn digests_do_not_depend_on_arrival() {
-        let (mut a, mut b) = (ChunkDigest::default(), ChunkDigest::default());
+        let mut a = ChunkDigest::default();
+        let mut b = ChunkDigest::default();
         a.add(0, [1; 32]);
         a.add(1, [2; 32]);
         b.add(1, [2; 32]);

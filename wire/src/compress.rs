@@ -1,8 +1,10 @@
-//! zstd frames and the dictionaries that shorten them.
+//! zstd frames, and the dictionaries that shorten them.
 //!
-//! Every frame carries its content size, a checksum and the ID of its dictionary: without a checksum a wrong
-//! dictionary decodes to silent garbage. Frames from outside are judged by their header before anything is
-//! allocated for them. Where dictionaries come from and which one is current is not known here.
+//! Every frame carries its content size, a checksum and the ID of its dictionary. The checksum is
+//! necessary: with a wrong dictionary a frame without one decodes to garbage, and no error is
+//! reported. The header of a received frame is checked before memory is allocated for its content.
+//!
+//! This module does not know where dictionaries come from, nor which one is current.
 
 use std::{fmt, sync::Arc};
 
@@ -14,15 +16,15 @@ use zstd::{
 
 use crate::{Caps, hex};
 
-/// The largest dictionary that is accepted: it must fit one KV message.
+/// Most bytes of a dictionary. It must fit one KV message.
 pub const MAX_DICTIONARY_BYTES: usize = 900 << 10;
 
 /// First bytes of a trained dictionary (RFC 8878, section 5).
 const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
-/// Below this a frame's declared size is believed whatever its ratio.
+/// A frame may declare this many bytes whatever its compression ratio.
 const SMALL_BODY_BYTES: u64 = 16 << 20;
 
-/// A trained dictionary, validated.
+/// A trained dictionary that was validated. Clones share its bytes.
 #[derive(Clone)]
 pub struct Dictionary {
     bytes: Arc<[u8]>,
@@ -42,27 +44,35 @@ impl fmt::Debug for Dictionary {
     }
 }
 
-/// Why a file is no dictionary.
+/// Bytes that are not a valid dictionary, or samples from which none can be trained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DictionaryError {
+    /// There are no bytes.
     #[error("the dictionary is empty")]
     Empty,
+    /// It has this many bytes, more than [`MAX_DICTIONARY_BYTES`].
     #[error(
         "the dictionary has {0} bytes, more than the {MAX_DICTIONARY_BYTES} that fit one message; train a smaller one (110 KiB is usual)"
     )]
     TooLarge(usize),
+    /// It does not begin with the magic number and the ID of a trained dictionary.
     #[error(
         "this is not a trained zstd dictionary: it does not begin with 37 A4 30 EC (raw content has no ID to check against and is refused)"
     )]
     NotTrained,
+    /// zstd cannot use it, for this reason.
     #[error("zstd does not accept the dictionary: {0}")]
     Refused(String),
+    /// zstd could not train it, for this reason.
     #[error("training failed: {0}; give it some hundred rows or more")]
     Training(String),
 }
 
 impl Dictionary {
-    /// Checks magic, ID and size, and that a frame made with it can be read back.
+    /// Validates a dictionary file.
+    ///
+    /// # Errors
+    /// If magic number, ID or size are wrong, or if a test frame does not decode to the original.
     pub fn new(bytes: impl Into<Arc<[u8]>>) -> Result<Dictionary, DictionaryError> {
         let bytes: Arc<[u8]> = bytes.into();
         if bytes.is_empty() {
@@ -75,14 +85,15 @@ impl Dictionary {
             return Err(DictionaryError::NotTrained);
         }
         let id = zstd_safe::get_dict_id_from_dict(&bytes).ok_or(DictionaryError::NotTrained)?.get();
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = hex::encode(&Sha256::digest(&bytes));
         let dictionary = Dictionary { bytes, id, sha256 };
-        dictionary.round_trip().map_err(|e| DictionaryError::Refused(e.to_string()))?;
+        dictionary.check_round_trip().map_err(|e| DictionaryError::Refused(e.to_string()))?;
         Ok(dictionary)
     }
 
-    /// A file cut short can keep a good magic and ID: only use tells.
-    fn round_trip(&self) -> Result<(), FrameError> {
+    /// Compresses and decompresses a sample. A truncated file has a valid magic number and ID, so
+    /// this is the only way to find it.
+    fn check_round_trip(&self) -> Result<(), FrameError> {
         let sample = &self.bytes[self.bytes.len().saturating_sub(4096)..];
         let mut frame = Vec::new();
         Compressor::new(3, Some(self))?.compress(sample, &mut frame)?;
@@ -94,32 +105,47 @@ impl Dictionary {
         }
     }
 
+    /// The dictionary file.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The ID that frames made with this dictionary carry. Derived from content: not unique.
+    /// The ID in the frames of this dictionary. Two dictionaries can have the same ID.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// In hex.
+    /// SHA-256 of the file, in hex.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 }
 
-/// A frame that cannot be made or must not be decoded.
+/// A frame that cannot be written, or must not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
+    /// zstd failed, for this reason.
     #[error("zstd: {0}")]
     Zstd(String),
+    /// The header lacks the size of the content.
     #[error("the frame does not say how large its content is")]
     NoContentSize,
+    /// The declared size exceeds [`Caps::body_bytes_max`] or [`Caps::ratio_max`].
     #[error("the frame of {frame_bytes} bytes declares {declared_bytes} bytes, beyond the cap")]
-    TooLarge { frame_bytes: usize, declared_bytes: u64 },
+    TooLarge {
+        /// Bytes of the frame.
+        frame_bytes: usize,
+        /// Bytes of the content, according to the frame's header.
+        declared_bytes: u64,
+    },
+    /// The frame was written with another dictionary.
     #[error("the frame needs dictionary {needed}, but {given} was named for it (0: none)")]
-    WrongDictionary { needed: u32, given: u32 },
+    WrongDictionary {
+        /// ID of the dictionary in the frame's header; 0: none.
+        needed: u32,
+        /// ID of the decompressor's dictionary; 0: none.
+        given: u32,
+    },
 }
 
 impl From<std::io::Error> for FrameError {
@@ -128,7 +154,9 @@ impl From<std::io::Error> for FrameError {
     }
 }
 
-/// Makes frames. Loading the dictionary costs about a millisecond: keep one for each revision in use.
+/// Writes frames.
+///
+/// Loading a dictionary takes about a millisecond: keep one compressor per revision in use.
 pub struct Compressor(bulk::Compressor<'static>);
 
 impl fmt::Debug for Compressor {
@@ -138,7 +166,10 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// `level`: 1 to 22.
+    /// A compressor of a zstd level from 1 to 22.
+    ///
+    /// # Errors
+    /// If zstd refuses the dictionary or cannot allocate memory.
     pub fn new(level: i32, dictionary: Option<&Dictionary>) -> Result<Compressor, FrameError> {
         let mut inner = match dictionary {
             Some(dictionary) => bulk::Compressor::with_dictionary(level, dictionary.bytes())?,
@@ -150,7 +181,11 @@ impl Compressor {
         Ok(Compressor(inner))
     }
 
-    /// Makes `out` one frame that holds `body`; what was in it is gone, its capacity is used.
+    /// Replaces the contents of `out` by a frame that holds `body`. The capacity of `out` is
+    /// reused.
+    ///
+    /// # Errors
+    /// If zstd fails.
     pub fn compress(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         out.clear();
         out.reserve(zstd_safe::compress_bound(body.len()));
@@ -159,7 +194,7 @@ impl Compressor {
     }
 }
 
-/// Reads frames of one dictionary, or of none.
+/// Decodes frames of one dictionary, or of none.
 pub struct Decompressor {
     inner: bulk::Decompressor<'static>,
     dictionary_id: u32,
@@ -172,6 +207,10 @@ impl fmt::Debug for Decompressor {
 }
 
 impl Decompressor {
+    /// A decompressor for frames that were written with `dictionary`.
+    ///
+    /// # Errors
+    /// If zstd refuses the dictionary or cannot allocate memory.
     pub fn new(dictionary: Option<&Dictionary>) -> Result<Decompressor, FrameError> {
         let inner = match dictionary {
             Some(dictionary) => bulk::Decompressor::with_dictionary(dictionary.bytes())?,
@@ -180,13 +219,18 @@ impl Decompressor {
         Ok(Decompressor { inner, dictionary_id: dictionary.map_or(0, Dictionary::id) })
     }
 
+    /// Decodes a frame.
+    ///
+    /// # Errors
+    /// If the frame is malformed, needs another dictionary, or declares more bytes than `caps`
+    /// allow. Nothing is allocated for the content of such a frame.
     pub fn decompress(&mut self, frame: &[u8], caps: &Caps) -> Result<Vec<u8>, FrameError> {
         let declared_bytes = zstd_safe::get_frame_content_size(frame)
             .map_err(|_| FrameError::Zstd("not a zstd frame".into()))?
             .ok_or(FrameError::NoContentSize)?;
-        let believable =
+        let ratio_limit =
             (frame.len() as u64).saturating_mul(caps.ratio_max as u64).max(SMALL_BODY_BYTES);
-        if declared_bytes > (caps.body_bytes_max as u64).min(believable) {
+        if declared_bytes > (caps.body_bytes_max as u64).min(ratio_limit) {
             return Err(FrameError::TooLarge { frame_bytes: frame.len(), declared_bytes });
         }
         let needed = zstd_safe::get_dict_id_from_frame(frame).map_or(0, std::num::NonZeroU32::get);
@@ -197,9 +241,13 @@ impl Decompressor {
     }
 }
 
-/// Trains a dictionary of at most `max_bytes` on samples that lie one behind the other in `samples`
-/// (zstd's fast cover algorithm).
-pub fn train(
+/// Trains a dictionary of at most `max_bytes` bytes with zstd's fast cover algorithm.
+///
+/// `samples` is the concatenation of all samples, `sizes` the number of bytes of each.
+///
+/// # Errors
+/// If there are too few samples, or if `max_bytes` exceeds [`MAX_DICTIONARY_BYTES`] and is used up.
+pub fn train_dictionary(
     samples: &[u8],
     sizes: &[usize],
     max_bytes: usize,
@@ -227,7 +275,7 @@ mod tests {
             })
             .collect();
         let sizes: Vec<usize> = rows.iter().map(String::len).collect();
-        train(rows.concat().as_bytes(), &sizes, 8 << 10).unwrap()
+        train_dictionary(rows.concat().as_bytes(), &sizes, 8 << 10).unwrap()
     }
 
     #[test]

@@ -1,36 +1,52 @@
-//! How a table is called on the wire: its token, and the subjects and keys made from it.
+//! The name of a table on the wire: its token, and the subjects and keys that contain the token.
 //!
-//! Tokens are injective and legal both as one NATS subject token and as a KV key. This module does not know
-//! which tables exist.
+//! Two tables never share a token. A token is legal as one token of a NATS subject and as a KV key.
+//! This module does not know which tables exist.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Where transaction ends and heartbeats are announced. No table token can begin with a bare `=`.
+/// Subject of progress messages: ends of transactions, and heartbeats.
+///
+/// It cannot be the subject of a table: in a token two hex digits follow each `=`.
 pub const PROGRESS_SUBJECT: &str = "cdc.=progress";
 
-/// A table's name in Postgres.
+/// A table's name in Postgres, unquoted.
+///
+/// ```
+/// use walgate_wire::TableName;
+///
+/// let name: TableName = "sales.orders".parse()?;
+/// assert_eq!(name, TableName::new("sales", "orders"));
+/// assert_eq!(name.token().as_str(), "sales=2Eorders");
+/// # Ok::<(), walgate_wire::InvalidName>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableName {
+    /// The schema, `public` for instance.
     pub schema: String,
+    /// The table in that schema.
     pub table: String,
 }
 
 impl TableName {
+    /// The table `table` of the schema `schema`, both unquoted.
     pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
         TableName { schema: schema.into(), table: table.into() }
     }
 
-    /// `users` for `public.users`, `sales=2Eorders` for `sales.orders`: the name as one writes it, with every
-    /// byte outside `[A-Za-z0-9_-]` as `=XX`. Parts that hold a dot or a quote are quoted as in SQL first, so
-    /// that no two tables share a token.
+    /// The table's token: `users` for `public.users`, `sales=2Eorders` for `sales.orders`.
+    ///
+    /// It is the name as a user writes it, with every byte outside `[A-Za-z0-9_-]` as `=XX`. A part
+    /// that contains a dot or a quote is quoted as in SQL first, so that no two tables share a
+    /// token.
     pub fn token(&self) -> Token {
         let table = quote_where_needed(&self.table);
         if self.schema == "public" {
-            return Token::escaped(&table);
+            return Token::escape(&table);
         }
-        Token::escaped(&format!("{}.{table}", quote_where_needed(&self.schema)))
+        Token::escape(&format!("{}.{table}", quote_where_needed(&self.schema)))
     }
 }
 
@@ -51,7 +67,7 @@ impl fmt::Display for TableName {
 impl FromStr for TableName {
     type Err = InvalidName;
 
-    /// Reads `users` (schema `public`), `sales.orders` and `"odd.schema"."odd ""table"`.
+    /// Parses `users` (schema `public`), `sales.orders` and `"odd.schema"."odd ""table"`.
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let invalid = || InvalidName(text.to_owned());
         let (first, rest) = take_part(text).ok_or_else(invalid)?;
@@ -69,6 +85,8 @@ impl FromStr for TableName {
     }
 }
 
+/// Splits off the first part of a name, and removes its quotes. The rest begins with a dot or is
+/// empty.
 fn take_part(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find('.').unwrap_or(text.len());
@@ -89,13 +107,13 @@ fn take_part(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// A table's name in subjects and KV keys: bytes of `[A-Za-z0-9_-]` and `=XX` only.
+/// A table's name in subjects and KV keys. It consists of `[A-Za-z0-9_-]` and `=XX`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(String);
 
 impl Token {
-    fn escaped(text: &str) -> Token {
+    fn escape(text: &str) -> Token {
         let mut token = String::with_capacity(text.len() + 8);
         for byte in text.bytes() {
             if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
@@ -107,15 +125,19 @@ impl Token {
         Token(token)
     }
 
-    /// Accepts what [`TableName::token`] can produce and nothing else; what arrives in a subject is checked so.
+    /// Checks a token that arrived in a subject: it must be one that [`TableName::token`] can
+    /// return.
+    ///
+    /// # Errors
+    /// If it is empty or contains other characters. The error holds at most 80 characters of it.
     pub fn parse(text: &str) -> Result<Token, InvalidName> {
         let invalid = || InvalidName(text.chars().take(80).collect());
         let mut bytes = text.bytes();
         while let Some(byte) = bytes.next() {
             if byte == b'=' {
                 let code = [bytes.next().ok_or_else(invalid)?, bytes.next().ok_or_else(invalid)?];
-                let hex = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
-                if !code.into_iter().all(hex) {
+                let is_digit = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
+                if !code.into_iter().all(is_digit) {
                     return Err(invalid());
                 }
             } else if !(byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
@@ -125,16 +147,17 @@ impl Token {
         if text.is_empty() { Err(invalid()) } else { Ok(Token(text.to_owned())) }
     }
 
-    /// The token of an operator-chosen alias.
+    /// The token of an alias that the operator gave the table in the configuration.
     pub fn of_alias(alias: &str) -> Token {
-        Token::escaped(alias)
+        Token::escape(alias)
     }
 
+    /// The token as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// KV key of this table's dictionary.
+    /// The KV key of the table's dictionary: `users_dict`.
     pub fn dictionary_key(&self) -> String {
         format!("{}_dict", self.0)
     }
@@ -146,41 +169,52 @@ impl fmt::Display for Token {
     }
 }
 
-/// A text that names no table.
+/// A text that is not a table name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a table name: write table, schema.table, or quote odd names as in SQL")]
 pub struct InvalidName(pub String);
 
-/// Every subject there is.
+/// All NATS subjects of the protocol. `cdc.=progress` is [`PROGRESS_SUBJECT`].
 pub mod subjects {
     use super::Token;
 
+    /// The subjects of the stream of changes.
     pub const CDC_ALL: &str = "cdc.>";
+    /// The subjects of the stream of snapshots.
     pub const INIT_ALL: &str = "init.>";
+    /// The subjects of the stream of snapshot requests.
     pub const REQUESTS_ALL: &str = "snapshot.request.>";
+    /// The subjects of the stream of dead letters.
     pub const DLQ_ALL: &str = "dlq.>";
+    /// What precedes the token in the subject of a snapshot request.
     pub const REQUEST_PREFIX: &str = "snapshot.request.";
 
+    /// The changes of a table.
     pub fn cdc(table: &Token) -> String {
         format!("cdc.{table}")
     }
 
+    /// Requests for a snapshot of a table.
     pub fn snapshot_request(table: &Token) -> String {
         format!("{REQUEST_PREFIX}{table}")
     }
 
+    /// The start of a snapshot: [`crate::InitStart`].
     pub fn init_start(table: &Token) -> String {
         format!("init.start.{table}")
     }
 
+    /// The end of a snapshot: [`crate::InitMeta`].
     pub fn init_meta(table: &Token) -> String {
         format!("init.meta.{table}")
     }
 
+    /// The failure of a snapshot: [`crate::InitError`].
     pub fn init_error(table: &Token) -> String {
         format!("init.error.{table}")
     }
 
+    /// One chunk of a snapshot; chunks are numbered from 0.
     pub fn init_snap(table: &Token, snapshot_id: &str, chunk: u64) -> String {
         format!("init.snap.{table}.{snapshot_id}.{chunk}")
     }
@@ -195,19 +229,25 @@ pub mod subjects {
         format!("init.snap.{table}.>")
     }
 
+    /// Rows that a table's guest failed on: [`crate::DeadLetter`].
     pub fn dlq(table: &Token) -> String {
         format!("dlq.{table}")
     }
 }
 
-/// The KV buckets: each is a stream, and its keys are subjects.
+/// The KV buckets. A bucket is a stream, its keys are subjects of that stream.
 pub mod buckets {
+    /// The bucket of schemas and of the epoch record.
     pub const SCHEMAS: &str = "schemas";
+    /// The stream of [`SCHEMAS`].
     pub const SCHEMAS_STREAM: &str = "KV_schemas";
-    /// What comes before the key.
+    /// What precedes a key of [`SCHEMAS`] in its subject.
     pub const SCHEMAS_PREFIX: &str = "$KV.schemas.";
+    /// The bucket of dictionaries.
     pub const DICTIONARIES: &str = "dictionaries";
+    /// The stream of [`DICTIONARIES`].
     pub const DICTIONARIES_STREAM: &str = "KV_dictionaries";
+    /// What precedes a key of [`DICTIONARIES`] in its subject.
     pub const DICTIONARIES_PREFIX: &str = "$KV.dictionaries.";
 }
 

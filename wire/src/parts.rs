@@ -1,15 +1,20 @@
-//! Bodies larger than one message: cut into parts, each of which says which it is.
+//! Bodies that are larger than a message: they are split into parts, and each part is numbered.
+//!
+//! This module does not know how large a message may be.
 
 use std::{fmt, str::FromStr};
 
-/// The value of the header `Wg-Part`: `number` counts from 1 to `of`.
+/// The value of the header `Wg-Part`, `2/5` for instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
+    /// Number of this part, from 1 to `of`.
     pub number: u32,
+    /// Number of parts of the body.
     pub of: u32,
 }
 
 impl Part {
+    /// Whether the body is complete with this part.
     pub fn is_last(self) -> bool {
         self.number == self.of
     }
@@ -34,8 +39,21 @@ impl FromStr for Part {
     }
 }
 
-/// Cuts `body` into pieces of at most `max_bytes`; a body that fits is one piece and carries no part.
-pub fn split(body: &[u8], max_bytes: usize) -> impl Iterator<Item = (Option<Part>, &[u8])> {
+/// Splits `body` into pieces of at most `max_bytes` bytes. `max_bytes` must not be 0.
+///
+/// A body that fits is one piece without a [`Part`].
+///
+/// ```
+/// use walgate_wire::split_into_parts;
+///
+/// let pieces: Vec<_> = split_into_parts(b"abcde", 2).map(|(_, piece)| piece).collect();
+/// assert_eq!(pieces, [&b"ab"[..], b"cd", b"e"]);
+/// assert_eq!(split_into_parts(b"abcde", 9).collect::<Vec<_>>(), [(None, &b"abcde"[..])]);
+/// ```
+pub fn split_into_parts(
+    body: &[u8],
+    max_bytes: usize,
+) -> impl Iterator<Item = (Option<Part>, &[u8])> {
     let of = body.len().div_ceil(max_bytes).max(1);
     (0..of).map(move |i| {
         let piece = &body[i * max_bytes..body.len().min((i + 1) * max_bytes)];
@@ -52,7 +70,7 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_make_up_the_body(body: Vec<u8>, max in 1usize..40) {
-            let pieces: Vec<_> = split(&body, max).collect();
+            let pieces: Vec<_> = split_into_parts(&body, max).collect();
             prop_assert_eq!(pieces.iter().flat_map(|p| p.1).copied().collect::<Vec<_>>(), &body[..]);
             prop_assert!(pieces.iter().all(|p| p.1.len() <= max));
             if pieces.len() > 1 {

@@ -1,13 +1,13 @@
-//! Where a change is: the commit record of its transaction and its place inside it.
+//! Positions of changes: the commit record of a transaction, and the place of a change in it.
 //!
-//! There is one position type for everything that leaves the gateway. It does not know streams, slots or
-//! how far anyone has got.
+//! Everything that the gateway publishes uses these types. This module does not know streams or
+//! slots, nor how far a gateway or a consumer has read.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// A byte position in Postgres' write-ahead log. Shown as Postgres shows it: `16/B374D848`.
+/// A byte position in Postgres' write-ahead log, displayed as Postgres does: `16/B374D848`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -31,8 +31,11 @@ impl FromStr for Lsn {
     }
 }
 
-/// One incarnation of "this slot of this database feeding this stream". A new one begins when any of the
-/// three is recreated; positions of different epochs are not comparable. Unix seconds of its beginning.
+/// One lifetime of a slot of a database that feeds a stream. The number is its start in Unix
+/// seconds.
+///
+/// A new epoch begins if slot, database or stream is created again. Positions of different epochs
+/// cannot be compared.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -45,18 +48,23 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The place of one change: start of its transaction's commit record, and its 1-based ordinal among all the
-/// changes of that transaction. The commit itself takes the ordinal after the last change; ordinal 0 stands
-/// before the first change, so `(x, 0)` means "everything that committed before x".
+/// The position of one change in the order of commits, displayed as `16/B374D848#3`.
+///
+/// Ordinal 0 is before the first change: `(x, 0)` means all transactions that committed before x.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Position {
+    /// Start of the commit record of the change's transaction.
     pub commit_lsn: Lsn,
+    /// Number of the change among all changes of its transaction, from 1.
+    ///
+    /// The commit has the ordinal after the last change.
     pub ordinal: u32,
 }
 
 impl Position {
+    /// The change `ordinal` of the transaction whose commit record starts at `commit_lsn`.
     pub fn new(commit_lsn: Lsn, ordinal: u32) -> Self {
         Position { commit_lsn, ordinal }
     }
@@ -68,11 +76,24 @@ impl fmt::Display for Position {
     }
 }
 
-/// A position together with its epoch: the value of the header `Wg-Pos`, `<epoch>/<commit_lsn>/<ordinal>`,
-/// the first two in hex.
+/// A position and its epoch, the value of the header `Wg-Pos`.
+///
+/// It is displayed as `<epoch>/<commit_lsn>/<ordinal>`, the first two in hex:
+///
+/// ```
+/// use walgate_wire::{Epoch, Lsn, Position, StreamPosition};
+///
+/// let at: StreamPosition = "6553f100/16B374D848/3".parse()?;
+/// assert_eq!(at.epoch, Epoch(1_700_000_000));
+/// assert_eq!(at.position, Position::new(Lsn(0x16_B374_D848), 3));
+/// assert_eq!(at.to_string(), "6553f100/16B374D848/3");
+/// # Ok::<(), walgate_wire::ParsePositionError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StreamPosition {
+    /// The epoch to which the position belongs.
     pub epoch: Epoch,
+    /// The position in that epoch.
     pub position: Position,
 }
 
@@ -100,7 +121,7 @@ impl FromStr for StreamPosition {
     }
 }
 
-/// A text that is not a position.
+/// A text that is not an LSN or a position.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("'{0}' is not a position")]
 pub struct ParsePositionError(pub String);

@@ -1,31 +1,41 @@
-//! MessagePack from outside, read with caps: no length is believed before it is checked.
+//! Reads MessagePack from untrusted bodies, within caps. Every length is checked before it is used.
 //!
-//! Values borrow from the body they were read from. What a value means in a table is not known here.
+//! Values borrow from the body. This module does not know what a value means in a table.
 
 use std::fmt;
 
-use crate::pack;
+use crate::{marker, pack};
 
-/// One value of a row.
+/// One MessagePack value, for instance that of a column in a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
+    /// The SQL NULL, or a value that was not sent.
     Nil,
+    /// A boolean.
     Bool(bool),
+    /// An integer. Numbers above 2⁶³ - 1 are refused.
     Int(i64),
+    /// A 32-bit float.
     F32(f32),
+    /// A 64-bit float.
     F64(f64),
+    /// A string.
     Str(&'a str),
+    /// A byte string.
     Bin(&'a [u8]),
+    /// An array.
     Array(Vec<Value<'a>>),
+    /// A map, as pairs of key and value in the order of the body.
     Map(Vec<(Value<'a>, Value<'a>)>),
 }
 
 impl Value<'_> {
+    /// Whether the value is nil.
     pub fn is_nil(&self) -> bool {
         matches!(self, Value::Nil)
     }
 
-    /// Appends it as it is read: floats keep their width, integers take their shortest form.
+    /// Appends the value. Floats keep their width, integers and lengths take their shortest form.
     pub fn pack(&self, out: &mut Vec<u8>) {
         match self {
             Value::Nil => pack::nil(out),
@@ -46,26 +56,29 @@ impl Value<'_> {
         }
     }
 
-    /// An array of values, as a row is.
+    /// Appends a row as an array of its values.
     pub fn pack_row(row: &[Value<'_>], out: &mut Vec<u8>) {
         pack::array(out, row.len());
         row.iter().for_each(|value| value.pack(out));
     }
 }
 
-/// What a decoder accepts.
+/// Limits on what decoders accept.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
-    /// Largest body after decompression and joining of parts. Default 1 GiB + 64 MiB: a Postgres field
-    /// holds up to 1 GiB.
+    /// Most bytes of a body, after parts are joined and the frame is decompressed.
+    ///
+    /// Default: 1 GiB + 64 MiB, because a Postgres field holds up to 1 GiB.
     pub body_bytes_max: usize,
-    /// Deepest nesting of arrays and maps. Default 64.
+    /// Deepest nesting of arrays and maps. Default: 64.
     pub depth_max: usize,
-    /// Most values in one body, those inside arrays and maps included; one takes 32 bytes of memory. Default 2²⁷ and
-    /// an eighth more: a Postgres array holds 2²⁷ - 1 elements.
+    /// Most values in a body, including those in arrays and maps. A value takes 32 bytes of memory.
+    ///
+    /// Default: 2²⁷ + 2²⁴, because a Postgres array holds up to 2²⁷ - 1 elements.
     pub values_max: usize,
-    /// Compressed size × this bounds the size that a frame may declare, above 16 MiB. Default 4096: zstd of
-    /// real rows stays below 200, runs of one byte reach 30,000.
+    /// Largest compression ratio. A frame may declare at most this times its own size, or 16 MiB.
+    ///
+    /// Default: 4096. Frames of real rows stay below 200; a run of one byte can reach 30,000.
     pub ratio_max: usize,
 }
 
@@ -80,15 +93,19 @@ impl Default for Caps {
     }
 }
 
-/// A body that is not what the protocol says.
+/// A body that does not conform to the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("body is malformed at byte {at}: {what}")]
 pub struct DecodeError {
+    /// Offset into the decompressed body, in bytes, where the decoder stopped.
     pub at: usize,
+    /// What is wrong there.
     pub what: &'static str,
 }
 
-/// Reads values one after the other.
+/// Reads the values of a body one after the other.
+///
+/// All methods return an error if the body ends too early, is malformed, or exceeds the caps.
 pub struct Reader<'a> {
     body: &'a [u8],
     at: usize,
@@ -96,7 +113,7 @@ pub struct Reader<'a> {
     values_left: usize,
 }
 
-/// Room is made at once for so many values of a list; for more only once they are there.
+/// Values of a list for which memory is reserved at once. A longer list grows as it is read.
 const RESERVED_MAX: usize = 64;
 
 impl fmt::Debug for Reader<'_> {
@@ -106,10 +123,12 @@ impl fmt::Debug for Reader<'_> {
 }
 
 impl<'a> Reader<'a> {
+    /// A reader at the start of `body`.
     pub fn new(body: &'a [u8], caps: &Caps) -> Self {
         Reader { body, at: 0, depth_left: caps.depth_max, values_left: caps.values_max }
     }
 
+    /// Whether the whole body was read.
     pub fn is_empty(&self) -> bool {
         self.at == self.body.len()
     }
@@ -126,7 +145,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    fn be<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    fn take_array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let bytes = self.take(N)?;
         let mut array = [0; N];
         array.copy_from_slice(bytes);
@@ -134,30 +153,32 @@ impl<'a> Reader<'a> {
     }
 
     fn len8(&mut self) -> Result<usize, DecodeError> {
-        Ok(usize::from(self.be::<1>()?[0]))
+        Ok(usize::from(self.take_array::<1>()?[0]))
     }
 
     fn len16(&mut self) -> Result<usize, DecodeError> {
-        Ok(usize::from(u16::from_be_bytes(self.be()?)))
+        Ok(usize::from(u16::from_be_bytes(self.take_array()?)))
     }
 
     fn len32(&mut self) -> Result<usize, DecodeError> {
-        Ok(u32::from_be_bytes(self.be()?) as usize)
+        Ok(u32::from_be_bytes(self.take_array()?) as usize)
     }
 
-    /// Length of the array that begins here. Every element takes at least a byte, so a length beyond the
-    /// rest of the body is refused before anything is allocated for it.
+    /// Reads the header of an array and returns its length.
+    ///
+    /// Every element takes at least a byte. Therefore a length beyond the rest of the body is
+    /// refused before memory is allocated for it.
     pub fn array(&mut self) -> Result<usize, DecodeError> {
-        let len = match self.be::<1>()?[0] {
-            marker @ 0x90..=0x9f => usize::from(marker & 0x0f),
-            0xdc => self.len16()?,
-            0xdd => self.len32()?,
+        let len = match self.take_array::<1>()?[0] {
+            first @ marker::FIXARRAY..=marker::FIXARRAY_MAX => usize::from(first & 0x0f),
+            marker::ARRAY16 => self.len16()?,
+            marker::ARRAY32 => self.len32()?,
             _ => return self.fail("expected an array"),
         };
-        self.fits(len)
+        self.check_len(len)
     }
 
-    fn fits(&self, len: usize) -> Result<usize, DecodeError> {
+    fn check_len(&self, len: usize) -> Result<usize, DecodeError> {
         if len > self.body.len() - self.at {
             self.fail("an array is longer than the body")
         } else {
@@ -165,6 +186,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads an integer.
     pub fn int(&mut self) -> Result<i64, DecodeError> {
         match self.value()? {
             Value::Int(i) => Ok(i),
@@ -172,6 +194,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a string.
     pub fn str(&mut self) -> Result<&'a str, DecodeError> {
         match self.value()? {
             Value::Str(s) => Ok(s),
@@ -179,69 +202,77 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// If a nil begins here, steps over it.
+    /// Skips a nil, and returns whether there was one.
     pub fn nil(&mut self) -> bool {
-        let is_nil = self.body.get(self.at) == Some(&0xc0);
+        let is_nil = self.body.get(self.at) == Some(&marker::NIL);
         self.at += usize::from(is_nil);
         is_nil
     }
 
-    /// An array of values.
+    /// Reads a row, an array of values.
     pub fn row(&mut self) -> Result<Vec<Value<'a>>, DecodeError> {
         let len = self.array()?;
-        self.list(len, Self::value)
+        self.read_list(len, Self::value)
     }
 
+    /// Reads a value of any type.
     pub fn value(&mut self) -> Result<Value<'a>, DecodeError> {
-        let marker = self.be::<1>()?[0];
+        let first = self.take_array::<1>()?[0];
         let Some(left) = self.values_left.checked_sub(1) else {
             return self.fail("more values than the cap allows");
         };
         self.values_left = left;
-        Ok(match marker {
-            0x00..=0x7f => Value::Int(i64::from(marker)),
-            0xe0..=0xff => Value::Int(i64::from(marker as i8)),
-            0xc0 => Value::Nil,
-            0xc2 => Value::Bool(false),
-            0xc3 => Value::Bool(true),
-            0xcc => Value::Int(i64::from(u8::from_be_bytes(self.be()?))),
-            0xcd => Value::Int(i64::from(u16::from_be_bytes(self.be()?))),
-            0xce => Value::Int(i64::from(u32::from_be_bytes(self.be()?))),
-            0xcf => match i64::try_from(u64::from_be_bytes(self.be()?)) {
-                Ok(value) => Value::Int(value),
-                Err(_) => return self.fail("an integer is above 2^63-1"),
-            },
-            0xd0 => Value::Int(i64::from(i8::from_be_bytes(self.be()?))),
-            0xd1 => Value::Int(i64::from(i16::from_be_bytes(self.be()?))),
-            0xd2 => Value::Int(i64::from(i32::from_be_bytes(self.be()?))),
-            0xd3 => Value::Int(i64::from_be_bytes(self.be()?)),
-            0xca => Value::F32(f32::from_be_bytes(self.be()?)),
-            0xcb => Value::F64(f64::from_be_bytes(self.be()?)),
-            0xa0..=0xbf => self.text(usize::from(marker & 0x1f))?,
-            0xd9..=0xdb => {
-                let len = self.sized(marker - 0xd9)?;
+        Ok(match first {
+            0..=marker::FIXINT_MAX => Value::Int(i64::from(first)),
+            marker::NEGATIVE_FIXINT..=0xff => Value::Int(i64::from(first as i8)),
+            marker::NIL => Value::Nil,
+            marker::FALSE => Value::Bool(false),
+            marker::TRUE => Value::Bool(true),
+            marker::UINT8..=marker::INT64 => Value::Int(self.int_of(first)?),
+            marker::FLOAT32 => Value::F32(f32::from_be_bytes(self.take_array()?)),
+            marker::FLOAT64 => Value::F64(f64::from_be_bytes(self.take_array()?)),
+            marker::FIXSTR..=marker::FIXSTR_MAX => self.text(usize::from(first & 0x1f))?,
+            marker::STR8..=marker::STR32 => {
+                let len = self.len_of(first - marker::STR8)?;
                 self.text(len)?
             }
-            0xc4..=0xc6 => {
-                let len = self.sized(marker - 0xc4)?;
+            marker::BIN8..=marker::BIN32 => {
+                let len = self.len_of(first - marker::BIN8)?;
                 Value::Bin(self.take(len)?)
             }
-            0x90..=0x9f => self.elements(usize::from(marker & 0x0f))?,
-            0xdc | 0xdd => {
-                let len = self.sized(marker - 0xdc + 1)?;
+            marker::FIXARRAY..=marker::FIXARRAY_MAX => self.elements(usize::from(first & 0x0f))?,
+            marker::ARRAY16 | marker::ARRAY32 => {
+                let len = self.len_of(first - marker::ARRAY16 + 1)?;
                 self.elements(len)?
             }
-            0x80..=0x8f => self.pairs(usize::from(marker & 0x0f))?,
-            0xde | 0xdf => {
-                let len = self.sized(marker - 0xde + 1)?;
+            marker::FIXMAP..=marker::FIXMAP_MAX => self.pairs(usize::from(first & 0x0f))?,
+            marker::MAP16 | marker::MAP32 => {
+                let len = self.len_of(first - marker::MAP16 + 1)?;
                 self.pairs(len)?
             }
             _ => return self.fail("a marker that the protocol does not use"),
         })
     }
 
-    /// A length of 1, 2 or 4 bytes.
-    fn sized(&mut self, log2: u8) -> Result<usize, DecodeError> {
+    #[inline]
+    fn int_of(&mut self, first: u8) -> Result<i64, DecodeError> {
+        Ok(match first {
+            marker::UINT8 => i64::from(u8::from_be_bytes(self.take_array()?)),
+            marker::UINT16 => i64::from(u16::from_be_bytes(self.take_array()?)),
+            marker::UINT32 => i64::from(u32::from_be_bytes(self.take_array()?)),
+            marker::UINT64 => match i64::try_from(u64::from_be_bytes(self.take_array()?)) {
+                Ok(value) => value,
+                Err(_) => return self.fail("an integer is above 2^63-1"),
+            },
+            marker::INT8 => i64::from(i8::from_be_bytes(self.take_array()?)),
+            marker::INT16 => i64::from(i16::from_be_bytes(self.take_array()?)),
+            marker::INT32 => i64::from(i32::from_be_bytes(self.take_array()?)),
+            _ => i64::from_be_bytes(self.take_array()?),
+        })
+    }
+
+    /// Reads a length of 2^`log2` bytes.
+    fn len_of(&mut self, log2: u8) -> Result<usize, DecodeError> {
         match log2 {
             0 => self.len8(),
             1 => self.len16(),
@@ -258,14 +289,14 @@ impl<'a> Reader<'a> {
     }
 
     fn elements(&mut self, len: usize) -> Result<Value<'a>, DecodeError> {
-        self.nested(len, Self::value).map(Value::Array)
+        self.read_nested(len, Self::value).map(Value::Array)
     }
 
     fn pairs(&mut self, len: usize) -> Result<Value<'a>, DecodeError> {
-        self.nested(len, |reader| Ok((reader.value()?, reader.value()?))).map(Value::Map)
+        self.read_nested(len, |reader| Ok((reader.value()?, reader.value()?))).map(Value::Map)
     }
 
-    fn list<T>(
+    fn read_list<T>(
         &mut self,
         len: usize,
         mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
@@ -277,17 +308,18 @@ impl<'a> Reader<'a> {
         Ok(items)
     }
 
-    fn nested<T>(
+    /// Reads a list one level below the current one.
+    fn read_nested<T>(
         &mut self,
         len: usize,
         read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
-        self.fits(len)?;
+        self.check_len(len)?;
         let Some(left) = self.depth_left.checked_sub(1) else {
             return self.fail("arrays and maps are nested too deeply");
         };
         self.depth_left = left;
-        let result = self.list(len, read);
+        let result = self.read_list(len, read);
         self.depth_left += 1;
         result
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use walgate_wire::hex;
+
 const DAY_US: i64 = 86_400_000_000;
 
 /// `2026-11-22 16:51:38.123456+00`; `micros` since 1970.
@@ -107,7 +109,7 @@ pub fn uuid(bytes: &[u8]) -> Option<String> {
         if matches!(i, 4 | 6 | 8 | 10) {
             out.push('-');
         }
-        push_hex(&mut out, *byte);
+        hex::append_str(&mut out, &[*byte]);
     }
     Some(out)
 }
@@ -116,14 +118,8 @@ pub fn uuid(bytes: &[u8]) -> Option<String> {
 pub fn bytea(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(2 + bytes.len() * 2);
     out.push_str("\\x");
-    bytes.iter().for_each(|&byte| push_hex(&mut out, byte));
+    hex::append_str(&mut out, bytes);
     out
-}
-
-fn push_hex(out: &mut String, byte: u8) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-    out.push(char::from(DIGITS[usize::from(byte & 15)]));
 }
 
 /// The shortest text that reads back as the same number, in Postgres' words for the rest.

@@ -164,7 +164,7 @@ impl Trained {
 
 fn train(table: &str, sampled: &Sampled, max_bytes: usize) -> Result<Trained> {
     let (training, held_out) = sampled.samples.split(HELD_OUT_EVERY);
-    let dictionary = walgate_wire::train(training.bytes(), training.sizes(), max_bytes)
+    let dictionary = walgate_wire::train_dictionary(training.bytes(), training.sizes(), max_bytes)
         .with_context(|| format!("training on {table}"))?;
     let plain_bytes = compressed_bytes(&held_out, None)?;
     let with_bytes = compressed_bytes(&held_out, Some(&dictionary))?;

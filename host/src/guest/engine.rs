@@ -103,7 +103,7 @@ impl Engine {
                 "the guest imports system interfaces: they are there in name only, calling one is a trap"
             );
         }
-        let sha256 = hex(&Sha256::digest(file));
+        let sha256 = hex::encode(&Sha256::digest(file));
         let description = Arc::new(Guest { name, version, sha256 });
         Ok(Module { code: Arc::new(code), description })
     }

@@ -154,7 +154,7 @@ fn batches_are_laid_out_to_the_byte() {
         let mut buffer = Buffer::default();
         let layout = Layout::new(&plan);
         layout.fill(&batch, &images, &mut Rendered::default(), &mut buffer).unwrap();
-        assert_eq!(hex(&buffer.bytes), vector["batch"].as_str().unwrap(), "{name}");
+        assert_eq!(hex::encode(&buffer.bytes), vector["batch"].as_str().unwrap(), "{name}");
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use walgate_wire::{pack, push_hex};
+use walgate_wire::{hex, pack};
 
 use super::{PackError, fixed};
 
@@ -42,7 +42,7 @@ pub(super) fn pack_mac(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError>
         if index > 0 {
             out.push(b':');
         }
-        push_hex(out, &[*byte]);
+        hex::append(out, &[*byte]);
     }
     Ok(())
 }

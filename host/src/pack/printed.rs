@@ -2,7 +2,7 @@
 //!
 //! Where they are used is decided by `pack`: a schema names the types of columns, not those of fields.
 
-use walgate_wire::{pack, push_hex};
+use walgate_wire::{hex, pack};
 
 use super::{PackError, fixed, time};
 
@@ -25,15 +25,15 @@ impl Printed {
             Printed::Bytea => {
                 pack::str_header(out, 2 + bytes.len() * 2);
                 out.extend(b"\\x");
-                push_hex(out, bytes);
+                hex::append(out, bytes);
             }
             Printed::Uuid => {
                 let uuid = fixed::<16>(bytes)?;
                 pack::str_header(out, 36);
-                push_hex(out, &uuid[..4]);
+                hex::append(out, &uuid[..4]);
                 for group in [&uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]] {
                     out.push(b'-');
-                    push_hex(out, group);
+                    hex::append(out, group);
                 }
             }
             Printed::Timestamp => time::pack_timestamp_text(bytes, "", out)?,

@@ -110,9 +110,8 @@ const NAMES: &[&str] = &[
     "tsrange",
 ];
 
-fn unhex(hex: &str) -> Vec<u8> {
-    let nibble = |c: u8| (c as char).to_digit(16).unwrap() as u8;
-    hex.as_bytes().chunks(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])).collect()
+fn unhex(text: &str) -> Vec<u8> {
+    walgate_wire::hex::decode(text).unwrap()
 }
 
 fn to_json(value: &Value<'_>) -> Json {
@@ -123,7 +122,7 @@ fn to_json(value: &Value<'_>) -> Json {
         Value::F32(f) => json!(f),
         Value::F64(f) => json!(f),
         Value::Str(s) => json!(s),
-        Value::Bin(bytes) => json!(format!("\\x{}", walgate_wire::hex(bytes))),
+        Value::Bin(bytes) => json!(format!("\\x{}", walgate_wire::hex::encode(bytes))),
         Value::Array(items) => items.iter().map(to_json).collect(),
         Value::Map(pairs) => Json::Object(
             pairs.iter().map(|(k, v)| (to_json(k).as_str().unwrap().into(), to_json(v))).collect(),

@@ -44,7 +44,7 @@ pub fn sqlite(ty: &Type, value: ValueRef<'_>) -> String {
         // A float4 travels as what it is; the source prints fewer digits of the same number.
         ValueRef::Real(f) if *ty == Type::Float4 => float(f64::from(f as f32)),
         ValueRef::Real(f) => float(f),
-        ValueRef::Blob(bytes) => format!("blob {}", walgate_wire::hex(bytes)),
+        ValueRef::Blob(bytes) => format!("blob {}", walgate_wire::hex::encode(bytes)),
         ValueRef::Text(text) => {
             let text = String::from_utf8_lossy(text);
             match ty {

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 use walgate_wire::{
     Caps, ChangeWriter, ChunkDigest, ChunkWriter, Compressor, Dictionary, Lsn, decode_changes,
-    decode_chunk, hex, pack, split, train,
+    decode_chunk, hex, pack, split_into_parts, train_dictionary,
 };
 
 use super::Vector;
@@ -19,7 +19,7 @@ pub fn dictionary() -> Dictionary {
         })
         .collect();
     let sizes: Vec<usize> = rows.iter().map(String::len).collect();
-    train(rows.concat().as_bytes(), &sizes, 4096).expect("a dictionary")
+    train_dictionary(rows.concat().as_bytes(), &sizes, 4096).expect("a dictionary")
 }
 
 pub fn vectors() -> Vec<Vector> {
@@ -61,7 +61,7 @@ fn changes(name: &str, columns: usize, body: Vec<u8>) -> Vector {
 
 fn chunk(name: &str, columns: usize, body: Vec<u8>) -> Vector {
     let rows = json::chunk(decode_chunk(&body, columns, &Caps::default()).expect("our own chunk"));
-    let sha256 = hex(&ChunkDigest::of(&body));
+    let sha256 = hex::encode(&ChunkDigest::of(&body));
     vector(name, "chunk", columns, body, json!({ "rows": rows, "sha256": sha256 }))
 }
 
@@ -94,7 +94,7 @@ fn compress(plain: &Vector, dictionary: Option<&Dictionary>) -> Vector {
 }
 
 fn in_parts(whole: &Vector) -> Vector {
-    let parts = split(&whole.parts[0], whole.parts[0].len() / 3 + 1)
+    let parts = split_into_parts(&whole.parts[0], whole.parts[0].len() / 3 + 1)
         .map(|(_, piece)| piece.to_vec())
         .collect();
     Vector { name: format!("{}_in_parts", whole.name), parts, ..whole.clone() }

@@ -87,7 +87,7 @@ on_newest_postgres! {
         let mut noise = || { state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223); (b'!' + (state >> 24) as u8 % 90) as char };
         let samples: Vec<String> = (0..2000).map(|_| (0..200).map(|_| noise()).collect::<String>().repeat(2)).collect();
         let sizes: Vec<usize> = samples.iter().map(String::len).collect();
-        let trained = walgate_wire::train(samples.concat().as_bytes(), &sizes, 112_640).unwrap();
+        let trained = walgate_wire::train_dictionary(samples.concat().as_bytes(), &sizes, 112_640).unwrap();
         assert!(trained.bytes().len() > 64 << 10);
         drop_in(&site.dictionaries(), "small", trained.bytes());
         eventually("it is said", async || match gateway.log() {

@@ -159,7 +159,7 @@ on_newest_postgres! {
             let chunks: Vec<_> = messages.iter().filter(|message| message.subject.starts_with(&prefix)).collect();
             assert!(chunks.len() > 3, "{} chunks", chunks.len());
             for chunk in chunks {
-                assert_eq!(header(chunk, GUEST), start.guest.as_ref().unwrap().short());
+                assert_eq!(header(chunk, GUEST), start.guest.as_ref().unwrap().short_hash());
                 assert_eq!(header(chunk, SCHEMA), start.schema_revision.to_string());
             }
             replica.start_again();

@@ -88,7 +88,7 @@ async fn captured(
             .collect(),
         "chunk" => {
             let rows = as_json::chunk(decode_chunk(&opened, columns.unwrap(), &caps).unwrap());
-            json!({ "rows": rows, "sha256": hex(&ChunkDigest::of(&opened)) })
+            json!({ "rows": rows, "sha256": hex::encode(&ChunkDigest::of(&opened)) })
         }
         _ => walgate_wire::from_msgpack(&opened).unwrap(),
     };

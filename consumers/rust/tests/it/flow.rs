@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use walgate_consumer::{
     Consumer, Error, SnapshotProgress, SqliteSink, Status, StreamNames, TailFrom, change_json,
     request_snapshot, tail,
-    wire::{Caps, Lsn, TableState, Token, train},
+    wire::{Caps, Lsn, TableState, Token, train_dictionary},
 };
 
 use crate::{
@@ -184,7 +184,7 @@ async fn dictionaries_are_waited_for_and_parts_joined() {
     let samples: Vec<String> =
         (0..3000).map(|i| format!("name {i} of user {}", i * 7919)).collect();
     let sizes: Vec<usize> = samples.iter().map(String::len).collect();
-    let dictionary = train(samples.concat().as_bytes(), &sizes, 8 << 10).unwrap();
+    let dictionary = train_dictionary(samples.concat().as_bytes(), &sizes, 8 << 10).unwrap();
     let put = publisher.use_dictionary(dictionary).await;
     publisher.cut_at(100);
     let running = start(&world.url, &path, &["users"]).await;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use walgate_consumer::wire::{
     self, ChangeWriter, ChunkDigest, Compressor, Dictionary, Epoch, EpochRecord, InitError,
     InitMeta, InitStart, Lsn, PROGRESS_SUBJECT, Position, Progress, Schema, StreamPosition, Token,
-    XidWindow, split, subjects, to_msgpack,
+    XidWindow, split_into_parts, subjects, to_msgpack,
 };
 use walgate_servers::{NatsOptions, PrivateNats, find_nats};
 
@@ -386,7 +386,7 @@ impl Source {
         } else {
             frame.extend_from_slice(body);
         }
-        let parts = split(&frame, self.part_bytes).map(|(part, piece)| {
+        let parts = split_into_parts(&frame, self.part_bytes).map(|(part, piece)| {
             let mut headers = headers.clone();
             if let Some(part) = part {
                 headers.insert(wire::PART, part.to_string());

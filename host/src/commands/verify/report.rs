@@ -74,9 +74,9 @@ fn text(cell: &[u8]) -> String {
     let text = match Reader::new(cell, &Caps::default()).value() {
         Ok(Value::Str(text)) => format!("{text:?}"),
         Ok(Value::Int(int)) => int.to_string(),
-        Ok(Value::Bin(bytes)) => format!("\\x{}", walgate_wire::hex(bytes)),
+        Ok(Value::Bin(bytes)) => format!("\\x{}", walgate_wire::hex::encode(bytes)),
         Ok(other) => format!("{other:?}"),
-        Err(_) => format!("\\x{}", walgate_wire::hex(cell)),
+        Err(_) => format!("\\x{}", walgate_wire::hex::encode(cell)),
     };
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),

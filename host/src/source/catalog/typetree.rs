@@ -218,7 +218,7 @@ impl TypeCache {
             let parts = raw.fields.iter().map(|f| f.1).chain([raw.element, raw.base]);
             rest.extend(parts.filter(|&oid| oid != 0));
         }
-        has_composite.then(|| hex(&digest.finalize()[..8]))
+        has_composite.then(|| hex::encode(&digest.finalize()[..8]))
     }
 
     /// Whether Postgres can send the type in binary. If the type itself cannot, both pgoutput and a cast fall

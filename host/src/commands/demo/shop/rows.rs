@@ -184,7 +184,7 @@ impl Rows {
         self.rng.fill_bytes(&mut bytes);
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
-        walgate_wire::hex(&bytes)
+        walgate_wire::hex::encode(&bytes)
     }
 
     /// Of the form that argon2id has; of no password.

@@ -22,8 +22,10 @@ use serde::{Deserialize, Serialize};
 use walgate_consumer::NatsAccess;
 use walgate_wire::{TableName, Token};
 
+mod paths;
 mod raw;
 
+pub use paths::resolve_url;
 pub use raw::{Raw, RawTable};
 
 /// A configuration that can be acted on.
@@ -222,7 +224,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads `file` (`walgate.toml` if absent and there is one), then the environment.
+    /// Reads `file` (`walgate.toml` if absent and there is one), then the environment. All paths are absolute.
     pub fn load(file: Option<PathBuf>) -> Result<Config, ConfigError> {
         let path = file.clone().unwrap_or_else(|| "walgate.toml".into());
         let text = match std::fs::read_to_string(&path) {
@@ -233,7 +235,8 @@ impl Config {
                 return Err(ConfigError::Unreadable(message));
             }
         };
-        Config::read(&path.display().to_string(), &text, std::env::vars())
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Config::read_in(folder, &path.display().to_string(), &text, std::env::vars())
     }
 
     /// `source` is what errors call the text. Also the entry of the fuzz target.
@@ -242,13 +245,26 @@ impl Config {
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigError> {
+        Config::read_in(Path::new(""), source, text, environment)
+    }
+
+    /// `folder` holds the file that the text is from.
+    fn read_in(
+        folder: &Path,
+        source: &str,
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        let overrides = overrides(environment)?;
+        let url_folder = if paths::has_url(&overrides) { Path::new("") } else { folder };
         let figment = Figment::from(Serialized::defaults(Raw::default()))
             .merge(Toml::string(text))
-            .merge(Serialized::globals(overrides(environment)?));
-        let raw: Raw = figment.extract().map_err(|errors| {
+            .merge(Serialized::globals(overrides));
+        let mut raw: Raw = figment.extract().map_err(|errors| {
             let lines: Vec<String> = errors.into_iter().map(|e| explain(source, &e)).collect();
             ConfigError::Unreadable(lines.join("\n"))
         })?;
+        raw.resolve_paths(folder, url_folder)?;
         raw.validate()
     }
 }
@@ -277,23 +293,15 @@ const FILE_SUFFIX: &str = "_file";
 /// Always text, also where it looks like a number; never shown.
 const SECRET: [&str; 5] =
     ["postgres.url", "postgres.password", "nats.url", "nats.password", "nats.token"];
-/// Keys that name a file themselves, to be read later.
-const NAMES_A_FILE: [&str; 6] = [
-    "postgres_password_file",
-    "nats_nkey_file",
-    "nats_creds_file",
-    "nats_ca_file",
-    "nats_cert_file",
-    "nats_key_file",
-];
 /// Variables of this prefix that are not configuration: the file itself, the log filter, where set-up found servers.
-const NOT_CONFIG: [&str; 6] = [
+const NOT_CONFIG: [&str; 7] = [
     "WALGATE_CONFIG",
     "WALGATE_LOG",
     "WALGATE_CACHE",
     "WALGATE_GUEST_FILES",
     "WALGATE_POSTGRES_BIN",
     "WALGATE_NATS_SERVER",
+    "WALGATE_WASM_TOOLCHAIN",
 ];
 
 /// Whether a variable of our prefix is for us. Kubernetes tells each pod of its namespace about a Service that is called walgate:
@@ -320,10 +328,14 @@ fn overrides(environment: impl Iterator<Item = (String, String)>) -> Result<Dict
         };
         let key = key.to_ascii_lowercase();
         let (key, value) = match key.strip_suffix(FILE_SUFFIX) {
-            Some(key) if !NAMES_A_FILE.contains(&&*format!("{key}{FILE_SUFFIX}")) => {
+            Some(key) if !paths::is_file_key(&format!("{key}{FILE_SUFFIX}")) => {
                 (key.to_owned(), Value::from(secret(&name, &value)?))
             }
             _ if SECRET.contains(&&*key.replacen('_', ".", 1)) => (key, Value::from(value)),
+            _ if paths::is_path_key(&key) => {
+                let path = paths::absolute(Path::new(""), Path::new(&value))?;
+                (key, Value::from(path.display().to_string()))
+            }
             _ => (key, value.parse::<Value>().unwrap_or(Value::from(value))),
         };
         match key.split_once('_').filter(|_| !NO_SECTION.contains(&&*key)) {

@@ -15,6 +15,7 @@ mod words;
 pub use error::{ConnectError, TlsError, passes, refusal, remedy, server_words, without_data};
 pub use stream::TlsStream;
 pub use tls::{Negotiated, Tls};
+pub use words::resolve_files;
 
 use std::{io, time::Duration};
 

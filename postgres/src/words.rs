@@ -2,9 +2,9 @@
 //!
 //! Both forms are read: `postgres://…?sslmode=…` and `host=… sslmode=…`. No file is opened here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// libpq's `sslmode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,9 @@ pub struct Words {
     pub key: Option<PathBuf>,
 }
 
+/// What a URL's value may hold as it is.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 const MODES: [(&str, Mode); 5] = [
     ("disable", Mode::Disable),
     ("prefer", Mode::Prefer),
@@ -61,9 +64,49 @@ impl Mode {
 /// The connection string without what is ours, and what that says. The error completes "the connection string …".
 pub fn split(text: &str) -> Result<(String, Words), String> {
     let mut found = Found::default();
-    let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    let rest = if is_url { split_url(text, &mut found)? } else { split_pairs(text, &mut found) };
+    let rest =
+        if is_url(text) { split_url(text, &mut found)? } else { split_pairs(text, &mut found) };
     Ok((rest, found.words()?))
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
+
+/// The connection string with absolute names of files: relative ones count from `folder`. One that cannot be read
+/// stays as it is.
+pub fn resolve_files(text: &str, folder: &Path) -> String {
+    let Ok((mut rest, words)) = split(text) else { return text.to_owned() };
+    let roots = match &words.roots {
+        Some(Roots::File(file)) => Some(file),
+        _ => None,
+    };
+    let files = [
+        ("sslrootcert", roots),
+        ("sslcert", words.certificate.as_ref()),
+        ("sslkey", words.key.as_ref()),
+    ];
+    if files.iter().all(|(_, file)| file.is_none_or(|file| file.is_absolute())) {
+        return text.to_owned();
+    }
+    let mut values = vec![("sslmode", words.mode.word().to_owned())];
+    if words.roots == Some(Roots::System) {
+        values.push(("sslrootcert", "system".to_owned()));
+    }
+    let present = files.into_iter().filter_map(|(key, file)| Some((key, folder.join(file?))));
+    values.extend(present.map(|(key, file)| (key, file.display().to_string())));
+    let mut mark = if query_at(&rest).is_some() { '&' } else { '?' };
+    for (key, value) in values {
+        if is_url(text) {
+            let value = utf8_percent_encode(&value, UNRESERVED);
+            rest += &format!("{mark}{key}={value}");
+            mark = '&';
+        } else {
+            let value = value.replace('\\', r"\\").replace('\'', r"\'");
+            rest += &format!(" {key}='{value}'");
+        }
+    }
+    rest
 }
 
 /// Values as they were written.
@@ -136,11 +179,15 @@ fn checked(mut words: Words) -> Result<Words, String> {
     }
 }
 
-/// The query begins where tokio-postgres sees it: a password may hold a question mark.
-fn split_url(text: &str, found: &mut Found) -> Result<String, String> {
+/// Where the query of a URL begins, as tokio-postgres sees it: a password may hold a question mark.
+fn query_at(text: &str) -> Option<usize> {
     let credentials_end = text.find('@').unwrap_or(0);
-    let Some(query_at) = text[credentials_end..].find('?') else { return Ok(text.to_owned()) };
-    let (before, query) = text.split_at(credentials_end + query_at);
+    Some(credentials_end + text[credentials_end..].find('?')?)
+}
+
+fn split_url(text: &str, found: &mut Found) -> Result<String, String> {
+    let Some(query_at) = query_at(text) else { return Ok(text.to_owned()) };
+    let (before, query) = text.split_at(query_at);
     let mut others = vec![];
     for pair in query[1..].split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -225,6 +272,36 @@ mod tests {
         assert_eq!(words.mode, Mode::VerifyCa);
         assert_eq!(words.roots, Some(Roots::File("/a b/ca.pem".into())));
         assert_eq!(split("host=h  garbage").unwrap().0, "host=h garbage");
+    }
+
+    #[test]
+    fn names_of_files_are_made_absolute() {
+        let folder = Path::new("/a b/it's");
+        for text in [
+            "postgres://u:a?b@h/d?connect_timeout=3&sslmode=verify-full&sslrootcert=ca.pem&sslkey=%2Fk",
+            "postgres://u:p?q@h/d?sslmode=require&sslcert=c.pem&sslkey=k.pem",
+            r"host=h password='it\'s' sslmode=verify-full sslrootcert='ca file.pem' sslkey=k dbname=d",
+            "host=h sslrootcert=system sslcert=c",
+        ] {
+            let before = split(text).unwrap();
+            let after = split(&resolve_files(text, folder)).unwrap();
+            assert_eq!(after.0, before.0);
+            assert_eq!(after.1.mode, before.1.mode);
+            let roots = before.1.roots.map(|roots| match roots {
+                Roots::File(file) => Roots::File(folder.join(file)),
+                Roots::System => Roots::System,
+            });
+            assert_eq!(after.1.roots, roots);
+            assert_eq!(after.1.certificate, before.1.certificate.map(|file| folder.join(file)));
+            assert_eq!(after.1.key, before.1.key.map(|file| folder.join(file)));
+        }
+        for same in [
+            "postgres://u@h/d?sslmode=require",
+            "host=h sslmode=verify-full sslrootcert=/ca",
+            "host=h sslmode=x",
+        ] {
+            assert_eq!(resolve_files(same, folder), same);
+        }
     }
 
     #[test]

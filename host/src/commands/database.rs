@@ -28,6 +28,7 @@ impl Database {
         let publication = publication.or_else(|| Some(configured.as_ref()?.publication.clone()));
         let publication = publication.unwrap_or_else(|| "walgate".to_owned());
         let is_configured = |url: &String| {
+            let url = crate::config::resolve_url(url);
             configured.as_ref().is_some_and(|config| config.url.expose_secret() == url)
         };
         // The configured one has its password beside it.

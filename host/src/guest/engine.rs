@@ -4,6 +4,7 @@
 //! and rows, are not known here.
 
 use std::{
+    fmt::Display,
     path::Path,
     sync::{Arc, Mutex},
     time::Instant,
@@ -154,14 +155,16 @@ fn runtime(error: wasmtime::Error) -> GuestError {
 }
 
 fn compiled_code(directory: &Path) -> Result<Cache, GuestError> {
-    let mut cache = CacheConfig::new();
-    cache.with_directory(directory);
-    Cache::new(cache).map_err(|error| {
+    let unusable = |error: &dyn Display| {
         GuestError::Runtime(format!(
             "{} cannot hold compiled guests: {error:#}; name a directory that the gateway may write",
             directory.display()
         ))
-    })
+    };
+    let mut cache = CacheConfig::new();
+    // wasmtime refuses a relative path.
+    cache.with_directory(std::path::absolute(directory).map_err(|error| unusable(&error))?);
+    Cache::new(cache).map_err(|error| unusable(&error))
 }
 
 fn config(limits: &Limits, cache: Option<Cache>, pooled: bool) -> Config {

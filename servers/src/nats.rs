@@ -1,4 +1,4 @@
-//! A private nats-server with JetStream on disk: on loopback, dead when dropped. It knows no
+//! A private nats-server with JetStream on disk, on loopback, killed or stopped on drop. It knows no
 //! streams and no subjects.
 
 use std::fmt::Write as _;
@@ -35,14 +35,14 @@ pub struct NatsOptions {
 #[derive(Debug)]
 pub struct PrivateNats {
     process: Process,
-    site: Site,
+    site: NatsSite,
 }
 
-/// What stays the same when the server is killed and started again.
+/// The parts that survive when the server is killed and started again.
 #[derive(Debug)]
-struct Site {
+struct NatsSite {
     bin: NatsBin,
-    /// Zero until it is started for the first time.
+    /// Zero until the first start.
     port: u16,
     store_dir: PathBuf,
     scratch: Scratch,
@@ -51,10 +51,10 @@ struct Site {
 impl PrivateNats {
     /// Blocks until it accepts connections: some tens of milliseconds with an empty store.
     pub fn start(bin: &NatsBin, options: NatsOptions) -> Result<Self> {
-        let mut site = Site::prepare(bin, &options)?;
+        let mut site = NatsSite::prepare(bin, &options)?;
         let process = start_on(options.port, |port| {
             site.port = port;
-            site.configure(&options)?;
+            site.write_config(&options)?;
             site.launch()
         })?;
         Ok(Self { process, site })
@@ -95,16 +95,16 @@ impl PrivateNats {
         }
     }
 
-    /// By itself, or killed by somebody else.
+    /// Whether the process has ended: by itself, or killed by another process.
     pub fn has_ended(&mut self) -> bool {
-        self.process.exited().is_some()
+        self.process.exit_status().is_some()
     }
 
     pub fn kill9(&mut self) -> Result<()> {
         self.process.kill_tree()
     }
 
-    /// On the same store and port; a server that still runs is stopped first.
+    /// Starts on the same store and port. A server that still runs is stopped first.
     pub fn start_again(&mut self) -> Result<()> {
         self.stop()?;
         self.process = self.site.launch()?;
@@ -123,7 +123,7 @@ impl PrivateNats {
 
 impl Drop for PrivateNats {
     fn drop(&mut self) {
-        // A store that is kept deserves an orderly end; one that is removed does not.
+        // A store that is kept needs an orderly end.
         let _ = if self.site.store_dir.starts_with(self.site.scratch.path()) {
             self.kill9()
         } else {
@@ -132,7 +132,7 @@ impl Drop for PrivateNats {
     }
 }
 
-impl Site {
+impl NatsSite {
     fn prepare(bin: &NatsBin, options: &NatsOptions) -> Result<Self> {
         let scratch = Scratch::create()?;
         let store_dir = options.store_dir.clone().unwrap_or_else(|| scratch.path().join("store"));
@@ -150,29 +150,29 @@ impl Site {
         self.scratch.path().join("nats.log")
     }
 
-    /// Written by the server once it accepts connections, under its pid: when another server has
-    /// taken the port, its answers are not mistaken for ours.
+    /// The server writes it, with its pid in the name, once it accepts connections. So replies of another
+    /// server on the same port are not mistaken for ours.
     fn ports_file(&self, pid: u32) -> PathBuf {
         let program = self.bin.file.file_name().unwrap_or_default().to_string_lossy();
         self.scratch.path().join(format!("{program}_{pid}.ports"))
     }
 
-    fn configure(&self, options: &NatsOptions) -> Result<()> {
+    fn write_config(&self, options: &NatsOptions) -> Result<()> {
         let file = self.config_file();
-        fs::write(&file, self.config(options)).during(|| format!("write {}", file.display()))
+        fs::write(&file, self.render_config(options)).during(|| format!("write {}", file.display()))
     }
 
-    fn config(&self, options: &NatsOptions) -> String {
+    fn render_config(&self, options: &NatsOptions) -> String {
         let mut text = format!("listen: \"127.0.0.1:{}\"\n", self.port);
         let mut line = |name: &str, value: &str| {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{name}: {value}");
         };
-        line("ports_file_dir", &quoted(self.scratch.path()));
+        line("ports_file_dir", &quote_path(self.scratch.path()));
         if let Some(bytes) = options.max_payload_bytes {
             line("max_payload", &bytes.to_string());
         }
-        let mut store = format!("{{ store_dir: {}", quoted(&self.store_dir));
+        let mut store = format!("{{ store_dir: {}", quote_path(&self.store_dir));
         if let Some(bytes) = options.max_file_store_bytes {
             store += &format!(", max_file_store: {bytes}");
         }
@@ -197,6 +197,6 @@ impl Site {
     }
 }
 
-fn quoted(path: &Path) -> String {
+fn quote_path(path: &Path) -> String {
     format!("\"{}\"", path.display().to_string().replace('\\', "\\\\").replace('"', "\\\""))
 }

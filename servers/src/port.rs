@@ -1,5 +1,5 @@
 //! Free ports on the loopback address, below the ephemeral range: a client that waits for a server
-//! on an ephemeral port can connect to itself.
+//! on an ephemeral port can connect to itself. What will listen there is not known here.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -11,17 +11,17 @@ const FIRST: u16 = 20_000;
 const LAST: u16 = 31_999;
 const ATTEMPTS: u64 = 200;
 
-/// A port that nobody listens on at this moment. Another process may still take it first, so a
-/// server that is refused it should ask again.
+/// A port that no process listens on at this moment. Another process may still take it first: a server
+/// that cannot bind it should ask again.
 pub fn free_port() -> Result<u16> {
     let seed = RandomState::new();
     (0..ATTEMPTS)
-        .map(|attempt| pick(&seed, attempt))
+        .map(|attempt| pick_port(&seed, attempt))
         .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
         .ok_or(Error::NoPort { from: FIRST, to: LAST })
 }
 
-fn pick(seed: &RandomState, attempt: u64) -> u16 {
+fn pick_port(seed: &RandomState, attempt: u64) -> u16 {
     let mut hasher = seed.build_hasher();
     hasher.write_u64(attempt);
     let span = u64::from(LAST - FIRST) + 1;

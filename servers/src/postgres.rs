@@ -1,5 +1,5 @@
 //! A private Postgres: trust authentication on loopback and a unix socket, `wal_level=logical`,
-//! run as an unprivileged user when we are root, dead when dropped. It knows no tables.
+//! run by an unprivileged user when we are root, stopped on drop. It knows no tables.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,11 +22,11 @@ pub struct PgOptions {
     /// Holds `data/` and `postgres.log`, and is kept. An existing `data/` is started as it is.
     /// `None`: a private directory that is removed on drop.
     pub dir: Option<PathBuf>,
-    /// A stopped server's `data/` of the same version, copied where there is none yet: quicker than `initdb`, with
-    /// everything that is in it, the system identifier too.
+    /// `data/` of a stopped server of the same version, copied if there is no `data/` yet. This is quicker
+    /// than `initdb`, and copies the system identifier, too.
     pub copy_of: Option<PathBuf>,
-    /// It begins by reading the WAL of another server, as `settings` say; slots of the copy are left out, as
-    /// `pg_basebackup` leaves them out.
+    /// The server begins by replaying WAL of another server, as `settings` say. Replication slots are not
+    /// copied, as with `pg_basebackup`.
     pub recovery: Option<Recovery>,
     /// `None`: a free one.
     pub port: Option<u16>,
@@ -34,17 +34,17 @@ pub struct PgOptions {
     pub fsync: bool,
     /// For postgresql.conf, after our own, so these win.
     pub settings: Vec<(String, String)>,
-    /// Name and text of files in `data/`, for the server's eyes only: certificates, `pg_hba.conf`. The unix socket has
-    /// to let the superuser in.
+    /// Name and text of files in `data/` that only the server may read: certificates, `pg_hba.conf`. The
+    /// superuser must be able to log in through the unix socket.
     pub files: Vec<(String, String)>,
 }
 
-/// What a server that recovers is to become.
+/// The kind of recovery that a server begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// It follows a primary (`primary_conninfo`) until it is promoted.
+    /// The server follows a primary (`primary_conninfo`) until it is promoted.
     Standby,
-    /// It reads an archive (`restore_command`) up to a point, and goes on from there.
+    /// The server replays an archive (`restore_command`) up to a point, then accepts writes.
     PointInTime,
 }
 
@@ -106,8 +106,8 @@ impl PrivatePostgres {
         self.psql_in("postgres", sql)
     }
 
-    /// Runs statements, each in its own transaction, as superuser. The answer is psql's unaligned
-    /// output without headers: `a|b` and newlines. The first error ends it.
+    /// Runs statements as superuser, each in its own transaction, up to the first error. Returns psql's
+    /// unaligned output without headers: `a|b` and newlines.
     pub fn psql_in(&self, database: &str, sql: &str) -> Result<String> {
         let program = self.cluster.bin.program("psql");
         let mut command = Command::new(&program);
@@ -121,8 +121,8 @@ impl PrivatePostgres {
             .during(|| format!("run {}", program.display()))?;
         let input = child.stdin.take();
         let output = std::thread::scope(|scope| {
-            // From a thread: a long script and a long answer would otherwise wait for each other.
-            // psql that has stopped reading at an error says so itself.
+            // From a thread: a long script and long output would otherwise block each other. An error that
+            // makes psql stop reading is in its own output.
             scope.spawn(|| input.map(|mut input| input.write_all(sql.as_bytes())));
             child.wait_with_output()
         })
@@ -134,8 +134,8 @@ impl PrivatePostgres {
         Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_string())
     }
 
-    /// Fast shutdown: open transactions are rolled back, walsenders finish. One whose receiver
-    /// never confirms would hold it up forever, so after ten seconds it becomes immediate.
+    /// Fast shutdown: open transactions are rolled back, walsenders finish. A walsender whose receiver
+    /// never confirms would block it for ever, so after ten seconds it becomes an immediate shutdown.
     pub fn stop_fast(&mut self) -> Result<()> {
         self.resume()?;
         self.process.signal(Signal::INT)?;
@@ -150,14 +150,14 @@ impl PrivatePostgres {
         self.process.kill_tree()
     }
 
-    /// On the same data, port and socket; a server that still runs is stopped first.
+    /// Starts on the same data, port and socket. A server that still runs is stopped first.
     pub fn start_again(&mut self) -> Result<()> {
         self.stop_fast()?;
         self.process = self.cluster.launch()?;
         Ok(())
     }
 
-    /// On the same data, but another port: it takes the place of a server that is gone.
+    /// Starts on the same data, but another port: it replaces a server that is gone.
     pub fn start_again_on(&mut self, port: u16) -> Result<()> {
         self.psql(&format!("alter system set port = {port}"))?;
         self.stop_fast()?;
@@ -185,8 +185,8 @@ impl PrivatePostgres {
 
 impl Drop for PrivatePostgres {
     fn drop(&mut self) {
-        // Immediate rather than SIGKILL, which would leak shared memory segments. Data that is
-        // kept recovers from it like from a crash.
+        // Immediate rather than SIGKILL, which would leak shared memory segments. Data that is kept
+        // recovers as after a crash.
         let _ = self.resume();
         let _ = self.stop_immediately();
     }

@@ -1,5 +1,5 @@
-//! A server process we own: born on a thread that never ends, signalled by its pid, and killed
-//! together with its children. It does not know which server it is.
+//! A server process that we own: started on a thread that never ends, signalled by its pid, and killed
+//! together with its children. Which server it is is not known here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -16,9 +16,9 @@ use crate::error::During;
 use crate::user::User;
 use crate::{Error, Result, free_port};
 
-/// A large store is read, or a log replayed, before a server is ready.
+/// Before a server is ready it may read a large store or replay a log.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Where any port will do.
+/// Starts of a server that may have any port.
 const PORT_TRIES: u32 = 5;
 const POLL: Duration = Duration::from_millis(20);
 const CHILDREN_GONE: Duration = Duration::from_secs(5);
@@ -30,11 +30,11 @@ pub(crate) struct Launch<'a> {
     pub name: &'static str,
     pub program: PathBuf,
     pub args: Vec<String>,
-    /// Working directory; a server must not sit in a directory that its user may not enter.
+    /// The working directory. The server's user must be able to enter it.
     pub cwd: &'a Path,
     pub log: &'a Path,
     pub user: Option<&'a User>,
-    /// Sent to the server by the kernel when we die, however we die (`setpriv --pdeathsig`).
+    /// The kernel sends it to the server when this process dies in any way (`setpriv --pdeathsig`).
     pub orphan_signal: &'static str,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Returns once `ready`, which is given its pid, says yes; a server that does not get there is killed.
+    /// Returns once `ready`, which gets the pid, is true. A server that does not become ready is killed.
     pub(crate) fn start(launch: &Launch<'_>, ready: impl Fn(u32) -> bool) -> Result<Self> {
         let mut process = Self::spawn(launch)?;
         match process.await_ready(launch.log, ready) {
@@ -64,7 +64,7 @@ impl Process {
             .append(true)
             .open(launch.log)
             .during(|| format!("open the log {}", launch.log.display()))?;
-        let child = spawn_on_lasting_thread(command(launch, log)?)
+        let child = spawn_on_lasting_thread(build_command(launch, log)?)
             .during(|| format!("start {} ({})", launch.name, launch.program.display()))?;
         let pid = Pid::from_child(&child);
         Ok(Self { name: launch.name, child, pid })
@@ -75,13 +75,13 @@ impl Process {
     }
 
     /// `None` while it runs.
-    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// To the process alone. Once it has been reaped its pid means nothing and nothing is sent.
+    /// Signals the process alone. After it has been reaped its pid is invalid and nothing is sent.
     pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
-        if self.exited().is_some() {
+        if self.exit_status().is_some() {
             return Ok(());
         }
         self.send(self.pid, signal)
@@ -98,12 +98,12 @@ impl Process {
         children_of(self.pid).into_iter().try_for_each(|child| self.send(child, Signal::CONT))
     }
 
-    /// Returns when every thread stands still: a signal's sender is otherwise ahead of it.
+    /// Returns when every thread has stopped. The signal alone takes effect later.
     fn pause(&mut self) -> Result<()> {
         self.signal(Signal::STOP)?;
-        // NOWAIT leaves the report for the next asker: it is made only once for each stop.
+        // NOWAIT keeps the report for the next call: the kernel makes one for each stop.
         let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        while self.exited().is_none() {
+        while self.exit_status().is_none() {
             match waitid(WaitId::Pid(self.pid), stopped) {
                 Ok(None) => std::thread::sleep(Duration::from_millis(1)),
                 Ok(Some(_)) => break,
@@ -123,7 +123,7 @@ impl Process {
     pub(crate) fn wait_at_most(&mut self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
-            match self.exited() {
+            match self.exit_status() {
                 Some(status) => return Some(status),
                 None if Instant::now() >= deadline => return None,
                 None => std::thread::sleep(POLL),
@@ -133,7 +133,7 @@ impl Process {
 
     /// SIGKILL to the whole tree; returns when the process has been reaped.
     pub(crate) fn kill_tree(&mut self) -> Result<()> {
-        // Stopped first: once it is dead its children are no longer known as such.
+        // Stopped first: after its death the children have another parent.
         self.signal(Signal::STOP)?;
         let children = children_of(self.pid);
         self.signal(Signal::KILL)?;
@@ -141,19 +141,21 @@ impl Process {
             self.send(*child, Signal::KILL)?;
         }
         self.child.wait().during(|| format!("wait for {} to die", self.name))?;
-        // A successor would find their hold on shared memory and ports.
+        // Otherwise the next server would find shared memory and ports in use.
         let deadline = Instant::now() + CHILDREN_GONE;
-        while Instant::now() < deadline && living().iter().any(|(pid, _)| children.contains(pid)) {
+        while Instant::now() < deadline
+            && list_processes().iter().any(|(pid, _)| children.contains(pid))
+        {
             std::thread::sleep(POLL);
         }
         Ok(())
     }
 
-    /// Polls `ready` until it says yes, the process dies or the time is up.
+    /// Polls `ready` until it is true, the process dies or the time is up.
     fn await_ready(&mut self, log: &Path, ready: impl Fn(u32) -> bool) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            let reason = match self.exited() {
+            let reason = match self.exit_status() {
                 Some(status) => format!("it ended with {status}"),
                 None if ready(self.pid()) => return Ok(()),
                 None if Instant::now() >= deadline => format!("not ready after {READY_WITHIN:?}"),
@@ -162,12 +164,13 @@ impl Process {
                     continue;
                 }
             };
-            return Err(Error::Start { name: self.name, reason, log: tail(log) });
+            return Err(Error::Start { name: self.name, reason, log: read_log_tail(log) });
         }
     }
 }
 
-/// Starts a server on this port; or on a free one, and on another if that was taken before the server bound it.
+/// Starts a server on this port. Without one: on a free port, and on another if that was taken before
+/// the server bound it.
 pub(crate) fn start_on<T>(port: Option<u16>, mut start: impl FnMut(u16) -> Result<T>) -> Result<T> {
     let mut tries = if port.is_some() { 1 } else { PORT_TRIES };
     loop {
@@ -179,13 +182,13 @@ pub(crate) fn start_on<T>(port: Option<u16>, mut start: impl FnMut(u16) -> Resul
     }
 }
 
-/// What a server says when its port was taken between our choosing it and its binding it.
+/// Whether another process took the port after we chose it and before the server bound it.
 fn is_port_clash(error: &Error) -> bool {
     matches!(error, Error::Start { log, .. } if log.to_lowercase().contains("address already in use"))
 }
 
-fn command(launch: &Launch<'_>, log: File) -> Result<Command> {
-    let mut command = match setpriv() {
+fn build_command(launch: &Launch<'_>, log: File) -> Result<Command> {
+    let mut command = match find_setpriv() {
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
             command.args(["--pdeathsig", launch.orphan_signal]);
@@ -211,16 +214,16 @@ fn command(launch: &Launch<'_>, log: File) -> Result<Command> {
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
-        // Ctrl-C at the terminal is for us; we decide when our servers stop.
+        // Ctrl-C at the terminal must not reach the servers: we decide when they stop.
         .process_group(0);
     Ok(command)
 }
 
-/// util-linux only; elsewhere servers die on drop but outlive a SIGKILL of their parent.
-fn setpriv() -> Option<&'static Path> {
+/// Part of util-linux. Without it servers end on drop, but survive a SIGKILL of their parent.
+fn find_setpriv() -> Option<&'static Path> {
     static SETPRIV: LazyLock<Option<&'static Path>> = LazyLock::new(|| {
         let places = ["/usr/bin/setpriv", "/bin/setpriv"].map(Path::new);
-        // Busybox has one without --pdeathsig.
+        // Busybox has a setpriv without --pdeathsig.
         places.into_iter().find(|p| {
             Command::new(p)
                 .args(["--pdeathsig", "KILL", "true"])
@@ -232,15 +235,15 @@ fn setpriv() -> Option<&'static Path> {
     *SETPRIV
 }
 
-/// The parent-death signal is sent when the *thread* that forked ends, not the process, so a
-/// server started by a test's thread and kept for later tests would die early.
+/// The kernel sends the parent-death signal when the *thread* that forked ends, not the process. A
+/// server that a test's thread starts and later tests use would die early.
 fn spawn_on_lasting_thread(command: Command) -> io::Result<Child> {
     type Order = (Command, Sender<io::Result<Child>>);
-    static NURSERY: LazyLock<Mutex<Sender<Order>>> = LazyLock::new(|| {
+    static STARTER: LazyLock<Mutex<Sender<Order>>> = LazyLock::new(|| {
         let (orders, inbox) = mpsc::channel::<Order>();
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
-                // The asker waits for the answer; if it is gone, so is its wish for a server.
+                // If the caller is gone, its server must not stay.
                 if let Err(mpsc::SendError(Ok(mut orphan))) = reply.send(command.spawn()) {
                     let _ = orphan.kill();
                 }
@@ -249,7 +252,7 @@ fn spawn_on_lasting_thread(command: Command) -> io::Result<Child> {
         Mutex::new(orders)
     });
     let (reply, answer) = mpsc::channel();
-    NURSERY
+    STARTER
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .send((command, reply))
@@ -257,14 +260,18 @@ fn spawn_on_lasting_thread(command: Command) -> io::Result<Child> {
     answer.recv().map_err(io::Error::other)?
 }
 
-/// Direct children: all of Postgres' processes are children of the postmaster, each in a session
-/// of its own, so a process group would not reach them.
+/// Direct children. All of Postgres' processes are children of the postmaster, each in its own session:
+/// signalling the process group would not reach them.
 fn children_of(parent: Pid) -> Vec<Pid> {
-    living().into_iter().filter(|&(_, ppid)| ppid == Some(parent)).map(|(pid, _)| pid).collect()
+    list_processes()
+        .into_iter()
+        .filter(|&(_, ppid)| ppid == Some(parent))
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
-/// Process and parent of everything that runs and is not merely waiting to be reaped.
-fn living() -> Vec<(Pid, Option<Pid>)> {
+/// Every process and its parent, without those that only wait to be reaped.
+fn list_processes() -> Vec<(Pid, Option<Pid>)> {
     let row = |line: &str| {
         let mut fields = line.split_whitespace();
         let pid = Pid::from_raw(fields.next()?.parse().ok()?)?;
@@ -287,7 +294,7 @@ fn stat_line(dir: &Path) -> Option<String> {
     Some(format!("{pid}{}", stat.rsplit_once(')')?.1))
 }
 
-pub(crate) fn tail(log: &Path) -> String {
+pub(crate) fn read_log_tail(log: &Path) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();

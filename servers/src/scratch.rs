@@ -1,5 +1,5 @@
-//! A private directory for one server, removed on drop. What a killed parent left behind is swept
-//! by the next one: a directory belongs to a living process as long as its lock is held.
+//! A private directory for one server, removed on drop. Directories that a killed parent left behind are
+//! removed by the next process: one is in use as long as its lock is held. What is in it is not known here.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -23,18 +23,18 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn create() -> Result<Self> {
-        sweep();
+        remove_abandoned();
         let home = Some(PathBuf::from(HOME)).filter(|home| home.is_dir());
         let home = home.unwrap_or_else(std::env::temp_dir);
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempdir_in(&home)
-            // Afterwards, so that our umask has no say.
+            // Set afterwards, so that the umask does not apply.
             .and_then(|dir| {
                 fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).map(|()| dir)
             })
             .during(|| format!("make a directory in {}", home.display()))?;
-        let lock = lock(dir.path()).during(|| format!("lock {}", dir.path().display()))?;
+        let lock = create_lock(dir.path()).during(|| format!("lock {}", dir.path().display()))?;
         Ok(Self { dir, _lock: lock })
     }
 
@@ -43,8 +43,8 @@ impl Scratch {
     }
 }
 
-/// Locked before it has its name, so that a sweeper never sees it unlocked.
-fn lock(dir: &Path) -> std::io::Result<File> {
+/// The file is locked before it has its name, so that no other process sees it unlocked.
+fn create_lock(dir: &Path) -> std::io::Result<File> {
     let unnamed = dir.join("locking");
     let file = File::create(&unnamed)?;
     file.lock()?;
@@ -52,13 +52,13 @@ fn lock(dir: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
-fn sweep() {
+fn remove_abandoned() {
     let Ok(entries) = fs::read_dir(HOME) else { return };
     let ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(PREFIX);
     for dir in entries.flatten().filter(|e| ours(&e.file_name())).map(|e| e.path()) {
         let abandoned = File::open(dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
         if abandoned {
-            // Another user's, or swept by a sibling at this moment: not our concern.
+            // It may be another user's, or another process may be removing it: both are fine.
             let _ = fs::remove_dir_all(dir);
         }
     }
@@ -69,13 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_living_keep_their_directories_and_the_dead_are_swept() {
+    fn directories_in_use_stay_and_abandoned_ones_are_removed() {
         let living = Scratch::create().unwrap();
         let dead = Scratch::create().unwrap();
         let Scratch { dir, _lock } = dead;
         let abandoned = dir.keep();
         drop(_lock);
-        sweep();
+        remove_abandoned();
         assert!(living.path().join(LOCK).exists());
         assert!(!abandoned.exists());
         let path = living.path().to_path_buf();

@@ -1,5 +1,5 @@
-//! Postgres refuses to run as root. When we are root, this says as whom it runs instead, hands
-//! files over to that user and checks that it can reach them.
+//! Postgres refuses to run as root. When we are root, this module finds the user that runs it instead,
+//! gives that user the files and checks that it can reach them. It does not know which files they are.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,13 +15,13 @@ pub(crate) struct User {
     pub gid: u32,
 }
 
-/// The unprivileged user to run Postgres as; `None` when we are not root and run it as ourselves.
-pub(crate) fn unprivileged() -> Result<Option<User>> {
+/// The unprivileged user to run Postgres as. `None`: we are not root and run it as ourselves.
+pub(crate) fn find_unprivileged() -> Result<Option<User>> {
     if !is_root() {
         return Ok(None);
     }
     let passwd = fs::read_to_string("/etc/passwd").during(|| "read /etc/passwd".into())?;
-    let user = ["postgres", "nobody"].iter().find_map(|name| parse(&passwd, name));
+    let user = ["postgres", "nobody"].iter().find_map(|name| parse_passwd(&passwd, name));
     user.map(Some).ok_or(Error::NoUser)
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn parse(passwd: &str, name: &str) -> Option<User> {
+fn parse_passwd(passwd: &str, name: &str) -> Option<User> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         if fields.next()? != name {
@@ -42,7 +42,7 @@ fn parse(passwd: &str, name: &str) -> Option<User> {
 }
 
 impl User {
-    pub(crate) fn give(&self, path: &Path) -> Result<()> {
+    pub(crate) fn give_ownership(&self, path: &Path) -> Result<()> {
         std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
             .during(|| format!("give {} to the user {}", path.display(), self.name))
     }
@@ -78,8 +78,8 @@ mod tests {
     fn passwd_lines_are_matched_by_whole_names() {
         let passwd =
             "postgresql:x:1:2::/:/bin/sh\npostgres:x:101:104::/var/lib/postgresql:/bin/bash\n";
-        let user = parse(passwd, "postgres").unwrap();
+        let user = parse_passwd(passwd, "postgres").unwrap();
         assert_eq!((user.uid, user.gid), (101, 104));
-        assert!(parse(passwd, "nobody").is_none());
+        assert!(parse_passwd(passwd, "nobody").is_none());
     }
 }

@@ -39,7 +39,7 @@ pub fn run_on<T: Future<Output = ()>>(major: Major, test: impl FnOnce(Arc<Server
             return;
         }
         Major::Oldest => all.last(),
-        Major::WithTls => match all.iter().find(|bin| bin.speaks_tls()) {
+        Major::WithTls => match all.iter().find(|bin| bin.supports_tls()) {
             None => {
                 eprintln!("skipped: no Postgres here was built with OpenSSL");
                 return;
@@ -162,8 +162,13 @@ impl Database {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         server.process().psql(&format!("create database {name}")).expect("a database");
-        let client = connect(&server.url(&name)).await;
-        Database { server: Arc::clone(server), name, client }
+        Database::open(server, &name).await
+    }
+
+    /// One that is there already; it is dropped at the end, too.
+    pub async fn open(server: &Arc<Server>, name: &str) -> Database {
+        let client = connect(&server.url(name)).await;
+        Database { server: Arc::clone(server), name: name.to_owned(), client }
     }
 
     pub fn name(&self) -> &str {

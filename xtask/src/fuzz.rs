@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: the targets under libFuzzer, on the toolchain that is here. What it finds by the way stays in
-//! `target/fuzz`; the committed corpus is not touched.
+//! `cargo xtask fuzz`: runs the targets under libFuzzer, on the installed toolchain. New inputs are put
+//! into `target/fuzz`; the committed corpus does not change.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct Fuzz {
     seconds: u32,
 }
 
-/// Most memory of a process; a decoder that takes more has believed a length.
+/// Most memory of a process. A decoder that takes more has trusted a length in its input.
 const MEMORY_MIB_MAX: u32 = 2048;
 const INPUT_BYTES_MAX: u32 = 16 << 10;
 /// Slower than this on one input is a finding.
@@ -26,11 +26,11 @@ const INPUT_SECONDS_MAX: u32 = 10;
 
 pub fn run(fuzz: &Fuzz) -> Result<ExitCode> {
     let root = Path::new(cargo::ROOT).canonicalize()?;
-    let known = targets(&root.join("fuzz/corpus"))?;
+    let known = list_targets(&root.join("fuzz/corpus"))?;
     if let Some(unknown) = fuzz.targets.iter().find(|target| !known.contains(target)) {
         bail!("there is no fuzz target {unknown}: name one of {}", known.join(", "));
     }
-    build(&root)?;
+    build_targets(&root)?;
     let found = root.join("target/fuzz");
     let chosen = if fuzz.targets.is_empty() { &known } else { &fuzz.targets };
     let mut failed = false;
@@ -39,18 +39,22 @@ pub fn run(fuzz: &Fuzz) -> Result<ExitCode> {
         let log = found.join(format!("{target}.log"));
         let passed = run_target(&root, target, fuzz.seconds, &log)?;
         let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-        let [executions, edges, corpus] = figures(&text);
+        let [executions, edges, corpus] = parse_figures(&text);
         println!("{target:<12} {executions:>12} {edges:>8} {corpus:>8}");
         if !passed {
             failed = true;
-            println!("  failed: {}; its input and why are in {}", failure(&text), log.display());
+            println!(
+                "  failed: {}; its input and the reason are in {}",
+                find_failure(&text),
+                log.display()
+            );
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Each has a folder in the corpus.
-fn targets(corpus: &Path) -> Result<Vec<String>> {
+/// Each target has a folder in the corpus.
+fn list_targets(corpus: &Path) -> Result<Vec<String>> {
     let folders = fs::read_dir(corpus).with_context(|| format!("read {}", corpus.display()))?;
     let names = folders.map(|folder| Ok(folder?.file_name().to_string_lossy().into_owned()));
     let mut names: Vec<String> = names.collect::<Result<_>>()?;
@@ -58,11 +62,11 @@ fn targets(corpus: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Our crates are built a second time, instrumented; what they depend on is what the tests use.
-fn build(root: &Path) -> Result<()> {
+/// The workspace's crates are built a second time, instrumented. Their dependencies are the tests'.
+fn build_targets(root: &Path) -> Result<()> {
     let what = ["build", "--release", "--workspace", "--bin", "fuzz"];
     let mut build =
-        cargo::command(what.into_iter().chain(["--features", "walgate-fuzz/libfuzzer"]));
+        cargo::cargo_command(what.into_iter().chain(["--features", "walgate-fuzz/libfuzzer"]));
     let wrapper = root.join("fuzz/instrument.sh");
     let status = build.env("RUSTC_WORKSPACE_WRAPPER", wrapper).status().context("run cargo")?;
     if !status.success() {
@@ -77,7 +81,7 @@ fn run_target(root: &Path, target: &str, seconds: u32, log: &Path) -> Result<boo
     let found: PathBuf = root.join("target/fuzz").join(target);
     fs::create_dir_all(&found)?;
     let out = File::create(log).with_context(|| format!("write {}", log.display()))?;
-    let mut fuzz: Command = cargo::built("fuzz");
+    let mut fuzz: Command = cargo::built_program("fuzz");
     fuzz.env("WALGATE_FUZZ_TARGET", target)
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-max_len={INPUT_BYTES_MAX}"))
@@ -92,7 +96,7 @@ fn run_target(root: &Path, target: &str, seconds: u32, log: &Path) -> Result<boo
 }
 
 /// Executions, edges covered and inputs kept, as libFuzzer printed them last.
-fn figures(log: &str) -> [&str; 3] {
+fn parse_figures(log: &str) -> [&str; 3] {
     let executions =
         log.lines().rev().find_map(|l| l.strip_prefix("stat::number_of_executed_units:"));
     let after = |key: &str| {
@@ -103,7 +107,8 @@ fn figures(log: &str) -> [&str; 3] {
     [executions.map(str::trim), after(" cov: "), corpus].map(|figure| figure.unwrap_or("-"))
 }
 
-fn failure(log: &str) -> &str {
-    let telling = |line: &&str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
-    log.lines().find(telling).unwrap_or("it says nothing")
+fn find_failure(log: &str) -> &str {
+    let is_failure =
+        |line: &&str| line.contains("panicked at") || line.contains("ERROR: libFuzzer");
+    log.lines().find(is_failure).unwrap_or("no message")
 }

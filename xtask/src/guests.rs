@@ -1,4 +1,4 @@
-//! Builds guests to WebAssembly, for the demo, the tests and the benchmarks.
+//! Builds guests to WebAssembly, for the demo, the tests and the benchmarks. What they do is not known here.
 
 use std::env;
 use std::fs;
@@ -7,36 +7,37 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use walgate_servers::wasm_toolchain;
 
-use crate::cargo;
+use crate::{cargo, wasm_toolchain};
 
-/// Where those who need guests find them as `{name}.wasm`.
+/// Environment variable with the folder that holds guests as `{name}.wasm`.
 const GUEST_FILES: &str = "WALGATE_GUEST_FILES";
 
-/// Tells the program where guests are, and builds them if nobody did.
-pub fn export(command: &mut Command, build: impl Fn() -> Result<PathBuf>) -> Result<()> {
+/// Hands the folder of guests to the program; builds the guests if the variable is not set. A program
+/// that builds guests itself gets the toolchain, too.
+pub fn export_to(command: &mut Command, build: impl Fn() -> Result<PathBuf>) -> Result<()> {
     if env::var_os(GUEST_FILES).is_none() {
         command.env(GUEST_FILES, build()?);
     }
+    wasm_toolchain::export_cached(command);
     Ok(())
 }
 
-/// The folder that holds those that ship and are Rust.
-pub fn shipped() -> Result<PathBuf> {
-    build(&["guests"])
+/// Builds the guests that ship and are written in Rust; returns their folder.
+pub fn build_shipped() -> Result<PathBuf> {
+    build_in(&["guests"])
 }
 
-/// The folder that holds all of them.
-pub fn all() -> Result<PathBuf> {
-    let target = build(&["guests", "tests/programs"])?;
-    assemblyscript(&target)?;
+/// Builds all guests; returns their folder.
+pub fn build_all() -> Result<PathBuf> {
+    let target = build_in(&["guests", "tests/programs"])?;
+    build_assemblyscript(&target)?;
     Ok(target)
 }
 
 /// Every folder in `places` with a Cargo.toml is a guest.
-fn build(places: &[&str]) -> Result<PathBuf> {
-    let toolchain = wasm_toolchain(say)?;
+fn build_in(places: &[&str]) -> Result<PathBuf> {
+    let toolchain = wasm_toolchain::provide(log)?.toolchain;
     let target = Path::new(cargo::ROOT).canonicalize()?.join("target").join("guests");
     for place in places {
         let place = Path::new(cargo::ROOT).join(place);
@@ -52,15 +53,15 @@ fn build(places: &[&str]) -> Result<PathBuf> {
                 .with_context(|| format!("copy {}", wasm.display()))?;
         }
     }
-    say(&format!("guests are in {}", target.display()));
+    log(&format!("guests are in {}", target.display()));
     Ok(target)
 }
 
-/// The guest in another language, where npm is.
-fn assemblyscript(target: &Path) -> Result<()> {
+/// Builds the guest that is not Rust, if npm is installed.
+fn build_assemblyscript(target: &Path) -> Result<()> {
     let place = Path::new(cargo::ROOT).join("guests/assemblyscript");
     let region = target.join("region.wasm");
-    // One of older sources must not pass for this one.
+    // A file of older sources must not be taken for the new one.
     match fs::remove_file(&region) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("remove {}", region.display()));
@@ -68,23 +69,23 @@ fn assemblyscript(target: &Path) -> Result<()> {
         _ => {}
     }
     if Command::new("npm").arg("--version").output().is_err() {
-        say("SKIPPED: without npm the guest in AssemblyScript is not built, nor tested");
+        log("SKIPPED: without npm the guest in AssemblyScript is not built, nor tested");
         return Ok(());
     }
     if !place.join("node_modules").is_dir() {
-        npm(&place, &["ci", "--no-audit", "--no-fund", "--loglevel=error"])?;
+        run_npm(&place, &["ci", "--no-audit", "--no-fund", "--loglevel=error"])?;
     }
-    npm(&place, &["test", "--silent"])?;
+    run_npm(&place, &["test", "--silent"])?;
     let built = place.join("build/region.wasm");
     fs::copy(&built, &region).with_context(|| format!("copy {}", built.display()))?;
     Ok(())
 }
 
-fn npm(place: &Path, args: &[&str]) -> Result<()> {
+fn run_npm(place: &Path, args: &[&str]) -> Result<()> {
     let mut npm = Command::new("npm");
     let output = npm.args(args).current_dir(place).output().context("run npm")?;
-    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (words(&output.stdout), words(&output.stderr));
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),
         "npm {} failed in {}:\n{out}{err}",
@@ -94,6 +95,6 @@ fn npm(place: &Path, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn say(line: &str) {
+fn log(line: &str) {
     eprintln!("setup: {line}");
 }

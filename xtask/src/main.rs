@@ -1,14 +1,20 @@
-//! `cargo xtask`: what a developer types. Finds or fetches the servers, then runs cargo or walgate
-//! with them; it knows nothing of what those do.
+//! `cargo xtask`: the developer's commands. Finds or downloads the servers, then runs cargo or walgate
+//! with them. What those do is not known here.
 
+mod cache;
 mod cargo;
+mod debian_toolchain;
+mod fetch;
 mod fuzz;
 mod guests;
+mod programs;
 mod sbom;
 mod setup;
 mod supply;
+mod wasm_toolchain;
+mod wheels;
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -24,13 +30,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Find Postgres and nats-server, or fetch what is missing into the cache
+    /// Find Postgres and nats-server, or download missing ones into the cache
     Setup,
     /// Run the demo: a private Postgres, a private broker, the gateway and a replica
     Demo(Rest),
-    /// Run all tests against real servers, on each major version of Postgres that is here
+    /// Run all tests against real servers, on the oldest and the newest installed Postgres
     Test(Rest),
-    /// Break things under load, and prove that nothing was lost
+    /// Cause faults under load, and prove that nothing was lost
     Chaos(Rest),
     /// Run the benchmarks
     Bench(Rest),
@@ -40,17 +46,17 @@ enum Task {
     Check,
     /// Run the fuzz targets under libFuzzer; needs a C++ compiler
     Fuzz(fuzz::Fuzz),
-    /// Judge what Walgate depends on: advisories, licences, bans, sources
+    /// Check Walgate's dependencies: advisories, licences, bans, sources
     Audit,
-    /// List what is linked into walgate, in CycloneDX
+    /// List the packages that are linked into walgate, in CycloneDX
     Sbom,
-    /// Write the conformance vectors in tests/vectors anew
+    /// Rewrite the conformance vectors in tests/vectors
     Vectors(Rest),
 }
 
 #[derive(Debug, clap::Args)]
 struct Rest {
-    /// Passed on as they are
+    /// Passed on unchanged
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -67,54 +73,16 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<ExitCode> {
     match task {
-        Task::Setup => Servers::ready().map(|_| ExitCode::SUCCESS),
-        Task::Demo(rest) => {
-            let servers = Servers::ready()?;
-            // As the tests build it, so that the tree is compiled once for all of them.
-            cargo::cargo(["build", "--release", "--workspace", "--bin", "walgate"])?;
-            let mut walgate = cargo::built("walgate");
-            servers.export(&mut walgate);
-            guests::export(&mut walgate, guests::shipped)?;
-            cargo::become_it(walgate.arg("demo").args(rest.args))
-        }
-        Task::Test(rest) => {
-            let servers = Servers::ready_for_tests()?;
-            // End-to-end tests run the programs; cargo builds those of other packages only if told.
-            cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
-            let mut test = cargo::command(["test", "--release", "--workspace"]);
-            servers.export(&mut test);
-            guests::export(&mut test, guests::all)?;
-            cargo::become_it(test.args(rest.args))
-        }
-        Task::Chaos(rest) => {
-            // As for the tests: it may run on every major version that is here.
-            let servers = Servers::ready_for_tests()?;
-            let mut chaos = with_guests("chaos")?;
-            servers.export(&mut chaos);
-            cargo::become_it(chaos.args(rest.args))
-        }
-        Task::Bench(rest) => {
-            // What the user named is in the environment; of what is here the newest Postgres is measured.
-            Servers::ready()?;
-            cargo::become_it(with_guests("bench")?.args(rest.args))
-        }
-        Task::Guests => guests::all().map(|_| ExitCode::SUCCESS),
-        Task::Check => cargo::check().map(|()| ExitCode::SUCCESS),
+        Task::Setup => Servers::provide().map(|_| ExitCode::SUCCESS),
+        Task::Demo(rest) => programs::run_demo(&rest.args),
+        Task::Test(rest) => programs::run_tests(&rest.args),
+        Task::Chaos(rest) => programs::run_chaos(&rest.args),
+        Task::Bench(rest) => programs::run_bench(&rest.args),
+        Task::Guests => guests::build_all().map(|_| ExitCode::SUCCESS),
+        Task::Check => cargo::run_checks().map(|()| ExitCode::SUCCESS),
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
-        Task::Audit => supply::audit(),
-        Task::Sbom => supply::sbom(),
-        Task::Vectors(rest) => {
-            cargo::cargo(["build", "--release", "--workspace", "--bin", "vectors"])?;
-            let home = format!("{}/tests/vectors", cargo::ROOT);
-            cargo::become_it(cargo::built("vectors").arg(home).args(rest.args))
-        }
+        Task::Audit => supply::run_audit(),
+        Task::Sbom => supply::write_sbom(),
+        Task::Vectors(rest) => programs::write_vectors(&rest.args),
     }
-}
-
-/// A program that runs others of the workspace, with the guests that ship.
-fn with_guests(program: &str) -> Result<Command> {
-    cargo::cargo(["build", "--release", "--workspace", "--bins"])?;
-    let mut program = cargo::built(program);
-    guests::export(&mut program, guests::shipped)?;
-    Ok(program)
 }

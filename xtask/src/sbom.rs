@@ -1,5 +1,6 @@
-//! A bill of materials of the binary `walgate` in CycloneDX 1.5: what `cargo metadata` says is linked into it, with the
-//! digests that `Cargo.lock` holds. The same tree always gives the same file.
+//! A bill of materials of the binary `walgate` in CycloneDX 1.5: the packages that `cargo metadata` shows
+//! as linked in, with the digests of `Cargo.lock`. The same tree always gives the same file. Whether a
+//! licence is acceptable is not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cargo;
 
-/// From the root.
+/// Path from the root.
 pub const FILE: &str = "target/walgate.cdx.json";
 
 #[derive(Deserialize)]
@@ -32,7 +33,7 @@ struct Package {
     license: Option<String>,
     description: Option<String>,
     repository: Option<String>,
-    /// None: of this workspace.
+    /// `None`: a package of this workspace.
     source: Option<String>,
 }
 
@@ -55,7 +56,7 @@ struct Dependency {
 
 #[derive(Deserialize)]
 struct DependencyKind {
-    /// None: an ordinary one, which is linked in; those of tests and build scripts are not.
+    /// `None`: an ordinary dependency, which is linked in. Those of tests and build scripts are not.
     kind: Option<String>,
 }
 
@@ -74,20 +75,20 @@ struct Locked {
 pub fn write() -> Result<()> {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let what = ["metadata", "--format-version", "1", "--locked", "--filter-platform", &platform];
-    let metadata = cargo::output(what)?;
+    let metadata = cargo::read_cargo(what)?;
     let metadata: Metadata = serde_json::from_slice(&metadata).context("read cargo metadata")?;
     let lock = Toml::file_exact(Path::new(cargo::ROOT).join("Cargo.lock"));
     let lock: Lock = Figment::from(lock).extract().context("read Cargo.lock")?;
-    let mut text = serde_json::to_string_pretty(&bill(&metadata, &lock)?)?;
+    let mut text = serde_json::to_string_pretty(&build_bill(&metadata, &lock)?)?;
     text.push('\n');
     fs::write(Path::new(cargo::ROOT).join(FILE), text).with_context(|| format!("write {FILE}"))
 }
 
-fn bill(metadata: &Metadata, lock: &Lock) -> Result<Value> {
+fn build_bill(metadata: &Metadata, lock: &Lock) -> Result<Value> {
     let packages: BTreeMap<&str, &Package> =
         metadata.packages.iter().map(|package| (&*package.id, package)).collect();
     let edges: BTreeMap<&str, Vec<&str>> =
-        metadata.resolve.nodes.iter().map(|node| (&*node.id, node.linked())).collect();
+        metadata.resolve.nodes.iter().map(|node| (&*node.id, node.linked_dependencies())).collect();
     let root = metadata.packages.iter().find(|package| package.name == "walgate-host");
     let root = root.context("cargo metadata does not show walgate-host")?;
     let mut reached = BTreeSet::new();
@@ -104,38 +105,39 @@ fn bill(metadata: &Metadata, lock: &Lock) -> Result<Value> {
         lock.package.iter().find(same)?.checksum.as_deref()
     };
     let components = linked.iter().filter(|package| package.id != root.id);
-    let components: Vec<Value> =
-        components.map(|package| component("library", package, checksum(package))).collect();
+    let components: Vec<Value> = components
+        .map(|package| describe_component("library", package, checksum(package)))
+        .collect();
     let references = |id: &str| {
         let on = edges.get(id).into_iter().flatten().filter_map(|id| packages.get(id));
-        on.map(|package| package.reference()).collect::<BTreeSet<_>>()
+        on.map(|package| package.package_url()).collect::<BTreeSet<_>>()
     };
     let dependencies: Vec<Value> = linked
         .iter()
-        .map(|package| json!({"ref": package.reference(), "dependsOn": references(&package.id)}))
+        .map(|package| json!({"ref": package.package_url(), "dependsOn": references(&package.id)}))
         .collect();
     Ok(json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
-        "metadata": {"component": component("application", root, None)},
+        "metadata": {"component": describe_component("application", root, None)},
         "components": components,
         "dependencies": dependencies,
     }))
 }
 
-fn component(kind: &str, package: &Package, checksum: Option<&str>) -> Value {
+fn describe_component(kind: &str, package: &Package, checksum: Option<&str>) -> Value {
     let mut component = json!({
         "type": kind,
-        "bom-ref": package.reference(),
+        "bom-ref": package.package_url(),
         "name": package.name,
         "version": package.version,
     });
     if package.source.is_some() {
-        component["purl"] = package.reference().into();
+        component["purl"] = package.package_url().into();
     }
     if let Some(license) = &package.license {
-        // Before there were expressions, a slash stood for "or".
+        // In old manifests a slash means "or".
         component["licenses"] = json!([{"expression": license.replace('/', " OR ")}]);
     }
     if let Some(description) = &package.description {
@@ -151,14 +153,14 @@ fn component(kind: &str, package: &Package, checksum: Option<&str>) -> Value {
 }
 
 impl Package {
-    /// As package URLs write it.
-    fn reference(&self) -> String {
+    /// The package URL (purl).
+    fn package_url(&self) -> String {
         format!("pkg:cargo/{}@{}", self.name, self.version)
     }
 }
 
 impl Node {
-    fn linked(&self) -> Vec<&str> {
+    fn linked_dependencies(&self) -> Vec<&str> {
         let linked =
             |dependency: &&Dependency| dependency.dep_kinds.iter().any(|kind| kind.kind.is_none());
         self.deps.iter().filter(linked).map(|dependency| &*dependency.pkg).collect()

@@ -1,13 +1,14 @@
-//! Chooses the servers, says which, and hands them to what runs next through the environment.
+//! Chooses the servers, prints the choice, and hands them to other programs through the environment.
+//! What the programs do with them is not known here.
 
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
-use walgate_servers::{
-    Found, NatsBin, PgBin, ensure_nats, ensure_postgres, fetch_postgres, find_all_postgres,
-};
+use walgate_servers::{Found, NatsBin, PgBin, find_all_postgres};
+
+use crate::fetch::{ensure_nats, ensure_postgres, fetch_postgres};
 
 const POSTGRES_BIN: &str = "WALGATE_POSTGRES_BIN";
 const NATS_SERVER: &str = "WALGATE_NATS_SERVER";
@@ -18,50 +19,50 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// What is here, or else what can be fetched.
-    pub fn ready() -> Result<Self> {
-        let postgres = ensure_postgres(named(POSTGRES_BIN).as_deref(), say)?;
-        chosen(&postgres);
-        let nats = ensure_nats(named(NATS_SERVER).as_deref(), say)?;
-        chosen(&nats);
+    /// The servers on this machine; missing ones are downloaded.
+    pub fn provide() -> Result<Self> {
+        let postgres = ensure_postgres(path_in_env(POSTGRES_BIN).as_deref(), log)?;
+        log_choice(&postgres);
+        let nats = ensure_nats(path_in_env(NATS_SERVER).as_deref(), log)?;
+        log_choice(&nats);
         Ok(Self { postgres: postgres.bin, nats: nats.bin })
     }
 
-    /// As well a second major version of Postgres: what a distribution has, and the newest.
-    pub fn ready_for_tests() -> Result<Self> {
-        let servers = Self::ready()?;
-        if let Err(error) = fetch_postgres(say) {
-            say(&format!("note: {error}"));
+    /// Likewise, with a second major version of Postgres: that of the distribution, and the newest.
+    pub fn provide_for_tests() -> Result<Self> {
+        let servers = Self::provide()?;
+        if let Err(error) = fetch_postgres(log) {
+            log(&format!("note: {error}"));
         }
         let majors: Vec<_> = find_all_postgres().iter().map(|bin| bin.version.major).collect();
         if let [only] = majors[..] {
-            say(&format!(
+            log(&format!(
                 "note: tests run on Postgres {only} alone; for a second major version install \
                  another (Debian: apt-get install postgresql)"
             ));
         } else {
-            say(&format!("tests run on Postgres {majors:?}"));
+            log(&format!("tests run on Postgres {majors:?}"));
         }
         Ok(servers)
     }
 
-    pub fn export(&self, command: &mut Command) {
+    pub fn export_to(&self, command: &mut Command) {
         command.env(POSTGRES_BIN, &self.postgres.dir).env(NATS_SERVER, &self.nats.file);
     }
 }
 
-fn named(variable: &str) -> Option<PathBuf> {
+fn path_in_env(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-fn chosen<B>(found: &Found<B>)
+fn log_choice<B>(found: &Found<B>)
 where
     Found<B>: std::fmt::Display,
 {
-    found.skipped.iter().for_each(|note| say(note));
-    say(&found.to_string());
+    found.skipped.iter().for_each(|note| log(note));
+    log(&found.to_string());
 }
 
-fn say(line: &str) {
+fn log(line: &str) {
     eprintln!("setup: {line}");
 }

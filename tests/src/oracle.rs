@@ -14,7 +14,7 @@ use walgate_wire::TableName;
 pub use copy::Copy;
 use shape::Shape;
 
-use crate::{Replica, Site, eventually};
+use crate::{Database, Replica, Site, Target, eventually};
 
 /// Rows that differ are named up to here.
 const SHOWN_MAX: usize = 4;
@@ -39,40 +39,49 @@ impl Site {
         table: &str,
         copied: &str,
     ) -> Result<(), String> {
-        let name: TableName = table.parse().expect("a table name");
-        let copied: TableName = copied.parse().expect("a table name");
-        let copy = Copy::open(&replica.target).await;
-        let shape = Shape::load(&self.database, &name).await;
-        let columns = copy.columns(&copied).await.ok_or("there is no such table yet")?;
-        shape.check_columns(&columns)?;
-        let expected_count =
-            self.database.value(&format!("select count(*) from {}", quoted(&name))).await;
-        let count = copy.count_of(&copied).await.ok_or("there is no such table any more")?;
-        if count.to_string() != expected_count {
-            return Err(format!("{count} rows instead of {expected_count}"));
-        }
-        let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
-        let found =
-            copy.rows(&copied, &columns, &shape).await.ok_or("there is no such table any more")?;
-        compare(&names, self.source_rows(&name, &names, &shape, &copy).await, found)
+        find_differences(&self.database, &replica.target, table, copied).await
     }
+}
 
-    async fn source_rows(
-        &self,
-        name: &TableName,
-        columns: &[String],
-        shape: &Shape,
-        copy: &Copy,
-    ) -> Vec<Row> {
-        let list: Vec<_> = columns.iter().map(|column| copy.asked(shape, column)).collect();
-        let sql = format!("select {} from {}", list.join(", "), quoted(name));
-        let types: Vec<_> = columns.iter().map(|column| copy.ty(shape, column)).collect();
-        let row = |row: Vec<Option<String>>| {
-            let cells = row.iter().zip(&types).map(|(cell, ty)| copy.expected(ty, cell.as_deref()));
-            cells.collect()
-        };
-        self.database.rows(&sql).await.into_iter().map(row).collect()
+/// What is different at this moment between a table and its copy, which may have another name.
+pub async fn find_differences(
+    source: &Database,
+    copy: &Target,
+    table: &str,
+    copied: &str,
+) -> Result<(), String> {
+    let name: TableName = table.parse().expect("a table name");
+    let copied: TableName = copied.parse().expect("a table name");
+    let copy = Copy::open(copy).await;
+    let shape = Shape::load(source, &name).await;
+    let columns = copy.columns(&copied).await.ok_or("there is no such table yet")?;
+    shape.check_columns(&columns)?;
+    let expected_count = source.value(&format!("select count(*) from {}", quoted(&name))).await;
+    let count = copy.count_of(&copied).await.ok_or("there is no such table any more")?;
+    if count.to_string() != expected_count {
+        return Err(format!("{count} rows instead of {expected_count}"));
     }
+    let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
+    let found =
+        copy.rows(&copied, &columns, &shape).await.ok_or("there is no such table any more")?;
+    compare(&names, source_rows(source, &name, &names, &shape, &copy).await, found)
+}
+
+async fn source_rows(
+    source: &Database,
+    name: &TableName,
+    columns: &[String],
+    shape: &Shape,
+    copy: &Copy,
+) -> Vec<Row> {
+    let list: Vec<_> = columns.iter().map(|column| copy.asked(shape, column)).collect();
+    let sql = format!("select {} from {}", list.join(", "), quoted(name));
+    let types: Vec<_> = columns.iter().map(|column| copy.ty(shape, column)).collect();
+    let row = |row: Vec<Option<String>>| {
+        let cells = row.iter().zip(&types).map(|(cell, ty)| copy.expected(ty, cell.as_deref()));
+        cells.collect()
+    };
+    source.rows(&sql).await.into_iter().map(row).collect()
 }
 
 /// One canonical text a column.

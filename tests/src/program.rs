@@ -83,6 +83,15 @@ pub(crate) fn died_unasked() -> Option<String> {
     })
 }
 
+/// A user who follows a page has set none of our variables, but for the compiler of guests.
+pub fn without_walgate_env(command: &mut Command) {
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    let ours = ours.filter(|name| name.to_string_lossy().starts_with("WALGATE_"));
+    ours.filter(|name| name != walgate_servers::WASM_TOOLCHAIN).for_each(|name| {
+        command.env_remove(name);
+    });
+}
+
 impl Program {
     /// Appends standard output and error to `log`.
     pub fn spawn(

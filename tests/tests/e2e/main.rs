@@ -24,6 +24,7 @@ mod preflight;
 mod private_nats;
 mod publications;
 mod python;
+mod readme;
 mod reload;
 mod requests;
 mod schema_changes;

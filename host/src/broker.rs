@@ -12,7 +12,7 @@ use async_nats::{
         stream::{Config as StreamConfig, DiscardPolicy, RetentionPolicy, StorageType, Stream},
     },
 };
-use walgate_consumer::{AccessError, NatsAccess};
+use walgate_nats_connect::{NatsConnectError, NatsOptions};
 use walgate_wire::{buckets, subjects};
 
 use crate::config;
@@ -35,7 +35,7 @@ const NODES_TRIES: usize = 30;
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     #[error(transparent)]
-    Access(#[from] AccessError),
+    Access(#[from] NatsConnectError),
     #[error("{what}: {reason}")]
     Setup { what: String, reason: String },
     #[error("NATS {0} is too old: version 2.10 or newer with JetStream is needed")]
@@ -45,8 +45,8 @@ pub enum BrokerError {
 }
 
 /// Connects and waits until the server answers. Later losses of the connection are mended by the client.
-pub async fn connect(access: &NatsAccess) -> Result<Client, BrokerError> {
-    let way = access.prepare()?.with(|options| {
+pub async fn connect(access: &NatsOptions) -> Result<Client, BrokerError> {
+    let connector = access.build_connector()?.with_options(|options| {
         options
             .name("walgate")
             .connection_timeout(Duration::from_secs(5))
@@ -54,7 +54,7 @@ pub async fn connect(access: &NatsAccess) -> Result<Client, BrokerError> {
             .client_capacity(4096)
             .subscription_capacity(1 << 17)
     });
-    let client = way.connect().await?;
+    let client = connector.connect().await?;
     if !client.is_server_compatible(2, 10, 0) {
         return Err(BrokerError::TooOld(client.server_info().version));
     }
@@ -222,17 +222,22 @@ async fn create_stream(
     context: &jetstream::Context,
     config: &StreamConfig,
 ) -> Result<Stream, String> {
-    use backon::{ConstantBuilder, Retryable};
     let lacks_nodes = |e: &CreateStreamError| {
         matches!(e.kind(), CreateStreamErrorKind::JetStream(e)
             if [ErrorCode::CLUSTER_NO_PEERS, ErrorCode::CLUSTER_NOT_AVAILABLE].contains(&e.error_code()))
     };
-    let patience = ConstantBuilder::default().with_delay(NODES_RETRY).with_max_times(NODES_TRIES);
-    let created = (|| async { context.create_stream(config.clone()).await }).retry(patience);
-    let created = created.when(lacks_nodes).notify(|error, _| {
-        tracing::warn!(stream = config.name, %error, "trying again: the cluster may not be complete yet");
-    });
-    created.await.map_err(|error| match lacks_nodes(&error) {
+    let mut created = context.create_stream(config.clone()).await;
+    for _ in 0..NODES_TRIES {
+        let Err(error) = &created else { break };
+        if !lacks_nodes(error) {
+            break;
+        }
+        let stream = config.name.as_str();
+        tracing::warn!(stream, %error, "stream not created, retrying: the cluster may be incomplete");
+        tokio::time::sleep(NODES_RETRY).await;
+        created = context.create_stream(config.clone()).await;
+    }
+    created.map_err(|error| match lacks_nodes(&error) {
         true => format!(
             "cannot be created: {error}; nats.replicas = {} takes as many servers with JetStream that see each other",
             config.num_replicas
@@ -276,7 +281,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("nats://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(greeting(listener, version));
-        let connected = connect(&NatsAccess::from(url)).await.map(drop);
+        let connected = connect(&NatsOptions::from(url)).await.map(drop);
         server.abort();
         connected
     }

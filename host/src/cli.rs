@@ -4,7 +4,8 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, filter::ParseError};
-use walgate_consumer::{AccessError, Error, ErrorKind};
+use walgate_consumer::{Error, ErrorKind};
+use walgate_nats_connect::NatsConnectError;
 
 use crate::{broker::BrokerError, commands, config::ConfigError, source::SourceError};
 
@@ -130,7 +131,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 _ => None,
             };
         }
-        if let Some(BrokerError::Access(AccessError::Setting { .. })) = cause.downcast_ref() {
+        if let Some(BrokerError::Access(NatsConnectError::Setting { .. })) = cause.downcast_ref() {
             return Some(2);
         }
         if let Some(SourceError::Url(_)) = cause.downcast_ref() {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use secrecy::SecretString;
-use walgate_consumer::NatsAccess;
+use walgate_consumer::NatsOptions;
 
 pub mod database;
 pub mod demo;
@@ -126,9 +126,9 @@ pub struct NatsArgs {
 }
 
 impl NatsArgs {
-    pub fn access(&self) -> anyhow::Result<NatsAccess> {
+    pub fn access(&self) -> anyhow::Result<NatsOptions> {
         let url = self.url.as_ref().or(self.nats_url.as_ref()).cloned();
-        Ok(NatsAccess {
+        Ok(NatsOptions {
             url: url.unwrap_or_else(|| "nats://127.0.0.1:4222".into()),
             user: self.user.clone(),
             password: secret(self.password.as_ref(), self.password_file.as_deref())?,

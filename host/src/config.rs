@@ -19,7 +19,7 @@ use figment::{
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use walgate_consumer::NatsAccess;
+use walgate_nats_connect::NatsOptions;
 use walgate_wire::{TableName, Token};
 
 mod paths;
@@ -81,7 +81,7 @@ impl Postgres {
 #[derive(Clone, Debug)]
 pub struct Nats {
     /// Absent: a private server is started in `data_dir`.
-    pub access: Option<NatsAccess>,
+    pub access: Option<NatsOptions>,
     /// Of the private server, on loopback.
     pub port: u16,
     pub replicas: usize,

@@ -21,6 +21,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
+use walgate_nats_connect::Backoff;
 use walgate_wire::{CHAIN, EXPECTED_LAST_MSG_ID, EXPECTED_LAST_SEQUENCE, Lsn, MSG_ID, PART, Part};
 
 use crate::ledger::{Durable, Ledger};
@@ -33,6 +34,10 @@ pub const IN_FLIGHT_MESSAGES_MAX: usize = 2048;
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
 /// After this long without any acknowledgement the chain is in doubt.
 const ACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Retries of a message outside the chain: delays double from the first to the longest.
+const PUBLISH_RETRY_FIRST: Duration = Duration::from_millis(100);
+const PUBLISH_RETRY_MAX: Duration = Duration::from_secs(5);
+const PUBLISH_RETRIES: usize = 12;
 /// How often the connection itself is looked at while no acknowledgement arrives.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Room for subject and headers below the server's `max_payload`, which counts headers.
@@ -402,22 +407,27 @@ async fn publish_retrying(
     headers: Headers,
     body: Bytes,
 ) -> Result<u64, PublishFailed> {
-    use backon::{ExponentialBuilder, Retryable};
     let attempt = || async {
         let ack =
             context.publish_with_headers(subject.to_owned(), headers.clone(), body.clone()).await?;
         Ok::<u64, jetstream::context::PublishError>(ack.await?.sequence)
     };
-    let policy = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_max_times(12)
-        .with_jitter();
-    attempt
-        .retry(policy)
-        .notify(|error: &jetstream::context::PublishError, after: Duration| {
-            tracing::warn!(subject, %error, retry_in_ms = after.as_millis() as u64, "publishing again");
-        })
-        .await
-        .map_err(|e| PublishFailed { subject: subject.to_owned(), reason: e.to_string() })
+    let mut backoff = Backoff::new(PUBLISH_RETRY_FIRST, PUBLISH_RETRY_MAX);
+    let mut retries_left = PUBLISH_RETRIES;
+    loop {
+        match attempt().await {
+            Ok(sequence) => return Ok(sequence),
+            Err(error) if retries_left == 0 => {
+                let reason = error.to_string();
+                return Err(PublishFailed { subject: subject.to_owned(), reason });
+            }
+            Err(error) => {
+                let delay = backoff.next_delay();
+                let retry_in_ms = delay.as_millis() as u64;
+                tracing::warn!(subject, %error, retry_in_ms, "publish failed, publishing again");
+                tokio::time::sleep(delay).await;
+                retries_left -= 1;
+            }
+        }
+    }
 }

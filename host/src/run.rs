@@ -15,8 +15,8 @@ use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
 };
-use walgate_consumer::{AccessError, Backoff, NatsAccess};
-use walgate_servers::{NatsOptions, PrivateNats};
+use walgate_nats_connect::{Backoff, NatsConnectError, NatsOptions};
+use walgate_servers::PrivateNats;
 use walgate_wire::{Epoch, TableName, TableState};
 
 use crate::{
@@ -82,7 +82,7 @@ impl RunError {
         match self {
             RunError::Listen { .. }
             | RunError::Start(Source(SourceError::Url(_)))
-            | RunError::Start(Broker(BrokerError::Access(AccessError::Setting { .. }))) => 2,
+            | RunError::Start(Broker(BrokerError::Access(NatsConnectError::Setting { .. }))) => 2,
             RunError::Start(_) | RunError::Guests(_) | RunError::PrivateNats(_) => 3,
             RunError::Session(_) => 4,
         }
@@ -90,9 +90,9 @@ impl RunError {
 
     /// Whether a start that failed so may succeed a moment later.
     fn may_pass(&self) -> bool {
-        use {AccessError::Away, BrokerError::Access, SessionError::Broker};
+        use {BrokerError::Access, SessionError::Broker};
         match self {
-            RunError::Start(Broker(Access(error))) => matches!(error, Away { .. }),
+            RunError::Start(Broker(Access(error))) => error.is_transient(),
             RunError::Start(error) => action(error) == Action::Retry,
             _ => false,
         }
@@ -164,7 +164,7 @@ async fn patiently(
         match started {
             Err(error) if error.may_pass() && began.elapsed() < config.start_wait => {
                 status.set_problem(Some(error.to_string()));
-                let pause = backoff.wait();
+                let pause = backoff.next_delay();
                 tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not started");
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return Ok(None),
@@ -180,7 +180,7 @@ async fn start(config: &Config, status: &Status) -> Result<Started, RunError> {
     let catalog = Catalog::connect(&config.postgres).await?;
     let preflight = preflight(&catalog, config).await?;
     let private = start_private_nats(config).await?;
-    let access = private.as_ref().map(|private| NatsAccess::from(private.url()));
+    let access = private.as_ref().map(|private| NatsOptions::from(private.url()));
     let access = access.or(config.nats.access.clone()).unwrap_or_default();
     let client = broker::connect(&access).await?;
     let streams = Box::pin(Streams::ensure(&client, &config.nats, &config.tables)).await?;
@@ -236,10 +236,10 @@ async fn start_private_nats(config: &Config) -> Result<Option<PrivateNats>, RunE
 fn start_nats(store_dir: &Path, port: u16) -> walgate_servers::Result<PrivateNats> {
     let explicit = crate::config::nats_server_program();
     let found = walgate_servers::find_nats(explicit.as_deref())?;
-    let options = NatsOptions {
+    let options = walgate_servers::NatsOptions {
         store_dir: Some(store_dir.to_owned()),
         port: Some(port),
-        ..NatsOptions::default()
+        ..Default::default()
     };
     PrivateNats::start(&found.bin, options)
 }
@@ -279,7 +279,7 @@ async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Resu
         if began.elapsed() > HEALTHY {
             backoff.reset();
         }
-        let pause = backoff.wait();
+        let pause = backoff.next_delay();
         tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not streaming");
         if let Some(server) = private.as_mut()
             && server.has_ended()

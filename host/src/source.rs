@@ -74,7 +74,7 @@ pub enum SourceError {
     Standby,
     #[error(
         "Postgres refused to {what}: {} (SQLSTATE {code}){}",
-        walgate_postgres::without_data(message, code),
+        walgate_pg_connect::redact_row_values(message, code),
         remedy_after(hint)
     )]
     Server { what: String, message: String, code: String, hint: String },
@@ -108,7 +108,7 @@ pub enum SourceError {
 /// tokio-postgres prints "db error" and leaves the server's words to the source.
 fn sql_message(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
-        (Some(db), _) => walgate_postgres::server_words(db),
+        (Some(db), _) => walgate_pg_connect::describe_db_error(db),
         (None, Some(cause)) => format!("{error}: {cause}"),
         (None, None) => error.to_string(),
     }
@@ -162,5 +162,9 @@ impl SourceError {
 }
 
 fn kind_of_state(code: &str) -> ErrorKind {
-    if walgate_postgres::passes(code) { ErrorKind::Retry } else { ErrorKind::Fatal }
+    if walgate_pg_connect::is_transient_sqlstate(code) {
+        ErrorKind::Retry
+    } else {
+        ErrorKind::Fatal
+    }
 }

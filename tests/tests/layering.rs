@@ -30,7 +30,7 @@ const EDGES: &[Edge] = &[
         allowed: &[
             "host/src/source",
             "consumers/",
-            "postgres/",
+            "pg-connect/",
             // Clients of Postgres in their own right: they compare, train and write as a user's session would.
             "host/src/commands/",
             "tests/",
@@ -59,6 +59,7 @@ const EDGES: &[Edge] = &[
             "host/src/broker",
             "host/src/tail.rs",
             "consumers/",
+            "nats-connect/",
             // Clients of NATS in their own right.
             "host/src/commands/",
             "tests/",
@@ -97,7 +98,8 @@ const PURE: &[&str] = &[
 const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("wire", &["tokio", "async-nats", "futures", "tokio-postgres", "walgate-host"]),
     ("consumers/rust", &["walgate-host", "walgate-servers"]),
-    ("postgres", &["walgate-host", "walgate-consumer", "walgate-wire", "async-nats"]),
+    ("pg-connect", &["walgate-host", "walgate-consumer", "walgate-wire", "async-nats"]),
+    ("nats-connect", &["walgate-host", "walgate-consumer", "walgate-wire", "tokio-postgres"]),
     ("guest-sdk", &["walgate-host", "walgate-wire", "tokio"]),
     ("servers", &["walgate-host", "walgate-wire", "tokio"]),
 ];

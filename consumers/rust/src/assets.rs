@@ -5,6 +5,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::message::StreamMessage;
+use walgate_nats_connect::add_jitter;
 use walgate_wire::{
     Caps, Decompressor, Dictionary, SHA256, Schema, Token,
     buckets::{DICTIONARIES_PREFIX, DICTIONARIES_STREAM, SCHEMAS_PREFIX, SCHEMAS_STREAM},
@@ -13,7 +14,6 @@ use walgate_wire::{
 
 use crate::{
     Error,
-    backoff::spread,
     error::Unreadable,
     remote::{Remote, patiently},
 };
@@ -111,7 +111,7 @@ impl Assets {
             if let Some(message) = patiently(what, ask).await {
                 return (message.subject.as_str() == subject).then_some(message);
             }
-            tokio::time::sleep(spread(RETRY)).await;
+            tokio::time::sleep(add_jitter(RETRY)).await;
         }
         None
     }

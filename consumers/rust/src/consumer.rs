@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
+use walgate_nats_connect::Backoff;
 use walgate_wire::{Caps, TableName, Token};
 
 use crate::{
-    AccessError, Backoff, Error, NatsAccess, Sink, Status, StreamNames,
+    Error, NatsOptions, Sink, Status, StreamNames,
     engine::{Engine, Limits},
     remote::Remote,
 };
@@ -42,7 +43,7 @@ impl Default for Options {
 
 #[derive(Debug)]
 enum Nats {
-    Access(Box<NatsAccess>),
+    Options(Box<NatsOptions>),
     Client(async_nats::Client),
 }
 
@@ -57,10 +58,10 @@ pub struct ConsumerBuilder<S> {
 }
 
 impl<S> ConsumerBuilder<S> {
-    /// `nats://host:4222`, several separated by commas, with user and password if need be; or [`NatsAccess`], with TLS and
+    /// `nats://host:4222`, several separated by commas, with user and password if need be; or [`NatsOptions`], with TLS and
     /// credentials.
-    pub fn nats(mut self, access: impl Into<NatsAccess>) -> Self {
-        self.nats = Some(Nats::Access(Box::new(access.into())));
+    pub fn nats(mut self, options: impl Into<NatsOptions>) -> Self {
+        self.nats = Some(Nats::Options(Box::new(options.into())));
         self
     }
 
@@ -109,7 +110,7 @@ impl<S: Sink> ConsumerBuilder<S> {
         }
         let client = match self.nats {
             Some(Nats::Client(client)) => client,
-            Some(Nats::Access(access)) => connect(*access).await?,
+            Some(Nats::Options(options)) => connect(*options).await?,
             None => return Err(Error::Configuration("say where NATS is: nats(url)".to_owned())),
         };
         let (status, _) = watch::channel(Status::default());
@@ -119,13 +120,14 @@ impl<S: Sink> ConsumerBuilder<S> {
 
 /// A connection that is kept up for as long as it is used. A server that is away is waited for; one that refuses us
 /// is not.
-pub async fn connect(access: impl Into<NatsAccess>) -> Result<async_nats::Client, Error> {
-    let way = access.into().prepare()?;
-    let way = way.with(|options| options.name("walgate-consumer").max_reconnects(None));
-    match way.connect().await {
-        Err(away @ AccessError::Away { .. }) => {
-            tracing::warn!("{away}; waiting for it");
-            Ok(way.connect_later().await?)
+pub async fn connect(options: impl Into<NatsOptions>) -> Result<async_nats::Client, Error> {
+    let connector = options.into().build_connector()?;
+    let connector =
+        connector.with_options(|options| options.name("walgate-consumer").max_reconnects(None));
+    match connector.connect().await {
+        Err(error) if error.is_transient() => {
+            tracing::warn!(%error, "NATS server unreachable, connecting in the background");
+            Ok(connector.connect_in_background().await?)
         }
         connected => Ok(connected?),
     }
@@ -180,7 +182,7 @@ impl<S: Sink> Consumer<S> {
             if has_moved {
                 backoff.reset();
             }
-            let wait = backoff.wait();
+            let wait = backoff.next_delay();
             tracing::warn!(error = %away, retry_in_ms = wait.as_millis() as u64, "opening the copy again");
             tokio::select! {
                 biased;

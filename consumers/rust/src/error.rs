@@ -2,7 +2,7 @@
 
 use walgate_wire::{ControlError, DecodeError, FrameError};
 
-use crate::AccessError;
+use crate::NatsConnectError;
 
 /// A sink's own trouble: a full disk, a type that the target does not accept.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum Error {
     #[error("{0}")]
     Configuration(String),
     #[error(transparent)]
-    Access(#[from] AccessError),
+    Access(#[from] NatsConnectError),
     #[error("NATS: {what}: {reason}")]
     Nats { what: String, reason: String },
     #[error("message {sequence} on {subject} cannot be read: {reason}")]
@@ -60,7 +60,7 @@ pub enum Error {
 impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Configuration(_) | Error::Access(AccessError::Setting { .. }) => {
+            Error::Configuration(_) | Error::Access(NatsConnectError::Setting { .. }) => {
                 ErrorKind::Configuration
             }
             Error::Access(_) => ErrorKind::Nats,

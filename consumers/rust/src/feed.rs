@@ -13,8 +13,7 @@ use async_nats::{
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::{sync::mpsc, task::JoinHandle};
-
-use crate::backoff::Backoff;
+use walgate_nats_connect::Backoff;
 
 /// Messages between the reading task and its reader, beside what one pull request may hold.
 const QUEUE_MESSAGES: usize = 8;
@@ -123,7 +122,7 @@ impl Reading {
                     tracing::warn!(stream, reason, "cannot read the stream, trying again");
                 }
             }
-            tokio::time::sleep(backoff.wait()).await;
+            tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 

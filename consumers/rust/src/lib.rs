@@ -20,9 +20,7 @@
 //! # }
 //! ```
 
-mod access;
 mod assets;
-mod backoff;
 mod consumer;
 mod decode;
 mod engine;
@@ -32,7 +30,6 @@ mod json;
 mod kind;
 mod observe;
 mod postgres;
-
 mod remote;
 mod row;
 mod sink;
@@ -44,14 +41,11 @@ mod status;
 mod test_support;
 mod text;
 
-pub use access::{AccessError, NatsAccess, Way};
-pub use backoff::Backoff;
 pub use consumer::{Consumer, ConsumerBuilder, Options, connect};
 pub use error::{Error, ErrorKind, SinkError};
 pub use json::{change_json, row_json, value_json};
 pub use kind::Kind;
 pub use observe::{SnapshotProgress, TailFrom, request_snapshot, tail};
-
 pub use postgres::PostgresSink;
 pub use remote::StreamNames;
 pub use row::{FromValue, Row, RowError};
@@ -59,4 +53,5 @@ pub use sink::{Changes, Rows, Sink};
 pub use sqlite::{SqliteSink, sqlite_table_name, sqlite_value};
 pub use state::{Filter, Mark, SnapshotWindow, Step, Stored, TableRecord, same_column};
 pub use status::{Phase, Status, TableStatus};
+pub use walgate_nats_connect::{NatsConnectError, NatsOptions};
 pub use walgate_wire as wire;

@@ -8,7 +8,7 @@
 
 use std::{io, sync::Arc};
 
-use walgate_postgres::Server;
+use walgate_pg_connect::PgConnector;
 use walgate_wire::{Schema, Token};
 
 use crate::{
@@ -34,7 +34,7 @@ pub struct PostgresSink {
 
 /// Here a table in use is our own transaction's, a limit or a protocol violation comes again.
 fn passes(code: &str) -> bool {
-    walgate_postgres::passes(code) && !["55006", "53400", "08P01"].contains(&code)
+    walgate_pg_connect::is_transient_sqlstate(code) && !["55006", "53400", "08P01"].contains(&code)
 }
 
 /// Whether it is the connection, not a message that cannot be written or read.
@@ -50,7 +50,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Sink
     move |error| {
         let cause = std::error::Error::source(&error);
         let (passes, reason) = match (error.as_db_error(), cause) {
-            (Some(db), _) => (passes(db.code().code()), walgate_postgres::server_words(db)),
+            (Some(db), _) => (passes(db.code().code()), walgate_pg_connect::describe_db_error(db)),
             (None, Some(cause)) => (is_lost(cause), format!("{error}: {cause}")),
             (None, None) => (error.is_closed(), error.to_string()),
         };
@@ -74,10 +74,10 @@ impl Sink for PostgresSink {
         // With its lock.
         self.session = None;
         let what = "connecting to the target database";
-        let server = Server::parse(&self.url)
+        let server = PgConnector::parse(&self.url)
             .map_err(|reason| SinkError::new(what, format_args!("its URL {reason}")))?;
         let (client, connection) =
-            server.connect().await.map_err(|error| match error.may_pass() {
+            server.connect().await.map_err(|error| match error.is_transient() {
                 true => SinkError::passing(what, error),
                 false => SinkError::new(what, error),
             })?;

@@ -8,10 +8,10 @@ use async_nats::jetstream::{
     message::StreamMessage,
     stream::{RawMessageError, RawMessageErrorKind},
 };
+use walgate_nats_connect::Backoff;
 
 use crate::{
     Error,
-    backoff::Backoff,
     feed::{Source, micros},
     state::StreamExtent,
 };
@@ -155,6 +155,6 @@ where
         if failures > QUIET_FAILURES {
             tracing::warn!(reason, "waiting for {what}");
         }
-        tokio::time::sleep(backoff.wait()).await;
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use walgate_nats_connect::add_jitter;
 use walgate_wire::{
     Caps, ChunkDigest, Epoch, InitError, InitMeta, InitStart, Lsn, Schema, Token, from_msgpack,
 };
@@ -11,7 +12,6 @@ use walgate_wire::{
 use crate::{
     Error,
     assets::Assets,
-    backoff::spread,
     decode::{self, Envelope, Joiner},
     error::Unreadable,
     feed::{Delivery, Feed},
@@ -116,7 +116,7 @@ impl Loader {
             joiner: Joiner::new(&caps),
             caps,
             current: None,
-            patience_ends: Instant::now() + spread(STALL),
+            patience_ends: Instant::now() + add_jitter(STALL),
             silent: false,
             wish,
         })
@@ -128,12 +128,12 @@ impl Loader {
             tokio::select! {
                 biased;
                 delivery = self.feed.next() => {
-                    self.patience_ends = Instant::now() + spread(STALL);
+                    self.patience_ends = Instant::now() + add_jitter(STALL);
                     self.silent = false;
                     return delivery;
                 }
                 () = tokio::time::sleep_until(self.patience_ends) => {
-                    self.patience_ends = Instant::now() + spread(STALL);
+                    self.patience_ends = Instant::now() + add_jitter(STALL);
                     self.silent = true;
                     self.ask_again("nothing has come of it").await;
                 }
@@ -250,7 +250,7 @@ impl Loader {
         let meta: InitMeta = from_msgpack(&delivery.payload)?;
         if self.wish.avoid.contains(&meta.start.snapshot_id) {
             // A request made while it was being taken was answered with it.
-            self.patience_ends = Instant::now() + spread(AFTER_BAD);
+            self.patience_ends = Instant::now() + add_jitter(AFTER_BAD);
         }
         let Some(current) = &self.current else { return Ok(Event::Nothing) };
         if meta.start.snapshot_id != current.start.snapshot_id {

@@ -44,7 +44,7 @@ pub(super) fn has_url(overrides: &Dict) -> bool {
 /// A connection string as [`Config`](super::Config) holds it if it is not from the file.
 pub fn resolve_url(url: &str) -> String {
     match absolute(Path::new(""), Path::new("")) {
-        Ok(folder) => walgate_postgres::resolve_files(url, &folder),
+        Ok(folder) => walgate_pg_connect::resolve_files(url, &folder),
         Err(_) => url.to_owned(),
     }
 }
@@ -71,7 +71,7 @@ impl Raw {
             *path = absolute(folder, path)?;
         }
         let url_folder = absolute(url_folder, Path::new(""))?;
-        self.postgres.url = walgate_postgres::resolve_files(&self.postgres.url, &url_folder);
+        self.postgres.url = walgate_pg_connect::resolve_files(&self.postgres.url, &url_folder);
         Ok(())
     }
 }

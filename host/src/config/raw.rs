@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use bytesize::ByteSize;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use walgate_consumer::NatsAccess;
+use walgate_nats_connect::NatsOptions;
 use walgate_wire::{TableName, Token};
 
 use super::{
@@ -324,9 +324,9 @@ impl RawNats {
 
 impl RawNats {
     /// Without a URL there is a private server, on loopback: nothing else of this may be set then.
-    fn access(&mut self) -> Result<Option<NatsAccess>, ConfigError> {
+    fn access(&mut self) -> Result<Option<NatsOptions>, ConfigError> {
         let secret = |text: &mut Option<String>| text.take().map(Into::into);
-        let access = NatsAccess {
+        let access = NatsOptions {
             url: self.url.take().unwrap_or_default().into(),
             user: self.user.take(),
             password: secret(&mut self.password),
@@ -340,7 +340,7 @@ impl RawNats {
             inbox_prefix: self.inbox_prefix.take(),
         };
         if access.url.expose_secret().is_empty() {
-            if access.is_plain() {
+            if access.has_only_url() {
                 return Ok(None);
             }
             return invalid("nats.url", "is missing: the other settings say how to connect to it");

@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 
 use secrecy::ExposeSecret;
 use tokio_postgres::{Config, config::Host};
-use walgate_postgres::{ConnectError, Server, Tls, remedy};
+use walgate_pg_connect::{PgConnectError, PgConnector, TlsNegotiator, sqlstate_remedy};
 
 use super::SourceError;
 use crate::config::{Password, Postgres};
@@ -19,7 +19,7 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(35);
 
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    server: Server,
+    server: PgConnector,
     /// The password is read from a file: another one may be there next time.
     rotates: bool,
 }
@@ -27,7 +27,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Errors do not show the URL, for it may hold a password.
     pub fn of(postgres: &Postgres) -> Result<Endpoint, SourceError> {
-        let mut server = Server::parse(postgres.url.expose_secret())
+        let mut server = PgConnector::parse(postgres.url.expose_secret())
             .map_err(|reason| SourceError::Url(reason.to_string()))?;
         check(server.config())?;
         let rotates = match &postgres.password {
@@ -55,11 +55,11 @@ impl Endpoint {
         self.server.config()
     }
 
-    pub fn tls(&self) -> &Tls {
+    pub fn tls(&self) -> &TlsNegotiator {
         self.server.tls()
     }
 
-    pub fn server(&self) -> &Server {
+    pub fn server(&self) -> &PgConnector {
         &self.server
     }
 
@@ -78,12 +78,12 @@ impl Endpoint {
     }
 
     /// What a connection that did not come about means.
-    pub fn refused(&self, target: &str, error: ConnectError) -> SourceError {
+    pub fn refused(&self, target: &str, error: PgConnectError) -> SourceError {
         match error {
-            ConnectError::Unreachable(source) => {
+            PgConnectError::Unreachable(source) => {
                 SourceError::Connect { target: target.to_owned(), source }
             }
-            ConnectError::Server { message, code } if code == INVALID_PASSWORD => {
+            PgConnectError::Server { message, code } if code == INVALID_PASSWORD => {
                 let remedy = if self.rotates {
                     "postgres.password_file is read again at the next attempt"
                 } else {
@@ -93,8 +93,8 @@ impl Endpoint {
                     format!("Postgres at {target}: {message} (SQLSTATE {code}); {remedy}");
                 SourceError::Password { problem, rotates: self.rotates }
             }
-            ConnectError::Server { message, code } => {
-                let hint = remedy(&code, &message).to_owned();
+            PgConnectError::Server { message, code } => {
+                let hint = sqlstate_remedy(&code, &message).to_owned();
                 SourceError::Server {
                     what: format!("open a connection to {target}"),
                     message,
@@ -102,11 +102,11 @@ impl Endpoint {
                     hint,
                 }
             }
-            ConnectError::NoPassword => SourceError::Config(format!(
+            PgConnectError::NoPassword => SourceError::Config(format!(
                 "Postgres at {target} asks for a password, and there is none: add it to postgres.url, or set \
                  postgres.password_file"
             )),
-            error @ (ConnectError::Tls(_) | ConnectError::Authentication(_)) => {
+            error @ (PgConnectError::Tls(_) | PgConnectError::Authentication(_)) => {
                 SourceError::Config(format!("Postgres at {target}: {error}"))
             }
         }
@@ -205,7 +205,7 @@ mod tests {
         postgres.password = Some(Password::File(file.path().to_owned()));
         let endpoint = Endpoint::of(&postgres).unwrap();
         assert_eq!(endpoint.config().get_password(), Some(&b"first"[..]));
-        let wrong = || ConnectError::Server { message: "no".into(), code: "28P01".into() };
+        let wrong = || PgConnectError::Server { message: "no".into(), code: "28P01".into() };
         assert_eq!(endpoint.refused("db", wrong()).kind(), ErrorKind::Retry);
         std::fs::write(file.path(), "second").unwrap();
         let again = Endpoint::of(&postgres).unwrap();

@@ -284,7 +284,7 @@ fn describe(error: &SourceError) -> String {
         ),
         Some(db) => {
             let hint = db.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            let words = walgate_postgres::server_words(db);
+            let words = walgate_pg_connect::describe_db_error(db);
             format!("Postgres refused to {what}: {words}{hint}")
         }
         None => error.to_string(),

@@ -1,12 +1,12 @@
 //! Tables without a usable copy: one after the other is loaded, between the local transactions of the others.
 
 use tokio::time::{Duration, Instant};
+use walgate_nats_connect::add_jitter;
 use walgate_wire::Token;
 
 use super::{Engine, Open};
 use crate::{
     Error, Rows, Sink,
-    backoff::spread,
     feed::Delivery,
     snapshot::{Complete, Event, Loader, Wish, ask_unless_there},
     status::Phase,
@@ -39,7 +39,7 @@ impl Retry {
         // Only the last one is ever offered; those before it are gone from the stream.
         let avoid = avoided.split_off(avoided.len().saturating_sub(AVOIDED_MAX));
         // What the gateway asks for is a number from outside, and all its consumers are told the same.
-        let wait = spread(after.unwrap_or(delay).min(RETRY_MAX));
+        let wait = add_jitter(after.unwrap_or(delay).min(RETRY_MAX));
         Retry { at: now + wait, delay, avoid }
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::SinkExt;
+use walgate_nats_connect::Backoff;
 use walgate_wire::Schema;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     session::Session,
     text::{postgres_text, push_copy_field},
 };
-use crate::{Kind, Mark, Rows, SinkError, TableRecord, backoff::Backoff};
+use crate::{Kind, Mark, Rows, SinkError, TableRecord};
 
 /// COPY data a message.
 const COPY_BYTES: usize = 256 << 10;
@@ -96,7 +97,7 @@ impl Session {
         while let Some(refused) = self.take_the_place(&table, &loading, schema).await? {
             self.rollback().await?;
             tracing::error!(%table, "the copy's table cannot take its new shape, waiting: {refused}");
-            tokio::time::sleep(backoff.wait()).await;
+            tokio::time::sleep(backoff.next_delay()).await;
         }
         self.write_records(records).await?;
         self.end_at(mark).await

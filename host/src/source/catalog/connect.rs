@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use tokio_postgres::{Client, Config};
-use walgate_postgres::Tls;
+use walgate_pg_connect::TlsNegotiator;
 
 use crate::{
     config::Postgres,
@@ -25,7 +25,7 @@ const ALL_ROWS: (&str, &str) = ("row_security", "off");
 /// A session for SQL. What it is asked can be cancelled the way it was reached.
 pub struct SqlClient {
     client: Client,
-    tls: Tls,
+    tls: TlsNegotiator,
 }
 
 impl Deref for SqlClient {

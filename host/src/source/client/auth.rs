@@ -11,7 +11,7 @@ use postgres_protocol::{
 };
 use tokio::io::AsyncWriteExt;
 use tokio_postgres::config::ChannelBinding;
-use walgate_postgres::{ConnectError, refusal};
+use walgate_pg_connect::{PgConnectError, explain_certificate_refusal};
 
 use super::{
     Timing, Writer,
@@ -30,8 +30,8 @@ pub(super) async fn start_up(
     let mut start_up = StartUp { messages, writer, endpoint, end_point };
     start_up.run(timing).await.map_err(|error| match error {
         // The server's verdict on our certificate.
-        SourceError::Lost(error) => match refusal(&error) {
-            Some(text) => endpoint.refused(&endpoint.target(), ConnectError::Tls(text)),
+        SourceError::Lost(error) => match explain_certificate_refusal(&error) {
+            Some(text) => endpoint.refused(&endpoint.target(), PgConnectError::Tls(text)),
             None => SourceError::Lost(error),
         },
         error => error,
@@ -237,14 +237,14 @@ fn startup_message(endpoint: &Endpoint, timing: Timing, out: &mut BytesMut) -> s
 fn refused(endpoint: &Endpoint, body: &[u8]) -> SourceError {
     match messages::server_error("open a connection", body) {
         SourceError::Server { message, code, .. } => {
-            endpoint.refused(&endpoint.target(), ConnectError::Server { message, code })
+            endpoint.refused(&endpoint.target(), PgConnectError::Server { message, code })
         }
         error => error,
     }
 }
 
 fn unsupported(endpoint: &Endpoint, what: &str) -> SourceError {
-    endpoint.refused(&endpoint.target(), ConnectError::Authentication(what.to_owned()))
+    endpoint.refused(&endpoint.target(), PgConnectError::Authentication(what.to_owned()))
 }
 
 fn malformed(what: &str) -> SourceError {
@@ -252,7 +252,7 @@ fn malformed(what: &str) -> SourceError {
 }
 
 fn password(endpoint: &Endpoint) -> Result<&[u8], SourceError> {
-    let none = || endpoint.refused(&endpoint.target(), ConnectError::NoPassword);
+    let none = || endpoint.refused(&endpoint.target(), PgConnectError::NoPassword);
     endpoint.config().get_password().ok_or_else(none)
 }
 

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_postgres::config::Host;
-use walgate_postgres::{CONNECT_TIMEOUT, ConnectError, Negotiated, Tls};
+use walgate_pg_connect::{CONNECT_TIMEOUT, NegotiatedStream, PgConnectError, TlsNegotiator};
 
 use super::Writer;
 use crate::source::{
@@ -31,7 +31,7 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, SourceError> 
     let mut last = None;
     for place in endpoint.places() {
         let attempt = timeout(limit, Box::pin(reach(&place, endpoint.tls()))).await;
-        let timed_out = |_| Err(ConnectError::Unreachable(io::ErrorKind::TimedOut.into()));
+        let timed_out = |_| Err(PgConnectError::Unreachable(io::ErrorKind::TimedOut.into()));
         match attempt.unwrap_or_else(timed_out) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = Some(endpoint.refused(&endpoint.target_at(&place), error)),
@@ -40,15 +40,15 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, SourceError> 
     Err(last.unwrap_or_else(|| SourceError::Config("postgres.url names no host".into())))
 }
 
-async fn reach(place: &Place, tls: &Tls) -> Result<Socket, ConnectError> {
+async fn reach(place: &Place, tls: &TlsNegotiator) -> Result<Socket, PgConnectError> {
     match &place.host {
         Host::Tcp(name) => {
             let address = place.address.as_deref().unwrap_or(name);
             let socket = TcpStream::connect((address, place.port)).await;
-            let socket = socket.map_err(ConnectError::Unreachable)?;
-            socket.set_nodelay(true).map_err(ConnectError::Unreachable)?;
+            let socket = socket.map_err(PgConnectError::Unreachable)?;
+            socket.set_nodelay(true).map_err(PgConnectError::Unreachable)?;
             match tls.negotiate(socket, name).await? {
-                Negotiated::Plain(socket) => {
+                NegotiatedStream::Plain(socket) => {
                     let (reader, writer) = socket.into_split();
                     Ok(Socket {
                         reader: Box::new(reader),
@@ -56,8 +56,8 @@ async fn reach(place: &Place, tls: &Tls) -> Result<Socket, ConnectError> {
                         end_point: None,
                     })
                 }
-                Negotiated::Encrypted(stream) => {
-                    let end_point = stream.end_point();
+                NegotiatedStream::Encrypted(stream) => {
+                    let end_point = stream.tls_server_end_point();
                     let (reader, writer) = tokio::io::split(*stream);
                     Ok(Socket { reader: Box::new(reader), writer: Box::new(writer), end_point })
                 }
@@ -65,7 +65,7 @@ async fn reach(place: &Place, tls: &Tls) -> Result<Socket, ConnectError> {
         }
         Host::Unix(folder) => {
             let file = folder.join(format!(".s.PGSQL.{}", place.port));
-            let socket = UnixStream::connect(file).await.map_err(ConnectError::Unreachable)?;
+            let socket = UnixStream::connect(file).await.map_err(PgConnectError::Unreachable)?;
             let (reader, writer) = socket.into_split();
             Ok(Socket { reader: Box::new(reader), writer: Box::new(writer), end_point: None })
         }

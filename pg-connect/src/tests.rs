@@ -1,5 +1,5 @@
-//! Handshakes with a peer that behaves as no Postgres does, and files that are not what they should be. What real servers
-//! do is tested end to end.
+//! Handshakes with a peer that does not behave like Postgres, and files with wrong contents. Real
+//! servers are tested end to end.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -11,21 +11,21 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// A CA, a server's certificate of it, and their files.
-struct Site {
+/// A CA, a server certificate signed by it, and their files.
+struct TlsSite {
     folder: TempDir,
     chain: rcgen::Certificate,
     key: KeyPair,
 }
 
-fn site() -> Site {
+fn make_site() -> TlsSite {
     let folder = tempfile::tempdir().unwrap();
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let chain = CertificateParams::new(vec!["db".into()]).unwrap().signed_by(&key, &ca).unwrap();
-    let site = Site { folder, chain, key };
+    let site = TlsSite { folder, chain, key };
     site.write("ca.pem", &ca.pem());
     site.write("cert.pem", &site.chain.pem());
     site.write("key.pem", &site.key.serialize_pem());
@@ -33,7 +33,7 @@ fn site() -> Site {
     site
 }
 
-impl Site {
+impl TlsSite {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -42,10 +42,13 @@ impl Site {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    /// `{name}` in `words` becomes a file's path.
-    fn parse(&self, words: &str) -> Result<Server, String> {
+    /// `@` in `params` becomes the folder's path.
+    fn parse(&self, params: &str) -> Result<PgConnector, String> {
         let folder = self.folder.path().display();
-        Server::parse(&format!("host=db user=u {}", words.replace('@', &format!("{folder}/"))))
+        PgConnector::parse(&format!(
+            "host=db user=u {}",
+            params.replace('@', &format!("{folder}/"))
+        ))
     }
 
     fn acceptor(&self) -> TlsAcceptor {
@@ -60,14 +63,15 @@ impl Site {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// What the client makes of a server that answers `answer`, or is not asked, then shakes hands.
-    async fn negotiated(
+    /// Negotiates with a server that answers `answer` to SSLRequest, then performs the handshake.
+    /// An empty answer: without SSLRequest.
+    async fn negotiate(
         &self,
-        words: &str,
+        params: &str,
         host: &str,
         answer: &'static [u8],
     ) -> Result<bool, String> {
-        let tls = self.parse(words).unwrap().tls().clone();
+        let tls = self.parse(params).unwrap().tls().clone();
         let (client, mut server) = duplex(1 << 14);
         let acceptor = self.acceptor();
         let serving = tokio::spawn(async move {
@@ -84,9 +88,9 @@ impl Site {
         let negotiated = tls.negotiate(client, host).await;
         serving.await.unwrap();
         match negotiated {
-            Ok(Negotiated::<DuplexStream>::Plain(_)) => Ok(false),
-            Ok(Negotiated::Encrypted(stream)) => {
-                assert_eq!(stream.end_point().map(|hash| hash.len()), Some(32));
+            Ok(NegotiatedStream::<DuplexStream>::Plain(_)) => Ok(false),
+            Ok(NegotiatedStream::Encrypted(stream)) => {
+                assert_eq!(stream.tls_server_end_point().map(|hash| hash.len()), Some(32));
                 Ok(true)
             }
             Err(error) => Err(error.to_string()),
@@ -95,61 +99,61 @@ impl Site {
 }
 
 #[tokio::test]
-async fn each_mode_checks_what_it_says() {
-    let site = site();
+async fn each_sslmode_checks_what_its_name_says() {
+    let site = make_site();
     let full = "sslmode=verify-full sslrootcert=@ca.pem";
-    assert_eq!(site.negotiated(full, "db", b"S").await, Ok(true));
-    let error = site.negotiated(full, "elsewhere", b"S").await.unwrap_err();
+    assert_eq!(site.negotiate(full, "db", b"S").await, Ok(true));
+    let error = site.negotiate(full, "elsewhere", b"S").await.unwrap_err();
     assert!(error.contains("\"elsewhere\"") && error.contains("\"db\""), "{error}");
     let chain = "sslmode=verify-ca sslrootcert=@ca.pem";
-    assert_eq!(site.negotiated(chain, "elsewhere", b"S").await, Ok(true));
-    assert_eq!(site.negotiated("sslmode=require", "elsewhere", b"S").await, Ok(true));
-    assert_eq!(site.negotiated("", "elsewhere", b"S").await, Ok(true));
-    assert_eq!(site.negotiated("", "db", b"N").await, Ok(false));
-    let error = site.negotiated("sslmode=require", "db", b"N").await.unwrap_err();
+    assert_eq!(site.negotiate(chain, "elsewhere", b"S").await, Ok(true));
+    assert_eq!(site.negotiate("sslmode=require", "elsewhere", b"S").await, Ok(true));
+    assert_eq!(site.negotiate("", "elsewhere", b"S").await, Ok(true));
+    assert_eq!(site.negotiate("", "db", b"N").await, Ok(false));
+    let error = site.negotiate("sslmode=require", "db", b"N").await.unwrap_err();
     assert!(error.contains("speaks no TLS"), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_may_show_what_is_listed_itself() {
-    let site = site();
+async fn a_server_may_present_a_listed_certificate_itself() {
+    let site = make_site();
     let listed = "sslmode=verify-full sslrootcert=@cert.pem";
-    assert_eq!(site.negotiated(listed, "db", b"S").await, Ok(true));
-    assert!(site.negotiated(listed, "elsewhere", b"S").await.is_err());
+    assert_eq!(site.negotiate(listed, "db", b"S").await, Ok(true));
+    assert!(site.negotiate(listed, "elsewhere", b"S").await.is_err());
     let mut params = CertificateParams::new(vec!["db".into()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    let expired = Site { chain: params.self_signed(&site.key).unwrap(), ..site };
+    let expired = TlsSite { chain: params.self_signed(&site.key).unwrap(), ..site };
     expired.write("cert.pem", &expired.chain.pem());
-    let error = expired.negotiated(listed, "db", b"S").await.unwrap_err();
+    let error = expired.negotiate(listed, "db", b"S").await.unwrap_err();
     assert!(error.contains("expired"), "{error}");
 }
 
-/// Somebody in between lets an answer ride along with the server's 'S', in the hope that it counts as encrypted.
+/// An attacker on the path appends an answer to the server's `S`, to have it taken as encrypted.
 #[tokio::test]
-async fn nothing_is_taken_from_behind_the_answer() {
-    let site = site();
+async fn clear_text_behind_the_answer_is_not_accepted() {
+    let site = make_site();
     let authenticated = b"SR\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
     let full = "sslmode=verify-full sslrootcert=@ca.pem";
-    let error = site.negotiated(full, "db", authenticated).await.unwrap_err();
+    let error = site.negotiate(full, "db", authenticated).await.unwrap_err();
     assert!(error.contains("TLS handshake failed"), "{error}");
-    let error = site.negotiated("", "db", b"E").await.unwrap_err();
+    let error = site.negotiate("", "db", b"E").await.unwrap_err();
     assert!(error.contains("is this a Postgres server"), "{error}");
 }
 
-/// Postgres 17 and newer take a handshake unasked, from those who name the protocol in it.
+/// Postgres 17 and newer accept a handshake without SSLRequest, if it names the protocol.
 #[tokio::test]
-async fn a_server_need_not_be_asked() {
-    let site = site();
+async fn direct_negotiation_sends_no_ssl_request() {
+    let site = make_site();
     let direct = "sslmode=verify-full sslrootcert=@ca.pem sslnegotiation=direct";
-    assert_eq!(site.negotiated(direct, "db", b"").await, Ok(true));
-    assert!(site.negotiated(direct, "elsewhere", b"").await.is_err());
+    assert_eq!(site.negotiate(direct, "db", b"").await, Ok(true));
+    assert!(site.negotiate(direct, "elsewhere", b"").await.is_err());
     assert!(site.parse("sslnegotiation=direct").unwrap_err().contains("sslmode=prefer"));
 }
 
 #[test]
 fn files_are_refused_with_their_reason() {
-    let site = site();
-    let refused = |words: &str| site.parse(words).unwrap_err();
+    let site = make_site();
+    let refused = |params: &str| site.parse(params).unwrap_err();
     assert!(refused("sslmode=verify-ca sslrootcert=@none.pem").contains("does not exist"));
     assert!(refused("sslmode=verify-ca sslrootcert=@key.pem").contains("no certificate"));
     assert!(refused("sslcert=@cert.pem").contains("without sslkey"));
@@ -161,25 +165,25 @@ fn files_are_refused_with_their_reason() {
 
 #[test]
 fn a_unix_socket_is_not_encrypted() {
-    let mode = |text: &str| Server::parse(text).unwrap().config().get_ssl_mode();
+    let mode = |text: &str| PgConnector::parse(text).unwrap().config().get_ssl_mode();
     assert_eq!(mode("host=/run/postgresql user=u sslmode=require"), SslMode::Disable);
     assert_eq!(mode("host=db user=u sslmode=require"), SslMode::Require);
-    let address = Server::parse("hostaddr=10.0.0.1 user=u").unwrap();
+    let address = PgConnector::parse("hostaddr=10.0.0.1 user=u").unwrap();
     assert_eq!(address.config().get_hosts(), [Host::Tcp("10.0.0.1".into())]);
 }
 
 #[test]
 fn a_server_does_not_show_its_password() {
-    let server = Server::parse("postgres://u:hunter2@db/shop?sslmode=require").unwrap();
+    let server = PgConnector::parse("postgres://u:hunter2@db/shop?sslmode=require").unwrap();
     assert_eq!(server.config().get_password(), Some(&b"hunter2"[..]));
     assert!(!format!("{server:?}").contains("hunter2"));
-    let error = Server::parse("postgres://u:hunter2@db/shop?port=x").unwrap_err();
+    let error = PgConnector::parse("postgres://u:hunter2@db/shop?port=x").unwrap_err();
     assert!(!error.contains("hunter2"), "{error}");
 }
 
 #[test]
-fn a_server_that_vanishes_is_missed_unless_one_says_otherwise() {
-    let of = |text: &str| Server::parse(text).unwrap().config().clone();
+fn a_lost_server_is_detected_within_a_minute_by_default() {
+    let of = |text: &str| PgConnector::parse(text).unwrap().config().clone();
     let usual = of("postgres://u@h/d");
     assert_eq!(usual.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
     assert!(usual.get_keepalives() && usual.get_keepalives_idle() <= Duration::from_secs(60));
@@ -193,13 +197,15 @@ fn a_server_that_vanishes_is_missed_unless_one_says_otherwise() {
     assert_eq!(said.get_keepalives_retries(), Some(9));
 }
 
-/// The socket opens, and nobody speaks.
+/// The socket opens, and the server stays silent.
 #[tokio::test]
-async fn a_server_that_says_nothing_is_given_up() {
+async fn a_silent_server_times_out() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server =
-        Server::parse(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=1")).unwrap();
+        PgConnector::parse(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=1")).unwrap();
     let refused = server.connect().await.err().expect("nobody answered");
-    assert!(matches!(refused, ConnectError::Unreachable(e) if e.kind() == io::ErrorKind::TimedOut));
+    assert!(
+        matches!(refused, PgConnectError::Unreachable(e) if e.kind() == io::ErrorKind::TimedOut)
+    );
 }

@@ -1,4 +1,4 @@
-//! Which server certificates are accepted: any, those of a CA, or those of a CA that bear the host's name.
+//! Verification of server certificates: none, by CA, or by CA and host name.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -14,30 +14,32 @@ use rustls::{
 };
 use x509_cert::{Certificate, der::Decode};
 
-/// How far a server's certificate is checked. That the server has its key is checked always.
+/// Checks a server's certificate. That the server holds the certificate's key is always checked.
 #[derive(Debug)]
-pub struct Trust {
-    pub depth: Depth,
+pub struct ServerVerifier {
+    pub depth: VerifyDepth,
     pub provider: Arc<CryptoProvider>,
 }
 
+/// How far a server's certificate is checked.
 #[derive(Debug)]
-pub enum Depth {
-    /// `require`, `prefer`: it hides what is said from those who listen, not from those who stand between.
-    Nothing,
+pub enum VerifyDepth {
+    /// `require`, `prefer`: protects from eavesdropping, but not from an attacker on the path.
+    KeyOnly,
     /// `verify-ca`, `verify-full`.
-    Chain { anchors: Anchors, name: bool },
+    Chain { anchors: TrustAnchors, name: bool },
 }
 
-/// Certificates that are trusted.
+/// Trusted certificates.
 #[derive(Debug)]
-pub struct Anchors {
+pub struct TrustAnchors {
     pub roots: RootCertStore,
-    /// As they stand in `sslrootcert`: a server may show one of them itself, as after `openssl req -x509`.
+    /// The certificates of `sslrootcert` themselves: a server may present one of them, as after
+    /// `openssl req -x509`.
     pub listed: Vec<CertificateDer<'static>>,
 }
 
-impl ServerCertVerifier for Trust {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -46,12 +48,12 @@ impl ServerCertVerifier for Trust {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Depth::Chain { anchors, name } = &self.depth else {
+        let VerifyDepth::Chain { anchors, name } = &self.depth else {
             return Ok(ServerCertVerified::assertion());
         };
         let certificate = ParsedCertificate::try_from(end_entity)?;
         if anchors.listed.iter().any(|listed| listed == end_entity) {
-            in_its_time(end_entity, now)?;
+            check_validity_period(end_entity, now)?;
         } else {
             verify_server_cert_signed_by_trust_anchor(
                 &certificate,
@@ -92,31 +94,32 @@ impl ServerCertVerifier for Trust {
     }
 }
 
-/// What a chain's verification would have looked at besides.
-fn in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+/// The check that verification of a chain includes, for a certificate that is listed itself.
+fn check_validity_period(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let parsed = Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let validity = parsed.tbs_certificate.validity;
-    let (from, to) = (validity.not_before, validity.not_after);
-    if now.as_secs() < from.to_unix_duration().as_secs() {
+    if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
         return Err(CertificateError::NotValidYet.into());
     }
-    if now.as_secs() > to.to_unix_duration().as_secs() {
+    if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
         return Err(CertificateError::Expired.into());
     }
     Ok(())
 }
 
 /// What is wrong with the server's certificate, and what to do.
-pub fn explain(error: &CertificateError, host: &str, trusted: &str) -> String {
+pub fn explain_certificate_error(error: &CertificateError, host: &str, trusted: &str) -> String {
     match error {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
-            "the server's certificate was not issued by a CA in {trusted}: let sslrootcert name the CA of this server, \
-             unless somebody stands between"
+            "the server's certificate was not issued by a CA in {trusted}: let sslrootcert name the \
+             CA of this server, unless an attacker is on the path"
         ),
-        CertificateError::NotValidForName => other_name(host, &[]),
-        CertificateError::NotValidForNameContext { presented, .. } => other_name(host, presented),
+        CertificateError::NotValidForName => describe_name_mismatch(host, &[]),
+        CertificateError::NotValidForNameContext { presented, .. } => describe_name_mismatch(host, presented),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "the server's certificate has expired: renew it (ssl_cert_file), or check this machine's clock".into()
+            "the server's certificate has expired: renew it (ssl_cert_file), or check this machine's \
+             clock"
+                .into()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "the server's certificate is not valid yet: check this machine's clock".into()
@@ -125,7 +128,7 @@ pub fn explain(error: &CertificateError, host: &str, trusted: &str) -> String {
     }
 }
 
-fn other_name(host: &str, presented: &[String]) -> String {
+fn describe_name_mismatch(host: &str, presented: &[String]) -> String {
     let mut text = format!("the server's certificate is not for \"{host}\"");
     if presented.is_empty() {
         text.push_str(" (it has no subjectAltName, and a common name alone does not count)");
@@ -133,8 +136,8 @@ fn other_name(host: &str, presented: &[String]) -> String {
         let _ = write!(text, ", but for {}", presented.join(", "));
     }
     text.push_str(
-        ": connect by a name that it bears, with hostaddr=ADDRESS beside it if need be, or have one issued with this \
-         name; sslmode=verify-ca checks the CA only",
+        ": connect by a name in the certificate, with hostaddr=ADDRESS if necessary, or obtain a \
+         certificate for this name; sslmode=verify-ca checks the CA only",
     );
     text
 }

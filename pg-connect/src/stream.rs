@@ -1,4 +1,5 @@
-//! An encrypted stream that knows what to bind a password's proof to, and how tokio-postgres is given one.
+//! An encrypted stream with its channel binding, and the adapter through which tokio-postgres
+//! opens one.
 
 use std::{
     future::Future,
@@ -10,8 +11,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{self, ChannelBinding, MakeTlsConnect, TlsConnect};
 
-use crate::{binding, error::TlsError, tls::Tls};
+use crate::{channel_binding, error::TlsError, tls::TlsNegotiator};
 
+/// A stream after the TLS handshake.
 #[derive(Debug)]
 pub struct TlsStream<S> {
     inner: tokio_rustls::client::TlsStream<S>,
@@ -22,10 +24,10 @@ impl<S> TlsStream<S> {
         TlsStream { inner }
     }
 
-    /// `tls-server-end-point`, if the server's certificate has one.
-    pub fn end_point(&self) -> Option<Vec<u8>> {
+    /// The channel binding `tls-server-end-point`, if the server's certificate has one.
+    pub fn tls_server_end_point(&self) -> Option<Vec<u8>> {
         let (_, connection) = self.inner.get_ref();
-        connection.peer_certificates()?.first().and_then(binding::end_point)
+        connection.peer_certificates()?.first().and_then(channel_binding::tls_server_end_point)
     }
 }
 
@@ -59,30 +61,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> tls::TlsStream for TlsStream<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        self.end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+        self.tls_server_end_point()
+            .map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 
-/// One handshake to come.
-pub struct Handshake {
-    tls: Tls,
+/// A handshake that has not started yet, for tokio-postgres.
+pub struct PendingHandshake {
+    tls: TlsNegotiator,
     host: String,
 }
 
-impl<S> MakeTlsConnect<S> for Tls
+impl<S> MakeTlsConnect<S> for TlsNegotiator
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     type Stream = TlsStream<S>;
-    type TlsConnect = Handshake;
+    type TlsConnect = PendingHandshake;
     type Error = TlsError;
 
-    fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, TlsError> {
-        Ok(Handshake { tls: self.clone(), host: host.to_owned() })
+    fn make_tls_connect(&mut self, host: &str) -> Result<PendingHandshake, TlsError> {
+        Ok(PendingHandshake { tls: self.clone(), host: host.to_owned() })
     }
 }
 
-impl<S> TlsConnect<S> for Handshake
+impl<S> TlsConnect<S> for PendingHandshake
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

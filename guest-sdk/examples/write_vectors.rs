@@ -1,4 +1,4 @@
-//! Writes `tests/vectors/guest` anew: `cargo run -p walgate-guest --example write_vectors`.
+//! Writes `tests/vectors/guest` again: `cargo run -p walgate-guest --example write_vectors`.
 
 #[path = "../tests/vectors/vectors.rs"]
 mod vectors;

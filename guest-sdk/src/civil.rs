@@ -1,12 +1,15 @@
-//! The proleptic Gregorian calendar: days since 1970 to year, month and day and back. After Howard Hinnant's
-//! `days_from_civil` and `civil_from_days`.
+//! The proleptic Gregorian calendar: days since 1970 from and to year, month and day.
+//!
+//! The algorithms are Howard Hinnant's `days_from_civil` and `civil_from_days`. This module does
+//! not know times of day.
 
 /// Days of 400 years.
 const ERA: i64 = 146_097;
 /// From 0000-03-01 to 1970-01-01.
 const TO_1970: i64 = 719_468;
 
-pub(crate) fn days(year: i64, month: u8, day: u8) -> Option<i64> {
+/// Days since 1970; `None` for a date that the calendar does not have.
+pub(crate) fn days_from_civil(year: i64, month: u8, day: u8) -> Option<i64> {
     let in_range = (-6_000_000..=6_000_000).contains(&year);
     if !in_range || !(1..=12).contains(&month) || day == 0 || day > month_days(year, month) {
         return None;
@@ -18,7 +21,8 @@ pub(crate) fn days(year: i64, month: u8, day: u8) -> Option<i64> {
     Some(era * ERA + day_of_era - TO_1970)
 }
 
-pub(crate) fn ymd(days: i64) -> (i64, u8, u8) {
+/// Year, month and day.
+pub(crate) fn civil_from_days(days: i64) -> (i64, u8, u8) {
     let days = i128::from(days) + i128::from(TO_1970);
     let (era, day_of_era) = (days.div_euclid(ERA.into()), days.rem_euclid(ERA.into()) as i64);
     let year_of_era =
@@ -53,22 +57,22 @@ mod tests {
             ((1969, 12, 31), -1),
             ((0, 1, 1), -719_528),
         ] {
-            assert_eq!(days(date.0, date.1, date.2), Some(number));
-            assert_eq!(ymd(number), date);
+            assert_eq!(days_from_civil(date.0, date.1, date.2), Some(number));
+            assert_eq!(civil_from_days(number), date);
         }
     }
 
     #[test]
     fn extremes_do_not_overflow() {
-        ymd(i64::MAX);
-        ymd(i64::MIN);
+        civil_from_days(i64::MAX);
+        civil_from_days(i64::MIN);
     }
 
     proptest::proptest! {
         #[test]
         fn there_and_back(number in -1_000_000_000i64..1_000_000_000) {
-            let (year, month, day) = ymd(number);
-            assert_eq!(days(year, month, day), Some(number));
+            let (year, month, day) = civil_from_days(number);
+            assert_eq!(days_from_civil(year, month, day), Some(number));
         }
     }
 }

@@ -1,5 +1,7 @@
-//! What a guest decides about a batch, written column by column and laid out for the host. Which Rust type may
-//! go into which column is `output`'s business.
+//! The decisions of a guest about a batch: verdicts, values by column, and errors.
+//!
+//! They are encoded for the gateway. This module does not know which Rust type fits which column;
+//! `output` does.
 
 use crate::Kind;
 use crate::layout::{
@@ -7,68 +9,75 @@ use crate::layout::{
     VERDICT_DROP, VERDICT_ERROR, VERDICT_KEEP,
 };
 
-/// An output column as the plan has it.
+/// A column that the guest writes, as planned.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Target {
+pub struct OutputColumn {
+    /// The column's name.
     pub name: String,
+    /// The kind of its values.
     pub kind: Kind,
+    /// Whether it can be NULL.
     pub nullable: bool,
-    /// Otherwise it is added.
+    /// Whether the guest replaces the column. If not, it adds the column.
     pub replaces: bool,
 }
 
-/// Decisions about one batch. Reused from batch to batch.
+/// The decisions about a batch. The buffers are reused from batch to batch.
 #[derive(Debug, Default)]
 pub struct Decisions {
     rows: usize,
+    /// The current row.
     row: usize,
     verdicts: Vec<u8>,
     errors: Vec<(usize, String)>,
-    columns: Vec<Writer>,
+    columns: Vec<ColumnWriter>,
 }
 
-/// Values of one output column.
+/// The values of an output column.
 #[derive(Debug)]
-pub(crate) struct Writer {
-    target: Target,
+pub(crate) struct ColumnWriter {
+    column: OutputColumn,
     states: Vec<u8>,
-    /// Values of a fixed width, or those of any length one behind the other.
+    /// The values. Those of a fixed width are indexed by row, the others are appended.
     data: Vec<u8>,
-    /// For values of any length: where each row's ends.
+    /// For values of variable length: the end of each row's value.
     ends: Vec<u8>,
-    /// Where the current row's value begins in `data`, if they are of any length.
+    /// For values of variable length: the start of the current row's value in `data`.
     start: usize,
+    /// Whether the column was set in any row of the batch.
     touched: bool,
-    /// A NULL where there may be none.
+    /// Whether the current row has a NULL in a column that is NOT NULL.
     refused: bool,
 }
 
 impl Decisions {
-    pub fn new(targets: impl IntoIterator<Item = Target>) -> Self {
+    /// Decisions for the output columns of a plan: the replaced ones, then the added ones.
+    pub fn new(columns: impl IntoIterator<Item = OutputColumn>) -> Self {
         Decisions {
-            columns: targets.into_iter().map(Writer::new).collect(),
+            columns: columns.into_iter().map(ColumnWriter::new).collect(),
             ..Decisions::default()
         }
     }
 
-    /// Forgets the last batch.
-    pub fn begin(&mut self, rows: usize) {
-        (self.rows, self.row) = (rows, 0);
+    /// Starts a batch of `rows` rows. The first row becomes the current row.
+    pub fn begin_batch(&mut self, rows: usize) {
+        self.rows = rows;
+        self.row = 0;
         self.errors.clear();
         self.verdicts.clear();
         self.verdicts.resize(rows, VERDICT_KEEP);
-        self.columns.iter_mut().for_each(|column| column.begin(rows));
+        self.columns.iter_mut().for_each(|column| column.begin_batch(rows));
     }
 
-    pub(crate) fn column(&mut self, index: usize) -> (&mut Writer, usize) {
+    pub(crate) fn column(&mut self, index: usize) -> (&mut ColumnWriter, usize) {
         (&mut self.columns[index], self.row)
     }
 
-    /// What was decided about the current row. The next row is the current one from here on.
+    /// Decides whether to keep the current row, or fails it. The next row becomes the current one.
     #[inline]
-    pub fn decide(&mut self, keep: Result<bool, String>) {
+    pub fn decide_row(&mut self, keep: Result<bool, String>) {
         let keep = match keep {
-            Ok(true) => self.check(),
+            Ok(true) => self.check_row(),
             other => other,
         };
         let kept = matches!(keep, Ok(true));
@@ -83,8 +92,9 @@ impl Decisions {
         self.end_row(kept);
     }
 
-    /// The current row is one that the guest is not asked about.
-    pub fn skip(&mut self) {
+    /// Leaves the current row undecided: its key alone is known. The next row becomes the current
+    /// one.
+    pub fn skip_row(&mut self) {
         self.end_row(false);
     }
 
@@ -95,20 +105,20 @@ impl Decisions {
     }
 
     #[inline]
-    fn check(&self) -> Result<bool, String> {
+    fn check_row(&self) -> Result<bool, String> {
         match self.columns.iter().find(|column| column.lacks_value(self.row)) {
             None => Ok(true),
-            Some(column) => Err(column.complaint()),
+            Some(column) => Err(column.missing_value_error()),
         }
     }
 
-    /// The buffer for the host.
+    /// The encoded decisions.
     pub fn encode(&self) -> Vec<u8> {
-        let size: usize = self.columns.iter().map(|c| c.size() + 64).sum();
+        let size: usize = self.columns.iter().map(|c| c.encoded_bytes() + 64).sum();
         let mut out = Vec::with_capacity(HEADER_BYTES + size + self.rows + 64);
         let directory = HEADER_BYTES + self.columns.len() * ENTRY_BYTES;
         out.resize(directory, 0);
-        let verdicts = append(&mut out, &self.verdicts);
+        let verdicts = append_section(&mut out, &self.verdicts);
         for (index, column) in self.columns.iter().enumerate() {
             let entry = column.append_to(&mut out);
             let at = HEADER_BYTES + index * ENTRY_BYTES;
@@ -122,66 +132,66 @@ impl Decisions {
     }
 
     fn append_errors(&self, out: &mut Vec<u8>) -> usize {
-        let mut text = align(out) + 12 * self.errors.len();
+        let mut text = pad_to_8(out) + 12 * self.errors.len();
         let mut table = vec![0; 12 * self.errors.len()];
         for ((row, message), entry) in self.errors.iter().zip(table.as_chunks_mut::<12>().0) {
             put_numbers(entry, &[*row, text, message.len()]);
             text += message.len();
         }
-        let at = append(out, &table);
+        let at = append_section(out, &table);
         self.errors.iter().for_each(|(_, message)| out.extend_from_slice(message.as_bytes()));
         at
     }
 }
 
-impl Writer {
-    fn new(target: Target) -> Self {
+impl ColumnWriter {
+    fn new(column: OutputColumn) -> Self {
         let (states, data, ends) = Default::default();
-        Writer { target, states, data, ends, start: 0, touched: false, refused: false }
+        ColumnWriter { column, states, data, ends, start: 0, touched: false, refused: false }
     }
 
-    fn begin(&mut self, rows: usize) {
+    fn begin_batch(&mut self, rows: usize) {
         self.touched = false;
         self.refused = false;
         self.start = 0;
         self.states.clear();
-        self.states.resize(rows, self.unset());
+        self.states.resize(rows, self.unset_state());
         self.data.clear();
         self.ends.clear();
-        match self.target.kind.width() {
+        match self.column.kind.width() {
             Some(width) => self.data.resize(rows * width, 0),
             None => self.ends.resize(4 * (rows + 1), 0),
         }
     }
 
-    fn unset(&self) -> u8 {
-        if self.target.replaces { STATE_UNCHANGED } else { STATE_NULL }
+    fn unset_state(&self) -> u8 {
+        if self.column.replaces { STATE_UNCHANGED } else { STATE_NULL }
     }
 
     #[inline]
-    pub(crate) fn null(&mut self, row: usize) {
+    pub(crate) fn set_null(&mut self, row: usize) {
         self.clear_row(row);
         self.states[row] = STATE_NULL;
-        self.refused |= !self.target.nullable;
+        self.refused |= !self.column.nullable;
         self.touched = true;
     }
 
     #[inline]
-    pub(crate) fn fixed<const N: usize>(&mut self, row: usize, value: [u8; N]) {
+    pub(crate) fn set_fixed<const N: usize>(&mut self, row: usize, value: [u8; N]) {
         self.data.as_chunks_mut::<N>().0[row] = value;
-        self.set(row);
+        self.mark_set(row);
     }
 
-    /// Room for the current row's value of any length; what was there is gone.
+    /// Starts a value of variable length for the current row. It replaces an earlier value.
     #[inline]
-    pub(crate) fn bytes(&mut self, row: usize) -> &mut Vec<u8> {
+    pub(crate) fn begin_bytes(&mut self, row: usize) -> &mut Vec<u8> {
         self.data.truncate(self.start);
-        self.set(row);
+        self.mark_set(row);
         &mut self.data
     }
 
     #[inline]
-    fn set(&mut self, row: usize) {
+    fn mark_set(&mut self, row: usize) {
         self.states[row] = STATE_VALUE;
         self.refused = false;
         self.touched = true;
@@ -190,12 +200,12 @@ impl Writer {
     #[inline]
     fn lacks_value(&self, row: usize) -> bool {
         self.refused
-            || !self.target.replaces && !self.target.nullable && self.states[row] != STATE_VALUE
+            || !self.column.replaces && !self.column.nullable && self.states[row] != STATE_VALUE
     }
 
     #[cold]
-    fn complaint(&self) -> String {
-        let name = &self.target.name;
+    fn missing_value_error(&self) -> String {
+        let name = &self.column.name;
         format!(
             "the guest left NULL in column {name}, which is NOT NULL: set a value, or declare it nullable"
         )
@@ -207,55 +217,57 @@ impl Writer {
             self.clear_row(row);
         }
         self.refused = false;
-        if self.target.kind.width().is_none() {
+        if self.column.kind.width().is_none() {
             self.start = self.data.len();
             self.ends.as_chunks_mut::<4>().0[row + 1] = (self.start as u32).to_le_bytes();
         }
     }
 
-    /// What was set for a row that is not kept does not leave the guest.
+    /// Removes the value of a row, so that values of rows that are not kept do not leave the guest.
     fn clear_row(&mut self, row: usize) {
-        self.states[row] = self.unset();
-        match self.target.kind.width() {
+        self.states[row] = self.unset_state();
+        match self.column.kind.width() {
             Some(width) => self.data[row * width..(row + 1) * width].fill(0),
             None => self.data.truncate(self.start),
         }
     }
 
-    fn size(&self) -> usize {
+    fn encoded_bytes(&self) -> usize {
         self.states.len() + self.ends.len() + self.data.len()
     }
 
-    /// The directory's entry.
+    /// Appends the sections of the column and returns its directory entry.
     fn append_to(&self, out: &mut Vec<u8>) -> [u8; ENTRY_BYTES] {
         let mut entry = [0; ENTRY_BYTES];
-        entry[0] = self.target.kind.number();
-        if self.target.replaces && !self.touched {
+        entry[0] = self.column.kind.number();
+        if self.column.replaces && !self.touched {
             return entry;
         }
-        let states = append(out, &self.states);
-        let data = append(out, &self.ends);
+        let states = append_section(out, &self.states);
+        let data = append_section(out, &self.ends);
         out.extend_from_slice(&self.data);
         put_numbers(&mut entry[4..], &[states, data, self.ends.len() + self.data.len()]);
         entry
     }
 }
 
-/// Appends what is mostly a few bytes. In wasm `memory.copy` is a call into the host, which costs more than they do.
+/// Appends bytes, fast for a few of them.
+///
+/// In wasm `memory.copy` is a call into the host, which takes longer than copying a few bytes.
 #[inline]
-pub(crate) fn extend(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn append_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     match bytes.len() {
         0..4 => bytes.iter().for_each(|byte| out.push(*byte)),
-        4..8 => overlapping::<4>(out, bytes),
-        8..=16 => overlapping::<8>(out, bytes),
-        17..=32 => overlapping::<16>(out, bytes),
+        4..8 => append_overlapping::<4>(out, bytes),
+        8..=16 => append_overlapping::<8>(out, bytes),
+        17..=32 => append_overlapping::<16>(out, bytes),
         _ => out.extend_from_slice(bytes),
     }
 }
 
-/// `N` bytes to twice as many: the first `N` and the last.
+/// Appends `N` to 2`N` bytes by copying the first `N` and the last `N` of them.
 #[inline]
-fn overlapping<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
+fn append_overlapping<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
     if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
         let start = out.len();
         out.extend_from_slice(first);
@@ -264,21 +276,21 @@ fn overlapping<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// As u32; what does not fit 32 bits is far beyond any guest's memory.
+/// Writes numbers as u32. Every number fits, because the memory of a guest has 32-bit addresses.
 pub(crate) fn put_numbers(out: &mut [u8], numbers: &[usize]) {
     for (place, number) in out.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
         *place = (*number as u32).to_le_bytes();
     }
 }
 
-/// Begins a section; returns where.
-pub(crate) fn append(out: &mut Vec<u8>, section: &[u8]) -> usize {
-    let at = align(out);
+/// Appends a section and returns its offset.
+pub(crate) fn append_section(out: &mut Vec<u8>, section: &[u8]) -> usize {
+    let at = pad_to_8(out);
     out.extend_from_slice(section);
     at
 }
 
-fn align(out: &mut Vec<u8>) -> usize {
+fn pad_to_8(out: &mut Vec<u8>) -> usize {
     out.resize(out.len().next_multiple_of(8), 0);
     out.len()
 }
@@ -292,7 +304,7 @@ mod tests {
         let bytes: Vec<u8> = (0..70).collect();
         for len in 0..bytes.len() {
             let mut out = vec![99];
-            extend(&mut out, &bytes[..len]);
+            append_bytes(&mut out, &bytes[..len]);
             assert_eq!((out[0], &out[1..]), (99, &bytes[..len]));
         }
     }

@@ -1,24 +1,31 @@
-//! Whether a value that a guest writes fits the type of its column. The gateway asks here, and so does the kit that
-//! tests guests natively: what passes there passes live.
+//! Checks whether a value that a guest writes fits the type of its column.
 //!
-//! A value that does not fit is described by what is wrong with it, never by itself: what guests handle must not
-//! reach a log. Which column it is for is not known here.
+//! The gateway and the test kit both use these functions: a value that passes in a test passes in
+//! the gateway. Messages describe what is wrong and never contain the value, because the data of a
+//! guest must not reach a log. This module does not know the column.
 
 use std::fmt;
 
 use crate::Type;
 
-/// What is wrong with a value.
+/// Why a value does not fit its column.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Misfit {
+    /// The integer is outside the range of the type.
     IntegerRange,
+    /// The number is outside the range of the type.
     FloatRange,
+    /// The text is not a numeric.
     NotNumeric,
+    /// The text is not JSON.
     NotJson,
+    /// The text contains a NUL character.
     Nul,
+    /// The time is outside the range of the type.
     TimeRange,
+    /// The value is NULL, and the column is NOT NULL.
     Null,
-    /// Left as it was, in a column that changes its type.
+    /// The guest did not set the value, and the column changes its type.
     Untouched,
 }
 
@@ -43,21 +50,28 @@ impl fmt::Display for Misfit {
 
 impl std::error::Error for Misfit {}
 
-/// From 1970-01-01 to 2000-01-01, where Postgres counts from.
+/// Days from 1970-01-01 to 2000-01-01, the epoch of Postgres.
 pub const EPOCH_DAYS: i64 = 10_957;
 const DAY_MICROS: i64 = 86_400_000_000;
+/// Microseconds from 1970-01-01 to 2000-01-01, the epoch of Postgres.
 pub const EPOCH_MICROS: i64 = EPOCH_DAYS * DAY_MICROS;
-/// 4713-11-24 BC in days and microseconds since 2000: `DATETIME_MIN_JULIAN`. The last timestamp lies beyond what
-/// microseconds since 1970 can say.
+/// 4713-11-24 BC in days since 2000, Postgres' `DATETIME_MIN_JULIAN`.
+///
+/// There is no upper limit for timestamps: Postgres' last one exceeds 64 bits of µs since 1970.
 const MIN_DAYS: i64 = -2_451_545;
 const MIN_MICROS: i64 = MIN_DAYS * DAY_MICROS;
 /// 5874898-01-01 in days since 2000: `DATE_END_JULIAN`.
 const END_DAYS: i64 = 2_147_483_494 - 2_451_545;
-/// What numeric holds before and after its point.
+/// Most digits of a numeric before and after its point.
 const NUMERIC_DIGITS_MAX: (usize, usize) = (131_072, 16_383);
 
-/// An integer, or a time as it is laid out: since 1970 or midnight, the largest and smallest being infinities.
-pub fn integer(ty: Type, value: i64) -> Result<(), Misfit> {
+/// Checks an integer, or a time as it is laid out: days or µs since 1970, or µs since midnight.
+///
+/// The largest and the smallest number are the infinities of timestamps and dates.
+///
+/// # Errors
+/// If the value is outside the range of `ty`.
+pub fn check_integer(ty: Type, value: i64) -> Result<(), Misfit> {
     let infinite = value == i64::MAX || value == i64::MIN;
     let (fits, misfit) = match ty {
         Type::Int2 => (i16::try_from(value).is_ok(), Misfit::IntegerRange),
@@ -77,13 +91,20 @@ pub fn integer(ty: Type, value: i64) -> Result<(), Misfit> {
     if fits { Ok(()) } else { Err(misfit) }
 }
 
-pub fn float(ty: Type, value: f64) -> Result<(), Misfit> {
+/// Checks a float.
+///
+/// # Errors
+/// If the value is finite and overflows `ty`.
+pub fn check_float(ty: Type, value: f64) -> Result<(), Misfit> {
     let overflows = ty == Type::Float4 && value.is_finite() && (value as f32).is_infinite();
     if overflows { Err(Misfit::FloatRange) } else { Ok(()) }
 }
 
-/// Of everything that is carried as a string.
-pub fn text(ty: Type, text: &str) -> Result<(), Misfit> {
+/// Checks a value that is transferred as text.
+///
+/// # Errors
+/// If Postgres would not print such a text for a value of `ty`.
+pub fn check_text(ty: Type, text: &str) -> Result<(), Misfit> {
     match ty {
         Type::Numeric if !is_numeric(text) => Err(Misfit::NotNumeric),
         Type::Text if text.as_bytes().contains(&0) => Err(Misfit::Nul),
@@ -93,7 +114,7 @@ pub fn text(ty: Type, text: &str) -> Result<(), Misfit> {
     }
 }
 
-/// As Postgres prints it: no exponent, no plus, no needless zeros in front.
+/// Whether Postgres prints a numeric like this: without exponent, plus or leading zeros.
 fn is_numeric(text: &str) -> bool {
     if matches!(text, "NaN" | "Infinity" | "-Infinity") {
         return true;
@@ -110,12 +131,12 @@ fn is_numeric(text: &str) -> bool {
         && fraction.is_none_or(|fraction| digits(fraction, fraction_max))
 }
 
-/// Reads through it and keeps nothing.
+/// Parses the text without building a value.
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-/// Whether valid JSON has the escape `\u0000`, which jsonb refuses.
+/// Whether valid JSON contains the escape `\u0000`, which jsonb refuses.
 fn escapes_nul(json: &str) -> bool {
     let escaped = |at: usize| {
         json.as_bytes()[..at].iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 0

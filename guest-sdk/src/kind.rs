@@ -1,29 +1,36 @@
-//! What columns are made of: the kinds in which values reach a guest and leave it, and the Postgres types of
-//! columns that a guest writes. Knows names and numbers, no values.
+//! The kinds in which values are laid out, and the Postgres types of columns that a guest can
+//! write.
+//!
+//! This module knows names and numbers, but no values.
 
-/// How the values of a column are laid out. The discriminant stands for the kind in buffers.
+/// How the values of a column are laid out. Buffers contain the discriminant.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[repr(u8)]
 pub enum Kind {
+    /// A boolean.
     Boolean = 0,
-    /// int2, int4, int8, oid.
+    /// An int2, int4, int8 or oid, as 64 bits.
     Integer = 1,
+    /// A float4 or float8, as 64 bits.
     Float = 2,
-    /// Everything that the wire carries as a string: text, enum, numeric, json, inet, interval, ranges, …
+    /// Any other type, as text: text, enums, numeric, json, inet, interval, ranges, …
     Text = 3,
+    /// A bytea.
     Bytes = 4,
+    /// A UUID.
     Uuid = 5,
-    /// With and without time zone: µs since 1970.
+    /// A timestamp with or without time zone, in µs since 1970.
     Timestamp = 6,
-    /// Days since 1970.
+    /// A date, in days since 1970.
     Date = 7,
-    /// µs since midnight.
+    /// A time of day, in µs since midnight.
     Time = 8,
-    /// Arrays, composites, hstore, vector: MessagePack.
+    /// An array, composite, hstore or vector, as MessagePack.
     Packed = 9,
 }
 
 impl Kind {
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Kind; 10] = [
         Kind::Boolean,
         Kind::Integer,
@@ -37,15 +44,17 @@ impl Kind {
         Kind::Packed,
     ];
 
+    /// The kind of this number.
     pub fn from_number(number: u8) -> Option<Kind> {
         Kind::ALL.get(usize::from(number)).copied()
     }
 
+    /// The number of the kind in buffers.
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// As the interface calls it.
+    /// The name of the kind in `guest.wit`.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Boolean => "boolean",
@@ -61,7 +70,7 @@ impl Kind {
         }
     }
 
-    /// Bytes a value, for the kinds whose values all have the same size.
+    /// Bytes of each value; `None` for kinds whose values differ in length.
     pub fn width(self) -> Option<usize> {
         match self {
             Kind::Boolean => Some(1),
@@ -71,10 +80,11 @@ impl Kind {
         }
     }
 
-    /// The kind of a column of this Postgres type. A type that is not known here is taken for one that is
-    /// carried as text; composites have to be declared as packed.
+    /// The kind of a column of this Postgres type.
+    ///
+    /// An unknown type is assumed to be text. Therefore a composite has to be declared as packed.
     pub fn of_type(type_name: &str) -> Kind {
-        let base = base(type_name);
+        let base = base_type(type_name);
         if base.ends_with("[]") {
             return Kind::Packed;
         }
@@ -86,30 +96,46 @@ impl Kind {
     }
 }
 
-/// The Postgres type of a column that a guest writes.
+/// The Postgres types of columns that a guest can write.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Type {
+    /// `boolean`
     Bool,
+    /// `smallint`
     Int2,
+    /// `integer`
     Int4,
+    /// `bigint`
     Int8,
+    /// `real`
     Float4,
+    /// `double precision`
     Float8,
+    /// `numeric`, without modifiers.
     Numeric,
+    /// `text`
     Text,
+    /// `bytea`
     Bytea,
+    /// `uuid`
     Uuid,
+    /// `json`
     Json,
+    /// `jsonb`
     Jsonb,
+    /// `timestamp with time zone`
     Timestamptz,
+    /// `timestamp without time zone`
     Timestamp,
+    /// `date`
     Date,
+    /// `time without time zone`
     Time,
 }
 
 impl Type {
-    /// In their order.
+    /// All types, in the order of their discriminants.
     pub const ALL: [Type; 16] = [
         Type::Bool,
         Type::Int2,
@@ -129,7 +155,7 @@ impl Type {
         Type::Time,
     ];
 
-    /// As `format_type` prints it.
+    /// The name as Postgres' `format_type` prints it.
     pub fn name(self) -> &'static str {
         match self {
             Type::Bool => "boolean",
@@ -151,7 +177,8 @@ impl Type {
         }
     }
 
-    /// By the names that an output may have. No modifiers: `numeric`, not `numeric(10,2)`.
+    /// Parses the type of an output column. Modifiers are not allowed: `numeric`, not
+    /// `numeric(10,2)`.
     pub fn parse(name: &str) -> Option<Type> {
         Some(match name {
             "bool" | "boolean" => Type::Bool,
@@ -174,6 +201,7 @@ impl Type {
         })
     }
 
+    /// The kind of the type's values.
     pub fn kind(self) -> Kind {
         match self {
             Type::Bool => Kind::Boolean,
@@ -188,10 +216,12 @@ impl Type {
         }
     }
 
-    /// What a replaced column becomes that keeps its own type: modifiers fall away, kinds of strings become
-    /// text. `None`: the type cannot be written, another has to be named.
-    pub fn kept(type_name: &str) -> Option<Type> {
-        match base(type_name).as_str() {
+    /// The output type of a replaced column that keeps its type `type_name`.
+    ///
+    /// Modifiers are removed, and character types become text. `None` if a guest cannot write the
+    /// type; then `replace` must name another type.
+    pub fn of_replaced(type_name: &str) -> Option<Type> {
+        match base_type(type_name).as_str() {
             "character varying" | "varchar" | "character" | "char" | "bpchar" | "name"
             | "citext" => Some(Type::Text),
             name => Type::parse(name),
@@ -199,8 +229,8 @@ impl Type {
     }
 }
 
-/// `timestamp(3) with time zone` → `timestamp with time zone`.
-pub(crate) fn base(type_name: &str) -> String {
+/// Removes the modifiers of a type: `timestamp(3) with time zone` → `timestamp with time zone`.
+pub(crate) fn base_type(type_name: &str) -> String {
     match (type_name.find('('), type_name.find(')')) {
         (Some(open), Some(close)) if open < close => {
             format!("{}{}", type_name[..open].trim_end(), &type_name[close + 1..])
@@ -235,8 +265,8 @@ mod tests {
         assert_eq!(Kind::of_type("numeric(10,2)"), Kind::Text);
         assert_eq!(Kind::of_type("numeric(10,2)[]"), Kind::Packed);
         assert_eq!(Kind::of_type("order_status"), Kind::Text);
-        assert_eq!(Type::kept("character varying(20)"), Some(Type::Text));
-        assert_eq!(Type::kept("numeric(10,2)"), Some(Type::Numeric));
-        assert_eq!(Type::kept("inet"), None);
+        assert_eq!(Type::of_replaced("character varying(20)"), Some(Type::Text));
+        assert_eq!(Type::of_replaced("numeric(10,2)"), Some(Type::Numeric));
+        assert_eq!(Type::of_replaced("inet"), None);
     }
 }

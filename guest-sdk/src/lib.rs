@@ -1,10 +1,12 @@
-//! Write guests for [Walgate](https://github.com/walgate/walgate): small programs, compiled to WebAssembly, that
-//! decide which rows and columns of a Postgres table leave, and as what.
+//! Write guests for [Walgate](https://github.com/walgate/walgate).
+//!
+//! A guest is a small program, compiled to WebAssembly. It decides which rows and columns of a
+//! Postgres table the gateway publishes, and with which values.
 //!
 //! ```
 //! use walgate_guest::prelude::*;
 //!
-//! #[derive(Columns)]                       // what the guest reads; nothing else is copied to it
+//! #[derive(Columns)]                     // the columns to read; no others are copied to the guest
 //! struct User<'a> { email: &'a str, country: Option<&'a str> }
 //!
 //! #[transform(hide("password_hash"), replace("email"))]
@@ -17,11 +19,20 @@
 //! let table = Table::new("users").key("id", "bigint").column("email", "text")
 //!     .nullable("country", "text").column("password_hash", "text");
 //! let mut guest = walgate_guest::test::Guest::<users>::new(&table).unwrap();
-//! let seen = guest.run_json(r#"{"op":"insert","new":{"id":1,"email":"ada@example.org","country":"DE","password_hash":"x"}}"#);
-//! assert_eq!(seen.unwrap()[0].row()["email"], "a***@example.org".into());
+//! let line = r#"{"op":"insert",
+//!     "new":{"id":1,"email":"ada@example.org","country":"DE","password_hash":"x"}}"#;
+//! let outcomes = guest.run_json(&line.replace('\n', "")).unwrap();
+//! assert_eq!(outcomes[0].row()["email"], "a***@example.org".into());
+//! assert!(!outcomes[0].row().contains_key("password_hash"));
 //! ```
 //!
-//! docs/GUESTS.md is the tutorial and specifies everything that crosses between gateway and guest.
+//! A guest imports the [`prelude`] and has one function with [`macro@transform`]. Its tests use
+//! [`test`](crate::test), which runs the guest natively. The other modules are the contract between
+//! the macros, this crate and the gateway; a guest does not name them.
+//!
+//! `docs/GUESTS.md` is the tutorial. It specifies all data between gateway and guest.
+
+#![warn(missing_docs)]
 
 extern crate self as walgate_guest;
 
@@ -56,9 +67,9 @@ pub use columns::{AllColumns, Any, Columns};
 pub use field::Cell;
 pub use kind::{Kind, Type};
 pub use numeric::{Decimal, NotDecimal, Numeric};
-pub use packed::{Array, Map, Packed, Value};
+pub use packed::{Packed, PackedArray, PackedMap, PackedValue};
 pub use parameters::Parameters;
-pub use plan::{Output, Plan, Read};
+pub use plan::{GuestPlan, Output, Read};
 pub use redact::{Masked, mask};
 pub use scalars::Json;
 pub use table::{Column, Table};
@@ -67,10 +78,10 @@ pub use transform::{Row, Verdict};
 pub use uuid::{NotUuid, Uuid};
 pub use walgate_guest_macros::{Columns, Parameters, transform};
 
-/// What a guest needs.
+/// The names that a guest needs: `use walgate_guest::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        AllColumns, Any, Cell, Columns, Date, Decimal, Json, Numeric, Op, Packed, Parameters, Row,
-        Table, Time, Timestamp, Uuid, Value, Verdict, log, mask, transform,
+        AllColumns, Any, Cell, Columns, Date, Decimal, Json, Numeric, Op, Packed, PackedValue,
+        Parameters, Row, Table, Time, Timestamp, Uuid, Verdict, log, mask, transform,
     };
 }

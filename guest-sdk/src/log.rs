@@ -1,12 +1,23 @@
-//! Lines for the gateway's log: `log::info!("…")`. In tests they go to stderr. The gateway limits how many a
-//! second it takes.
+//! Writes lines to the gateway's log: `log::info!("…")`. In native tests they go to stderr.
+//!
+//! The gateway limits the number of lines per second. Do not log the data of rows.
+//!
+//! ```
+//! use walgate_guest::prelude::*;
+//!
+//! log::warn!("country {:?} is not configured", "XX");
+//! ```
 
-/// How much a line matters.
+/// The level of a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Level {
+    /// For the author of the guest.
     Debug,
+    /// A normal event.
     Info,
+    /// An event that an operator should look at.
     Warn,
+    /// A failure.
     Error,
 }
 
@@ -23,23 +34,23 @@ pub fn write(level: Level, message: &str) {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __debug {
-    ($($words:tt)*) => { $crate::log::write($crate::log::Level::Debug, &format!($($words)*)) };
+    ($($args:tt)*) => { $crate::log::write($crate::log::Level::Debug, &format!($($args)*)) };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __info {
-    ($($words:tt)*) => { $crate::log::write($crate::log::Level::Info, &format!($($words)*)) };
+    ($($args:tt)*) => { $crate::log::write($crate::log::Level::Info, &format!($($args)*)) };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __warn {
-    ($($words:tt)*) => { $crate::log::write($crate::log::Level::Warn, &format!($($words)*)) };
+    ($($args:tt)*) => { $crate::log::write($crate::log::Level::Warn, &format!($($args)*)) };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __error {
-    ($($words:tt)*) => { $crate::log::write($crate::log::Level::Error, &format!($($words)*)) };
+    ($($args:tt)*) => { $crate::log::write($crate::log::Level::Error, &format!($($args)*)) };
 }

@@ -1,4 +1,6 @@
-//! Postgres' numeric: the text as it is carried, and exact arithmetic on what fits 128 bits.
+//! Postgres' numeric: its text form, and exact arithmetic on numbers that fit 128 bits.
+//!
+//! This module does not know the precision and scale of columns.
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
@@ -7,7 +9,7 @@ use std::{cmp::Ordering, fmt, str::FromStr};
 pub struct Numeric<'a>(pub &'a str);
 
 impl Numeric<'_> {
-    /// The number; `None` for NaN, infinities and what does not fit.
+    /// The number, for arithmetic. `None` for NaN, infinities, and numbers that do not fit.
     pub fn decimal(&self) -> Option<Decimal> {
         self.0.parse().ok()
     }
@@ -19,14 +21,22 @@ impl fmt::Display for Numeric<'_> {
     }
 }
 
-/// `units` / 10^`scale`. Equal numbers of different scales are equal.
+/// A decimal number: `units` / 10^`scale`. Numbers of different scales can be equal.
+///
+/// ```
+/// use walgate_guest::{Decimal, Numeric};
+///
+/// let price = Numeric("19.95").decimal().unwrap();
+/// assert_eq!(price.checked_mul(3).unwrap().to_string(), "59.85");
+/// assert_eq!(price.round(1), Some(Decimal::new(200, 1)));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal {
     units: i128,
     scale: u8,
 }
 
-/// Not a number that [`Decimal`] can hold.
+/// A text that is not a number which [`Decimal`] can hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotDecimal;
 
@@ -39,70 +49,76 @@ impl fmt::Display for NotDecimal {
 impl std::error::Error for NotDecimal {}
 
 impl Decimal {
+    /// Zero.
     pub const ZERO: Decimal = Decimal { units: 0, scale: 0 };
     const SCALE_MAX: u8 = 38;
 
-    /// `new(1230, 2)` is 12.30. A scale above 38 is taken for 38.
+    /// `new(1230, 2)` is 12.30. A scale above 38 counts as 38.
     pub fn new(units: i128, scale: u8) -> Decimal {
         Decimal { units, scale: scale.min(Self::SCALE_MAX) }
     }
 
+    /// The number without its point: 1230 for 12.30.
     pub fn units(self) -> i128 {
         self.units
     }
 
-    /// Digits behind the point.
+    /// Number of digits after the point.
     pub fn scale(self) -> u8 {
         self.scale
     }
 
+    /// The sum, at the larger scale; `None` if it does not fit.
     pub fn checked_add(self, other: impl Into<Decimal>) -> Option<Decimal> {
-        let (a, b, scale) = self.aligned(other.into())?;
+        let (a, b, scale) = self.align_scales(other.into())?;
         Some(Decimal { units: a.checked_add(b)?, scale })
     }
 
+    /// The difference, at the larger scale; `None` if it does not fit.
     pub fn checked_sub(self, other: impl Into<Decimal>) -> Option<Decimal> {
-        let (a, b, scale) = self.aligned(other.into())?;
+        let (a, b, scale) = self.align_scales(other.into())?;
         Some(Decimal { units: a.checked_sub(b)?, scale })
     }
 
-    /// Scales add up, as in Postgres.
+    /// The product; `None` if it does not fit. As in Postgres, its scale is the sum of the scales.
     pub fn checked_mul(self, other: impl Into<Decimal>) -> Option<Decimal> {
         let other = other.into();
         let scale = self.scale.checked_add(other.scale).filter(|s| *s <= Self::SCALE_MAX)?;
         Some(Decimal { units: self.units.checked_mul(other.units)?, scale })
     }
 
-    /// To so many digits behind the point, halves away from zero, as Postgres rounds. `None`: does not fit.
+    /// Rounds to `scale` digits after the point, halves away from zero, as Postgres does.
+    ///
+    /// `None` if the result does not fit.
     pub fn round(self, scale: u8) -> Option<Decimal> {
         if scale >= self.scale {
             return Some(Decimal { units: self.at_scale(scale)?, scale });
         }
-        let divisor = power(self.scale - scale)?;
+        let divisor = power_of_ten(self.scale - scale)?;
         let (quotient, rest) = (self.units / divisor, self.units % divisor);
         let up = rest.unsigned_abs() >= divisor.unsigned_abs().div_ceil(2);
         Some(Decimal { units: quotient + if up { self.units.signum() } else { 0 }, scale })
     }
 
     fn at_scale(self, scale: u8) -> Option<i128> {
-        self.units.checked_mul(power(scale.checked_sub(self.scale)?)?)
+        self.units.checked_mul(power_of_ten(scale.checked_sub(self.scale)?)?)
     }
 
-    fn aligned(self, other: Decimal) -> Option<(i128, i128, u8)> {
+    fn align_scales(self, other: Decimal) -> Option<(i128, i128, u8)> {
         let scale = self.scale.max(other.scale);
         Some((self.at_scale(scale)?, other.at_scale(scale)?, scale))
     }
 
     fn whole_and_rest(self) -> (i128, i128) {
-        match power(self.scale) {
+        match power_of_ten(self.scale) {
             Some(one) => (self.units.div_euclid(one), self.units.rem_euclid(one)),
             None => (0, self.units),
         }
     }
 }
 
-fn power(of_ten: u8) -> Option<i128> {
-    10i128.checked_pow(of_ten.into())
+fn power_of_ten(exponent: u8) -> Option<i128> {
+    10i128.checked_pow(exponent.into())
 }
 
 impl From<i64> for Decimal {
@@ -120,7 +136,7 @@ impl From<i32> for Decimal {
 impl FromStr for Decimal {
     type Err = NotDecimal;
 
-    /// Digits with a sign and a point, as Postgres prints them. No exponents.
+    /// Parses digits with an optional sign and point. Exponents are not allowed.
     fn from_str(text: &str) -> Result<Self, NotDecimal> {
         let (negative, digits) = match text.as_bytes() {
             [b'-', rest @ ..] => (true, rest),
@@ -179,9 +195,9 @@ impl PartialOrd for Decimal {
 impl Ord for Decimal {
     fn cmp(&self, other: &Self) -> Ordering {
         let ((a, a_rest), (b, b_rest)) = (self.whole_and_rest(), other.whole_and_rest());
-        // Rests are below 1, so both fit at the larger scale.
+        // Fractions are below 1, so both fit at the larger scale.
         let scale = self.scale.max(other.scale);
-        let rest = |rest: i128, of: u8| rest * power(scale - of).unwrap_or(1);
+        let rest = |rest: i128, of: u8| rest * power_of_ten(scale - of).unwrap_or(1);
         a.cmp(&b).then_with(|| rest(a_rest, self.scale).cmp(&rest(b_rest, other.scale)))
     }
 }

@@ -1,14 +1,15 @@
-//! Which Rust values a guest may set in a column of which Postgres type. One marker type a Postgres type, so that
-//! the compiler checks it.
+//! The Rust values that a guest can set in a column of a Postgres type.
+//!
+//! There is one marker type per Postgres type, so that the compiler checks the combination.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use crate::decisions::{Decisions, Writer, extend};
+use crate::decisions::{ColumnWriter, Decisions, append_bytes};
 use crate::redact::Masked;
 use crate::{Date, Decimal, Json, Numeric, Time, Timestamp, Uuid};
 
-/// A value that a column of the Postgres type `T` can be set to. `None` is NULL.
+/// A value that can be set in a column of the Postgres type `T`, one of [`types`]. `None` is NULL.
 #[diagnostic::on_unimplemented(
     message = "a column of the Postgres type `{T}` cannot be set to a value of type `{Self}`",
     label = "not a value for this column",
@@ -16,29 +17,30 @@ use crate::{Date, Decimal, Json, Numeric, Time, Timestamp, Uuid};
 )]
 pub trait Fits<T> {
     #[doc(hidden)]
-    fn write(self, cell: Cell<'_>);
+    fn write(self, cell: OutputCell<'_>);
 }
 
-/// Where a value goes.
+/// The cell that is being written.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Cell<'o> {
-    column: &'o mut Writer,
+pub struct OutputCell<'o> {
+    column: &'o mut ColumnWriter,
     row: usize,
 }
 
-/// Sets the current row's value in output column `index`.
+/// Sets the value of the current row in the output column `index`.
 #[doc(hidden)]
 #[inline]
-pub fn set<T>(decisions: &mut Decisions, index: usize, value: impl Fits<T>) {
+pub fn set_value<T>(decisions: &mut Decisions, index: usize, value: impl Fits<T>) {
     let (column, row) = decisions.column(index);
-    value.write(Cell { column, row });
+    value.write(OutputCell { column, row });
 }
 
-/// Postgres types, for [`Fits`].
+/// Markers of Postgres types, for [`Fits`].
 pub mod types {
     macro_rules! markers {
         ($($name:ident)*) => {$(
+            #[doc = concat!("The Postgres type ", stringify!($name), ".")]
             #[derive(Clone, Copy, Debug)]
             pub enum $name {}
         )*};
@@ -48,10 +50,10 @@ pub mod types {
 
 impl<T, V: Fits<T>> Fits<T> for Option<V> {
     #[inline]
-    fn write(self, cell: Cell<'_>) {
+    fn write(self, cell: OutputCell<'_>) {
         match self {
             Some(value) => value.write(cell),
-            None => cell.column.null(cell.row),
+            None => cell.column.set_null(cell.row),
         }
     }
 }
@@ -60,9 +62,9 @@ macro_rules! fixed {
     ($($rust:ty => $($marker:ident)*: |$v:ident| $bytes:expr;)*) => {$($(
         impl Fits<types::$marker> for $rust {
             #[inline]
-            fn write(self, cell: Cell<'_>) {
+            fn write(self, cell: OutputCell<'_>) {
                 let $v = self;
-                cell.column.fixed(cell.row, $bytes);
+                cell.column.set_fixed(cell.row, $bytes);
             }
         }
     )*)*};
@@ -86,9 +88,9 @@ macro_rules! bytes {
     ($($rust:ty => $($marker:ident)*: |$v:ident| $bytes:expr;)*) => {$($(
         impl Fits<types::$marker> for $rust {
             #[inline]
-            fn write(self, cell: Cell<'_>) {
+            fn write(self, cell: OutputCell<'_>) {
                 let $v = &self;
-                extend(cell.column.bytes(cell.row), $bytes);
+                append_bytes(cell.column.begin_bytes(cell.row), $bytes);
             }
         }
     )*)*};
@@ -109,9 +111,9 @@ macro_rules! displayed {
     ($($rust:ty => $($marker:ident)*;)*) => {$($(
         impl Fits<types::$marker> for $rust {
             #[inline]
-            fn write(self, cell: Cell<'_>) {
+            fn write(self, cell: OutputCell<'_>) {
                 // Writing to memory cannot fail.
-                let _ = write!(Text(cell.column.bytes(cell.row)), "{self}");
+                let _ = write!(TextWriter(cell.column.begin_bytes(cell.row)), "{self}");
             }
         }
     )*)*};
@@ -128,18 +130,18 @@ displayed! {
 
 impl Fits<types::Text> for Masked<'_> {
     #[inline]
-    fn write(self, cell: Cell<'_>) {
-        let bytes = cell.column.bytes(cell.row);
-        self.parts().into_iter().for_each(|part| extend(bytes, part.as_bytes()));
+    fn write(self, cell: OutputCell<'_>) {
+        let bytes = cell.column.begin_bytes(cell.row);
+        self.parts().into_iter().for_each(|part| append_bytes(bytes, part.as_bytes()));
     }
 }
 
-struct Text<'o>(&'o mut Vec<u8>);
+struct TextWriter<'o>(&'o mut Vec<u8>);
 
-impl Write for Text<'_> {
+impl Write for TextWriter<'_> {
     #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        extend(self.0, text.as_bytes());
+        append_bytes(self.0, text.as_bytes());
         Ok(())
     }
 }

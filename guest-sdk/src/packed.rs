@@ -1,130 +1,159 @@
-//! Arrays, composites, hstores and vectors: a small reader of the MessagePack that the wire carries. Reads in
-//! place and allocates nothing. Nothing is written here.
+//! Arrays, composites, hstores and vectors: a small MessagePack reader.
+//!
+//! It reads in place and allocates nothing. This module does not write MessagePack, and does not
+//! know the types of elements.
 
 use std::str;
 
-/// One MessagePack value.
+/// A value of an array, composite, hstore or vector column, as MessagePack.
+///
+/// ```
+/// # use walgate_guest::prelude::*;
+/// #[derive(Columns)]
+/// struct Post<'a> { tags: Packed<'a>, author: Packed<'a> }
+///
+/// #[transform(add("first_tag", "text"), add("author_name", "text"))]
+/// fn posts(post: Post<'_>, out: &mut Out<'_>) -> Verdict {
+///     out.first_tag(post.tags.elements().next().and_then(PackedValue::as_str));
+///     out.author_name(post.author.get("name").and_then(PackedValue::as_str));
+///     Verdict::Keep
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Packed<'a>(pub &'a [u8]);
 
+/// A decoded MessagePack value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
+pub enum PackedValue<'a> {
+    /// NULL.
     Nil,
+    /// A boolean.
     Bool(bool),
+    /// An integer; also a timestamp in µs since 1970, a date in days, a time in µs since midnight.
     Int(i64),
+    /// A float of either width.
     Float(f64),
+    /// A string; also a numeric, and any other type that is transferred as text.
     Str(&'a str),
+    /// A bytea, or the 16 bytes of a UUID.
     Bin(&'a [u8]),
-    Array(Array<'a>),
-    Map(Map<'a>),
+    /// An array.
+    Array(PackedArray<'a>),
+    /// A composite or hstore.
+    Map(PackedMap<'a>),
 }
 
-/// An iterator over the elements.
+/// An iterator over the elements of an array.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Array<'a> {
+pub struct PackedArray<'a> {
     left: usize,
     bytes: &'a [u8],
 }
 
-/// An iterator over pairs.
+/// An iterator over the members of a map, as pairs of key and value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Map<'a>(Array<'a>);
+pub struct PackedMap<'a>(PackedArray<'a>);
 
 impl<'a> Packed<'a> {
-    /// `None` if this is no MessagePack.
-    pub fn value(self) -> Option<Value<'a>> {
-        read(self.0).map(|(value, _)| value)
+    /// Decodes the value. `None` if it is not MessagePack.
+    pub fn value(self) -> Option<PackedValue<'a>> {
+        read_value(self.0).map(|(value, _)| value)
     }
 
-    /// The elements of an array; nothing if it is none.
-    pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
+    /// The elements of an array. For any other value, no elements.
+    pub fn elements(self) -> impl Iterator<Item = PackedValue<'a>> {
         match self.value() {
-            Some(Value::Array(array)) => array,
-            _ => Array { left: 0, bytes: &[] },
+            Some(PackedValue::Array(array)) => array,
+            _ => PackedArray { left: 0, bytes: &[] },
         }
     }
 
-    /// The member of a composite or hstore.
-    pub fn get(self, name: &str) -> Option<Value<'a>> {
+    /// The member `name` of a composite or hstore, if there is one.
+    pub fn get(self, name: &str) -> Option<PackedValue<'a>> {
         match self.value()? {
-            Value::Map(map) => map.get(name),
+            PackedValue::Map(map) => map.get(name),
             _ => None,
         }
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> PackedValue<'a> {
+    /// The string, if it is one.
     pub fn as_str(self) -> Option<&'a str> {
-        if let Value::Str(text) = self { Some(text) } else { None }
+        if let PackedValue::Str(text) = self { Some(text) } else { None }
     }
 
+    /// The integer, if it is one.
     pub fn as_int(self) -> Option<i64> {
-        if let Value::Int(number) = self { Some(number) } else { None }
+        if let PackedValue::Int(number) = self { Some(number) } else { None }
     }
 }
 
-impl<'a> Map<'a> {
-    pub fn get(mut self, name: &str) -> Option<Value<'a>> {
-        self.find_map(|(key, value)| (key == Value::Str(name)).then_some(value))
+impl<'a> PackedMap<'a> {
+    /// The member `name`, if there is one.
+    pub fn get(mut self, name: &str) -> Option<PackedValue<'a>> {
+        self.find_map(|(key, value)| (key == PackedValue::Str(name)).then_some(value))
     }
 }
 
-impl<'a> Iterator for Array<'a> {
-    type Item = Value<'a>;
+impl<'a> Iterator for PackedArray<'a> {
+    type Item = PackedValue<'a>;
 
-    /// Ends early where the bytes are not MessagePack.
-    fn next(&mut self) -> Option<Value<'a>> {
+    /// Ends early if the bytes are not MessagePack.
+    fn next(&mut self) -> Option<PackedValue<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let (value, len) = read(self.bytes)?;
+        let (value, len) = read_value(self.bytes)?;
         self.bytes = self.bytes.get(len..)?;
         Some(value)
     }
 }
 
-impl<'a> Iterator for Map<'a> {
-    type Item = (Value<'a>, Value<'a>);
+impl<'a> Iterator for PackedMap<'a> {
+    type Item = (PackedValue<'a>, PackedValue<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         Some((self.0.next()?, self.0.next()?))
     }
 }
 
-/// What a value begins with.
+/// The head of a value: all of a scalar, or the length of the others.
 enum Head<'a> {
-    Scalar(Value<'a>),
-    /// So many bytes of text or of anything.
+    Scalar(PackedValue<'a>),
+    /// Number of bytes.
     Str(usize),
+    /// Number of bytes.
     Bin(usize),
-    /// So many elements, or pairs.
+    /// Number of elements.
     Array(usize),
+    /// Number of pairs.
     Map(usize),
 }
 
-/// The value at the beginning and how many bytes it takes.
-fn read(bytes: &[u8]) -> Option<(Value<'_>, usize)> {
-    let (head, at) = head(bytes)?;
+/// The first value, and its number of bytes.
+fn read_value(bytes: &[u8]) -> Option<(PackedValue<'_>, usize)> {
+    let (head, at) = read_head(bytes)?;
     let take = |len: usize| bytes.get(at..at.checked_add(len)?);
     Some(match head {
         Head::Scalar(value) => (value, at),
-        Head::Str(len) => (Value::Str(str::from_utf8(take(len)?).ok()?), at + len),
-        Head::Bin(len) => (Value::Bin(take(len)?), at + len),
+        Head::Str(len) => (PackedValue::Str(str::from_utf8(take(len)?).ok()?), at + len),
+        Head::Bin(len) => (PackedValue::Bin(take(len)?), at + len),
         Head::Array(left) => {
-            let end = skip(bytes, at, left)?;
-            (Value::Array(Array { left, bytes: &bytes[at..end] }), end)
+            let end = skip_values(bytes, at, left)?;
+            (PackedValue::Array(PackedArray { left, bytes: &bytes[at..end] }), end)
         }
         Head::Map(pairs) => {
             let left = pairs.checked_mul(2)?;
-            let end = skip(bytes, at, left)?;
-            (Value::Map(Map(Array { left, bytes: &bytes[at..end] })), end)
+            let end = skip_values(bytes, at, left)?;
+            (PackedValue::Map(PackedMap(PackedArray { left, bytes: &bytes[at..end] })), end)
         }
     })
 }
 
-/// Where so many values end. A loop: depth costs no stack.
-fn skip(bytes: &[u8], mut at: usize, mut left: usize) -> Option<usize> {
+/// The end of `left` values that begin at `at`. It is a loop, so that deep nesting needs no stack.
+fn skip_values(bytes: &[u8], mut at: usize, mut left: usize) -> Option<usize> {
     while left > 0 {
         left -= 1;
-        let (head, len) = head(bytes.get(at..)?)?;
+        let (head, len) = read_head(bytes.get(at..)?)?;
         at += len;
         match head {
             Head::Scalar(_) => {}
@@ -136,25 +165,26 @@ fn skip(bytes: &[u8], mut at: usize, mut left: usize) -> Option<usize> {
     (at <= bytes.len()).then_some(at)
 }
 
-fn head(bytes: &[u8]) -> Option<(Head<'_>, usize)> {
+/// The head of the first value, and the number of bytes of the head.
+fn read_head(bytes: &[u8]) -> Option<(Head<'_>, usize)> {
     let (marker, rest) = bytes.split_first()?;
     let number = |width: usize| -> Option<u64> {
         Some(rest.get(..width)?.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)))
     };
     let len = |width: usize| Some((number(width)? as usize, 1 + width));
     let scalar = |value, width: usize| Some((Head::Scalar(value), 1 + width));
-    let int = |value, width: usize| scalar(Value::Int(value), width);
+    let int = |value, width: usize| scalar(PackedValue::Int(value), width);
     match marker {
         0x00..=0x7f => int((*marker).into(), 0),
         0xe0..=0xff => int((*marker as i8).into(), 0),
         0x80..=0x8f => Some((Head::Map((marker & 0x0f).into()), 1)),
         0x90..=0x9f => Some((Head::Array((marker & 0x0f).into()), 1)),
         0xa0..=0xbf => Some((Head::Str((marker & 0x1f).into()), 1)),
-        0xc0 => scalar(Value::Nil, 0),
-        0xc2 | 0xc3 => scalar(Value::Bool(*marker == 0xc3), 0),
+        0xc0 => scalar(PackedValue::Nil, 0),
+        0xc2 | 0xc3 => scalar(PackedValue::Bool(*marker == 0xc3), 0),
         0xc4..=0xc6 => len(1 << (marker - 0xc4)).map(|(n, at)| (Head::Bin(n), at)),
-        0xca => scalar(Value::Float(f32::from_bits(number(4)? as u32).into()), 4),
-        0xcb => scalar(Value::Float(f64::from_bits(number(8)?)), 8),
+        0xca => scalar(PackedValue::Float(f32::from_bits(number(4)? as u32).into()), 4),
+        0xcb => scalar(PackedValue::Float(f64::from_bits(number(8)?)), 8),
         0xcc => int(number(1)? as i64, 1),
         0xcd => int(number(2)? as i64, 2),
         0xce => int(number(4)? as i64, 4),
@@ -166,7 +196,7 @@ fn head(bytes: &[u8]) -> Option<(Head<'_>, usize)> {
         0xd9..=0xdb => len(1 << (marker - 0xd9)).map(|(n, at)| (Head::Str(n), at)),
         0xdc | 0xdd => len(2 << (marker - 0xdc)).map(|(n, at)| (Head::Array(n), at)),
         0xde | 0xdf => len(2 << (marker - 0xde)).map(|(n, at)| (Head::Map(n), at)),
-        // Extensions, and the marker that is never used: not on this wire.
+        // Extensions and 0xc1, which the gateway does not send.
         _ => None,
     }
 }
@@ -180,14 +210,14 @@ mod tests {
         // [["a", nil], [1, -1, 300]]
         let bytes = [0x92, 0x92, 0xa1, b'a', 0xc0, 0x93, 1, 0xff, 0xcd, 1, 44];
         let mut rows = Packed(&bytes).elements();
-        let Some(Value::Array(first)) = rows.next() else { panic!() };
-        assert_eq!(first.collect::<Vec<_>>(), [Value::Str("a"), Value::Nil]);
-        let Some(Value::Array(second)) = rows.next() else { panic!() };
-        assert_eq!(second.filter_map(Value::as_int).collect::<Vec<_>>(), [1, -1, 300]);
+        let Some(PackedValue::Array(first)) = rows.next() else { panic!() };
+        assert_eq!(first.collect::<Vec<_>>(), [PackedValue::Str("a"), PackedValue::Nil]);
+        let Some(PackedValue::Array(second)) = rows.next() else { panic!() };
+        assert_eq!(second.filter_map(PackedValue::as_int).collect::<Vec<_>>(), [1, -1, 300]);
         assert_eq!(rows.next(), None);
 
         let map = [0x82, 0xa1, b'k', 0xc3, 0xa1, b'l', 0xcb, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0];
-        assert_eq!(Packed(&map).get("l"), Some(Value::Float(1.5)));
+        assert_eq!(Packed(&map).get("l"), Some(PackedValue::Float(1.5)));
         assert_eq!(Packed(&map).get("m"), None);
     }
 
@@ -201,7 +231,7 @@ mod tests {
         #[test]
         fn garbage_is_refused_without_a_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
             for value in Packed(&bytes).elements() {
-                if let Value::Map(map) = value {
+                if let PackedValue::Map(map) = value {
                     map.count();
                 }
             }

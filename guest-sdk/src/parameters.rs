@@ -1,35 +1,58 @@
-//! `guest_params` of a table, read into a struct when the guest is told its table. `#[derive(Parameters)]`
-//! implements [`Parameters`] for one.
+//! The `guest_params` of a table, parsed into a struct when the guest is planned.
+//!
+//! `#[derive(Parameters)]` implements [`Parameters`]. This module does not know what they mean.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
 use crate::Table;
 
-/// What a guest is configured with.
+/// The parameters of a guest, from `guest_params` of the table in the gateway's configuration.
+///
+/// ```
+/// # use walgate_guest::prelude::*;
+/// #[derive(Parameters)]
+/// struct Config {
+///     #[parameter(default = "DE")]
+///     region: String,
+///     limit: Option<u32>,
+/// }
+///
+/// let table = Table::new("users").parameter("limit", "7");
+/// let config = Config::parse(&table)?;
+/// assert_eq!((config.region.as_str(), config.limit), ("DE", Some(7)));
+///
+/// let misspelt = Config::parse(&Table::new("users").parameter("regoin", "FR"));
+/// assert!(misspelt.is_err());
+/// # Ok::<(), String>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be made of a guest's parameters",
     note = "add #[derive(Parameters)] to the struct"
 )]
 pub trait Parameters: Sized + 'static {
-    /// `Err` names the parameter and what is wrong with it; the guest is then refused.
+    /// Parses [`Table::parameters`].
+    ///
+    /// # Errors
+    /// If a parameter is unknown, missing or malformed. The gateway then refuses the guest.
     fn parse(table: &Table) -> Result<Self, String>;
 }
 
-/// Of a guest that takes none.
+/// A guest without parameters.
 impl Parameters for () {
     fn parse(table: &Table) -> Result<(), String> {
         refuse_others(table, &[])
     }
 }
 
-/// What one field of the struct may be: anything with `FromStr`, or an `Option` of it.
+/// Parses the parameter of a field.
 #[doc(hidden)]
 pub fn required<T: FromStr<Err: Display>>(table: &Table, name: &str) -> Result<T, String> {
     optional(table, name)?
         .ok_or_else(|| format!("the guest needs the parameter {name}: set it in guest_params"))
 }
 
+/// Parses the parameter of a field of type `Option`.
 #[doc(hidden)]
 pub fn optional<T: FromStr<Err: Display>>(table: &Table, name: &str) -> Result<Option<T>, String> {
     let Some((_, value)) = table.parameters.iter().find(|(key, _)| key == name) else {
@@ -38,7 +61,7 @@ pub fn optional<T: FromStr<Err: Display>>(table: &Table, name: &str) -> Result<O
     value.parse().map(Some).map_err(|error| format!("the parameter {name} = {value:?}: {error}"))
 }
 
-/// A misspelt parameter must not pass for one that is left out.
+/// Refuses parameters that the guest does not have: a misspelt one must not count as omitted.
 #[doc(hidden)]
 pub fn refuse_others(table: &Table, known: &[&str]) -> Result<(), String> {
     let unknown = table.parameters.iter().find(|(key, _)| !known.contains(&key.as_str()));

@@ -1,47 +1,63 @@
-//! What a guest wants of a table, and whether the table can give it. The gateway checks the same again; here
-//! the messages are for whoever tests a guest.
+//! The plan of a guest: what it reads and writes of a table, and whether the table allows it.
+//!
+//! The gateway checks a plan again. The messages here are for the author who tests a guest.
 
 use std::collections::HashSet;
 
 use crate::{Kind, Table, Type};
 
+/// What a guest reads and writes of a table.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Plan {
+pub struct GuestPlan {
+    /// The columns that the gateway copies to the guest, in the order of the batch.
     pub reads: Vec<Read>,
+    /// The columns that consumers do not receive.
     pub hides: Vec<String>,
+    /// The columns that the guest can overwrite.
     pub replaces: Vec<Output>,
+    /// The columns that the guest adds.
     pub adds: Vec<Output>,
-    /// False: a promise never to drop a row.
+    /// Whether the guest can drop rows. If false, a dropped row is an error.
     pub filters: bool,
 }
 
+/// A column that the guest reads.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Read {
+    /// The column's name.
     pub column: String,
-    /// The guest can deal with cells in state *unchanged*.
+    /// Whether the guest accepts cells in the state *unchanged*.
+    ///
+    /// If not, the gateway looks the value up.
     pub unchanged: bool,
 }
 
+/// A column that the guest writes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Output {
+    /// The column's name.
     pub column: String,
-    /// Empty in `replaces`: the column keeps its own type.
+    /// The column's type. In `replaces` it may be empty: the column keeps its own type.
     pub type_name: String,
+    /// Whether the guest can write NULL.
     pub nullable: bool,
 }
 
-impl Plan {
-    /// What the gateway refuses. `Err` names column and remedy.
+impl GuestPlan {
+    /// Checks whether `table` allows this plan, as the gateway does.
+    ///
+    /// # Errors
+    /// The message names the column and the remedy.
     pub fn check(&self, table: &Table) -> Result<(), String> {
         let mut seen = HashSet::new();
         for read in &self.reads {
-            exists(table, &read.column, "reads")?;
-            once(&mut seen, &read.column, "reads")?;
+            require_column(table, &read.column, "reads")?;
+            require_once(&mut seen, &read.column, "reads")?;
         }
         seen.clear();
         for column in &self.hides {
-            exists(table, column, "hides")?;
-            once(&mut seen, column, "hides, replaces or adds")?;
+            require_column(table, column, "hides")?;
+            require_once(&mut seen, column, "hides, replaces or adds")?;
             if table.find(column).is_some_and(|c| c.key) {
                 return Err(format!(
                     "the guest hides the key column {column}: consumers find rows by it; replace it instead, or leave it"
@@ -49,8 +65,8 @@ impl Plan {
             }
         }
         for output in &self.replaces {
-            exists(table, &output.column, "replaces")?;
-            once(&mut seen, &output.column, "hides, replaces or adds")?;
+            require_column(table, &output.column, "replaces")?;
+            require_once(&mut seen, &output.column, "hides, replaces or adds")?;
             self.check_replaced(table, output)?;
         }
         for output in &self.adds {
@@ -61,8 +77,8 @@ impl Plan {
                     table.name
                 ));
             }
-            once(&mut seen, column, "hides, replaces or adds")?;
-            writable(column, &output.type_name)?;
+            require_once(&mut seen, column, "hides, replaces or adds")?;
+            require_writable(column, &output.type_name)?;
         }
         Ok(())
     }
@@ -77,27 +93,36 @@ impl Plan {
                 table.name
             ));
         }
-        kind_of(output, table).map(drop)
+        output_kind(output, table).map(drop)
     }
 
-    /// Kinds of the columns read, in their order.
+    /// The kinds of [`GuestPlan::reads`], in their order.
+    ///
+    /// # Errors
+    /// If the table lacks such a column.
     pub fn read_kinds(&self, table: &Table) -> Result<Vec<Kind>, String> {
-        self.reads.iter().map(|read| Ok(exists(table, &read.column, "reads")?.kind)).collect()
+        self.reads
+            .iter()
+            .map(|read| Ok(require_column(table, &read.column, "reads")?.kind))
+            .collect()
     }
 
-    /// Kinds of the columns written, in their order: replaces, then adds.
+    /// The kinds of [`GuestPlan::replaces`], then of [`GuestPlan::adds`], in their order.
+    ///
+    /// # Errors
+    /// If the table lacks a replaced column, or if a type cannot be written.
     pub fn output_kinds(&self, table: &Table) -> Result<Vec<Kind>, String> {
-        self.replaces.iter().chain(&self.adds).map(|output| kind_of(output, table)).collect()
+        self.replaces.iter().chain(&self.adds).map(|output| output_kind(output, table)).collect()
     }
 }
 
-fn kind_of(output: &Output, table: &Table) -> Result<Kind, String> {
+fn output_kind(output: &Output, table: &Table) -> Result<Kind, String> {
     let Output { column, type_name, .. } = output;
     if !type_name.is_empty() {
-        return writable(column, type_name).map(Type::kind);
+        return require_writable(column, type_name).map(Type::kind);
     }
-    let own = &exists(table, column, "replaces")?.type_name;
-    Type::kept(own).map(Type::kind).ok_or_else(|| {
+    let own = &require_column(table, column, "replaces")?.type_name;
+    Type::of_replaced(own).map(Type::kind).ok_or_else(|| {
         format!(
             "the guest replaces {column} and keeps its type {own}, which cannot be written: name another, \
              such as replace(\"{column}\", \"text\")"
@@ -105,20 +130,28 @@ fn kind_of(output: &Output, table: &Table) -> Result<Kind, String> {
     })
 }
 
-fn exists<'t>(table: &'t Table, column: &str, does: &str) -> Result<&'t crate::Column, String> {
+fn require_column<'t>(
+    table: &'t Table,
+    column: &str,
+    does: &str,
+) -> Result<&'t crate::Column, String> {
     table.find(column).ok_or_else(|| {
-        format!("the guest {does} {column}, which is not there: {}", table.listing())
+        format!("the guest {does} {column}, which is not there: {}", table.list_columns())
     })
 }
 
-fn once<'p>(seen: &mut HashSet<&'p str>, column: &'p str, does: &str) -> Result<(), String> {
+fn require_once<'p>(
+    seen: &mut HashSet<&'p str>,
+    column: &'p str,
+    does: &str,
+) -> Result<(), String> {
     if seen.insert(column) {
         return Ok(());
     }
     Err(format!("the guest {does} {column} more than once"))
 }
 
-fn writable(column: &str, type_name: &str) -> Result<Type, String> {
+fn require_writable(column: &str, type_name: &str) -> Result<Type, String> {
     Type::parse(type_name).ok_or_else(|| {
         format!(
             "the guest writes {column} as {type_name}; it can write bool, int2, int4, int8, float4, float8, numeric, \
@@ -141,8 +174,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_named_with_its_remedy() {
-        let plan = |change: fn(&mut Plan)| {
-            let mut plan = Plan::default();
+        let plan = |change: fn(&mut GuestPlan)| {
+            let mut plan = GuestPlan::default();
             change(&mut plan);
             plan.check(&table()).unwrap_err()
         };
@@ -161,7 +194,10 @@ mod tests {
 
     #[test]
     fn a_plan_that_fits() {
-        let plan = Plan { replaces: vec![output("i", "text"), output("a", "")], ..Plan::default() };
+        let plan = GuestPlan {
+            replaces: vec![output("i", "text"), output("a", "")],
+            ..GuestPlan::default()
+        };
         assert_eq!(plan.check(&table()), Ok(()));
         assert_eq!(plan.output_kinds(&table()), Ok(vec![Kind::Text, Kind::Text]));
     }

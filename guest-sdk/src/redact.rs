@@ -1,19 +1,27 @@
-//! Small redactions that most guests want.
+//! Redactions that many guests need. This module does not know columns.
 
 use std::fmt;
 
-/// An e-mail address of which the first character and the domain remain: `a***@example.org`. What holds no `@`
-/// becomes `***`.
+/// Masks an e-mail address, but for its first character and its domain.
+///
+/// A text without `@` becomes `***`.
+///
+/// ```
+/// use walgate_guest::mask;
+///
+/// assert_eq!(mask("ada@example.org").to_string(), "a***@example.org");
+/// assert_eq!(mask("ada").to_string(), "***");
+/// ```
 pub fn mask(text: &str) -> Masked<'_> {
     Masked(text)
 }
 
-/// See [`mask`].
+/// A masked text, see [`mask`]. A text column can be set to it without allocating a string.
 #[derive(Clone, Copy, Debug)]
 pub struct Masked<'a>(&'a str);
 
 impl<'a> Masked<'a> {
-    /// What it is written as, one behind the other.
+    /// The parts of the masked text, in order.
     #[inline]
     pub(crate) fn parts(self) -> [&'a str; 3] {
         let Some(at) = last_at(self.0.as_bytes()) else {
@@ -24,14 +32,17 @@ impl<'a> Masked<'a> {
     }
 }
 
-/// Where the last `@` is. Eight bytes at a time: in wasm each turn of a loop also looks at the clock.
+/// The index of the last `@`.
+///
+/// It compares eight bytes at a time, because in wasm each iteration of a loop also checks the
+/// deadline of the call.
 #[inline]
 fn last_at(text: &[u8]) -> Option<usize> {
     const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
     let (rest, eights) = text.as_rchunks::<8>();
     for (index, eight) in eights.iter().enumerate().rev() {
         let differs = u64::from_le_bytes(*eight) ^ u64::from_le_bytes([b'@'; 8]);
-        // The top bit of each byte that does not differ, and no other.
+        // Only the top bits of the bytes that are equal.
         let found = !(((differs & LOW) + LOW) | differs | LOW);
         if found != 0 {
             let byte = 7 - found.leading_zeros() as usize / 8;
@@ -61,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_remains() {
+    fn the_first_character_and_the_domain_remain() {
         for (text, masked) in [
             ("ada@example.org", "a***@example.org"),
             ("ünal@example.org", "ü***@example.org"),

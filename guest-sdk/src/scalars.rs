@@ -1,16 +1,20 @@
-//! Which Rust type reads which columns. States are `field`'s business.
+//! The Rust types of values, and the columns that each can read.
+//!
+//! This module does not know the states of cells; `field` does.
 
 use crate::batch::ColumnView;
 use crate::field::{Fault, Scalar};
-use crate::kind::base;
-use crate::layout::{Data, Pieces};
+use crate::kind::base_type;
+use crate::layout::{ColumnData, VarLenValues};
 use crate::{Column, Date, Kind, Numeric, Packed, Time, Timestamp, Type, Uuid};
 
-/// JSON text as Postgres prints it.
+/// The text of a json or jsonb column, as Postgres prints it.
+///
+/// The text is valid JSON. Parse it with a library of your choice, or write it as it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Json<'a>(pub &'a str);
 
-/// Integers that hold every value of the types that suit.
+/// Implements `Scalar` for integers that hold every value of the Postgres types that suit.
 macro_rules! integers {
     ($($rust:ty, $wants:literal, where $suits:expr;)*) => {$(
         impl<'a> Scalar<'a> for $rust {
@@ -23,7 +27,7 @@ macro_rules! integers {
             }
 
             fn open(column: &ColumnView<'a>) -> Option<Self::Data> {
-                if let Data::Integer(data) = column.data { Some(data) } else { None }
+                if let ColumnData::Integer(data) = column.data { Some(data) } else { None }
             }
 
             #[inline]
@@ -37,11 +41,11 @@ macro_rules! integers {
 integers! {
     i16, "an i16 (a smallint)", where |name| Type::parse(name) == Some(Type::Int2);
     i32, "an i32 (an integer or smaller)", where |name| matches!(Type::parse(name), Some(Type::Int2 | Type::Int4));
-    i64, "an i64 (any integer)", where every;
+    i64, "an i64 (any integer)", where any_type;
     u32, "a u32 (an oid)", where |name| name == "oid";
 }
 
-/// Columns of one kind, of those types that suit.
+/// Implements `Scalar` for columns of one kind, if their Postgres type suits.
 macro_rules! of_a_kind {
     ($($rust:ty, $wants:literal, $kind:ident where $suits:expr, $data:ty, |$d:ident, $row:ident| $value:expr;)*) => {$(
         impl<'a> Scalar<'a> for $rust {
@@ -50,11 +54,11 @@ macro_rules! of_a_kind {
 
             fn fits(column: &Column) -> bool {
                 let suits: fn(&str) -> bool = $suits;
-                column.kind == Kind::$kind && suits(&base(&column.type_name))
+                column.kind == Kind::$kind && suits(&base_type(&column.type_name))
             }
 
             fn open(column: &ColumnView<'a>) -> Option<Self::Data> {
-                if let Data::$kind(data) = column.data { Some(data) } else { None }
+                if let ColumnData::$kind(data) = column.data { Some(data) } else { None }
             }
 
             #[inline]
@@ -66,33 +70,33 @@ macro_rules! of_a_kind {
 }
 
 type Eights<'a> = &'a [[u8; 8]];
-type Texts<'a> = Pieces<'a, str>;
-type Blobs<'a> = Pieces<'a, [u8]>;
+type Texts<'a> = VarLenValues<'a, str>;
+type Blobs<'a> = VarLenValues<'a, [u8]>;
 
 of_a_kind! {
-    bool, "a bool", Boolean where every, &'a [u8], |d, row| d[row] != 0;
-    f64, "an f64 (a real or double precision)", Float where every, Eights<'a>, |d, row| f64::from_le_bytes(d[row]);
+    bool, "a bool", Boolean where any_type, &'a [u8], |d, row| d[row] != 0;
+    f64, "an f64 (a real or double precision)", Float where any_type, Eights<'a>, |d, row| f64::from_le_bytes(d[row]);
     f32, "an f32 (a real)", Float where |name| Type::parse(name) == Some(Type::Float4), Eights<'a>, |d, row| f64::from_le_bytes(d[row]) as f32;
-    &'a str, "a &str (what is carried as text)", Text where every, Texts<'a>, |d, row| d.get(row);
-    Numeric<'a>, "a Numeric", Text where numeric, Texts<'a>, |d, row| Numeric(d.get(row));
-    Json<'a>, "a Json (a json or jsonb)", Text where json, Texts<'a>, |d, row| Json(d.get(row));
-    &'a [u8], "a &[u8] (a bytea)", Bytes where every, Blobs<'a>, |d, row| d.get(row);
-    Packed<'a>, "a Packed (an array, composite, hstore or vector)", Packed where every, Blobs<'a>, |d, row| Packed(d.get(row));
-    Uuid, "a Uuid", Uuid where every, &'a [[u8; 16]], |d, row| Uuid(d[row]);
-    Timestamp, "a Timestamp", Timestamp where every, Eights<'a>, |d, row| Timestamp(i64::from_le_bytes(d[row]));
-    Date, "a Date", Date where every, Eights<'a>, |d, row| Date(i64::from_le_bytes(d[row]));
-    Time, "a Time", Time where every, Eights<'a>, |d, row| Time(i64::from_le_bytes(d[row]));
+    &'a str, "a &str (what is carried as text)", Text where any_type, Texts<'a>, |d, row| d.get(row);
+    Numeric<'a>, "a Numeric", Text where is_numeric, Texts<'a>, |d, row| Numeric(d.get(row));
+    Json<'a>, "a Json (a json or jsonb)", Text where is_json, Texts<'a>, |d, row| Json(d.get(row));
+    &'a [u8], "a &[u8] (a bytea)", Bytes where any_type, Blobs<'a>, |d, row| d.get(row);
+    Packed<'a>, "a Packed (an array, composite, hstore or vector)", Packed where any_type, Blobs<'a>, |d, row| Packed(d.get(row));
+    Uuid, "a Uuid", Uuid where any_type, &'a [[u8; 16]], |d, row| Uuid(d[row]);
+    Timestamp, "a Timestamp", Timestamp where any_type, Eights<'a>, |d, row| Timestamp(i64::from_le_bytes(d[row]));
+    Date, "a Date", Date where any_type, Eights<'a>, |d, row| Date(i64::from_le_bytes(d[row]));
+    Time, "a Time", Time where any_type, Eights<'a>, |d, row| Time(i64::from_le_bytes(d[row]));
 }
 
-fn every(_: &str) -> bool {
+fn any_type(_: &str) -> bool {
     true
 }
 
-fn numeric(name: &str) -> bool {
+fn is_numeric(name: &str) -> bool {
     name == "money" || Type::parse(name) == Some(Type::Numeric)
 }
 
-fn json(name: &str) -> bool {
+fn is_json(name: &str) -> bool {
     matches!(Type::parse(name), Some(Type::Json | Type::Jsonb))
 }
 

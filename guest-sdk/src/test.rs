@@ -1,5 +1,32 @@
-//! Testing a guest natively: a table, changes as Postgres sends them, and what consumers would see. The layouts
-//! are those of the gateway, encoded and decoded; limits, wasm and a live table are `walgate guest test`'s.
+//! Tests a guest natively: a table, changes as Postgres sends them, and what consumers would
+//! receive.
+//!
+//! Rows pass through the same encoded buffers as in the gateway. This module does not know limits,
+//! wasm or a live table; `walgate guest test` does.
+//!
+//! ```
+//! use walgate_guest::prelude::*;
+//! use walgate_guest::test::{Change, Guest, Outcome};
+//!
+//! #[derive(Columns)]
+//! struct User<'a> { country: &'a str }
+//!
+//! #[transform]
+//! fn users(user: User<'_>) -> Verdict {
+//!     if user.country == "DE" { Verdict::Keep } else { Verdict::Drop }
+//! }
+//!
+//! let table = Table::new("users").key("id", "bigint").column("country", "text").old_rows();
+//! let row = |country: &str| [("id", 1.into()), ("country", country.into())];
+//! let outcomes = Guest::<users>::new(&table)?.run(&[
+//!     Change::insert(row("FR")),
+//!     Change::update(row("DE")).with_old(row("FR")),
+//! ]);
+//! assert_eq!(outcomes[0], Outcome::Dropped);
+//! // The row enters what the guest keeps: consumers receive an insert.
+//! assert_eq!(outcomes[1].op(), Some(Op::Insert));
+//! # Ok::<(), String>(())
+//! ```
 
 mod check;
 mod encode;
@@ -10,20 +37,22 @@ pub mod parse;
 mod recorded;
 mod value;
 
-pub use encode::{Image, encode};
+pub use encode::{Image, encode_batch};
 pub use image::Decided;
-pub use json::{change_of, json_of, row_of};
-pub use recorded::{is_table, table_of};
+pub use json::{parse_change, parse_row, value_to_json};
+pub use recorded::{is_table_line, parse_table};
 pub use value::{Cells, Change, Value};
 
 use crate::layout::{FLAG_HAS_OLD, FLAG_KEY_ONLY, FLAG_OLD};
 use crate::transform::{Instance, Transform};
-use crate::{Op, Plan, Table};
+use crate::{GuestPlan, Op, Table};
 
-/// A guest that was told a table: `Guest::<users>::new(&table)`.
+/// A guest that was planned for a table: `Guest::<users>::new(&table)`.
+///
+/// `users` is the name of a function with `#[transform]`.
 pub struct Guest<T: Transform> {
     table: Table,
-    plan: Plan,
+    plan: GuestPlan,
     instance: Instance<T>,
 }
 
@@ -33,29 +62,34 @@ impl<T: Transform> std::fmt::Debug for Guest<T> {
     }
 }
 
-/// What becomes of one change.
+/// The result of one change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Consumers see nothing of it.
+    /// Consumers receive nothing.
     Dropped,
+    /// Consumers receive a change.
     Kept(Kept),
-    /// The row failed; the table's `on_guest_error` decides.
+    /// The guest failed with this message. In the gateway the table's `on_guest_error` decides.
     Error(String),
 }
 
-/// What consumers see.
+/// The change that consumers receive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kept {
-    /// An update that enters or leaves what the guest keeps is an insert or a delete.
+    /// The operation. An update is an insert if only its new row is kept, and a delete if only its
+    /// old row is kept.
     pub op: Op,
-    /// The row as it leaves. Of a delete: the row that is gone, or as much of it as is known.
+    /// The published row. For a delete, the deleted row, or its key if no more is known.
     pub row: Cells,
-    /// Of an update with the whole old row: as it left before.
+    /// For an update with a whole old row: the old row as consumers received it.
     pub old: Option<Cells>,
 }
 
 impl Outcome {
-    /// The row as it leaves; panics, with the reason, if it does not.
+    /// The published row.
+    ///
+    /// # Panics
+    /// If the row was not kept, with the reason.
     #[track_caller]
     pub fn row(&self) -> &Cells {
         match self {
@@ -64,47 +98,61 @@ impl Outcome {
         }
     }
 
-    /// What consumers see; `None` if nothing.
+    /// The operation that consumers receive; `None` if they receive nothing.
     pub fn op(&self) -> Option<Op> {
         if let Outcome::Kept(kept) = self { Some(kept.op) } else { None }
     }
 }
 
 impl<T: Transform> Guest<T> {
-    /// `Err`: what the operator would read, because the table does not suit the guest.
+    /// Plans the guest for a table.
+    ///
+    /// # Errors
+    /// If table and guest do not fit, with the message that the operator would read.
     pub fn new(table: &Table) -> Result<Self, String> {
         let (instance, plan) = Instance::plan(table)?;
         Ok(Guest { table: table.clone(), plan, instance })
     }
 
-    pub fn plan(&self) -> &Plan {
+    /// The guest's plan.
+    pub fn plan(&self) -> &GuestPlan {
         &self.plan
     }
 
-    /// All changes as one batch; one outcome for each. Panics if the guest breaks the layouts, which it cannot
-    /// if it uses `#[transform]`.
+    /// Runs all changes as one batch. Returns one outcome per change.
+    ///
+    /// # Panics
+    /// If a value does not fit the kind of its column. If a value that the guest reads is
+    /// *unchanged*, unless the field is a [`Cell`](crate::Cell).
     #[track_caller]
     pub fn run(&mut self, changes: &[Change]) -> Vec<Outcome> {
         self.try_run(changes).unwrap_or_else(|reason| panic!("{reason}"))
     }
 
-    /// A file that `walgate guest record` wrote: one outcome for each row. `Err` names the line, or is what the
-    /// operator would read, because the table does not suit the guest.
-    pub fn recorded(lines: &str) -> Result<Vec<Outcome>, String> {
+    /// Runs a file that `walgate guest record` wrote. Returns one outcome per row.
+    ///
+    /// # Errors
+    /// If a line is malformed, or if table and guest do not fit.
+    pub fn run_recorded(lines: &str) -> Result<Vec<Outcome>, String> {
         let first = lines.lines().next().unwrap_or_default();
-        let table = table_of(first).map_err(|e| format!("line 1: {e}"))?;
+        let table = parse_table(first).map_err(|e| format!("line 1: {e}"))?;
         Self::new(&table)?.run_json(lines)
     }
 
-    /// Changes from JSON, one object a line. The table that may stand before them, as `walgate guest record` writes
-    /// it, is passed over. `Err` names the line.
+    /// Runs changes in JSON, one object per line. Returns one outcome per change.
+    ///
+    /// A line looks like `{"op":"update","new":{"id":1},"old":{"id":2},"unchanged":["bio"]}`. If
+    /// the first line is a table, as `walgate guest record` writes it, it is skipped.
+    ///
+    /// # Errors
+    /// If a line is malformed. The message has its number.
     pub fn run_json(&mut self, lines: &str) -> Result<Vec<Outcome>, String> {
         let numbered = lines.lines().enumerate();
-        let numbered =
-            numbered.filter(|(n, line)| !(line.trim().is_empty() || *n == 0 && is_table(line)));
+        let numbered = numbered
+            .filter(|(n, line)| !(line.trim().is_empty() || *n == 0 && is_table_line(line)));
         let changes = numbered
             .map(|(n, line)| {
-                change_of(&self.table, line).map_err(|e| format!("line {}: {e}", n + 1))
+                parse_change(&self.table, line).map_err(|e| format!("line {}: {e}", n + 1))
             })
             .collect::<Result<Vec<_>, _>>()?;
         self.try_run(&changes)
@@ -113,15 +161,17 @@ impl<T: Transform> Guest<T> {
     fn try_run(&mut self, changes: &[Change]) -> Result<Vec<Outcome>, String> {
         let mut images = Vec::new();
         let places: Vec<_> =
-            changes.iter().map(|change| place(change, &self.table, &mut images)).collect();
+            changes.iter().map(|change| place_images(change, &self.table, &mut images)).collect();
         self.check_unchanged(&images)?;
-        let batch = encode(&self.table, &self.plan, &images)?;
+        let batch = encode_batch(&self.table, &self.plan, &images)?;
         let decided = Decided::decode(&self.instance.process(&batch)?, &self.table, &self.plan)?;
         let outcomes = changes.iter().zip(places);
-        Ok(outcomes.map(|(change, place)| self.outcome(change, place, &images, &decided)).collect())
+        Ok(outcomes
+            .map(|(change, place)| self.outcome_of(change, place, &images, &decided))
+            .collect())
     }
 
-    /// The gateway looks such values up, or does not show the row. Here nothing can be looked up.
+    /// Refuses *unchanged* values that the guest cannot read. The gateway would look them up.
     fn check_unchanged(&self, images: &[Image<'_>]) -> Result<(), String> {
         for read in self.plan.reads.iter().filter(|read| !read.unchanged) {
             let unchanged =
@@ -136,10 +186,10 @@ impl<T: Transform> Guest<T> {
         Ok(())
     }
 
-    fn outcome(
+    fn outcome_of(
         &self,
         change: &Change,
-        place: Place,
+        place: ImagePlaces,
         images: &[Image<'_>],
         decided: &Decided,
     ) -> Outcome {
@@ -155,7 +205,7 @@ impl<T: Transform> Guest<T> {
         };
         let kept = |op, row, old| Outcome::Kept(Kept { op, row, old });
         match (change.op, old, new) {
-            // Neither image was shown: a delete of which only the key is known.
+            // The guest received no image: it is a delete of which only the key is known.
             (op, None, None) => kept(op, self.key_of(change), None),
             (Op::Update, Some(Some(old)), Some(Some(new))) => kept(Op::Update, new, Some(old)),
             (_, Some(Some(old)), Some(None) | None) => kept(Op::Delete, old, None),
@@ -166,7 +216,7 @@ impl<T: Transform> Guest<T> {
         }
     }
 
-    /// By which the row is found that goes: the old key, or the new row's where it did not change.
+    /// The key of the row to delete: the old key, or that of the new row if the key did not change.
     fn key_of(&self, change: &Change) -> Cells {
         let from = change.old.as_ref().or(change.new.as_ref());
         let key = self.table.columns.iter().filter(|column| column.key);
@@ -175,31 +225,33 @@ impl<T: Transform> Guest<T> {
     }
 }
 
-/// The rows of the batch that these changes make, in its order.
-pub fn images<'c>(table: &Table, changes: &'c [Change]) -> Vec<Image<'c>> {
+/// The rows of the batch that these changes form, in the order of the batch.
+pub fn batch_images<'c>(table: &Table, changes: &'c [Change]) -> Vec<Image<'c>> {
     let mut images = Vec::new();
     for change in changes {
-        place(change, table, &mut images);
+        place_images(change, table, &mut images);
     }
     images
 }
 
-/// Which images of a batch belong to a change, of those that the guest is asked about.
+/// The indexes of the images of a change in the batch, of those that the guest receives.
 #[derive(Clone, Copy)]
-struct Place {
+struct ImagePlaces {
     old: Option<usize>,
     new: Option<usize>,
 }
 
-/// As the gateway does it: the old image first; one with nothing but the key only where the key changed.
-fn place<'c>(change: &'c Change, table: &Table, images: &mut Vec<Image<'c>>) -> Place {
+/// Appends the images of a change, as the gateway does: the old image first.
+///
+/// An old image that holds only the key is appended if the update changed the key.
+fn place_images<'c>(change: &'c Change, table: &Table, images: &mut Vec<Image<'c>>) -> ImagePlaces {
     let op = match change.op {
         Op::Snapshot => 0,
         Op::Insert => 1,
         Op::Update => 2,
         Op::Delete => 3,
     };
-    let mut place = Place { old: None, new: None };
+    let mut place = ImagePlaces { old: None, new: None };
     let mut has_old = 0;
     if let Some(cells) = &change.old {
         let whole = table.columns.iter().all(|column| cells.contains_key(&column.name));

@@ -1,4 +1,6 @@
-//! Points in time as Postgres counts them from 1970. Pure arithmetic: no clock and no time zones are here.
+//! Timestamps, dates and times of day, counted from 1970 or from midnight.
+//!
+//! This module is pure arithmetic: it knows no clock and no time zones.
 
 use std::fmt;
 
@@ -8,38 +10,52 @@ pub(crate) const SECOND: i64 = 1_000_000;
 const HOUR: i64 = 3600 * SECOND;
 pub(crate) const DAY: i64 = 24 * HOUR;
 
-/// A timestamp, with or without time zone: µs since 1970-01-01 00:00 (UTC; without time zone: of its own
-/// clock).
+/// A timestamp: microseconds since 1970-01-01 00:00.
+///
+/// A `timestamp with time zone` counts in UTC. A `timestamp without time zone` counts in the
+/// unknown zone of its own clock.
+///
+/// ```
+/// use walgate_guest::Timestamp;
+///
+/// let at = Timestamp(1_714_557_599_900_000);
+/// assert_eq!(at.to_string(), "2024-05-01T09:59:59.9Z");
+/// assert_eq!(at.truncate_to_hour().to_string(), "2024-05-01T09:00:00Z");
+/// assert_eq!(at.date().first_of_month().to_string(), "2024-05-01");
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(pub i64);
 
-/// Days since 1970-01-01.
+/// A date: days since 1970-01-01.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Date(pub i64);
 
-/// µs since midnight, up to and with 24:00.
+/// A time of day: microseconds since midnight, up to and including 24:00.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Time(pub i64);
 
 impl Timestamp {
+    /// Postgres' `infinity`. The methods return it unchanged, unless they say otherwise.
     pub const INFINITY: Timestamp = Timestamp(i64::MAX);
+    /// Postgres' `-infinity`. The methods return it unchanged, unless they say otherwise.
     pub const NEG_INFINITY: Timestamp = Timestamp(i64::MIN);
 
+    /// Whether the timestamp is not infinite.
     pub fn is_finite(self) -> bool {
         self != Self::INFINITY && self != Self::NEG_INFINITY
     }
 
-    /// The hour in which it lies. Infinity stays infinity, here and below.
-    pub fn hour(self) -> Timestamp {
+    /// The start of its hour.
+    pub fn truncate_to_hour(self) -> Timestamp {
         self.truncate(HOUR)
     }
 
-    /// The midnight (UTC) at or before it.
-    pub fn day(self) -> Timestamp {
+    /// The start of its day, midnight UTC.
+    pub fn truncate_to_day(self) -> Timestamp {
         self.truncate(DAY)
     }
 
-    /// The beginning of the step of so many µs, counted from 1970, in which it lies. A step of 0 or less changes nothing.
+    /// Rounds down to a multiple of `step_micros` since 1970. A step of 0 or less changes nothing.
     pub fn truncate(self, step_micros: i64) -> Timestamp {
         if !self.is_finite() || step_micros <= 0 {
             return self;
@@ -47,6 +63,7 @@ impl Timestamp {
         Timestamp(self.0.saturating_sub(self.0.rem_euclid(step_micros)))
     }
 
+    /// Its date.
     pub fn date(self) -> Date {
         match self {
             Self::INFINITY => Date::INFINITY,
@@ -55,41 +72,44 @@ impl Timestamp {
         }
     }
 
-    /// The time of day; of infinity there is none.
+    /// Its time of day; `None` for an infinity.
     pub fn time(self) -> Option<Time> {
         self.is_finite().then(|| Time(self.0.rem_euclid(DAY)))
     }
 }
 
 impl Date {
+    /// Postgres' `infinity`. The methods return it unchanged, unless they say otherwise.
     pub const INFINITY: Date = Date(i64::MAX);
+    /// Postgres' `-infinity`. The methods return it unchanged, unless they say otherwise.
     pub const NEG_INFINITY: Date = Date(i64::MIN);
 
+    /// Whether the date is not infinite.
     pub fn is_finite(self) -> bool {
         self != Self::INFINITY && self != Self::NEG_INFINITY
     }
 
-    /// `None` for a day that the calendar does not have. Year 0 is 1 BC.
-    pub fn of(year: i64, month: u8, day: u8) -> Option<Date> {
-        civil::days(year, month, day).map(Date)
+    /// The date of a year, month and day; `None` if the calendar does not have it. Year 0 is 1 BC.
+    pub fn from_ymd(year: i64, month: u8, day: u8) -> Option<Date> {
+        civil::days_from_civil(year, month, day).map(Date)
     }
 
-    /// Year, month from 1, day from 1; `None` for infinity.
+    /// Year, month from 1, and day from 1; `None` for an infinity.
     pub fn ymd(self) -> Option<(i64, u8, u8)> {
-        self.is_finite().then(|| civil::ymd(self.0))
+        self.is_finite().then(|| civil::civil_from_days(self.0))
     }
 
-    /// The first of the month.
-    pub fn month(self) -> Date {
+    /// The first day of its month.
+    pub fn first_of_month(self) -> Date {
         self.ymd().map_or(self, |(_, _, day)| Date(self.0 - i64::from(day) + 1))
     }
 
-    /// The first of January.
-    pub fn year(self) -> Date {
-        self.ymd().and_then(|(year, _, _)| Date::of(year, 1, 1)).unwrap_or(self)
+    /// The first day of its year.
+    pub fn first_of_year(self) -> Date {
+        self.ymd().and_then(|(year, _, _)| Date::from_ymd(year, 1, 1)).unwrap_or(self)
     }
 
-    /// Its midnight (UTC).
+    /// Its start, midnight UTC.
     pub fn midnight(self) -> Timestamp {
         match self {
             Self::INFINITY => Timestamp::INFINITY,
@@ -140,17 +160,17 @@ mod tests {
     #[test]
     fn truncation_goes_back_in_time_before_1970_too() {
         let before = Timestamp(-1);
-        assert_eq!(before.hour(), Timestamp(-HOUR));
-        assert_eq!(before.day().to_string(), "1969-12-31T00:00:00Z");
-        assert_eq!(Timestamp::INFINITY.day(), Timestamp::INFINITY);
-        assert_eq!(Timestamp(i64::MIN + 1).day().0, i64::MIN);
+        assert_eq!(before.truncate_to_hour(), Timestamp(-HOUR));
+        assert_eq!(before.truncate_to_day().to_string(), "1969-12-31T00:00:00Z");
+        assert_eq!(Timestamp::INFINITY.truncate_to_day(), Timestamp::INFINITY);
+        assert_eq!(Timestamp(i64::MIN + 1).truncate_to_day().0, i64::MIN);
     }
 
     #[test]
     fn texts() {
-        let may = Date::of(2024, 5, 17).unwrap();
-        assert_eq!(may.month().to_string(), "2024-05-01");
-        assert_eq!(may.year().to_string(), "2024-01-01");
+        let may = Date::from_ymd(2024, 5, 17).unwrap();
+        assert_eq!(may.first_of_month().to_string(), "2024-05-01");
+        assert_eq!(may.first_of_year().to_string(), "2024-01-01");
         assert_eq!(
             Timestamp(may.midnight().0 + 36_672_125_000).to_string(),
             "2024-05-17T10:11:12.125Z"
@@ -158,6 +178,6 @@ mod tests {
         assert_eq!(Date::NEG_INFINITY.to_string(), "-infinity");
         assert_eq!(Timestamp::INFINITY.to_string(), "infinity");
         assert_eq!(Time(DAY).to_string(), "24:00:00");
-        assert_eq!(Date::of(2023, 2, 29), None);
+        assert_eq!(Date::from_ymd(2023, 2, 29), None);
     }
 }

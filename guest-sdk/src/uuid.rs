@@ -1,10 +1,20 @@
-//! UUIDs: sixteen bytes and how they are written.
+//! UUIDs and their text form. This module does not know versions or variants.
 
 use std::{fmt, str::FromStr};
 
+/// A UUID as its 16 bytes.
+///
+/// ```
+/// use walgate_guest::Uuid;
+///
+/// let id: Uuid = "0f8fad5b-d9cb-469f-a165-70867728950e".parse()?;
+/// assert_eq!(id.0[0], 0x0f);
+/// # Ok::<(), walgate_guest::NotUuid>(())
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Uuid(pub [u8; 16]);
 
+/// A text that is not a UUID.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotUuid;
 

@@ -1,5 +1,6 @@
-//! The side that faces the gateway: interface types to ours and back, the log, panics. Exists in wasm only;
-//! what a guest does is not known here.
+//! The exports to the gateway: conversion of interface types, the log, and panics. In wasm only.
+//!
+//! This module does not know what the guest does.
 
 use std::cell::RefCell;
 use std::panic;
@@ -7,7 +8,7 @@ use std::sync::Once;
 
 use crate::log::Level;
 use crate::transform::{Instance, Transform};
-use crate::{Column, Kind, Output, Plan, Read, Table};
+use crate::{Column, GuestPlan, Kind, Output, Read, Table};
 
 #[allow(
     unsafe_code,
@@ -28,12 +29,13 @@ use bindings::exports::walgate::guest::transform as exported;
 use bindings::walgate::guest::{host, types};
 pub use bindings::{export, exports, walgate};
 
-/// A transform with the place that keeps its one instance. `#[transform]` implements this.
-pub trait Stored: Transform {
-    fn with<R>(visit: impl FnOnce(&RefCell<Option<Instance<Self>>>) -> R) -> R;
+/// A transform whose only instance is in a static. `#[transform]` implements it.
+pub trait StoredInstance: Transform {
+    /// Calls `visit` with the instance; `None` before `plan`.
+    fn with_instance<R>(visit: impl FnOnce(&RefCell<Option<Instance<Self>>>) -> R) -> R;
 }
 
-impl<T: Stored> exported::Guest for T {
+impl<T: StoredInstance> exported::Guest for T {
     fn describe() -> types::Description {
         report_panics();
         types::Description { name: T::NAME.into(), version: T::VERSION.into() }
@@ -42,19 +44,19 @@ impl<T: Stored> exported::Guest for T {
     fn plan(table: types::Table) -> Result<types::Plan, String> {
         report_panics();
         let (instance, plan) = Instance::<T>::plan(&table.into())?;
-        T::with(|slot| *slot.borrow_mut() = Some(instance));
+        T::with_instance(|slot| *slot.borrow_mut() = Some(instance));
         Ok(plan.into())
     }
 
     fn process(batch: Vec<u8>) -> Result<Vec<u8>, String> {
-        T::with(|slot| match slot.borrow_mut().as_mut() {
+        T::with_instance(|slot| match slot.borrow_mut().as_mut() {
             Some(instance) => instance.process(&batch),
             None => Err("a batch before the plan".into()),
         })
     }
 }
 
-/// The trap that ends a panicking guest says neither what nor where; the log does.
+/// Logs panics. The trap that ends a panicking guest has neither message nor location.
 fn report_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| panic::set_hook(Box::new(|info| log(Level::Error, &info.to_string()))));
@@ -106,9 +108,9 @@ impl From<types::Kind> for Kind {
     }
 }
 
-impl From<Plan> for types::Plan {
-    fn from(plan: Plan) -> Self {
-        let Plan { reads, hides, replaces, adds, filters } = plan;
+impl From<GuestPlan> for types::Plan {
+    fn from(plan: GuestPlan) -> Self {
+        let GuestPlan { reads, hides, replaces, adds, filters } = plan;
         let read = |Read { column, unchanged }| types::Read { column, unchanged };
         let output =
             |Output { column, type_name, nullable }| types::Output { column, type_name, nullable };

@@ -65,10 +65,10 @@ fn names_rows_and_parameters() {
     let mut guest = Guest::<notes>::new(&table().parameter("suffix", "!")).unwrap();
     let seen = guest.run(&[
         Change::snapshot(note(1, "a", Value::Unchanged)),
-        Change::update(note(2, "b", "new".into())).was(note(2, "a", "old".into())),
-        Change::update(note(3, "b", "new".into())).was(note(3, "a", Value::Null)),
-        Change::update(note(4, "b", Value::Null)).was(note(4, "a", "old".into())),
-        Change::update(note(5, "b", Value::Null)).was(note(5, "a", Value::Null)),
+        Change::update(note(2, "b", "new".into())).with_old(note(2, "a", "old".into())),
+        Change::update(note(3, "b", "new".into())).with_old(note(3, "a", Value::Null)),
+        Change::update(note(4, "b", Value::Null)).with_old(note(4, "a", "old".into())),
+        Change::update(note(5, "b", Value::Null)).with_old(note(5, "a", Value::Null)),
         Change::insert(note(101, "a", "x".into())),
         Change::insert(note(6, "silent", "x".into())),
     ]);
@@ -91,7 +91,7 @@ fn names_rows_and_parameters() {
 fn the_old_key_alone() {
     let mut guest = Guest::<notes>::new(&table()).unwrap();
     let seen = guest.run(&[
-        Change::update(note(8, "b", Value::Null)).was([("Note Id", 7.into())]),
+        Change::update(note(8, "b", Value::Null)).with_old([("Note Id", 7.into())]),
         Change::delete([("Note Id", 9.into())]),
     ]);
     assert_eq!((seen[0].op(), &seen[0].row()["Note Id"]), (Some(Op::Delete), &7.into()));

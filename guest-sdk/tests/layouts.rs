@@ -1,16 +1,18 @@
-//! Layouts there and back, and what is none: checking never panics, and what was checked can be read.
+//! Layouts there and back, and what is none: checking never panics, and what was checked can be
+//! read.
 
 use proptest::prelude::*;
 use walgate_guest::batch::Batch;
 use walgate_guest::columns::Columns;
-use walgate_guest::decisions::{Decisions, Target};
-use walgate_guest::test::{Cells, Decided, Image, Value, encode};
+use walgate_guest::decisions::{Decisions, OutputColumn};
+use walgate_guest::test::{Cells, Decided, Image, Value, encode_batch};
 use walgate_guest::{
-    AllColumns, Any, Cell, Column, Date, Kind, Output, Plan, Read, Table, Time, Timestamp, Uuid,
+    AllColumns, Any, Cell, Column, Date, GuestPlan, Kind, Output, Read, Table, Time, Timestamp,
+    Uuid,
 };
 
 /// One column of each kind, all read.
-fn table() -> (Table, Plan) {
+fn table() -> (Table, GuestPlan) {
     let types = [
         "boolean",
         "bigint",
@@ -32,7 +34,7 @@ fn table() -> (Table, Plan) {
     });
     let table = Table { columns: columns.collect(), ..Table::new("t") };
     let reads = table.columns.iter().map(|c| Read { column: c.name.clone(), unchanged: true });
-    let plan = Plan { reads: reads.collect(), ..Plan::default() };
+    let plan = GuestPlan { reads: reads.collect(), ..GuestPlan::default() };
     (table, plan)
 }
 
@@ -92,21 +94,21 @@ fn read_all(batch: &Batch<'_>) -> Vec<Vec<Value>> {
 fn batch_of(rows: &[Cells]) -> Vec<u8> {
     let (table, plan) = table();
     let images: Vec<_> = rows.iter().map(|cells| Image { flags: 1, cells }).collect();
-    encode(&table, &plan, &images).expect("values of these kinds")
+    encode_batch(&table, &plan, &images).expect("values of these kinds")
 }
 
 /// Replaces by a text and adds a date: one column of each way of laying out.
-fn outputs() -> (Table, Plan) {
+fn outputs() -> (Table, GuestPlan) {
     let (table, _) = table();
     let output = |column: &str, type_name: &str| Output {
         column: column.into(),
         type_name: type_name.into(),
         nullable: true,
     };
-    let plan = Plan {
+    let plan = GuestPlan {
         replaces: vec![output("Text", "text")],
         adds: vec![output("day", "date")],
-        ..Plan::default()
+        ..GuestPlan::default()
     };
     (table, plan)
 }
@@ -115,18 +117,22 @@ fn outputs() -> (Table, Plan) {
 type Decision = (Result<bool, String>, Option<Option<String>>, Option<i64>);
 
 fn decide(rows: &[Decision]) -> Vec<u8> {
-    use walgate_guest::output::{set, types};
-    let target =
-        |name: &str, kind, replaces| Target { name: name.into(), kind, nullable: true, replaces };
+    use walgate_guest::output::{set_value, types};
+    let column = |name: &str, kind, replaces| OutputColumn {
+        name: name.into(),
+        kind,
+        nullable: true,
+        replaces,
+    };
     let mut decisions =
-        Decisions::new([target("Text", Kind::Text, true), target("day", Kind::Date, false)]);
-    decisions.begin(rows.len());
+        Decisions::new([column("Text", Kind::Text, true), column("day", Kind::Date, false)]);
+    decisions.begin_batch(rows.len());
     for (keep, text, day) in rows {
         if let Some(text) = text {
-            set::<types::Text>(&mut decisions, 0, text.as_deref());
+            set_value::<types::Text>(&mut decisions, 0, text.as_deref());
         }
-        set::<types::Date>(&mut decisions, 1, day.map(Date));
-        decisions.decide(keep.clone());
+        set_value::<types::Date>(&mut decisions, 1, day.map(Date));
+        decisions.decide_row(keep.clone());
     }
     decisions.encode()
 }

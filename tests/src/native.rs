@@ -4,18 +4,21 @@
 //! How the gateway shows rows to a guest, and what it does with the answer, is not known here.
 
 use walgate_guest::{
-    Kind, Plan, Table,
-    test::{Guest, Outcome, json_of},
+    GuestPlan, Kind, Table,
+    test::{Guest, Outcome, value_to_json},
     transform::Transform,
 };
 
 use crate::{Site, oracle::quote};
 
 /// A guest, told a table, judges recorded rows.
-pub type Judge = fn(&Table, &str) -> Result<(Plan, Vec<Outcome>), String>;
+pub type Judge = fn(&Table, &str) -> Result<(GuestPlan, Vec<Outcome>), String>;
 
 /// The judge that this guest is.
-pub fn judge<T: Transform>(table: &Table, lines: &str) -> Result<(Plan, Vec<Outcome>), String> {
+pub fn judge<T: Transform>(
+    table: &Table,
+    lines: &str,
+) -> Result<(GuestPlan, Vec<Outcome>), String> {
     let mut guest = Guest::<T>::new(table)?;
     let outcomes = guest.run_json(lines)?;
     Ok((guest.plan().clone(), outcomes))
@@ -43,7 +46,10 @@ impl Site {
             .iter()
             .filter_map(|outcome| match outcome {
                 Outcome::Kept(kept) => Some(
-                    kept.row.iter().map(|(name, value)| (name.clone(), json_of(value))).collect(),
+                    kept.row
+                        .iter()
+                        .map(|(name, value)| (name.clone(), value_to_json(value)))
+                        .collect(),
                 ),
                 Outcome::Dropped | Outcome::Error(_) => None,
             })
@@ -81,7 +87,7 @@ impl Site {
 }
 
 /// Columns that leave, as SQL declares them.
-fn columns(table: &Table, plan: &Plan) -> Vec<String> {
+fn columns(table: &Table, plan: &GuestPlan) -> Vec<String> {
     let declared = |name: &str, ty: &str| format!("{} {ty}", quote(name));
     let of_table = table.columns.iter().filter(|column| !plan.hides.contains(&column.name));
     let of_table = of_table.map(|column| {

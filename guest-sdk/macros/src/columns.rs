@@ -1,4 +1,6 @@
-//! `#[derive(Columns)]`: a struct's fields become columns that are planned, opened and read.
+//! `#[derive(Columns)]`: each field of a struct reads a column.
+//!
+//! This module does not know the types of columns; the traits of `walgate_guest::field` do.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
@@ -8,7 +10,7 @@ use syn::{Data, DeriveInput, Error, Field, Fields, GenericParam, Index, Lifetime
 
 pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let fields = named_fields(input)?;
-    let lifetime = lifetime(input)?;
+    let lifetime = only_lifetime(input)?;
     let (struct_name, generics) = (&input.ident, &input.generics);
     let (impl_lifetime, lifetime) = match lifetime {
         Some(lifetime) => (quote!(<#lifetime>), lifetime.clone()),
@@ -22,15 +24,16 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let sdk = quote!(::walgate_guest::field);
     let views = types.iter().map(|t| quote_spanned!(t.span()=> #sdk::View<#lifetime, #t>));
     let reads =
-        types.iter().zip(&names).map(|(t, name)| quote!(#sdk::read_of::<#t>(table, #name)?));
-    let opens = types.iter().zip(&indexes).map(|(t, i)| quote!(#sdk::open::<#t>(&columns[#i])?));
+        types.iter().zip(&names).map(|(t, name)| quote!(#sdk::plan_read::<#t>(table, #name)?));
+    let opens =
+        types.iter().zip(&indexes).map(|(t, i)| quote!(#sdk::open_column::<#t>(&columns[#i])?));
     let gets = fields.iter().zip(&names).zip(&indexes).map(|((field, name), i)| {
         let (ident, t) = (&field.ident, &field.ty);
         quote! {
             #ident: match <#t as #sdk::Field<#lifetime>>::get(&views.#i, row) {
                 ::core::result::Result::Ok(value) => value,
                 ::core::result::Result::Err(fault) => {
-                    return ::core::result::Result::Err(#sdk::Fault::of(fault, #name));
+                    return ::core::result::Result::Err(#sdk::Fault::message(fault, #name));
                 }
             }
         }
@@ -61,7 +64,7 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-/// Fields with names; of both derives.
+/// The fields of a struct, for both derives. Each must have a name.
 pub fn named_fields(input: &DeriveInput) -> Result<Vec<&Field>> {
     match &input.data {
         Data::Struct(data) => match &data.fields {
@@ -75,7 +78,7 @@ pub fn named_fields(input: &DeriveInput) -> Result<Vec<&Field>> {
     }
 }
 
-fn lifetime(input: &DeriveInput) -> Result<Option<&Lifetime>> {
+fn only_lifetime(input: &DeriveInput) -> Result<Option<&Lifetime>> {
     let mut parameters = input.generics.params.iter();
     let lifetime = match parameters.next() {
         None => return Ok(None),

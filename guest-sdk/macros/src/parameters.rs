@@ -1,4 +1,6 @@
-//! `#[derive(Parameters)]`: a struct's fields become parameters of the guest's configuration.
+//! `#[derive(Parameters)]`: each field of a struct parses a parameter of the guest.
+//!
+//! This module does not know the configuration.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -17,9 +19,9 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
         ));
     }
     let fields = named_fields(input)?;
-    let words = fields.iter().map(|field| Words::of(field)).collect::<Result<Vec<_>>>()?;
-    let names: Vec<_> = words.iter().map(|words| &words.name).collect();
-    let values = fields.iter().zip(&words).map(|(field, words)| value(field, words));
+    let args = fields.iter().map(|field| ParameterArgs::of(field)).collect::<Result<Vec<_>>>()?;
+    let names: Vec<_> = args.iter().map(|args| &args.name).collect();
+    let values = fields.iter().zip(&args).map(|(field, args)| field_value(field, args));
     let struct_name = &input.ident;
     Ok(quote! {
         impl ::walgate_guest::parameters::Parameters for #struct_name {
@@ -31,16 +33,16 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-fn value(field: &Field, words: &Words) -> TokenStream {
-    let (ident, t, name) = (&field.ident, &field.ty, &words.name);
+fn field_value(field: &Field, args: &ParameterArgs) -> TokenStream {
+    let (ident, t, name) = (&field.ident, &field.ty, &args.name);
     let sdk = quote!(::walgate_guest::parameters);
     if is_option(t) {
         return quote_spanned!(t.span()=> #ident: #sdk::optional(table, #name)?);
     }
     let optional = quote_spanned!(t.span()=> #sdk::optional::<#t>(table, #name)?);
-    match &words.default {
+    match &args.default {
         None => quote_spanned!(t.span()=> #ident: #sdk::required::<#t>(table, #name)?),
-        // Read as the configuration's text would be.
+        // A text is parsed like that of the configuration.
         Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => quote! {
             #ident: match #optional {
                 ::core::option::Option::Some(value) => value,
@@ -57,31 +59,33 @@ fn is_option(t: &Type) -> bool {
     matches!(t, Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == "Option"))
 }
 
-/// `#[parameter("name", default = …)]`, each part optional.
-struct Words {
+/// `#[parameter("name", default = …)]`, both optional.
+struct ParameterArgs {
     name: String,
     default: Option<Expr>,
 }
 
-impl Words {
-    fn of(field: &Field) -> Result<Words> {
+impl ParameterArgs {
+    fn of(field: &Field) -> Result<ParameterArgs> {
         let own =
             || field.ident.as_ref().map(|ident| ident.unraw().to_string()).unwrap_or_default();
         let attribute = field.attrs.iter().find(|attribute| attribute.path().is_ident("parameter"));
-        let Some(attribute) = attribute else { return Ok(Words { name: own(), default: None }) };
-        let mut words = attribute.parse_args::<Words>()?;
-        if words.name.is_empty() {
-            words.name = own();
+        let Some(attribute) = attribute else {
+            return Ok(ParameterArgs { name: own(), default: None });
+        };
+        let mut args = attribute.parse_args::<ParameterArgs>()?;
+        if args.name.is_empty() {
+            args.name = own();
         }
-        Ok(words)
+        Ok(args)
     }
 }
 
-impl Parse for Words {
+impl Parse for ParameterArgs {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let mut words = Words { name: String::new(), default: None };
+        let mut args = ParameterArgs { name: String::new(), default: None };
         if input.peek(LitStr) {
-            words.name = input.parse::<LitStr>()?.value();
+            args.name = input.parse::<LitStr>()?.value();
             if !input.is_empty() {
                 input.parse::<Token![,]>()?;
             }
@@ -92,8 +96,8 @@ impl Parse for Words {
                 return Err(Error::new_spanned(word, "expected `default = …`"));
             }
             input.parse::<Token![=]>()?;
-            words.default = Some(input.parse()?);
+            args.default = Some(input.parse()?);
         }
-        Ok(words)
+        Ok(args)
     }
 }

@@ -1,88 +1,93 @@
-//! `#[transform]`: the function stays as it is; beside it come `Out` and a type of the function's name that
-//! runs it.
+//! `#[transform]`: generates `Out`, and a type with the name of the function that runs it.
+//!
+//! The function itself is not changed.
 
 use proc_macro2::{Group, Ident, Punct, Spacing, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{Error, FnArg, ItemFn, Result, Type};
 
-use crate::items::{Items, Written};
+use crate::arguments::{TransformArgs, WrittenColumn};
 
-pub fn expand(items: &Items, function: &ItemFn) -> Result<TokenStream> {
+/// Generates the guest of a function with `#[transform]`.
+pub fn expand(arguments: &TransformArgs, function: &ItemFn) -> Result<TokenStream> {
     if let Some(word) = &function.sig.asyncness {
-        return Err(Error::new_spanned(word, "a guest is asked and answers: no async"));
+        return Err(Error::new_spanned(
+            word,
+            "a guest cannot be async: the gateway calls it for each row",
+        ));
     }
-    let takes = Takes::of(function)?;
-    if let (Some(written), false) = (items.written().next(), takes.out) {
+    let signature = Signature::of(function)?;
+    if let (Some(written), false) = (arguments.written().next(), signature.out) {
         let message = "this column is written, but the function takes no `out: &mut Out<'_>` to write it with";
         return Err(Error::new_spanned(&written.column, message));
     }
-    let out = out(items, function);
-    let guest = guest(items, function, &takes);
-    let wasm = wasm(function);
+    let out = out_struct(arguments, function);
+    let guest = guest_type(arguments, function, &signature);
+    let wasm = wasm_exports(function);
     Ok(quote! { #function #out #guest #wasm })
 }
 
-/// What the function takes.
-struct Takes {
+/// The arguments that the function takes.
+struct Signature {
     columns: Option<Type>,
     parameters: Option<Type>,
     out: bool,
-    /// In the function's order.
-    arguments: Vec<TokenStream>,
+    /// The expressions to call the function with, in its order.
+    call: Vec<TokenStream>,
 }
 
-impl Takes {
-    fn of(function: &ItemFn) -> Result<Takes> {
-        let mut takes =
-            Takes { columns: None, parameters: None, out: false, arguments: Vec::new() };
+impl Signature {
+    fn of(function: &ItemFn) -> Result<Signature> {
+        let mut signature =
+            Signature { columns: None, parameters: None, out: false, call: Vec::new() };
         let mut row = false;
         for input in &function.sig.inputs {
             let FnArg::Typed(argument) = input else {
                 return Err(Error::new_spanned(input, "a transform is a free function"));
             };
-            let twice = || Error::new_spanned(argument, TAKES);
-            let (passed, fresh) = match &*argument.ty {
+            let unexpected = || Error::new_spanned(argument, EXPECTED_ARGUMENTS);
+            let (passed, is_first) = match &*argument.ty {
                 Type::Reference(reference) if reference.mutability.is_some() => {
                     if !is_named(&reference.elem, "Out") {
-                        return Err(twice());
+                        return Err(unexpected());
                     }
-                    (quote!(&mut out), !std::mem::replace(&mut takes.out, true))
+                    (quote!(&mut out), !std::mem::replace(&mut signature.out, true))
                 }
                 Type::Reference(reference) => {
                     let parameters = (*reference.elem).clone();
-                    (quote!(parameters), takes.parameters.replace(parameters).is_none())
+                    (quote!(parameters), signature.parameters.replace(parameters).is_none())
                 }
                 other if is_named(other, "Row") => {
-                    (quote!(asked.row()), !std::mem::replace(&mut row, true))
+                    (quote!(context.row()), !std::mem::replace(&mut row, true))
                 }
-                other => (quote!(columns), takes.columns.replace(other.clone()).is_none()),
+                other => (quote!(columns), signature.columns.replace(other.clone()).is_none()),
             };
-            if !fresh {
-                return Err(twice());
+            if !is_first {
+                return Err(unexpected());
             }
-            takes.arguments.push(passed);
+            signature.call.push(passed);
         }
-        Ok(takes)
+        Ok(signature)
     }
 }
 
-const TAKES: &str = "a transform takes, each at most once: the columns it reads, `&mut Out<'_>`, `Row<…>` and `&` its parameters";
+const EXPECTED_ARGUMENTS: &str = "a transform takes, each at most once: the columns it reads, `&mut Out<'_>`, `Row<…>` and `&` its parameters";
 
 fn is_named(t: &Type, name: &str) -> bool {
     matches!(t, Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == name))
 }
 
-/// With a method for each column that is written.
-fn out(items: &Items, function: &ItemFn) -> TokenStream {
+/// The struct `Out`, with a method for each written column.
+fn out_struct(arguments: &TransformArgs, function: &ItemFn) -> TokenStream {
     let visibility = &function.vis;
-    let setters = items.written().enumerate().map(|(index, written)| {
-        let Written { column, setter, type_name, .. } = written;
+    let setters = arguments.written().enumerate().map(|(index, written)| {
+        let WrittenColumn { column, setter, type_name, .. } = written;
         let marker = match type_name {
             Some((_, marker)) => marker.clone(),
             None => Ident::new("Text", column.span()),
         };
         let kind = type_name.as_ref().map_or("text".into(), |(name, _)| name.value());
-        let doc = format!("Sets the column `{}` ({kind}) of the row that leaves.", column.value());
+        let doc = format!("Sets the column `{}` ({kind}) of the published row.", column.value());
         quote! {
             #[doc = #doc]
             #[inline]
@@ -91,12 +96,15 @@ fn out(items: &Items, function: &ItemFn) -> TokenStream {
                 &mut self,
                 value: impl ::walgate_guest::output::Fits<::walgate_guest::output::types::#marker>,
             ) {
-                ::walgate_guest::output::set::<::walgate_guest::output::types::#marker>(self.decisions, #index, value);
+                ::walgate_guest::output::set_value::<::walgate_guest::output::types::#marker>(self.decisions, #index, value);
             }
         }
     });
     quote! {
-        /// What of the row is written. A replaced column that is not set stays as it is, an added one is NULL.
+        /// The written columns of a row.
+        ///
+        /// A replaced column that is not set keeps its value, an added column that is not set is
+        /// NULL.
         #visibility struct Out<'o> {
             #[allow(dead_code, reason = "a guest may only filter")]
             decisions: &'o mut ::walgate_guest::decisions::Decisions,
@@ -108,33 +116,40 @@ fn out(items: &Items, function: &ItemFn) -> TokenStream {
     }
 }
 
-/// The type that runs the function. Functions and structs with braces do not share names.
-fn guest(items: &Items, function: &ItemFn, takes: &Takes) -> TokenStream {
+/// The type that runs the function.
+///
+/// It may have the function's name: functions and structs with braces are in different namespaces.
+fn guest_type(arguments: &TransformArgs, function: &ItemFn, signature: &Signature) -> TokenStream {
     let (visibility, name) = (&function.vis, &function.sig.ident);
     let unit = quote!(());
-    let columns =
-        takes.columns.as_ref().map_or(unit.clone(), |t| in_batch(t.to_token_stream(), "walgate"));
-    let read = takes.columns.as_ref().map_or(unit.clone(), |t| in_batch(t.to_token_stream(), "_"));
-    let parameters = takes.parameters.as_ref().map_or(unit, ToTokens::to_token_stream);
-    let arguments = &takes.arguments;
-    let make_out = takes.out.then(|| quote!(let mut out = Out { decisions };));
-    let hides = &items.hides;
-    let (replaces, adds) = (items.replaces.iter().map(written), items.adds.iter().map(written));
-    let filters = !items.never_drops;
-    let doc =
-        format!("The guest that [`{name}()`] is: for `walgate_guest::test::Guest::<{name}>`.");
+    let columns = signature
+        .columns
+        .as_ref()
+        .map_or(unit.clone(), |t| with_lifetime(t.to_token_stream(), "walgate"));
+    let read = signature
+        .columns
+        .as_ref()
+        .map_or(unit.clone(), |t| with_lifetime(t.to_token_stream(), "_"));
+    let parameters = signature.parameters.as_ref().map_or(unit, ToTokens::to_token_stream);
+    let call = &signature.call;
+    let make_out = signature.out.then(|| quote!(let mut out = Out { decisions };));
+    let hides = &arguments.hides;
+    let (replaces, adds) =
+        (arguments.replaces.iter().map(written_column), arguments.adds.iter().map(written_column));
+    let filters = !arguments.never_drops;
+    let doc = format!("The guest of [`{name}()`], for `walgate_guest::test::Guest::<{name}>`.");
     quote! {
         #[doc = #doc]
-        #[allow(non_camel_case_types, dead_code, reason = "named like the function it is made of")]
+        #[allow(non_camel_case_types, dead_code, reason = "it has the name of the function")]
         #visibility struct #name {}
 
-        // Outside of wasm and tests nothing runs a guest: without this it would be said to be unused.
+        // Natively only tests use the type: without this the compiler would report it as unused.
         const _: #name = #name {};
 
         impl ::walgate_guest::transform::Transform for #name {
             const NAME: &'static str = ::core::env!("CARGO_PKG_NAME");
             const VERSION: &'static str = ::core::env!("CARGO_PKG_VERSION");
-            const SHAPE: ::walgate_guest::transform::Shape = ::walgate_guest::transform::Shape {
+            const STATIC_PLAN: ::walgate_guest::transform::StaticPlan = ::walgate_guest::transform::StaticPlan {
                 hides: &[#(#hides),*],
                 replaces: &[#(#replaces),*],
                 adds: &[#(#adds),*],
@@ -148,22 +163,22 @@ fn guest(items: &Items, function: &ItemFn, takes: &Takes) -> TokenStream {
                 <#read as ::walgate_guest::columns::Columns<'_>>::reads(table)
             }
 
-            #[allow(unused_variables, reason = "a guest takes what it needs")]
+            #[allow(unused_variables, reason = "a guest may ignore some arguments")]
             fn process<'walgate>(
                 parameters: &Self::Parameters,
                 batch: &'walgate ::walgate_guest::batch::Batch<'walgate>,
                 decisions: &mut ::walgate_guest::decisions::Decisions,
             ) -> ::core::result::Result<(), ::walgate_guest::layout::Malformed> {
-                ::walgate_guest::transform::rows::<#columns, _>(batch, decisions, #filters, |columns, asked, decisions| {
+                ::walgate_guest::transform::process_rows::<#columns, _>(batch, decisions, #filters, |columns, context, decisions| {
                     #make_out
-                    #name(#(#arguments),*)
+                    #name(#(#call),*)
                 })
             }
         }
     }
 }
 
-fn written(written: &Written) -> TokenStream {
+fn written_column(written: &WrittenColumn) -> TokenStream {
     let column = &written.column;
     let type_name = written.type_name.as_ref().map_or(String::new(), |(name, _)| name.value());
     let nullable = match written.nullable {
@@ -171,12 +186,12 @@ fn written(written: &Written) -> TokenStream {
         None => quote!(::core::option::Option::None),
     };
     quote! {
-        ::walgate_guest::transform::Written { column: #column, type_name: #type_name, nullable: #nullable }
+        ::walgate_guest::transform::WrittenColumn { column: #column, type_name: #type_name, nullable: #nullable }
     }
 }
 
-/// The type with another lifetime in place of the function's own.
-fn in_batch(tokens: TokenStream, lifetime: &str) -> TokenStream {
+/// Replaces every lifetime of a type but `'static`.
+fn with_lifetime(tokens: TokenStream, lifetime: &str) -> TokenStream {
     let mut out = TokenStream::new();
     let mut tokens = tokens.into_iter();
     while let Some(token) = tokens.next() {
@@ -195,7 +210,7 @@ fn in_batch(tokens: TokenStream, lifetime: &str) -> TokenStream {
                 }
             }
             TokenTree::Group(group) => {
-                let inner = in_batch(group.stream(), lifetime);
+                let inner = with_lifetime(group.stream(), lifetime);
                 out.extend([TokenTree::from(Group::new(group.delimiter(), inner))]);
             }
             other => out.extend([other]),
@@ -204,8 +219,8 @@ fn in_batch(tokens: TokenStream, lifetime: &str) -> TokenStream {
     out
 }
 
-/// The exports, and the place of the one instance.
-fn wasm(function: &ItemFn) -> TokenStream {
+/// The exports, and the static of the only instance.
+fn wasm_exports(function: &ItemFn) -> TokenStream {
     let name = &function.sig.ident;
     quote! {
         #[cfg(target_arch = "wasm32")]
@@ -217,8 +232,8 @@ fn wasm(function: &ItemFn) -> TokenStream {
                 > = const { ::core::cell::RefCell::new(::core::option::Option::None) };
             }
 
-            impl ::walgate_guest::wasm::Stored for #name {
-                fn with<R>(
+            impl ::walgate_guest::wasm::StoredInstance for #name {
+                fn with_instance<R>(
                     visit: impl FnOnce(
                         &::core::cell::RefCell<::core::option::Option<::walgate_guest::transform::Instance<Self>>>,
                     ) -> R,

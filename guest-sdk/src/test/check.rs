@@ -1,27 +1,27 @@
-//! Whether a written value fits its column, in the gateway's words.
+//! Checks whether a written value fits its column, with the messages of the gateway.
 
 use crate::fit::{self, Misfit};
 use crate::{Output, Table, Type};
 
 use super::Value;
 
-pub fn value(table: &Table, output: &Output, value: &Value) -> Result<(), String> {
+pub fn check_value(table: &Table, output: &Output, value: &Value) -> Result<(), String> {
     let own = table.find(&output.column);
     let ty = match output.type_name.as_str() {
-        "" => own.and_then(|own| Type::kept(&own.type_name)),
+        "" => own.and_then(|own| Type::of_replaced(&own.type_name)),
         name => Type::parse(name),
     };
-    // Consumers find rows by it.
+    // Consumers find rows by the key, so it cannot be NULL.
     let nullable = output.nullable && !own.is_some_and(|own| own.key);
     let Some(ty) = ty else { return Ok(()) };
     let fits = match value {
         Value::Null if !nullable => Err(Misfit::Null),
-        Value::Integer(n) => fit::integer(ty, *n),
-        Value::Timestamp(at) => fit::integer(ty, at.0),
-        Value::Date(day) => fit::integer(ty, day.0),
-        Value::Time(at) => fit::integer(ty, at.0),
-        Value::Float(f) => fit::float(ty, *f),
-        Value::Text(text) => fit::text(ty, text),
+        Value::Integer(n) => fit::check_integer(ty, *n),
+        Value::Timestamp(at) => fit::check_integer(ty, at.0),
+        Value::Date(day) => fit::check_integer(ty, day.0),
+        Value::Time(at) => fit::check_integer(ty, at.0),
+        Value::Float(f) => fit::check_float(ty, *f),
+        Value::Text(text) => fit::check_text(ty, text),
         _ => Ok(()),
     };
     fits.map_err(|misfit| {
@@ -40,7 +40,7 @@ mod tests {
         let check = |column: &str, type_name: &str, written: Value| {
             let output =
                 Output { column: column.into(), type_name: type_name.into(), nullable: true };
-            value(&table, &output, &written).err()
+            check_value(&table, &output, &written).err()
         };
         let long = "9".repeat(131_073);
         for (type_name, written) in [

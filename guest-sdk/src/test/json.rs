@@ -1,5 +1,6 @@
-//! Changes and rows as JSON: `{"op":"insert","new":{"id":1,…},"old":{…},"unchanged":["bio"]}`, one a line. What
-//! `walgate guest record` writes and tests read.
+//! Changes and rows as JSON, one change per line, as `walgate guest record` writes them.
+//!
+//! `{"op":"update","new":{"id":1,…},"old":{…},"unchanged":["bio"]}`
 
 use serde_json::{Map, Value as Json};
 
@@ -7,8 +8,11 @@ use crate::{Column, Date, Kind, Op, Table, Time, Timestamp, Uuid};
 
 use super::{Cells, Change, Value, pack, parse};
 
-/// One line. `Err` names what is wrong.
-pub fn change_of(table: &Table, line: &str) -> Result<Change, String> {
+/// Parses a line with a change of a row of `table`.
+///
+/// # Errors
+/// If the line is malformed. The message names the column or key.
+pub fn parse_change(table: &Table, line: &str) -> Result<Change, String> {
     let json: Map<String, Json> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     if let Some(key) =
         json.keys().find(|key| !["op", "new", "old", "unchanged"].contains(&key.as_str()))
@@ -24,7 +28,7 @@ pub fn change_of(table: &Table, line: &str) -> Result<Change, String> {
     };
     let row = |key: &str| match json.get(key) {
         None | Some(Json::Null) => Ok(None),
-        Some(Json::Object(row)) => row_of(table, row).map(Some),
+        Some(Json::Object(row)) => parse_row(table, row).map(Some),
         Some(_) => Err(format!("{key} is an object, a member for each column")),
     };
     let (mut new, old) = (row("new")?, row("old")?);
@@ -34,22 +38,26 @@ pub fn change_of(table: &Table, line: &str) -> Result<Change, String> {
     for name in json.get("unchanged").and_then(Json::as_array).into_iter().flatten() {
         let column = name.as_str().and_then(|name| table.find(name));
         let column =
-            column.ok_or_else(|| format!("unchanged names {name}; {}", table.listing()))?;
+            column.ok_or_else(|| format!("unchanged names {name}; {}", table.list_columns()))?;
         new.get_or_insert_default().insert(column.name.clone(), Value::Unchanged);
     }
     Ok(Change { op, new, old })
 }
 
-/// An object with a member for each column.
-pub fn row_of(table: &Table, row: &Map<String, Json>) -> Result<Cells, String> {
+/// Parses a row: an object with a member for each column.
+///
+/// # Errors
+/// If a column is unknown, or if a value does not have the kind of its column.
+pub fn parse_row(table: &Table, row: &Map<String, Json>) -> Result<Cells, String> {
     let cell = |(name, json): (&String, &Json)| {
-        let column =
-            table.find(name).ok_or_else(|| format!("no column {name}: {}", table.listing()))?;
+        let column = table
+            .find(name)
+            .ok_or_else(|| format!("no column {name}: {}", table.list_columns()))?;
         let value = value_of(column, json).ok_or_else(|| {
             format!(
                 "column {name} is {} and is given {json}; {}",
                 column.type_name,
-                expected(column.kind)
+                expected_form(column.kind)
             )
         })?;
         Ok((name.clone(), value))
@@ -57,12 +65,12 @@ pub fn row_of(table: &Table, row: &Map<String, Json>) -> Result<Cells, String> {
     row.iter().map(cell).collect()
 }
 
-/// What an array is made of; of other packed columns the values speak for themselves.
-fn element(column: &Column) -> Kind {
+/// The kind of an array's elements. For other packed columns the JSON determines the kinds.
+fn element_kind(column: &Column) -> Kind {
     column.type_name.strip_suffix("[]").map_or(Kind::Text, Kind::of_type)
 }
 
-fn expected(kind: Kind) -> &'static str {
+fn expected_form(kind: Kind) -> &'static str {
     match kind {
         Kind::Boolean => "true or false is expected",
         Kind::Integer => "a whole number is expected",
@@ -86,7 +94,7 @@ fn value_of(column: &Column, json: &Json) -> Option<Value> {
         (Kind::Float, Json::String(text)) => Value::Float(text.parse().ok()?),
         (Kind::Float, json) => Value::Float(json.as_f64()?),
         (Kind::Text, Json::String(text)) => Value::Text(text.clone()),
-        // For lines written by hand. A string is JSON text, as it is carried.
+        // For lines written by hand. A string is already JSON text.
         (Kind::Text, json) if is_json => Value::Text(json.to_string()),
         (Kind::Bytes, Json::String(text)) => Value::Bytes(parse::hex(text.strip_prefix("\\x")?)?),
         (Kind::Uuid, Json::String(text)) => Value::Uuid(text.parse().ok()?),
@@ -96,13 +104,13 @@ fn value_of(column: &Column, json: &Json) -> Option<Value> {
         (Kind::Date, json) => Value::Date(Date(json.as_i64()?)),
         (Kind::Time, Json::String(text)) => Value::Time(parse::time(text)?),
         (Kind::Time, json) => Value::Time(Time(json.as_i64()?)),
-        (Kind::Packed, json) => Value::Packed(pack::pack(json, element(column))),
+        (Kind::Packed, json) => Value::Packed(pack::pack(json, element_kind(column))),
         _ => return None,
     })
 }
 
-/// The same the other way. Unchanged cells are left to the caller: they are named in `unchanged`.
-pub fn json_of(value: &Value) -> Json {
+/// Converts a value to JSON. An *unchanged* value becomes null; the caller lists it in `unchanged`.
+pub fn value_to_json(value: &Value) -> Json {
     match value {
         Value::Null | Value::Unchanged => Json::Null,
         Value::Boolean(b) => Json::Bool(*b),
@@ -134,10 +142,10 @@ mod tests {
             let float = f64::from_bits(bits);
             prop_assume!(!float.is_nan());
             let table = Table::new("t").column("f", "double precision").column("a", "double precision[]");
-            let array = pack::pack(&Json::from(vec![json_of(&Value::Float(float))]), Kind::Float);
-            let (value, packed) = (json_of(&Value::Float(float)), json_of(&Value::Packed(array.clone())));
+            let array = pack::pack(&Json::from(vec![value_to_json(&Value::Float(float))]), Kind::Float);
+            let (value, packed) = (value_to_json(&Value::Float(float)), value_to_json(&Value::Packed(array.clone())));
             let line = serde_json::json!({"op": "insert", "new": {"f": value, "a": packed}}).to_string();
-            let new = change_of(&table, &line).unwrap().new.unwrap();
+            let new = parse_change(&table, &line).unwrap().new.unwrap();
             let Value::Float(back) = new["f"] else { panic!("{:?}", new["f"]) };
             prop_assert_eq!(back.to_bits(), bits);
             prop_assert_eq!(&new["a"], &Value::Packed(array));

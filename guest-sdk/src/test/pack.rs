@@ -1,12 +1,12 @@
-//! JSON to MessagePack and back, for arrays and composites in tests.
+//! Converts JSON to MessagePack and back, for arrays and composites in tests.
 
 use serde_json::Value as Json;
 
-use crate::{Kind, Uuid, Value};
+use crate::{Kind, PackedValue, Uuid};
 
 use super::parse;
 
-/// Strings in it become what the wire carries in an array of `element`s.
+/// Converts JSON to MessagePack. Strings become values of the kind `element`, where they can.
 pub fn pack(json: &Json, element: Kind) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, json, element);
@@ -43,7 +43,9 @@ fn put(out: &mut Vec<u8>, json: &Json, element: Kind) {
     }
 }
 
-/// `None`, and nothing is put: it stays a string, as times do that a number does not say.
+/// Appends a string as a value of the kind `element`.
+///
+/// `None`, and nothing is appended, if it remains a string. Infinite times and times BC do.
 fn put_as(out: &mut Vec<u8>, text: &str, element: Kind) -> Option<()> {
     let is_number = !text.ends_with("infinity") && !text.ends_with(" BC");
     let finite = |at: i64| is_number.then_some(at);
@@ -76,7 +78,10 @@ fn put_int(out: &mut Vec<u8>, int: i64) {
     out.extend(int.to_be_bytes());
 }
 
-/// The shortest form: within one byte if below `small`, else behind a marker for one, two or four bytes.
+/// Appends a length in the shortest form.
+///
+/// Below `small` it is part of the first byte. Otherwise it follows a marker, in one, two or four
+/// bytes.
 fn put_head(out: &mut Vec<u8>, len: usize, fix: u8, small: usize, markers: [Option<u8>; 3]) {
     if len < small {
         return out.push(fix | len as u8);
@@ -95,17 +100,18 @@ fn put_head(out: &mut Vec<u8>, len: usize, fix: u8, small: usize, markers: [Opti
     }
 }
 
-pub fn unpack(value: &Value<'_>) -> Json {
+/// Converts MessagePack to JSON.
+pub fn unpack(value: &PackedValue<'_>) -> Json {
     match value {
-        Value::Nil => Json::Null,
-        Value::Bool(b) => Json::Bool(*b),
-        Value::Int(n) => Json::from(*n),
-        Value::Float(f) => Json::from(*f),
-        Value::Str(text) => (*text).into(),
-        Value::Bin(bytes) => parse::to_hex(bytes).into(),
-        Value::Array(array) => array.map(|element| unpack(&element)).collect(),
-        Value::Map(map) => {
-            let name = |key: &Value<'_>| {
+        PackedValue::Nil => Json::Null,
+        PackedValue::Bool(b) => Json::Bool(*b),
+        PackedValue::Int(n) => Json::from(*n),
+        PackedValue::Float(f) => Json::from(*f),
+        PackedValue::Str(text) => (*text).into(),
+        PackedValue::Bin(bytes) => parse::to_hex(bytes).into(),
+        PackedValue::Array(array) => array.map(|element| unpack(&element)).collect(),
+        PackedValue::Map(map) => {
+            let name = |key: &PackedValue<'_>| {
                 key.as_str().map_or_else(|| unpack(key).to_string(), str::to_owned)
             };
             Json::Object(map.map(|(key, value)| (name(&key), unpack(&value))).collect())

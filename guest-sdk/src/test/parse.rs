@@ -1,42 +1,46 @@
-//! Texts of times and bytes, as people and Postgres write them.
+//! Parses times and bytes as users and Postgres write them.
 
 use crate::times::{DAY, SECOND};
 use crate::{Date, Time, Timestamp};
 
-/// `2024-05-01T10:00:00.5Z`, `2024-05-01 10:00:00+02`, `2024-05-01 10:00`, `0044-03-15 10:00:00 BC`, `infinity`.
+/// Parses a timestamp; without an offset it is in UTC. `None` for any other text.
+///
+/// Examples: `2024-05-01T10:00:00.5Z`, `2024-05-01 10:00:00+02`, `2024-05-01 10:00`,
+/// `0044-03-15 10:00:00 BC`, `infinity`.
 pub fn timestamp(text: &str) -> Option<Timestamp> {
-    let (text, era) = era(text);
-    if let Some(date) = day(text, era) {
+    let (text, era) = split_era(text);
+    if let Some(date) = parse_day(text, era) {
         return Some(date.midnight());
     }
     let (date, rest) = text.split_once(['T', ' '])?;
     let (clock, offset) = match rest.rfind(['Z', '+', '-']) {
-        Some(at) => (&rest[..at], offset(&rest[at..])?),
+        Some(at) => (&rest[..at], parse_offset(&rest[at..])?),
         None => (rest, 0),
     };
-    let midnight = i128::from(day(date, era).filter(|day| day.is_finite())?.0) * i128::from(DAY);
+    let midnight =
+        i128::from(parse_day(date, era).filter(|day| day.is_finite())?.0) * i128::from(DAY);
     let micros = midnight + i128::from(time(clock)?.0 - offset);
-    // The last 30 years before 294277 are not told apart.
+    // Timestamps of the last 30 years before 294277 exceed 64 bits and become one value.
     i64::try_from(micros.min(i128::from(i64::MAX - 1))).ok().map(Timestamp)
 }
 
-/// `2024-05-01`, `0044-03-15 BC`, `infinity`, `-infinity`.
+/// Parses `2024-05-01`, `0044-03-15 BC`, `infinity` or `-infinity`.
 pub fn date(text: &str) -> Option<Date> {
-    let (text, era) = era(text);
-    day(text, era)
+    let (text, era) = split_era(text);
+    parse_day(text, era)
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Era {
-    Ours,
-    Before,
+    Ad,
+    Bc,
 }
 
-fn era(text: &str) -> (&str, Era) {
-    text.strip_suffix(" BC").map_or((text, Era::Ours), |text| (text, Era::Before))
+fn split_era(text: &str) -> (&str, Era) {
+    text.strip_suffix(" BC").map_or((text, Era::Ad), |text| (text, Era::Bc))
 }
 
-fn day(text: &str, era: Era) -> Option<Date> {
+fn parse_day(text: &str, era: Era) -> Option<Date> {
     match text {
         "infinity" => return Some(Date::INFINITY),
         "-infinity" => return Some(Date::NEG_INFINITY),
@@ -47,12 +51,12 @@ fn day(text: &str, era: Era) -> Option<Date> {
     if parts.next().is_some() {
         return None;
     }
-    // The year before 1 is 1 BC.
-    let year = if era == Era::Before { 1 - number(year)? } else { number(year)? };
-    Date::of(year, number(month)?.try_into().ok()?, number(day)?.try_into().ok()?)
+    // The year before 1 AD is 1 BC.
+    let year = if era == Era::Bc { 1 - parse_digits(year)? } else { parse_digits(year)? };
+    Date::from_ymd(year, parse_digits(month)?.try_into().ok()?, parse_digits(day)?.try_into().ok()?)
 }
 
-/// `10:11`, `10:11:12`, `10:11:12.125`.
+/// Parses `10:11`, `10:11:12` or `10:11:12.125`.
 pub fn time(text: &str) -> Option<Time> {
     let mut parts = text.split(':');
     let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next().unwrap_or("0"));
@@ -63,37 +67,38 @@ pub fn time(text: &str) -> Option<Time> {
     if fraction.len() > 6 {
         return None;
     }
-    let (hours, minutes, seconds) = (number(hours)?, number(minutes)?, number(seconds)?);
-    let micros = number(&format!("{fraction:0<6}"))?;
+    let (hours, minutes, seconds) =
+        (parse_digits(hours)?, parse_digits(minutes)?, parse_digits(seconds)?);
+    let micros = parse_digits(&format!("{fraction:0<6}"))?;
     let all = ((hours * 60 + minutes) * 60 + seconds) * SECOND + micros;
     (minutes < 60 && seconds < 60 && all <= DAY).then_some(Time(all))
 }
 
-/// `Z`, `+02`, `-05:30`.
-fn offset(text: &str) -> Option<i64> {
+/// Parses `Z`, `+02` or `-05:30`, in microseconds.
+fn parse_offset(text: &str) -> Option<i64> {
     if text == "Z" {
         return Some(0);
     }
     let (sign, digits) = text.split_at(1);
     let (hours, minutes) = digits.split_once(':').unwrap_or((digits, "0"));
-    let micros = (number(hours)? * 60 + number(minutes)?) * 60 * SECOND;
+    let micros = (parse_digits(hours)? * 60 + parse_digits(minutes)?) * 60 * SECOND;
     Some(if sign == "-" { -micros } else { micros })
 }
 
-/// Digits only.
-fn number(text: &str) -> Option<i64> {
+/// Parses a number of at most seven digits, without a sign.
+fn parse_digits(text: &str) -> Option<i64> {
     let digits = !text.is_empty() && text.len() <= 7 && text.bytes().all(|b| b.is_ascii_digit());
     if digits { text.parse().ok() } else { None }
 }
 
-/// Pairs of hex digits.
+/// Parses pairs of hex digits.
 pub fn hex(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
 }
 
-/// As Postgres prints a bytea.
+/// Prints bytes as Postgres prints a bytea: `\x00ff`.
 pub fn to_hex(bytes: &[u8]) -> String {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("\\x{digits}")

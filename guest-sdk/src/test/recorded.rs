@@ -1,19 +1,34 @@
-//! The first line of a file of recorded rows: the table that they are of. `walgate guest record` writes it, so that
-//! neither `walgate guest test` nor a test here needs a database.
+//! The first line of a file of recorded rows, which describes their table.
+//!
+//! `walgate guest record` writes it. Thanks to it neither `walgate guest test` nor a native test
+//! needs a database.
 
 use serde_json::{Map, Value as Json};
 
 use crate::{Column, Kind, Table};
 
-/// Whether a line is a table and no change.
-pub fn is_table(line: &str) -> bool {
+/// Whether a line describes a table, and not a change.
+pub fn is_table_line(line: &str) -> bool {
     matches!(serde_json::from_str(line), Ok(Json::Object(line)) if line.contains_key("columns"))
 }
 
-/// `{"table":"public.users","old_rows":false,"parameters":{…},"columns":[{"name":"id","type":"bigint","key":true},…]}`.
-/// A column is `nullable` unless it says otherwise; its `kind` follows from its type where it is not given. What
-/// else stands there is the gateway's. `Err` says what is missing.
-pub fn table_of(line: &str) -> Result<Table, String> {
+/// Parses the description of a table.
+///
+/// ```
+/// use walgate_guest::test::parse_table;
+///
+/// let line = r#"{"table":"public.users","old_rows":false,"parameters":{"region":"DE"},
+///     "columns":[{"name":"id","type":"bigint","key":true,"nullable":false}]}"#;
+/// assert_eq!(parse_table(line)?.columns[0].name, "id");
+/// # Ok::<(), String>(())
+/// ```
+///
+/// The default of `nullable` is true, that of `kind` follows from the type. Other members are for
+/// the gateway and ignored here.
+///
+/// # Errors
+/// If a member is missing or malformed.
+pub fn parse_table(line: &str) -> Result<Table, String> {
     let json: Map<String, Json> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let name = json.get("table").and_then(Json::as_str);
     let columns = json.get("columns").and_then(Json::as_array);
@@ -21,18 +36,18 @@ pub fn table_of(line: &str) -> Result<Table, String> {
         return Err("the first line has to be the table, with table and columns, as `walgate guest record` writes it".into());
     };
     let mut table = Table::new(name);
-    table.old_rows = flag(&json, "old_rows", false);
+    table.old_rows = read_flag(&json, "old_rows", false);
     for (name, value) in json.get("parameters").and_then(Json::as_object).into_iter().flatten() {
         let value = value.as_str().ok_or_else(|| format!("the parameter {name} is no string"))?;
         table = table.parameter(name, value);
     }
     for column in columns {
-        table = table.column_of(column_of(column)?);
+        table = table.with_column(parse_column(column)?);
     }
     Ok(table)
 }
 
-fn column_of(json: &Json) -> Result<Column, String> {
+fn parse_column(json: &Json) -> Result<Column, String> {
     let text = |key: &str| json.get(key).and_then(Json::as_str);
     let (Some(name), Some(type_name)) = (text("name"), text("type")) else {
         return Err(format!("a column has name and type, {json} has not"));
@@ -49,12 +64,12 @@ fn column_of(json: &Json) -> Result<Column, String> {
         name: name.to_owned(),
         type_name: type_name.to_owned(),
         kind,
-        nullable: flag(&object, "nullable", true),
-        key: flag(&object, "key", false),
+        nullable: read_flag(&object, "nullable", true),
+        key: read_flag(&object, "key", false),
     })
 }
 
-fn flag(json: &Map<String, Json>, key: &str, otherwise: bool) -> bool {
+fn read_flag(json: &Map<String, Json>, key: &str, otherwise: bool) -> bool {
     json.get(key).and_then(Json::as_bool).unwrap_or(otherwise)
 }
 
@@ -76,10 +91,10 @@ mod tests {
             nullable: true,
             key: false,
         };
-        assert!(is_table(line) && !is_table(r#"{"op":"insert","new":{"columns":1}}"#));
-        assert_eq!(table_of(line).unwrap(), expected.column_of(place));
+        assert!(is_table_line(line) && !is_table_line(r#"{"op":"insert","new":{"columns":1}}"#));
+        assert_eq!(parse_table(line).unwrap(), expected.with_column(place));
         for wrong in ["{}", r#"{"table":"t","columns":[{"name":"a"}]}"#, "no json"] {
-            table_of(wrong).unwrap_err();
+            parse_table(wrong).unwrap_err();
         }
     }
 }

@@ -1,41 +1,55 @@
-//! Values and changes, as a test writes them.
+//! Values and changes, as tests write them. This module does not know tables.
 
 use std::collections::BTreeMap;
 
 use crate::{Date, Op, Time, Timestamp, Uuid};
 
-/// A cell of any kind.
+/// A cell of any kind. Rust values convert into it: `1.into()`, `"text".into()`,
+/// `None::<i64>.into()`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
+    /// NULL.
     Null,
-    /// An update left it alone and Postgres did not send it.
+    /// The update did not touch the value, and Postgres did not send it.
     Unchanged,
+    /// A boolean.
     Boolean(bool),
+    /// An integer of any width, or an oid.
     Integer(i64),
+    /// A float of either width.
     Float(f64),
+    /// A value that is transferred as text, such as numeric, json or an enum.
     Text(String),
+    /// A bytea.
     Bytes(Vec<u8>),
+    /// A UUID.
     Uuid(Uuid),
+    /// A timestamp, with or without time zone.
     Timestamp(Timestamp),
+    /// A date.
     Date(Date),
+    /// A time of day.
     Time(Time),
-    /// MessagePack.
+    /// An array, composite, hstore or vector, as MessagePack.
     Packed(Vec<u8>),
 }
 
-/// A row's cells by column.
+/// The cells of a row, by column.
 pub type Cells = BTreeMap<String, Value>;
 
-/// One change. Columns that `new` does not have are NULL; an `old` that does not have all of them holds the key
-/// alone.
+/// A change, as Postgres sends it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
+    /// The operation.
     pub op: Op,
+    /// The new row; none for a delete. Columns that it lacks are NULL.
     pub new: Option<Cells>,
+    /// The old row, if Postgres sends it. If it lacks a column of the table, it is the old key.
     pub old: Option<Cells>,
 }
 
 impl Change {
+    /// An insert.
     pub fn insert<const N: usize>(new: [(&str, Value); N]) -> Change {
         Change { op: Op::Insert, new: Some(cells(new)), old: None }
     }
@@ -45,18 +59,19 @@ impl Change {
         Change { op: Op::Snapshot, new: Some(cells(new)), old: None }
     }
 
-    /// An update without its old row.
+    /// An update without an old row.
     pub fn update<const N: usize>(new: [(&str, Value); N]) -> Change {
         Change { op: Op::Update, new: Some(cells(new)), old: None }
     }
 
+    /// A delete. `old` is the whole old row (REPLICA IDENTITY FULL), or its key.
     pub fn delete<const N: usize>(old: [(&str, Value); N]) -> Change {
         Change { op: Op::Delete, new: None, old: Some(cells(old)) }
     }
 
-    /// With the row as it was before: all columns (REPLICA IDENTITY FULL), or the old key.
+    /// Adds the old row of an update: all columns (REPLICA IDENTITY FULL), or the old key.
     #[must_use]
-    pub fn was<const N: usize>(mut self, old: [(&str, Value); N]) -> Change {
+    pub fn with_old<const N: usize>(mut self, old: [(&str, Value); N]) -> Change {
         self.old = Some(cells(old));
         self
     }

@@ -1,7 +1,7 @@
 //! Damaged buffers that must be refused, made of the vector `region`.
 
 use serde_json::{Value as Json, json};
-use walgate_guest::test::encode;
+use walgate_guest::test::encode_batch;
 use walgate_guest::transform::Instance;
 
 use super::{hex, people, region, region_rows};
@@ -22,7 +22,8 @@ pub fn batches() -> Json {
     let (_, plan) = Instance::<region>::plan(&people()).expect("a vector");
     let rows = region_rows();
     let batch =
-        encode(&people(), &plan, &walgate_guest::test::images(&people(), &rows)).expect("a vector");
+        encode_batch(&people(), &plan, &walgate_guest::test::batch_images(&people(), &rows))
+            .expect("a vector");
     damaged(
         &batch,
         &[
@@ -40,7 +41,8 @@ pub fn decisions() -> Json {
     let (mut instance, plan) = Instance::<region>::plan(&people()).expect("a vector");
     let rows = region_rows();
     let batch =
-        encode(&people(), &plan, &walgate_guest::test::images(&people(), &rows)).expect("a vector");
+        encode_batch(&people(), &plan, &walgate_guest::test::batch_images(&people(), &rows))
+            .expect("a vector");
     let decisions = instance.process(&batch).expect("a vector");
     let verdicts = u32::from_le_bytes(decisions[16..20].try_into().expect("a vector")) as usize;
     damaged(

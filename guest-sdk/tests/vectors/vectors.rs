@@ -1,12 +1,12 @@
-//! Vectors of the two flat layouts: bytes, and what they mean as JSON. `tests/vectors/guest` holds them for
-//! other languages.
+//! Vectors of the two flat layouts: bytes, and what they mean as JSON. `tests/vectors/guest` holds
+//! them for other languages.
 
 #[path = "refused.rs"]
 mod refused;
 
 use serde_json::{Value as Json, json};
 use walgate_guest::prelude::*;
-use walgate_guest::test::{Change, Decided, Image, encode, json_of};
+use walgate_guest::test::{Change, Decided, Image, encode_batch, value_to_json};
 use walgate_guest::transform::{Instance, Transform};
 
 const OPS: [&str; 4] = ["snapshot", "insert", "update", "delete"];
@@ -96,7 +96,7 @@ mod every {
     )]
     pub fn kinds(columns: AllColumns<'_>, out: &mut Out<'_>) -> Verdict {
         if let Some(Cell::Value(Any::Timestamp(at))) = columns.get(6) {
-            out.at(at.hour());
+            out.at(at.truncate_to_hour());
             out.day(at.date());
             out.clock(at.time());
         }
@@ -145,12 +145,12 @@ fn region_rows() -> Vec<Change> {
 
 fn old_rows() -> Vec<Change> {
     vec![
-        Change::update(person(1, "ada@example.org", Some("FR"))).was(person(
+        Change::update(person(1, "ada@example.org", Some("FR"))).with_old(person(
             1,
             "ada@example.org",
             Some("DE"),
         )),
-        Change::update(person(7, "bob@example.org", Some("DE"))).was([("id", 6.into())]),
+        Change::update(person(7, "bob@example.org", Some("DE"))).with_old([("id", 6.into())]),
         Change::delete(person(3, "eve@example.org", Some("DE"))),
     ]
 }
@@ -178,14 +178,14 @@ fn kinds_rows() -> Vec<Change> {
     ];
     lines
         .iter()
-        .map(|line| walgate_guest::test::change_of(&table, line).expect("a vector"))
+        .map(|line| walgate_guest::test::parse_change(&table, line).expect("a vector"))
         .collect()
 }
 
 fn vector<T: Transform>(table: &Table, what: &str, changes: &[Change]) -> Json {
     let (mut instance, plan) = Instance::<T>::plan(table).expect("a vector");
-    let images = walgate_guest::test::images(table, changes);
-    let batch = encode(table, &plan, &images).expect("a vector");
+    let images = walgate_guest::test::batch_images(table, changes);
+    let batch = encode_batch(table, &plan, &images).expect("a vector");
     let decisions = instance.process(&batch).expect("a vector");
     let decided = Decided::decode(&decisions, table, &plan).expect("a vector");
     let reads: Vec<_> =
@@ -220,11 +220,11 @@ fn cell_json(value: Option<&walgate_guest::test::Value>, missing: &str, unchange
         None => json!({"state": missing}),
         Some(walgate_guest::test::Value::Unchanged) => json!({"state": unchanged}),
         Some(walgate_guest::test::Value::Null) => json!({"state": "null"}),
-        Some(value) => json!({"state": "value", "value": json_of(value)}),
+        Some(value) => json!({"state": "value", "value": value_to_json(value)}),
     }
 }
 
-fn row_json(plan: &walgate_guest::Plan, image: &Image<'_>) -> Json {
+fn row_json(plan: &walgate_guest::GuestPlan, image: &Image<'_>) -> Json {
     let flags = image.flags;
     let missing = if flags & 8 != 0 { "absent" } else { "null" };
     let cells: serde_json::Map<_, _> = plan
@@ -238,7 +238,7 @@ fn row_json(plan: &walgate_guest::Plan, image: &Image<'_>) -> Json {
     json!({"op": op, "old_image": flags & 4 != 0, "key_only": flags & 8 != 0, "has_old": flags & 16 != 0, "cells": cells})
 }
 
-fn decided_json(plan: &walgate_guest::Plan, decided: &Decided, row: usize) -> Json {
+fn decided_json(plan: &walgate_guest::GuestPlan, decided: &Decided, row: usize) -> Json {
     let cells: serde_json::Map<_, _> = plan
         .replaces
         .iter()

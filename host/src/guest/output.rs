@@ -57,8 +57,8 @@ impl Written for OutputType {
     fn cell(self, value: &Value<'_>, bytes: &mut Vec<u8>) -> Result<Cell, Misfit> {
         let start = bytes.len();
         match *value {
-            Value::Integer(value) => fit::integer(self, value)?,
-            Value::Float(value) => fit::float(self, value)?,
+            Value::Integer(value) => fit::check_integer(self, value)?,
+            Value::Float(value) => fit::check_float(self, value)?,
             _ => {}
         }
         match (self, *value) {
@@ -74,7 +74,7 @@ impl Written for OutputType {
             (Date, Value::Integer(days)) => bytes.extend(date(days).to_be_bytes()),
             (Uuid | Bytea, Value::Bytes(value)) => bytes.extend_from_slice(value),
             (Numeric | Text | Json | Jsonb, Value::Text(text)) => {
-                fit::text(self, text)?;
+                fit::check_text(self, text)?;
                 bytes.extend_from_slice(text.as_bytes());
                 return Ok(Cell::Text { start: start as u32, len: text.len() as u32 });
             }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::{Map, Value as Json, json};
-use walgate_guest::test::{Value as Shown, json_of, row_of, table_of};
+use walgate_guest::test::{Value as Shown, parse_row, parse_table, value_to_json};
 use walgate_wire::{Identity, hex};
 
 use super::{
@@ -85,7 +85,7 @@ fn shown(vector: &Json, plan: &Plan) -> (RowBatch, Vec<Image>) {
     let mut head = vector["table"].clone();
     head["table"] = head["name"].take();
     head.as_object_mut().unwrap().remove("name");
-    let told = table_of(&head.to_string()).unwrap();
+    let told = parse_table(&head.to_string()).unwrap();
     let mut batch = RowBatch::new(plan.table.clone());
     let mut images = vec![];
     for row in list(&vector["rows"]) {
@@ -99,7 +99,7 @@ fn shown(vector: &Json, plan: &Plan) -> (RowBatch, Vec<Image>) {
             .filter(|(_, cell)| cell["state"] == "value")
             .map(|(name, cell)| (name.clone(), cell["value"].clone()))
             .collect();
-        let values = row_of(&told, &values).unwrap();
+        let values = parse_row(&told, &values).unwrap();
         for (named, column) in plan.table.schema.columns.iter().zip(&plan.table.columns) {
             let unchanged = given.get(&named.name).is_some_and(|cell| cell["state"] == "unchanged");
             let value = values.get(&named.name).unwrap_or(&Shown::Null);
@@ -125,7 +125,7 @@ fn value(kind: Kind, value: Value<'_>) -> Json {
         (Kind::Uuid, Value::Bytes(value)) => walgate_guest::Uuid(value.try_into().unwrap()).into(),
         (_, Value::Bytes(value)) => value.into(),
     };
-    json!({"state": "value", "value": json_of(&shown)})
+    json!({"state": "value", "value": value_to_json(&shown)})
 }
 
 fn decided(plan: &Plan, decisions: &[u8], rows: usize) -> Result<Json, Garbage> {

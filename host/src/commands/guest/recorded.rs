@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use walgate_guest::{
     Op as Told,
-    test::{Cells, Change as Recording, Value, change_of, table_of},
+    test::{Cells, Change as Recording, Value, parse_change, parse_table},
 };
 use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState};
 
@@ -178,10 +178,10 @@ impl Recorded {
     fn of(text: &str) -> Result<Recorded> {
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let (_, first) = lines.next().context("it is empty: `walgate guest record` fills it")?;
-        let told = table_of(first).map_err(anyhow::Error::msg).context("line 1")?;
+        let told = parse_table(first).map_err(anyhow::Error::msg).context("line 1")?;
         let head: Head = serde_json::from_str(first).context("line 1")?;
         let change = |(index, line): (usize, &str)| {
-            let change = change_of(&told, line).map_err(anyhow::Error::msg);
+            let change = parse_change(&told, line).map_err(anyhow::Error::msg);
             Ok((index + 1, change.with_context(|| format!("line {}", index + 1))?))
         };
         let changes = lines.map(change).collect::<Result<Vec<_>>>()?;

@@ -14,9 +14,9 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use users::users;
 use walgate_guest::{
-    Column, Kind, Plan, Table,
+    Column, GuestPlan, Kind, Table,
     layout::VERDICT_KEEP,
-    test::{Cells, Decided, Image, Value, encode},
+    test::{Cells, Decided, Image, Value, encode_batch},
     transform::Instance,
 };
 use walgate_host::{
@@ -119,7 +119,7 @@ fn run(bound: &Bound, batch: &RowBatch) -> Result<(Duration, Outcome)> {
 /// The guest as native code, and what it is shown.
 struct Native {
     table: Table,
-    plan: Plan,
+    plan: GuestPlan,
     instance: Instance<users>,
     encoded: Vec<u8>,
 }
@@ -137,7 +137,7 @@ impl Native {
             .collect::<Result<_>>()?;
         // No flag: a row of a snapshot.
         let images: Vec<_> = rows.iter().map(|cells| Image { flags: 0, cells }).collect();
-        let encoded = encode(&table, &plan, &images).map_err(|why| anyhow!(why))?;
+        let encoded = encode_batch(&table, &plan, &images).map_err(|why| anyhow!(why))?;
         Ok(Native { table, plan, instance, encoded })
     }
 
@@ -182,7 +182,7 @@ fn text<'a>(batch: &'a RowBatch, row: usize, name: &str) -> Result<&'a str> {
 /// The table as the guest is told of it.
 fn told(version: &TableVersion) -> Table {
     version.schema.columns.iter().fold(Table::new(version.name.to_string()), |table, column| {
-        table.column_of(Column {
+        table.with_column(Column {
             name: column.name.clone(),
             type_name: column.type_name.clone(),
             kind: Kind::of_type(&column.type_name),

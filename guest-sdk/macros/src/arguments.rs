@@ -1,45 +1,47 @@
-//! The words of `#[transform(…)]`: what is hidden, replaced and added. Columns are names here; whether the table
-//! has them shows when the guest is told its table.
+//! The arguments of `#[transform(…)]`: the columns to hide, replace and add.
+//!
+//! This module does not know whether the table has them. The guest checks it when it is planned.
 
 use proc_macro2::Span;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{Error, Ident, LitStr, Result, Token, parenthesized};
 
+/// `hide(…), replace(…), add(…), never_drops`
 #[derive(Default)]
-pub struct Items {
+pub struct TransformArgs {
     pub hides: Vec<LitStr>,
-    pub replaces: Vec<Written>,
-    pub adds: Vec<Written>,
+    pub replaces: Vec<WrittenColumn>,
+    pub adds: Vec<WrittenColumn>,
     pub never_drops: bool,
 }
 
 /// `"column" [as name] [, "type"] [, nullable | not_null]`
-pub struct Written {
+pub struct WrittenColumn {
     pub column: LitStr,
-    /// Of the method that sets it.
+    /// The name of the method that sets the column.
     pub setter: Ident,
     /// The Postgres type and its marker in `walgate_guest::output::types`.
     pub type_name: Option<(LitStr, Ident)>,
     pub nullable: Option<bool>,
 }
 
-impl Parse for Items {
+impl Parse for TransformArgs {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let mut items = Items::default();
+        let mut arguments = TransformArgs::default();
         while !input.is_empty() {
-            items.item(input)?;
+            arguments.parse_item(input)?;
             if !input.is_empty() {
                 input.parse::<Token![,]>()?;
             }
         }
-        items.check()?;
-        Ok(items)
+        arguments.check_unique()?;
+        Ok(arguments)
     }
 }
 
-impl Items {
-    fn item(&mut self, input: ParseStream<'_>) -> Result<()> {
+impl TransformArgs {
+    fn parse_item(&mut self, input: ParseStream<'_>) -> Result<()> {
         let word = input.parse::<Ident>()?;
         if word == "never_drops" {
             self.never_drops = true;
@@ -57,7 +59,7 @@ impl Items {
             }
             "add" => {
                 parenthesized!(arguments in input);
-                let added = arguments.parse::<Written>()?;
+                let added = arguments.parse::<WrittenColumn>()?;
                 if added.type_name.is_none() {
                     let column = added.column.value();
                     let message =
@@ -74,12 +76,12 @@ impl Items {
         Ok(())
     }
 
-    pub fn written(&self) -> impl Iterator<Item = &Written> {
+    pub fn written(&self) -> impl Iterator<Item = &WrittenColumn> {
         self.replaces.iter().chain(&self.adds)
     }
 
-    /// Names that occur twice, as columns or as methods.
-    fn check(&self) -> Result<()> {
+    /// Refuses columns and methods that occur twice.
+    fn check_unique(&self) -> Result<()> {
         let mut columns = std::collections::HashSet::new();
         for column in self.hides.iter().chain(self.written().map(|written| &written.column)) {
             if !columns.insert(column.value()) {
@@ -101,31 +103,31 @@ impl Items {
     }
 }
 
-impl Parse for Written {
+impl Parse for WrittenColumn {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let column = input.parse::<LitStr>()?;
         let setter = if input.peek(Token![as]) {
             input.parse::<Token![as]>()?;
             input.parse::<Ident>()?
         } else {
-            setter(&column)?
+            setter_name(&column)?
         };
-        let mut written = Written { column, setter, type_name: None, nullable: None };
+        let mut written = WrittenColumn { column, setter, type_name: None, nullable: None };
         while !input.is_empty() {
             input.parse::<Token![,]>()?;
             if input.peek(LitStr) {
                 let type_name = input.parse::<LitStr>()?;
-                let marker = marker(&type_name)?;
+                let marker = marker_type(&type_name)?;
                 written.type_name = Some((type_name, marker));
             } else if !input.is_empty() {
-                written.nullable = Some(nullable(&input.parse()?)?);
+                written.nullable = Some(parse_nullable(&input.parse()?)?);
             }
         }
         Ok(written)
     }
 }
 
-fn nullable(word: &Ident) -> Result<bool> {
+fn parse_nullable(word: &Ident) -> Result<bool> {
     match word.to_string().as_str() {
         "nullable" => Ok(true),
         "not_null" => Ok(false),
@@ -133,7 +135,7 @@ fn nullable(word: &Ident) -> Result<bool> {
     }
 }
 
-fn setter(column: &LitStr) -> Result<Ident> {
+fn setter_name(column: &LitStr) -> Result<Ident> {
     let name = column.value();
     if let Ok(ident) = syn::parse_str::<Ident>(&name) {
         return Ok(Ident::new(&ident.to_string(), column.span()));
@@ -148,7 +150,7 @@ fn setter(column: &LitStr) -> Result<Ident> {
     Err(Error::new_spanned(column, message))
 }
 
-fn marker(type_name: &LitStr) -> Result<Ident> {
+fn marker_type(type_name: &LitStr) -> Result<Ident> {
     let marker = match type_name.value().as_str() {
         "bool" | "boolean" => "Bool",
         "int2" | "smallint" => "Int2",

@@ -1,5 +1,6 @@
-//! Reads every column of whatever table it is given, keeps every row and writes nothing: what a guest costs at
-//! least.
+//! Reads every column of any table, keeps every row and writes nothing.
+//!
+//! The benchmarks use it to measure the minimal cost of a guest.
 
 use std::hint::black_box;
 
@@ -7,7 +8,7 @@ use walgate_guest::prelude::*;
 
 #[transform(never_drops)]
 pub fn identity(columns: AllColumns<'_>) -> Verdict {
-    // The values are looked at, or the compiler would leave them out.
+    // Without `black_box` the compiler would remove the reads.
     columns.iter().for_each(|value| {
         black_box(value);
     });
@@ -20,7 +21,7 @@ mod tests {
     use walgate_guest::test::{Change, Guest};
 
     #[test]
-    fn rows_leave_as_they_came() {
+    fn rows_are_published_unchanged() {
         let table = Table::new("t").key("id", "integer").nullable("note", "text");
         let mut guest = Guest::<identity>::new(&table).unwrap();
         assert_eq!(guest.plan().reads.len(), 2);

@@ -1,6 +1,8 @@
-//! The demo's `orders`: test orders do not leave, nobody learns the minute in which somebody ordered, and what
-//! the items cost before shipping and rebates is computed once, here. A test order has a number that begins with
-//! `TEST-`, or with the parameter `test_prefix`.
+//! The demo's guest for `orders`.
+//!
+//! It drops test orders, truncates the time of an order to the hour, and adds the price of all
+//! items before shipping and rebates. The number of a test order begins with `TEST-`, or with the
+//! parameter `test_prefix`.
 
 use walgate_guest::prelude::*;
 
@@ -13,7 +15,7 @@ pub struct Order<'a> {
 }
 
 #[derive(Parameters)]
-pub struct Configured {
+pub struct OrdersConfig {
     #[parameter(default = "TEST-")]
     test_prefix: String,
 }
@@ -21,16 +23,16 @@ pub struct Configured {
 #[transform(replace("placed_at", "timestamptz"), add("items_total", "numeric"))]
 pub fn orders(
     order: Order<'_>,
-    configured: &Configured,
+    config: &OrdersConfig,
     out: &mut Out<'_>,
 ) -> Result<Verdict, String> {
-    if order.number.starts_with(&configured.test_prefix) {
+    if order.number.starts_with(&config.test_prefix) {
         return Ok(Verdict::Drop);
     }
     let total = order.unit_price.decimal().and_then(|price| price.checked_mul(order.quantity));
     let total = total.ok_or_else(|| format!("{} × {}", order.quantity, order.unit_price))?;
     out.items_total(total);
-    out.placed_at(order.placed_at.hour());
+    out.placed_at(order.placed_at.truncate_to_hour());
     Ok(Verdict::Keep)
 }
 
@@ -50,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn the_total_is_exact_and_the_time_coarse() {
+    fn the_total_is_exact_and_the_time_truncated() {
         let seen = run(
             r#"{"op":"insert","new":{"id":1,"number":"WG-1","quantity":3,"unit_price":"19.95","placed_at":"2024-05-01T10:59:59.9Z"}}"#,
         );
@@ -60,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn test_orders_and_numbers_that_are_none() {
+    fn test_orders_are_dropped_and_a_price_of_nan_is_an_error() {
         let seen = run(
             r#"{"op":"insert","new":{"id":1,"number":"TEST-1","quantity":1,"unit_price":"1","placed_at":0}}
                {"op":"insert","new":{"id":2,"number":"WG-2","quantity":1,"unit_price":"NaN","placed_at":0}}"#,

@@ -1,23 +1,27 @@
-//! Single members of a JSON object, without reading the rest into memory. For text that Postgres has checked:
-//! what is no JSON yields nothing.
+//! Extracts single members of a JSON object in place.
+//!
+//! It is for text that Postgres has validated: text that is not JSON has no members. This module
+//! does not know the columns.
 
 use std::borrow::Cow;
 
-/// A member that is a string.
-pub fn text<'a>(object: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    let value = member(object, name)?;
+/// The member `name`, if it is a string.
+pub fn string_member<'a>(object: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let value = member_text(object, name)?;
     unescape(value.strip_prefix('"')?.strip_suffix('"')?)
 }
 
-/// A member that is a number, as it is written; none with an exponent, which numeric does not print.
-pub fn number<'a>(object: &'a str, name: &str) -> Option<&'a str> {
-    let value = member(object, name)?;
+/// The text of the member `name`, if it is a number without an exponent.
+///
+/// Numeric columns do not accept exponents.
+pub fn number_member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
+    let value = member_text(object, name)?;
     let plain = value.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'));
     plain.then_some(value)
 }
 
-/// The text of a member's value.
-fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
+/// The JSON text of the member `name`.
+fn member_text<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = object.trim_start().strip_prefix('{')?.trim_start();
     while rest.starts_with('"') {
         let key = &rest[..value_len(rest)?];
@@ -31,7 +35,8 @@ fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     None
 }
 
-/// Bytes up to the comma or bracket behind the value, or behind a string's closing quote.
+/// Length of the value at the start, up to a comma or closing bracket. A string ends with its
+/// quote.
 fn value_len(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut depth, mut at) = (0usize, 0);
@@ -53,7 +58,7 @@ fn value_len(text: &str) -> Option<usize> {
     }
 }
 
-/// With both quotes.
+/// Length of the string at the start, with both quotes.
 fn string_len(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -65,6 +70,7 @@ fn string_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// Replaces the escapes of a JSON string.
 fn unescape(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('\\') {
         return Some(text.into());
@@ -82,7 +88,7 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
             'b' => out.push('\u{8}'),
             'f' => out.push('\u{c}'),
             'u' => {
-                let (c, left) = unicode(rest)?;
+                let (c, left) = unescape_unicode(rest)?;
                 out.push(c);
                 rest = left;
             }
@@ -93,8 +99,9 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
     Some(out.into())
 }
 
-/// Four hex digits, or two times four with `\u` between them.
-fn unicode(text: &str) -> Option<(char, &str)> {
+/// The character of `\u` escapes, and the rest: four hex digits, or a surrogate pair of `\u`
+/// escapes.
+fn unescape_unicode(text: &str) -> Option<(char, &str)> {
     let unit = |text: &str| u16::from_str_radix(text.get(..4)?, 16).ok();
     let first = unit(text)?;
     if let Some(c) = char::from_u32(first.into()) {
@@ -110,16 +117,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_found_behind_others() {
+    fn members_are_found_after_others() {
         let json = r#"{"a": {"colour": "no"}, "b": ["}", 1], "colour": "grün\n\u00e9\ud83e\udd80", "n": -1.50}"#;
-        assert_eq!(text(json, "colour").as_deref(), Some("grün\né🦀"));
-        assert_eq!(number(json, "n"), Some("-1.50"));
-        assert_eq!(text(json, "n"), None);
-        assert_eq!(number(json, "missing"), None);
+        assert_eq!(string_member(json, "colour").as_deref(), Some("grün\né🦀"));
+        assert_eq!(number_member(json, "n"), Some("-1.50"));
+        assert_eq!(string_member(json, "n"), None);
+        assert_eq!(number_member(json, "missing"), None);
     }
 
     #[test]
-    fn what_is_no_object_yields_nothing() {
+    fn text_that_is_not_an_object_has_no_members() {
         for json in [
             "",
             "null",
@@ -132,7 +139,7 @@ mod tests {
             "{\"a\":\"\\u12\"}",
             "{}",
         ] {
-            assert_eq!(text(json, "a"), None, "{json}");
+            assert_eq!(string_member(json, "a"), None, "{json}");
         }
     }
 }

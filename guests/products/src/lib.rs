@@ -1,5 +1,7 @@
-//! The demo's `products`: colour and rating come out of the jsonb `attributes` into columns of their own, and
-//! the jsonb stays behind.
+//! The demo's guest for `products`.
+//!
+//! It extracts colour and rating from the jsonb column `attributes` into columns of their own, and
+//! hides the jsonb.
 
 mod field;
 
@@ -13,8 +15,8 @@ pub struct Product<'a> {
 #[transform(hide("attributes"), add("colour", "text"), add("rating", "numeric"), never_drops)]
 pub fn products(product: Product<'_>, out: &mut Out<'_>) -> Verdict {
     let attributes = product.attributes.0;
-    out.colour(field::text(attributes, "colour"));
-    out.rating(field::number(attributes, "rating"));
+    out.colour(field::string_member(attributes, "colour"));
+    out.rating(field::number_member(attributes, "rating"));
     Verdict::Keep
 }
 

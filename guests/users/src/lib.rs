@@ -1,5 +1,7 @@
-//! The demo's `users`: one region's rows leave, without password hashes and with masked e-mail addresses. Which
-//! region is the parameter `region`, `DE` if it is not given.
+//! The demo's guest for `users`.
+//!
+//! It keeps the rows of one region, hides password hashes and masks e-mail addresses. The region is
+//! the parameter `region`, by default `DE`.
 
 use walgate_guest::prelude::*;
 
@@ -10,14 +12,14 @@ pub struct User<'a> {
 }
 
 #[derive(Parameters)]
-pub struct Configured {
+pub struct UsersConfig {
     #[parameter(default = "DE")]
     region: String,
 }
 
 #[transform(hide("password_hash"), replace("email"))]
-pub fn users(user: User<'_>, configured: &Configured, out: &mut Out<'_>) -> Verdict {
-    if user.country != configured.region {
+pub fn users(user: User<'_>, config: &UsersConfig, out: &mut Out<'_>) -> Verdict {
+    if user.country != config.region {
         return Verdict::Drop;
     }
     out.email(mask(user.email));
@@ -38,24 +40,23 @@ mod tests {
     }
 
     fn ada(country: &'static str) -> [(&'static str, Value); 4] {
-        let (email, hash) = ("ada@example.org", "$argon2id$…");
         [
             ("id", 1.into()),
-            ("email", email.into()),
+            ("email", "ada@example.org".into()),
             ("country", country.into()),
-            ("password_hash", hash.into()),
+            ("password_hash", "$argon2id$…".into()),
         ]
     }
 
     #[test]
-    fn what_leaves_is_masked_and_has_no_hash() {
+    fn addresses_are_masked_and_hashes_hidden() {
         let seen = Guest::<users>::new(&table()).unwrap().run(&[Change::insert(ada("DE"))]);
         assert_eq!(seen[0].row()["email"], "a***@example.org".into());
         assert!(!seen[0].row().contains_key("password_hash"));
     }
 
     #[test]
-    fn who_moves_away_is_deleted() {
+    fn a_user_who_leaves_the_region_is_deleted() {
         let moves = [Change::update(ada("FR")), Change::update(ada("DE"))];
         let seen = Guest::<users>::new(&table()).unwrap().run(&moves);
         assert_eq!(seen[0].op(), Some(Op::Delete));

@@ -1,4 +1,6 @@
-//! What the demo's `users` becomes while the demo runs: phone numbers do not leave any more, either.
+//! The next version of the demo's guest for `users`, which also hides phone numbers.
+//!
+//! The demo swaps it in while it runs.
 
 use walgate_guest::prelude::*;
 
@@ -23,7 +25,7 @@ mod tests {
     use walgate_guest::test::{Change, Guest};
 
     #[test]
-    fn phone_numbers_stay_behind() {
+    fn phone_numbers_are_hidden() {
         let table = Table::new("public.users")
             .key("id", "bigint")
             .column("email", "text")

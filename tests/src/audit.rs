@@ -1,5 +1,6 @@
-//! What the stream has to hold, from Postgres itself: a second slot, read over SQL, tells every commit and every
-//! change in it. Only message kinds and lengths are looked at; our own decoder is not involved.
+//! The expected content of the stream, from Postgres itself: a second slot, read over SQL, lists
+//! every commit and every change. Only message kinds and lengths are read; our own decoder is not
+//! involved.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,13 +11,13 @@ use crate::{
     stream::{self, Entry},
 };
 
-/// A slot that remembers all changes since it was made.
+/// A slot that keeps all changes since its creation.
 pub struct Audit {
     slot: String,
     start: Lsn,
 }
 
-/// One change as Postgres tells it.
+/// One change as Postgres lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditChange {
     pub position: Position,
@@ -30,15 +31,15 @@ pub struct AuditChange {
 #[derive(Clone, Debug, Default)]
 pub struct AuditLog {
     pub changes: Vec<AuditChange>,
-    /// Of the last transaction.
+    /// The commit LSN of the last transaction.
     pub last_commit: Lsn,
 }
 
 impl Audit {
-    /// To be called when the publication exists: once the gateway is ready.
+    /// Call this once the gateway is ready: the publication has to exist.
     pub async fn begin(database: &Database) -> Audit {
         let slot = format!("audit_{}", database.name());
-        // One that was before knows of changes that are gone, or of none.
+        // A slot of an earlier audit holds changes that no longer count, or none.
         let before = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name =";
         database.rows(&format!("{before} '{slot}'")).await;
         let failover = if database.server().major() >= 17 { ", failover => true" } else { "" };
@@ -50,7 +51,8 @@ impl Audit {
         Audit { slot, start: start.parse().expect("an LSN") }
     }
 
-    /// What was committed so far does not count. A standby can go on with the slot once it has moved.
+    /// Ignores what was committed so far. After the slot has advanced, a standby can synchronise
+    /// it.
     pub async fn begin_here(&mut self, database: &Database) {
         let sql = format!(
             "select pg_log_standby_snapshot();
@@ -82,8 +84,9 @@ impl Audit {
         log
     }
 
-    /// Waits until the stream holds everything, then: it holds every committed change once, in commit order,
-    /// with no hole, in one epoch. `tables`: what is configured, by name and token.
+    /// Waits until the stream holds everything. Then asserts that it holds every committed change
+    /// once, in commit order, without a gap, in one epoch. `tables`: the configured tables, by name
+    /// and token.
     pub async fn assert_stream_is_exact(&self, site: &Site, tables: &[(&str, &str)]) -> Vec<Entry> {
         let (log, entries) = self.complete(site).await;
         check_order(&entries, &[]);
@@ -93,8 +96,8 @@ impl Audit {
         entries
     }
 
-    /// The same, also for tables with guests, and after a fault that may have begun an epoch or taken messages away:
-    /// what the latest epoch holds is exact from its first message on.
+    /// The same for tables with guests, and after a fault that may begin an epoch or remove
+    /// messages. The latest epoch has to be exact from its first message on.
     pub async fn assert_latest_epoch_is_exact(&self, site: &Site, tables: &Tables<'_>) -> Epochs {
         let (log, entries) = self.complete(site).await;
         let epochs: Vec<&[Entry]> = entries.chunk_by(|a, b| a.epoch() == b.epoch()).collect();
@@ -114,7 +117,7 @@ impl Audit {
         Epochs { latest: latest[0].epoch(), is_whole }
     }
 
-    /// What was committed, and the stream once it holds that.
+    /// The committed changes, and the stream once it holds them.
     async fn complete(&self, site: &Site) -> (AuditLog, Vec<Entry>) {
         let log = self.log(&site.database).await;
         stream::reaches(&site.broker, log.last_commit).await;
@@ -124,26 +127,26 @@ impl Audit {
 
 /// Configured tables, by name and token.
 pub struct Tables<'a> {
-    /// Every change leaves.
+    /// Every change is published.
     pub whole: &'a [(&'a str, &'a str)],
-    /// A guest may keep changes back, and make deletes of others.
+    /// A guest may withhold changes, and turn others into deletes.
     pub filtered: &'a [(&'a str, &'a str)],
 }
 
-/// What the stream was found to hold.
+/// Which epochs the stream holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Epochs {
     pub latest: Epoch,
-    /// The latest goes back to before the audit began.
+    /// The latest epoch began before the audit.
     pub is_whole: bool,
 }
 
-/// The last position that lies before this one.
+/// The last position before this one.
 fn before(position: Position) -> Position {
     Position::new(position.commit_lsn, position.ordinal.saturating_sub(1))
 }
 
-/// Both sides beyond `floor`.
+/// Compares both sides beyond `floor`.
 fn compare(log: &AuditLog, entries: &[Entry], floor: Position, tables: &Tables<'_>) {
     let tokens = |list: &[(&str, &str)]| -> HashMap<TableName, String> {
         let name =
@@ -199,7 +202,8 @@ async fn assert_confirmed_is_stated(site: &Site) {
     );
 }
 
-/// Positions only grow, one epoch, headers agree with bodies, progress never promises what comes later.
+/// Positions only grow, in one epoch. Headers agree with bodies. Progress never promises later
+/// changes.
 fn check_order(entries: &[Entry], filtered: &[(&str, &str)]) {
     let mut before = Position::default();
     let mut end = Lsn(0);
@@ -215,7 +219,7 @@ fn check_order(entries: &[Entry], filtered: &[(&str, &str)]) {
                     );
                     before = change.position;
                 }
-                // Rows that the guest kept back are settled, too.
+                // The position also covers rows that the guest withheld.
                 let is_filtered = filtered.iter().any(|(_, token)| *token == changes[0].token);
                 assert!(
                     last.position == before || is_filtered && last.position > before,
@@ -245,7 +249,7 @@ fn check_order(entries: &[Entry], filtered: &[(&str, &str)]) {
     }
 }
 
-/// pgoutput, protocol 1, as far as counting needs it.
+/// Reads pgoutput, protocol 1, as far as counting needs it.
 #[derive(Default)]
 struct FrameReader {
     relations: HashMap<u32, TableName>,

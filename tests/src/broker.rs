@@ -1,4 +1,4 @@
-//! NATS for tests: a server a test, because subjects are fixed, or a cluster of three.
+//! NATS for tests: one server for each test, because subjects are fixed, or a cluster of three.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,22 +13,22 @@ use crate::{
 /// A running NATS with JetStream.
 pub struct Broker {
     pub server: PrivateNats,
-    /// The other two of a cluster.
+    /// The other two nodes of a cluster.
     pub peers: Vec<PrivateNats>,
     links: Vec<Link>,
-    /// What everybody but the test itself goes through.
+    /// The proxy that all programs but the test itself connect through.
     front: Option<Proxy>,
     client: Client,
 }
 
-/// How one node of a cluster reaches another.
+/// The path from one node of a cluster to another.
 struct Link {
     from: usize,
     to: usize,
     proxy: Proxy,
 }
 
-/// The server to test with.
+/// The nats-server to test with.
 pub fn nats_bin() -> NatsBin {
     let explicit = std::env::var_os("WALGATE_NATS_SERVER").map(PathBuf::from);
     find_nats(explicit.as_deref()).expect("a nats-server; run `cargo xtask setup`").bin
@@ -39,25 +39,25 @@ impl Broker {
         Broker::start_as(options, ConnectOptions::new()).await
     }
 
-    /// On a server that does not let everybody in, the test comes as `who`.
+    /// On a server that requires authentication; the test connects as `who`.
     pub async fn start_as(options: NatsOptions, who: ConnectOptions) -> Broker {
         let server = PrivateNats::start(&nats_bin(), options).expect("NATS starts");
         let client = connect(who, &[server.url()]).await;
         Broker { server, peers: vec![], links: vec![], front: None, client }
     }
 
-    /// The same server, which only the test itself reaches without a proxy.
+    /// The same server behind a proxy. Only the test itself connects directly.
     pub async fn behind_proxy(mut self) -> Broker {
         self.front = Some(Proxy::before(self.server.port()).await);
         self
     }
 
-    /// Three nodes, each of which reaches each other one through a proxy of its own.
+    /// Three nodes; each reaches each other node through its own proxy.
     pub async fn cluster() -> Broker {
         Broker::cluster_as("", ConnectOptions::new()).await
     }
 
-    /// Likewise, with more in the configuration of each, and the test as `who`.
+    /// The same, with `more` in each node's configuration; the test connects as `who`.
     pub async fn cluster_as(more: &str, who: ConnectOptions) -> Broker {
         let ports = [(); 3].map(|()| free_port().expect("a free port"));
         let mut links = vec![];
@@ -66,7 +66,7 @@ impl Broker {
                 links.push(Link { from, to, proxy: Proxy::before(ports[to]).await });
             }
         }
-        // Started side by side: a node is ready before it has met the others.
+        // Started one after the other: a node is ready before it has met the others.
         let mut nodes = (0..3).map(|node| {
             let routes = links.iter().filter(|link| link.from == node);
             let routes: Vec<_> = routes
@@ -95,7 +95,7 @@ impl Broker {
         broker
     }
 
-    /// Of all nodes, separated by commas.
+    /// The URLs of all nodes, separated by commas.
     pub fn url(&self) -> String {
         if let Some(front) = &self.front {
             return format!("nats://127.0.0.1:{}", front.port());
@@ -104,7 +104,7 @@ impl Broker {
         nodes.map(PrivateNats::url).collect::<Vec<_>>().join(",")
     }
 
-    /// What lies between the server and everybody else.
+    /// Sets the condition of the network between the server and all programs but the test.
     pub fn network(&self, network: Network) {
         self.front.as_ref().expect("a broker behind a proxy").set(network);
     }
@@ -120,7 +120,7 @@ impl Broker {
         }
     }
 
-    /// What lies between one node and the others; clients reach it all the same.
+    /// Sets the condition of the network between one node and the others. Clients still reach it.
     pub fn around(&self, node: usize, network: Network) {
         let touched = self.links.iter().filter(|link| link.from == node || link.to == node);
         touched.for_each(|link| link.proxy.set(network));
@@ -134,7 +134,7 @@ impl Broker {
         jetstream::new(self.client.clone())
     }
 
-    /// Which node leads a stream of a cluster, once one does.
+    /// The node that leads a stream of a cluster; waits for an election.
     pub async fn leader(&self, stream: &str) -> usize {
         eventually(format!("{stream} has a leader"), async || {
             let cluster = self.group(stream).await?;
@@ -144,7 +144,7 @@ impl Broker {
         .await
     }
 
-    /// Waits until every node has all that there is.
+    /// Waits until every node has every message.
     pub async fn is_in_step(&self) {
         for stream in ["CDC", "INIT", "KV_schemas", "KV_dictionaries", "REQUESTS"] {
             eventually(format!("{stream} is in step"), async || {

@@ -1,5 +1,5 @@
-//! What an administrator hands out: certificates of a private authority, NATS accounts and users as signed JWTs.
-//! Which server or program uses them is not known here.
+//! Credentials as an administrator issues them: certificates of a private authority, NATS accounts
+//! and users as signed JWTs. This file does not know which server or program uses them.
 
 use std::{
     fs,
@@ -12,13 +12,13 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsa
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// An authority with one certificate for a server at 127.0.0.1 and one for a client, in files.
+/// An authority with one certificate for a server at 127.0.0.1 and one for a client, as files.
 pub struct Certificates {
     folder: PathBuf,
 }
 
 impl Certificates {
-    /// Files in `folder` that begin with `name`.
+    /// Writes the files into `folder`; `name` is their prefix.
     pub fn make(folder: &Path, name: &str) -> Certificates {
         let folder = folder.join(name);
         fs::create_dir(&folder).expect("a folder");
@@ -69,7 +69,7 @@ impl Default for Operator {
 }
 
 impl Operator {
-    /// For nats-server, at its top level.
+    /// The operator's part of nats-server's configuration, at its top level.
     pub fn server_config(&self) -> String {
         let limits = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
             "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1});
@@ -100,7 +100,7 @@ impl Operator {
         self.user_until(name, None)
     }
 
-    /// One that was good until `expires`, in seconds since 1970.
+    /// The same for a user that expires at `expires`, in seconds since 1970.
     pub fn user_until(&self, name: &str, expires: Option<u64>) -> String {
         let key = KeyPair::new_user();
         let rights = json!({"type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1});
@@ -117,7 +117,7 @@ impl Operator {
     }
 }
 
-/// As `sha256sum` prints it.
+/// The digest as `sha256sum` prints it.
 pub fn sha256(bytes: &[u8]) -> String {
     walgate_wire::hex::encode(&Sha256::digest(bytes))
 }

@@ -1,10 +1,10 @@
-//! Dictionaries for tests: small, each another. What they save is not of interest.
+//! Small dictionaries for tests, each with other content. How much they save does not matter.
 
 use std::{fs, path::Path};
 
 use walgate_wire::train_dictionary;
 
-/// Another for each number.
+/// A different dictionary for each number.
 pub fn numbered(number: u32) -> Vec<u8> {
     let rows: Vec<String> = (0..600u32)
         .map(|i| {
@@ -21,7 +21,7 @@ pub fn numbered(number: u32) -> Vec<u8> {
     trained.bytes().to_vec()
 }
 
-/// As a careful operator does: written beside, then renamed.
+/// Writes the file beside, then renames it, as a careful operator does.
 pub fn drop_in(folder: &Path, token: &str, bytes: &[u8]) {
     let beside = folder.join("incoming");
     fs::write(&beside, bytes).expect("a file");

@@ -1,4 +1,4 @@
-//! `walgate run` as an operator runs it: a configuration file, environment variables, signals, `/readyz`.
+//! `walgate run` as an operator runs it: configuration file, environment, signals, `/readyz`.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::{
     program::{Program, built},
 };
 
-/// A gateway that is about to be started.
+/// The options of a gateway before its start.
 #[derive(Clone)]
 pub struct GatewayOptions {
     pub(crate) folder: PathBuf,
@@ -24,22 +24,22 @@ pub struct GatewayOptions {
     pub(crate) postgres: String,
     pub(crate) slot: String,
     pub(crate) publication: String,
-    /// Absent: it brings a server of its own.
+    /// Absent: the gateway starts a private server.
     pub(crate) nats: Option<String>,
     pub(crate) tables: Vec<(String, Option<String>)>,
     pub(crate) env: Vec<(String, String)>,
-    /// Further keys of a table, as they stand in the file.
+    /// Further keys of a table, as lines of the file.
     pub(crate) keys: Vec<(String, String)>,
 }
 
-/// A gateway that was started.
+/// A started gateway.
 pub struct Gateway {
     program: Program,
     options: GatewayOptions,
     port: u16,
 }
 
-/// How a gateway ended that was not meant to go on.
+/// How a gateway ended that stopped at an error.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -47,7 +47,7 @@ pub struct Ended {
 }
 
 impl GatewayOptions {
-    /// Any key, as the environment sets it: `("COMPRESSION_ENABLED", "false")`.
+    /// Sets any key through the environment: `("COMPRESSION_ENABLED", "false")`.
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.env.push((format!("WALGATE_{key}"), value.to_string()));
         self
@@ -75,19 +75,19 @@ impl GatewayOptions {
         self
     }
 
-    /// Without `nats.url`: it starts a server of its own, on this port.
+    /// Without `nats.url`: the gateway starts a private server on this port.
     pub fn private_nats(mut self, port: u16) -> Self {
         self.nats = None;
         self.set("NATS_PORT", port)
     }
 
-    /// For a second gateway beside the first: its log and its port.
+    /// For a second gateway beside the first: another log and another port.
     pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
 
-    /// Starts it and waits until changes flow.
+    /// Starts the gateway and waits until it streams.
     pub async fn start(self) -> Gateway {
         let gateway = self.spawn();
         gateway.ready().await;
@@ -100,7 +100,7 @@ impl GatewayOptions {
         Gateway { program, options: self, port }
     }
 
-    /// Runs it to its end; it waits for no server.
+    /// Runs the gateway to its end. It does not wait for servers.
     pub fn run_to_end(self) -> Ended {
         let this = self.set("START_WAIT_SECONDS", 0);
         let program = this.program(free_port().expect("a free port"));
@@ -108,7 +108,7 @@ impl GatewayOptions {
         Ended { code, output: program.log() }
     }
 
-    /// Only writes its configuration file, for a command that reads it.
+    /// Only writes the configuration file, for a command that reads it.
     pub fn write_config(&self) -> PathBuf {
         self.config(0)
     }
@@ -161,7 +161,7 @@ impl GatewayOptions {
 }
 
 impl Gateway {
-    /// Waits until it streams; returns what `/readyz` says.
+    /// Waits until the gateway streams; returns the body of `/readyz`.
     pub async fn ready(&self) -> Value {
         eventually("the gateway is ready", async || match self.readyz() {
             Ok((200, body)) => Ok(body),
@@ -171,7 +171,7 @@ impl Gateway {
         .await
     }
 
-    /// Where it listens.
+    /// The URL of its HTTP server.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -205,7 +205,7 @@ impl Gateway {
         self.options.clone()
     }
 
-    /// SIGTERM; it has to end in order.
+    /// Sends SIGTERM; the gateway has to exit with success.
     pub fn stop(self) -> GatewayOptions {
         let status = self.program.terminate();
         assert!(status.success(), "the gateway ended with {status}");

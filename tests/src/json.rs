@@ -1,6 +1,7 @@
-//! Values from the wire as JSON, one form for test vectors, for Python and for comparisons.
+//! Values from the wire as JSON: one form for test vectors, for Python and for comparisons.
 //!
-//! What JSON cannot say is a one-key object: `{"bin": hex}`, `{"float": "NaN"}`, `{"map": [[k, v], …]}`.
+//! Values that JSON lacks are one-key objects: `{"bin": hex}`, `{"float": "NaN"}`, `{"map": [[k,
+//! v], …]}`.
 
 use serde_json::{Value as Json, json};
 use walgate_wire::{Change, Chunk, Op, Value, hex};

@@ -1,21 +1,21 @@
-//! The harness of the end-to-end tests: real servers, the real programs, and oracles that share no code with
-//! what they judge (but for the wire format, which Python checks).
+//! The harness of the end-to-end tests: real servers, the real programs, and oracles. The oracles
+//! share no code with the programs under test, except for the wire format, which Python checks.
 //!
-//! A test gets a [`Site`]: a database of its own on a shared Postgres, a broker of its own, a folder. It starts
-//! gateways and replicas there, and everything dies with it.
+//! A test gets a [`Site`]: its own database on a shared Postgres, its own broker, its own folder.
+//! It starts gateways and replicas there, and all of them end with the test.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 pub mod audit;
 pub mod broker;
 pub mod credentials;
 pub mod dictionary;
+pub mod fixtures;
 pub mod gateway;
 pub mod json;
 pub mod load;
 pub mod native;
 pub mod oracle;
 pub mod page;
-pub mod people;
 pub mod postgres;
 pub mod process;
 pub mod program;
@@ -40,8 +40,8 @@ pub use replica::{Replica, Target};
 pub use site::Site;
 pub use wait::eventually;
 
-/// Each function becomes two tests, `name::newest` and `name::oldest`: on the newest and on the oldest major
-/// version of Postgres that is here.
+/// Each function becomes two tests, `name::newest` and `name::oldest`. They run on the newest and
+/// the oldest major version of Postgres that is installed.
 #[macro_export]
 macro_rules! on_each_postgres {
     ($($(#[$doc:meta])* async fn $name:ident($server:ident) $body:block)*) => { $(
@@ -62,7 +62,7 @@ macro_rules! on_each_postgres {
     )* };
 }
 
-/// Each function becomes one test, on the newest Postgres that can encrypt connections.
+/// Each function becomes one test, on the newest installed Postgres that can encrypt connections.
 #[macro_export]
 macro_rules! on_tls_postgres {
     ($($(#[$doc:meta])* async fn $name:ident($server:ident) $body:block)*) => { $(
@@ -75,7 +75,8 @@ macro_rules! on_tls_postgres {
     )* };
 }
 
-/// Each function becomes one test, on the newest Postgres that is here: for what does not depend on it.
+/// Each function becomes one test, on the newest installed Postgres. For subjects that do not
+/// depend on the version.
 #[macro_export]
 macro_rules! on_newest_postgres {
     ($($(#[$doc:meta])* async fn $name:ident($server:ident) $body:block)*) => { $(

@@ -1,4 +1,4 @@
-//! Writers that run beside a test until they are told to stop.
+//! Writers that run beside a test until the test stops them.
 
 use std::{
     sync::{
@@ -13,11 +13,11 @@ use tokio_postgres::{Client, NoTls, error::SqlState};
 
 use crate::{Database, eventually, postgres};
 
-/// While Postgres is away.
+/// The pause between two attempts while Postgres is down.
 const RECONNECT_EVERY: Duration = Duration::from_millis(50);
 
-/// A session that writes one script after the other. Where Postgres goes away it waits and repeats the script
-/// whose fate it does not know.
+/// A session that runs one script after the other. If Postgres goes down, the writer reconnects and
+/// repeats the script whose outcome is unknown.
 pub struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -27,7 +27,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `script(n)` is the n-th transaction, counted from 0.
+    /// `script(n)` is the n-th transaction, starting at 0.
     pub async fn start(
         database: &Database,
         script: impl FnMut(u64) -> String + Send + 'static,
@@ -35,7 +35,7 @@ impl Writer {
         Writer::start_paced(database, Duration::ZERO, script).await
     }
 
-    /// With a pause after each script.
+    /// The same, with a pause after each script.
     pub async fn start_paced(
         database: &Database,
         pause: Duration,
@@ -63,12 +63,12 @@ impl Writer {
         Writer { stop, written, held, rests, task }
     }
 
-    /// Scripts that were run so far.
+    /// The number of scripts that were run so far.
     pub fn written(&self) -> u64 {
         self.written.load(Relaxed)
     }
 
-    /// Waits until that many more scripts were run.
+    /// Waits until that many more scripts have run.
     pub async fn writes(&self, more: u64) {
         let goal = self.written() + more;
         eventually("the writer writes", async || match self.written() {
@@ -81,7 +81,7 @@ impl Writer {
         .await;
     }
 
-    /// Returns when it has ended its script and begins no other.
+    /// Returns when the current script has ended; no other begins.
     pub async fn hold(&mut self) {
         self.held.send_replace(true);
         let rests = self.rests.wait_for(|rests| *rests).await;
@@ -92,7 +92,7 @@ impl Writer {
         self.held.send_replace(false);
     }
 
-    /// Returns how many scripts were run.
+    /// Returns how many scripts have run.
     pub async fn finish(self) -> u64 {
         self.stop.store(true, Relaxed);
         self.go_on();
@@ -101,16 +101,16 @@ impl Writer {
     }
 }
 
-/// Returns the session to go on with.
+/// Returns the session for the next script.
 async fn write(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -> Client {
     let mut repeated = false;
     loop {
         match client.batch_execute(script).await {
             Ok(()) => return client,
-            // A standby that has not been promoted yet is as good as away.
+            // A standby before its promotion counts as down.
             Err(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {}
             Err(_) if away(&client).await => {}
-            // It had been committed after all, and now meets itself.
+            // The first attempt had been committed; the repetition meets its rows.
             Err(_) if repeated => return client,
             Err(error) => panic!("{}\n{script}", postgres::full(&error)),
         }
@@ -128,7 +128,8 @@ async fn write(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -
     }
 }
 
-/// Whether the session is gone, rather than a statement refused. A refused one may have left a transaction open.
+/// Whether the session is lost, rather than a statement refused. A refused statement may leave a
+/// transaction open.
 async fn away(client: &Client) -> bool {
     client.batch_execute("rollback").await.is_err()
 }

@@ -1,7 +1,7 @@
-//! What a guest lets through of a table, by the guest's own function: run natively over the rows as they are at the
-//! source. The oracle for copies of tables with a guest.
+//! The rows of a table that a guest accepts, computed by the guest's own function. It runs natively
+//! over the rows of the source, and is the oracle for copies of tables with a guest.
 //!
-//! How the gateway shows rows to a guest, and what it does with the answer, is not known here.
+//! This file does not know how the gateway shows rows to a guest, or how it applies the answer.
 
 use walgate_guest::{
     GuestPlan, Kind, Table,
@@ -11,10 +11,10 @@ use walgate_guest::{
 
 use crate::{Site, oracle::quote};
 
-/// A guest, told a table, judges recorded rows.
+/// Applies a guest to a table's recorded rows.
 pub type Judge = fn(&Table, &str) -> Result<(GuestPlan, Vec<Outcome>), String>;
 
-/// The judge that this guest is.
+/// The judge for this guest.
 pub fn judge<T: Transform>(
     table: &Table,
     lines: &str,
@@ -25,8 +25,9 @@ pub fn judge<T: Transform>(
 }
 
 impl Site {
-    /// Writes what leaves of `table` beside it, and returns what that is called. Rows that the guest fails at do not
-    /// leave; it is not asked about those that `asked`, a condition in SQL, leaves out.
+    /// Writes the rows that the guest publishes of `table` into a table beside it, and returns that
+    /// table's name. Rows on which the guest fails are not published. Rows outside of `asked`, a
+    /// condition in SQL, are not shown to the guest.
     pub async fn natively(&self, judge: Judge, table: &str, asked: &str) -> String {
         let told = self.told(table).await;
         let cell = |column: &walgate_guest::Column| {
@@ -64,7 +65,7 @@ impl Site {
         native
     }
 
-    /// The table as a gateway tells its guest of it.
+    /// The table as a gateway describes it to its guest.
     async fn told(&self, table: &str) -> Table {
         let columns = format!(
             "select attname, format_type(atttypid, atttypmod), attnotnull,
@@ -86,7 +87,7 @@ impl Site {
     }
 }
 
-/// Columns that leave, as SQL declares them.
+/// The published columns, as SQL declares them.
 fn columns(table: &Table, plan: &GuestPlan) -> Vec<String> {
     let declared = |name: &str, ty: &str| format!("{} {ty}", quote(name));
     let of_table = table.columns.iter().filter(|column| !plan.hides.contains(&column.name));

@@ -1,7 +1,7 @@
-//! Replica equals source: the same rows, column by column, whatever order they come in.
+//! Asserts that a replica equals its source: the same rows, column by column, in any order.
 //!
-//! Independent of what it judges: both sides are read over SQL, and how a type looks in a copy is written down
-//! here once more ([`canon`]).
+//! The oracle shares no code with the programs under test. It reads both sides over SQL, and
+//! [`canon`] lists once more how each type looks in a copy.
 
 mod canon;
 mod copy;
@@ -16,7 +16,7 @@ use shape::Shape;
 
 use crate::{Database, Replica, Site, Target, eventually};
 
-/// Rows that differ are named up to here.
+/// At most so many differing rows are listed.
 const SHOWN_MAX: usize = 4;
 
 impl Site {
@@ -27,12 +27,12 @@ impl Site {
         eventually(what, async || self.differences(replica, table).await)
     }
 
-    /// What is different at this moment.
+    /// The current differences.
     pub async fn differences(&self, replica: &Replica, table: &str) -> Result<(), String> {
         self.differences_as(replica, table, table).await
     }
 
-    /// For a table that the copy calls otherwise.
+    /// The same for a table with another name in the copy.
     pub async fn differences_as(
         &self,
         replica: &Replica,
@@ -84,10 +84,10 @@ async fn source_rows(
     source.rows(&sql).await.into_iter().map(row).collect()
 }
 
-/// One canonical text a column.
+/// One canonical text for each column.
 type Row = Vec<String>;
 
-/// Both as multisets.
+/// Compares both sides as multisets.
 fn compare(columns: &[String], mut expected: Vec<Row>, mut found: Vec<Row>) -> Result<(), String> {
     expected.sort();
     found.sort();
@@ -98,7 +98,7 @@ fn compare(columns: &[String], mut expected: Vec<Row>, mut found: Vec<Row>) -> R
     let extra = only(&found, &expected);
     let mut said = String::new();
     for row in missing.iter().take(SHOWN_MAX) {
-        // Usually the key comes first.
+        // Usually the key is the first column.
         match extra.iter().find(|other| other[0] == row[0]) {
             Some(other) => {
                 said += &format!("\n  row {}:", row[0]);
@@ -118,7 +118,7 @@ fn compare(columns: &[String], mut expected: Vec<Row>, mut found: Vec<Row>) -> R
     Err(said)
 }
 
-/// Both sorted; what of `these` is not in `those`, as often as it is not.
+/// Both lists are sorted. Returns the rows of `these` that `those` lacks, counted with repetitions.
 fn only<'a>(these: &'a [Row], those: &[Row]) -> Vec<&'a Row> {
     let mut rest = those.iter().peekable();
     let is_missing = |row: &&Row| {

@@ -1,4 +1,5 @@
-//! Postgres for tests: one server a major version, shared by all tests of the process, and a database a test.
+//! Postgres for tests: one server for each major version, shared by all tests of the process, and
+//! one database for each test.
 
 use std::{
     path::PathBuf,
@@ -11,7 +12,7 @@ use std::{
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use walgate_servers::{PgBin, PgOptions, PrivatePostgres, find_all_postgres};
 
-/// Which of the servers that are here.
+/// Which of the installed servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Major {
     Newest,
@@ -24,7 +25,7 @@ pub enum Major {
 pub struct Server {
     bin: PgBin,
     process: Mutex<PrivatePostgres>,
-    /// The harness's own sessions do not have to get past `pg_hba.conf`.
+    /// The harness connects over the unix socket, which `pg_hba.conf` does not restrict.
     by_socket: bool,
 }
 
@@ -53,7 +54,7 @@ pub fn run_on<T: Future<Output = ()>>(major: Major, test: impl FnOnce(Arc<Server
     runtime.expect("a runtime").block_on(test(server));
 }
 
-/// The data of a server that was never used: `initdb` runs once for all servers of the process.
+/// The data directory of a fresh server: `initdb` runs once for all servers of the process.
 fn template(bin: &PgBin) -> PathBuf {
     static TEMPLATES: Mutex<Vec<PrivatePostgres>> = Mutex::new(vec![]);
     let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,14 +70,14 @@ fn template(bin: &PgBin) -> PathBuf {
 }
 
 impl Server {
-    /// The one that all tests of this process use where they do no harm to it.
+    /// The server that all tests of this process share if they do not disturb it.
     pub fn shared(bin: &PgBin) -> Arc<Server> {
         static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
         Server::one_of(&SERVERS, bin)
     }
 
-    /// The same for copies alone: a consumer that waits for the rest of a transaction keeps its own open, which holds
-    /// up whoever makes a slot or a snapshot on the same server.
+    /// A shared server for copies alone. A consumer in the middle of a transaction keeps its own
+    /// transaction open. That would delay every new slot and snapshot of the source's server.
     pub fn of_copies(bin: &PgBin) -> Arc<Server> {
         static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
         Server::one_of(&SERVERS, bin)
@@ -92,7 +93,7 @@ impl Server {
         server
     }
 
-    /// One of the test's own, for settings that concern the whole server.
+    /// A server for one test, for settings that concern the whole server.
     pub fn start(bin: &PgBin, settings: &[(&str, &str)]) -> Server {
         let settings = owned(settings);
         let copy_of = Some(template(bin));
@@ -100,7 +101,7 @@ impl Server {
         Server::launch(bin, options, false)
     }
 
-    /// One that lets in over TCP whom `hba` says, with `files` beside its data.
+    /// A server with `hba` as its rules for TCP, and with `files` in its data directory.
     pub fn guarded(
         bin: &PgBin,
         settings: &[(&str, &str)],
@@ -124,7 +125,7 @@ impl Server {
         &self.bin
     }
 
-    /// To stop, kill and start it.
+    /// Access to the process, to stop, kill and start it.
     pub fn process(&self) -> MutexGuard<'_, PrivatePostgres> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +135,7 @@ impl Server {
         if self.by_socket { process.unix_url(database) } else { process.url(database) }
     }
 
-    /// What it has logged.
+    /// The server's log.
     pub fn log(&self) -> String {
         let log = std::fs::read(self.process().log()).expect("a log");
         String::from_utf8_lossy(&log).into_owned()
@@ -150,7 +151,7 @@ fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect()
 }
 
-/// A database that is dropped, with its slots, at the end.
+/// A database that is dropped at the end, together with its slots.
 pub struct Database {
     server: Arc<Server>,
     name: String,
@@ -183,12 +184,12 @@ impl Database {
         &self.server
     }
 
-    /// One more session.
+    /// Opens one more session.
     pub async fn session(&self) -> Session {
         Session(connect(&self.url()).await)
     }
 
-    /// As many sessions as the server still lets in.
+    /// Opens as many sessions as the server accepts.
     pub async fn sessions_to_the_limit(&self) -> Vec<Session> {
         let mut sessions = vec![];
         while let Ok((client, connection)) = tokio_postgres::connect(&self.url(), NoTls).await {
@@ -198,7 +199,7 @@ impl Database {
         sessions
     }
 
-    /// After the server was started anew.
+    /// Connects again after a restart of the server.
     pub async fn reconnect(&mut self) {
         self.client = connect(&self.url()).await;
     }
@@ -215,7 +216,7 @@ impl Database {
         query(&self.client, sql)
     }
 
-    /// The first value.
+    /// The first value of the first row.
     pub async fn value(&self, sql: &str) -> String {
         let rows = self.rows(sql).await;
         let first = rows.into_iter().next().and_then(|row| row.into_iter().next());
@@ -226,7 +227,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let name = &self.name;
-        // One that a failed test left would hold up every snapshot of the server.
+        // A prepared transaction of a failed test would delay every snapshot of the server.
         let prepared = "select format('rollback prepared %L', gid) from pg_prepared_xacts where database = current_database() \\gexec";
         let _ = self.server.process().psql_in(name, prepared);
         let gone = format!(
@@ -235,7 +236,7 @@ impl Drop for Database {
              select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '{name}';
              drop database {name} with (force);"
         );
-        // The server itself may be stopped by now; a slot may take a moment to be released.
+        // The server may be stopped already. A slot may take a moment to be released.
         for _ in 0..10 {
             if self.server.process().psql(&gone).is_ok() {
                 break;
@@ -259,12 +260,12 @@ impl Session {
         query(&self.0, sql)
     }
 
-    /// Of its process at the server.
+    /// The pid of its server process.
     pub async fn pid(&self) -> String {
         self.rows("select pg_backend_pid()").await[0][0].clone().expect("a number")
     }
 
-    /// Without a panic, for statements that may be cut off.
+    /// Does not panic, for statements that a test interrupts.
     pub async fn try_sql(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
         self.0.batch_execute(sql).await
     }
@@ -275,7 +276,7 @@ pub async fn connect(url: &str) -> Client {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.expect("Postgres accepts a session");
     tokio::spawn(async move {
-        // Ends with the client, or with the server; the client's calls tell.
+        // Ends with the client, or with the server; then the client's calls fail.
         let _ = connection.await;
     });
     let settings = "set timezone = 'UTC'; set datestyle = 'ISO'; set intervalstyle = 'postgres'; \

@@ -1,4 +1,4 @@
-//! What the kernel knows about a process: CPU time and memory. Whose process it is is not known here.
+//! CPU time and memory of a process, from the kernel. This file does not know which program it is.
 
 use std::{fs, time::Duration};
 
@@ -23,7 +23,7 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
 #[derive(Clone, Copy, Debug)]
 pub struct Resident {
     pub now_mb: f64,
-    /// The highest since its start: the kernel's own mark, nothing between two samples is missed.
+    /// The highest since its start. The kernel keeps it, so no peak between two samples is missed.
     pub peak_mb: f64,
 }
 
@@ -38,7 +38,7 @@ pub fn resident(pid: u32) -> Result<Resident> {
     Ok(Resident { now_mb: field("VmRSS:")?, peak_mb: field("VmHWM:")? })
 }
 
-/// SIGKILL to every process that this one has started, and not to itself.
+/// Sends SIGKILL to every child of this process, but not to the process itself.
 pub fn kill_children(pid: u32) {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     for thread in threads.flatten() {
@@ -49,5 +49,5 @@ pub fn kill_children(pid: u32) {
     }
 }
 
-/// How long two looks at something lie apart: what a measured time may be too long by.
+/// The interval between two samples: a measured time may be too long by this much.
 pub const LOOK_EVERY: Duration = Duration::from_millis(2);

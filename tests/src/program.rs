@@ -1,5 +1,5 @@
-//! A child process of a test: its output goes to a file that is shown when the test fails, and it dies with
-//! the test. Which program it is is not known here.
+//! A child process of a test. Its output goes to a file, which a failed test prints, and it ends
+//! with the test. This file does not know which program it is.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,13 +13,13 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Shown of a failed test's log.
+/// At most so many lines of a failed test's log are printed.
 const TAIL_LINES: usize = 60;
-/// A program that does not end by then hangs.
+/// A program that takes longer to end counts as hanging.
 const END_WITHIN: Duration = Duration::from_secs(60);
 
 thread_local! {
-    /// What this test's thread has started.
+    /// The programs that this test's thread has started.
     static STARTED: RefCell<Vec<Weak<Inner>>> = const { RefCell::new(vec![]) };
 }
 
@@ -30,11 +30,12 @@ struct Inner {
     name: String,
     log: PathBuf,
     child: RefCell<Child>,
-    /// Its end is no surprise.
+    /// Its end is expected.
     may_end: Cell<bool>,
 }
 
-/// A program of this workspace, built by `cargo build --release` beside the running test or benchmark.
+/// A program of this workspace. `cargo build --release` puts it beside the running test or
+/// benchmark.
 pub fn built(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("the test knows its own file");
     let mut folder = this.parent().expect("a folder");
@@ -55,7 +56,7 @@ pub fn run(name: &str, args: &[&str]) -> Output {
     run_with(name, args, &[])
 }
 
-/// … with something in its environment.
+/// The same, with additions to its environment.
 pub fn run_with(name: &str, args: &[&str], env: &[(String, String)]) -> Output {
     let mut command = Command::new(built(name));
     without_ours(&mut command);
@@ -63,7 +64,7 @@ pub fn run_with(name: &str, args: &[&str], env: &[(String, String)]) -> Output {
     command.output().expect("the program runs")
 }
 
-/// Ours would be refused as unknown configuration.
+/// A program would refuse the harness's own variables as unknown configuration.
 fn without_ours(command: &mut Command) {
     let ours = std::env::vars_os().map(|(name, _)| name);
     ours.filter(|name| name.to_string_lossy().starts_with("WALGATE_TEST_")).for_each(|name| {
@@ -71,7 +72,7 @@ fn without_ours(command: &mut Command) {
     });
 }
 
-/// Some program ended by itself: says which, and how.
+/// The name and exit status of a program that ended unexpectedly.
 pub(crate) fn died_unasked() -> Option<String> {
     STARTED.with_borrow_mut(|started| {
         started.retain(|program| program.strong_count() > 0);
@@ -106,7 +107,7 @@ impl Program {
         without_ours(&mut command);
         command.args(args).envs(env.iter().cloned()).stdin(Stdio::null());
         command.stdout(file.try_clone().expect("one more handle")).stderr(file);
-        // Ctrl-C is for the test, which then takes its programs with it.
+        // Ctrl-C goes to the test, which then ends its programs.
         command.process_group(0);
         let child =
             command.spawn().unwrap_or_else(|e| panic!("{name}: {}: {e}", program.display()));
@@ -127,13 +128,13 @@ impl Program {
         child.wait().expect("a killed program is reaped");
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM; returns the exit status.
     pub fn terminate(&self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended()
     }
 
-    /// SIGSTOP: everything stays open and nothing answers.
+    /// Sends SIGSTOP: connections stay open and nothing answers.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
@@ -162,7 +163,7 @@ impl Program {
         }
     }
 
-    /// Whether it has ended, which is no surprise from now on.
+    /// Whether it has ended. From now on its end is expected.
     pub fn may_have_ended(&self) -> bool {
         self.0.may_end.set(true);
         self.has_ended()
@@ -176,7 +177,7 @@ impl Program {
         self.0.child.borrow().id()
     }
 
-    /// All that it has said, over all its lives if it shares its log with predecessors.
+    /// All of its log. If it shares the log with predecessors, theirs comes first.
     pub fn log(&self) -> String {
         let bytes = fs::read(&self.0.log).unwrap_or_else(|e| e.to_string().into_bytes());
         String::from_utf8_lossy(&bytes).into_owned()
@@ -195,8 +196,8 @@ impl Drop for Program {
     }
 }
 
-/// Under `setpriv --pdeathsig` where there is one: a test that is killed leaves nothing behind. The signal comes
-/// when the spawning *thread* ends, which is the test's own.
+/// Uses `setpriv --pdeathsig` if installed, so that a killed test leaves no process behind. The
+/// kernel sends the signal when the spawning *thread* ends, which is the test's own.
 fn dying_with_us(program: &Path) -> Command {
     let setpriv = Path::new("/usr/bin/setpriv");
     if !setpriv.exists() {

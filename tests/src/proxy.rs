@@ -1,5 +1,5 @@
-//! A TCP proxy on loopback that can make a network bad: slow, or half-open, where both ends keep a connection on
-//! which nothing arrives any more. What flows through it is not known here.
+//! A TCP proxy on loopback that can degrade the network. It makes connections slow, or half-open:
+//! both ends keep a connection on which no bytes arrive. The proxy does not know the protocol.
 
 use std::time::Duration;
 
@@ -16,17 +16,18 @@ use walgate_servers::free_port;
 
 const PIECE_BYTES: usize = 16 << 10;
 
-/// What becomes of bytes, in both directions.
+/// The condition of the network, in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     Good,
-    /// Each piece of at most 16 KiB is held for so long.
+    /// Each piece of at most 16 KiB is delayed by this much.
     Slow(Duration),
-    /// Bytes are taken and never arrive; nobody is told. New connections are accepted, and as silent.
+    /// Bytes are accepted and discarded, without an error at either end. New connections behave the
+    /// same.
     Silent,
 }
 
-/// Forwards to one address for as long as it lives.
+/// Forwards to one address until it is dropped.
 pub struct Proxy {
     port: u16,
     network: watch::Sender<Network>,
@@ -34,9 +35,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of a port of this machine, which may open later.
+    /// A proxy in front of a local port, which may open later.
     pub async fn before(target: u16) -> Proxy {
-        // Below the ephemeral ports, as all servers here; another may be quicker to take it.
+        // Below the ephemeral ports, as for all servers here. Another program may still take the
+        // port.
         let listener = loop {
             let port = free_port().expect("a free port");
             if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
@@ -69,7 +71,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Until both ends have closed it.
+/// Runs until both ends have closed the connection.
 async fn connection(near: TcpStream, target: u16, network: watch::Receiver<Network>) {
     let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
@@ -92,11 +94,11 @@ async fn pump(
             Network::Slow(delay) => tokio::time::sleep(delay).await,
             Network::Silent => swallowed = true,
         }
-        // After a loss nothing that follows would make sense: such a connection stays half-open.
+        // After a gap the following bytes are useless: such a connection stays half-open.
         if !swallowed && to.write_all(&piece[..length]).await.is_err() {
             return;
         }
     }
-    // The end is not heard of, either, while nothing is.
+    // While the network is silent, the other end does not see the close, either.
     let _ = network.wait_for(|network| *network != Network::Silent).await;
 }

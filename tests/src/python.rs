@@ -1,5 +1,6 @@
-//! A Python with the libraries that `consumers/python` names, in a virtual environment of our cache: for the consumer
-//! itself and for what `tests/python` reads with libraries that are not ours.
+//! A Python with the libraries of `consumers/python`, in a virtual environment in our cache. It
+//! runs the consumer in Python, and the scripts of `tests/python`, which use libraries other than
+//! ours.
 
 use std::{
     fs,
@@ -8,13 +9,14 @@ use std::{
     sync::LazyLock,
 };
 
-/// Which libraries, and which versions of them.
+/// Which libraries, in which versions.
 const REQUIREMENTS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../consumers/python/requirements.txt");
 const CONSUMER: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../consumers/python/walgate_consumer.py");
 
-/// Its interpreter, made once; an `Err` says why there is none.
+/// The interpreter of the virtual environment, created once; an `Err` holds the reason for its
+/// absence.
 static INTERPRETER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let home = walgate_servers::cache_dir().join("python");
     let (python, installed) = (home.join("bin/python"), home.join("requirements.txt"));
@@ -27,7 +29,7 @@ static INTERPRETER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     }
     let mut pip = Command::new(&python);
     run(pip.args(["-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS]))?;
-    // Written last: what broke off half-way is begun again.
+    // Written last, so that an interrupted installation is repeated.
     fs::write(&installed, wanted).map_err(|e| format!("{}: {e}", installed.display()))?;
     Ok(python)
 });
@@ -50,7 +52,7 @@ fn interpreter(unchecked: &str) -> Option<&'static Path> {
     }
 }
 
-/// Runs a script of `tests/python`. None, with a message, where there is no Python.
+/// Runs a script of `tests/python`. Without a Python, prints a message and returns `None`.
 pub fn script(name: &str, argument: &Path) -> Option<Output> {
     let python = interpreter("the wire was not checked by Python")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
@@ -58,7 +60,8 @@ pub fn script(name: &str, argument: &Path) -> Option<Output> {
     Some(output.expect("Python runs"))
 }
 
-/// The interpreter for the consumer in Python, and its file. None, with a message, where there is no Python.
+/// The interpreter for the consumer in Python, and its script. Without a Python, prints a message
+/// and returns `None`.
 pub fn consumer() -> Option<(&'static Path, &'static str)> {
     Some((interpreter("the consumer in Python was not run")?, CONSUMER))
 }

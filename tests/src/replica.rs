@@ -1,5 +1,5 @@
-//! A consumer as a user runs it: a child process with a SQLite file or a Postgres database. `walgate replicate`, or the
-//! one in Python.
+//! A consumer as a user runs it: a child process that keeps a SQLite file or a Postgres database.
+//! It is `walgate replicate`, or the consumer in Python.
 
 use std::{path::PathBuf, process::ExitStatus};
 
@@ -15,13 +15,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Target {
     Sqlite(PathBuf),
-    /// URL of a database.
+    /// The URL of a database.
     Postgres(String),
     /// A SQLite file that the consumer in Python keeps.
     Python(PathBuf),
 }
 
-/// A replica that was started.
+/// A started replica.
 pub struct Replica {
     pub target: Target,
     args: Vec<String>,
@@ -48,7 +48,7 @@ impl Replica {
         Replica::spawn(target, args, full, log)
     }
 
-    /// None, with a message, where there is no Python.
+    /// Without a Python, prints a message and returns `None`.
     pub(crate) fn start_python(
         nats: &str,
         file: PathBuf,
@@ -81,18 +81,18 @@ impl Replica {
         self.program.kill9();
     }
 
-    /// SIGTERM; it has to end in order.
+    /// Sends SIGTERM; the replica has to exit with success.
     pub fn stop(&self) {
         let status = self.program.terminate();
         assert!(status.success(), "the replica ended with {status}");
     }
 
-    /// On the same copy.
+    /// Starts it again on the same copy.
     pub fn start_again(&mut self) {
         self.run_again(&[]);
     }
 
-    /// On the same copy, with something more to say, until it ends by itself.
+    /// Starts it again on the same copy, with further arguments, and waits until it ends by itself.
     pub fn to_its_end(&mut self, more: &[&str]) -> ExitStatus {
         self.run_again(more);
         self.program.ended()
@@ -116,7 +116,7 @@ impl Target {
         Target::Postgres(database.url())
     }
 
-    /// The program that keeps it.
+    /// The program that writes the copy.
     fn keeper(&self) -> PathBuf {
         match self {
             Target::Python(_) => python::consumer().expect("a Python").0.to_owned(),
@@ -124,7 +124,7 @@ impl Target {
         }
     }
 
-    /// As `walgate` takes it.
+    /// The target as `walgate` expects it on its command line.
     pub fn url(&self) -> String {
         match self {
             Target::Sqlite(file) | Target::Python(file) => format!("sqlite:{}", file.display()),

@@ -1,4 +1,4 @@
-//! One test's world: a source database, a broker, a folder for everything else.
+//! The surroundings of one test: a source database, a broker, a folder for all files.
 
 use std::{
     cell::Cell,
@@ -14,7 +14,7 @@ use walgate_wire::Lsn;
 
 use crate::{Broker, Database, Replica, Server, gateway::GatewayOptions, replica::Target};
 
-/// Fields are dropped in this order: the folder is the last that programs may still write to.
+/// Fields are dropped in this order: programs may write to the folder until the end.
 pub struct Site {
     pub database: Database,
     pub broker: Broker,
@@ -49,12 +49,12 @@ impl Site {
         self.folder().join("dictionaries")
     }
 
-    /// Drops a guest of the source tree into the folder, whole.
+    /// Drops a guest of the source tree into the folder, atomically.
     pub fn drop_guest(&self, guest: &str, file: &str) {
         self.drop_file(&wasm(guest), file);
     }
 
-    /// Drops anything into the folder of guests, whole.
+    /// Drops any bytes into the folder of guests, atomically.
     pub fn drop_file(&self, bytes: &[u8], file: &str) {
         let path = self.folder().join("guests").join(file);
         let unfinished = path.with_extension("tmp");
@@ -63,7 +63,7 @@ impl Site {
             .expect("a file");
     }
 
-    /// The configuration file that its gateway was started with.
+    /// The configuration file of the site's gateway.
     pub fn config(&self) -> PathBuf {
         self.folder().join("gateway.toml")
     }
@@ -74,7 +74,7 @@ impl Site {
         self.database.sql(sql)
     }
 
-    /// The gateway of this site, for these tables.
+    /// The options of this site's gateway, for these tables.
     pub fn gateway(&self, tables: &[&str]) -> GatewayOptions {
         GatewayOptions {
             folder: self.folder().to_owned(),
@@ -89,12 +89,12 @@ impl Site {
         }
     }
 
-    /// Slots are shared by all databases of a server: each site has a name of its own.
+    /// All databases of a server share one namespace of slots, so each site has its own slot name.
     pub fn slot(&self) -> String {
         format!("slot_{}", self.database.name())
     }
 
-    /// Kills or stops the server, starts it again and connects anew. Only for a server of the test's own.
+    /// Kills or stops the server, starts it again and reconnects. Only for a server of one test.
     pub async fn restart_postgres(&mut self, kill: bool) {
         {
             let mut server = self.database.server().process();
@@ -104,7 +104,7 @@ impl Site {
         self.database.reconnect().await;
     }
 
-    /// What Postgres was told last.
+    /// The position that the gateway confirmed last.
     pub async fn confirmed(&self) -> Lsn {
         let slot = self.slot();
         let sql = format!(
@@ -118,7 +118,7 @@ impl Site {
         self.sqlite_with(tables, &[])
     }
 
-    /// A copy in a SQLite file; the environment says how to reach NATS.
+    /// A copy in a SQLite file; `env` holds the access to NATS.
     pub fn sqlite_with(&self, tables: &[&str], env: &[(String, String)]) -> Replica {
         let number = self.number();
         let file = self.folder().join(format!("replica{number}.db"));
@@ -126,7 +126,7 @@ impl Site {
         Replica::start(&nats, Target::Sqlite(file), tables, log, env)
     }
 
-    /// A copy that the consumer in Python keeps; none where there is no Python.
+    /// A copy that the consumer in Python keeps; `None` without a Python.
     pub fn python(&self, tables: &[&str]) -> Option<Replica> {
         let number = self.number();
         let file = self.folder().join(format!("replica{number}.db"));
@@ -138,7 +138,7 @@ impl Site {
         self.postgres_at(&database.url(), tables)
     }
 
-    /// A copy in a database that is reached by `url`.
+    /// A copy in the database at `url`.
     pub fn postgres_at(&self, url: &str, tables: &[&str]) -> Replica {
         let number = self.number();
         let target = Target::Postgres(url.to_owned());
@@ -156,7 +156,7 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// What a failed test leaves behind is worth reading for whoever asks for it.
+    /// Keeps the folder of a failed test if `WALGATE_TEST_KEEP` is set.
     fn drop(&mut self) {
         if std::thread::panicking() && std::env::var_os("WALGATE_TEST_KEEP").is_some() {
             self.folder.disable_cleanup(true);
@@ -172,7 +172,7 @@ fn wasm_file(guest: &str) -> PathBuf {
     folder.join(format!("{guest}.wasm"))
 }
 
-/// A guest that needs npm to be built; none where there is no npm, so that nobody could have built it.
+/// A guest whose build needs npm. `None` without npm, because then no guest was built.
 pub fn wasm_of_npm(guest: &str) -> Option<Vec<u8>> {
     let npm = Command::new("npm").arg("--version").output();
     (wasm_file(guest).is_file() || npm.is_ok()).then(|| wasm(guest))

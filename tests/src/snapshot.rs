@@ -15,13 +15,13 @@ use crate::{
 pub struct Snapshot {
     pub start: InitStart,
     pub meta: InitMeta,
-    /// One array a row.
+    /// One array for each row.
     pub rows: Vec<Json>,
-    /// Dictionaries that its chunks name.
+    /// The dictionaries that its chunks name.
     pub dictionaries: Vec<String>,
 }
 
-/// Whether the request was accepted.
+/// Sends a request; returns whether the stream accepted it.
 pub async fn request(broker: &Broker, token: &str) -> bool {
     let subject = format!("{}{token}", subjects::REQUEST_PREFIX);
     match broker.jetstream().publish(subject, "".into()).await {
@@ -43,12 +43,12 @@ pub async fn metas(broker: &Broker) -> Vec<Message> {
     of_kind(broker, "init.meta.").await
 }
 
-/// How many refusals `INIT` holds.
+/// The number of refusals in `INIT`.
 pub async fn errors(broker: &Broker) -> usize {
     of_kind(broker, "init.error.").await.len()
 }
 
-/// How many messages `INIT` has ever stored.
+/// The number of messages that `INIT` has ever stored.
 pub async fn stored(broker: &Broker) -> u64 {
     let stream = broker.jetstream().get_stream("INIT").await.expect("the stream is there");
     stream.cached_info().state.last_sequence
@@ -59,7 +59,7 @@ pub async fn error(broker: &Broker, token: &str) -> InitError {
     error_after(broker, token, 0).await
 }
 
-/// Waits for one after this message of `INIT`.
+/// Waits for a refusal after this message of `INIT`.
 pub async fn error_after(broker: &Broker, token: &str, before: u64) -> InitError {
     let subject = format!("init.error.{token}");
     let found = eventually("a snapshot is refused", async || {
@@ -70,7 +70,7 @@ pub async fn error_after(broker: &Broker, token: &str, before: u64) -> InitError
 }
 
 impl Site {
-    /// The latest snapshot of a table; asks for one.
+    /// Requests a snapshot of a table and reads it.
     pub async fn snapshot(&self, token: &str) -> Snapshot {
         let before = stored(&self.broker).await;
         eventually("a snapshot is asked for", async || {
@@ -124,7 +124,7 @@ impl Site {
         Snapshot { start, meta, rows, dictionaries }
     }
 
-    /// The latest schema in KV, none before there is one.
+    /// The latest schema in KV; `None` before the first one.
     pub async fn schema(&self, token: &str) -> Option<walgate_wire::Schema> {
         let bucket = self.broker.jetstream().get_stream("KV_schemas").await.ok()?;
         let message =

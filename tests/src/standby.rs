@@ -1,5 +1,5 @@
-//! Servers that take the place of a test's server, under its address: a standby that follows it, or what was put back
-//! from a backup of its files. Programs that talk to it know nothing of that.
+//! Servers that replace a test's server at its address: a standby that follows it, or a restored
+//! backup of its files. The programs under test do not notice the replacement.
 
 use std::process::Command;
 
@@ -9,14 +9,15 @@ use walgate_wire::Lsn;
 
 use crate::{Server, eventually};
 
-/// Of the physical slot that keeps what a standby has not got yet, and how the standby calls itself.
+/// The name of the physical slot that keeps WAL for a standby; also the standby's application name.
 pub const STANDBY: &str = "standby";
 
 /// A streaming standby.
 pub struct Standby(PrivatePostgres);
 
 impl Standby {
-    /// The primary stands still while its files are copied. `synchronises`: logical slots that are marked so.
+    /// The primary is stopped while its files are copied. `synchronises`: the standby synchronises
+    /// logical slots marked for failover.
     pub fn of(primary: &Server, synchronises: bool) -> Standby {
         let mut server = primary.process();
         let slot = format!("select pg_create_physical_replication_slot('{STANDBY}', true)");
@@ -42,16 +43,16 @@ impl Standby {
         );
         server.start_again().expect("the primary starts again");
         if synchronises {
-            // Only now: its worker would wait long for a primary that it did not find.
+            // Set only now: before, the slot sync worker would find no primary and wait for long.
             let on = "alter system set sync_replication_slots = on; select pg_reload_conf()";
             standby.psql(on).expect("a setting");
         }
         Standby(standby)
     }
 
-    /// Whether the standby could go on with this slot, or what it has instead.
+    /// Whether the standby has synchronised this slot; an `Err` describes its state.
     pub fn has_slot(&self, slot: &str) -> Result<(), String> {
-        // Columns that not every version has.
+        // Some versions lack these columns.
         let sql = format!(
             "select count(*) from pg_replication_slots s where slot_name = '{slot}'
                and to_jsonb(s)->>'synced' = 'true' and not temporary"
@@ -62,12 +63,12 @@ impl Standby {
         }
     }
 
-    /// It receives nothing any more.
+    /// Stops the standby: it receives no more WAL.
     pub fn stop(&mut self) {
         self.0.stop_fast().expect("the standby stops");
     }
 
-    /// The primary is killed; what answers at its address from then on is this one, still a standby.
+    /// Kills the primary. From then on this server answers at its address, still as a standby.
     pub fn take_place_of(mut self, primary: &Server) {
         let mut place = primary.process();
         place.kill9().expect("the primary is killed");
@@ -83,7 +84,7 @@ impl Standby {
 pub struct Backup(TempDir);
 
 impl Backup {
-    /// The server stands still meanwhile.
+    /// The server is stopped during the copy.
     pub fn of(server: &Server) -> Backup {
         let folder = tempfile::Builder::new().prefix("walgate-test-").tempdir_in("/var/tmp");
         let folder = folder.expect("a folder");
@@ -96,15 +97,16 @@ impl Backup {
         Backup(folder)
     }
 
-    /// As a snapshot of a volume is put back: nothing in the files says so.
+    /// Restores the files as a volume snapshot would: nothing in them shows the restore.
     pub fn put_back(&self, server: &Server) {
         self.replace(server, None, &[]);
     }
 
-    /// As it is documented: recovered from what the server archived, up to `target`; slots are gone.
+    /// Restores as documented: recovers from the server's archive up to `target`, without any
+    /// slots.
     pub async fn recover(&self, server: &Server, target: Lsn) {
         let archive = server.process().data_dir().join("pg_wal");
-        // The server that is replaced takes its files with it.
+        // The replaced server deletes its files, so the archive is copied first.
         let kept = tempfile::Builder::new().prefix("walgate-test-").tempdir_in("/var/tmp");
         let kept = kept.expect("a folder");
         server.process().stop_fast().expect("the server stops");
@@ -137,7 +139,7 @@ impl Backup {
     }
 }
 
-/// The standby that took a server's place becomes the primary.
+/// Promotes the standby that replaced a server.
 pub async fn promote(server: &Server) {
     server.process().psql("select pg_promote()").expect("a standby is promoted");
     promoted(server).await;

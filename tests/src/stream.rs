@@ -1,7 +1,7 @@
-//! Reads whole streams with a bare NATS client and takes them apart by the headers alone.
+//! Reads whole streams with a bare NATS client and splits them by the headers alone.
 //!
-//! Bodies are decoded with the wire crate, which Python checks against independent libraries. Whether what is
-//! read is right is judged elsewhere.
+//! Bodies are decoded with the wire crate, which Python checks against independent libraries. The
+//! content is judged elsewhere.
 
 use std::collections::HashMap;
 
@@ -30,18 +30,18 @@ pub struct Message {
     pub subject: String,
     pub headers: HeaderMap,
     pub payload: Vec<u8>,
-    /// When the server stored it, nanoseconds since 1970.
+    /// When the server stored it, in nanoseconds since 1970.
     pub stored_at: i128,
 }
 
 /// One body: a message, or several parts of one.
 #[derive(Clone, Debug)]
 pub struct Body {
-    /// Of the last part.
+    /// The sequence of the last part.
     pub sequence: u64,
     pub subject: String,
     pub headers: HeaderMap,
-    /// As it was sent.
+    /// The bytes as sent.
     pub sent: Vec<u8>,
     pub parts: u32,
     pub stored_at: i128,
@@ -63,10 +63,10 @@ pub struct StreamChange {
     pub json: Json,
 }
 
-/// What the CDC stream holds, in order.
+/// The entries of the CDC stream, in order.
 #[derive(Debug)]
 pub enum Entry {
-    /// The changes of one body; their positions are as the body says, `last` as its header says.
+    /// The changes of one body. Their positions come from the body, `last` comes from its header.
     Changes {
         last: StreamPosition,
         changes: Vec<StreamChange>,
@@ -87,7 +87,7 @@ impl Entry {
     }
 }
 
-/// All messages of a stream at this moment.
+/// All messages that a stream holds now.
 pub async fn messages(broker: &Broker, stream: &str) -> Vec<Message> {
     let stream = broker.jetstream().get_stream(stream).await.expect("the stream is there");
     let last = stream.get_info().await.expect("the stream answers").state.last_sequence;
@@ -116,7 +116,7 @@ pub async fn messages(broker: &Broker, stream: &str) -> Vec<Message> {
     found
 }
 
-/// Joins parts; they have to follow each other without anything of the same subject in between.
+/// Joins parts. No other message of the same subject may come between them.
 pub fn bodies(messages: Vec<Message>) -> Vec<Body> {
     let mut whole = vec![];
     let mut open: HashMap<String, Body> = HashMap::new();
@@ -133,7 +133,8 @@ pub fn bodies(messages: Vec<Message>) -> Vec<Body> {
             stored_at: message.stored_at,
         });
         if part.number == 1 && body.parts > 0 {
-            // A gateway died in the middle of this body; its successor begins it anew.
+            // A gateway died in the middle of this body; the next gateway sends it again from the
+            // start.
             body.sent.clear();
             body.parts = 0;
         }
@@ -154,7 +155,7 @@ pub fn bodies(messages: Vec<Message>) -> Vec<Body> {
     whole
 }
 
-/// Fetches what bodies name, once.
+/// Fetches the schemas and dictionaries that bodies name, each once.
 pub struct Opener {
     schemas: Stream,
     dictionaries: Stream,
@@ -206,7 +207,7 @@ impl Opener {
         dictionary
     }
 
-    /// Whether the buckets still have what the body names, for a message can outlive that.
+    /// Whether the buckets still hold what the body names: a message can outlive it.
     async fn is_readable(&mut self, body: &Body) -> bool {
         let header = |name| body.headers.get(name).map(|value| value.as_str().to_owned());
         let holds = async |bucket: &Stream, revision: &str, subject: String| {
@@ -245,7 +246,7 @@ impl Opener {
     }
 }
 
-/// Without a leader a cluster does not answer.
+/// A cluster without a leader does not answer, so this retries.
 async fn raw_message(bucket: &Stream, revision: u64) -> Result<StreamMessage, RawMessageError> {
     eventually("the bucket answers", async || match bucket.get_raw_message(revision).await {
         Err(error) if error.kind() != RawMessageErrorKind::NoMessageFound => Err(error.to_string()),
@@ -254,7 +255,7 @@ async fn raw_message(bucket: &Stream, revision: u64) -> Result<StreamMessage, Ra
     .await
 }
 
-/// The whole CDC stream; of earlier epochs what can be read.
+/// The whole CDC stream. Of earlier epochs, only the readable messages.
 pub async fn cdc(broker: &Broker) -> Vec<Entry> {
     let messages = messages(broker, "CDC").await;
     for pair in messages.windows(2) {
@@ -322,7 +323,7 @@ pub fn changes(entries: &[Entry]) -> impl Iterator<Item = &StreamChange> {
     })
 }
 
-/// Of the last message of `CDC`.
+/// The epoch of the last message in `CDC`.
 pub async fn last_epoch(broker: &Broker) -> Epoch {
     cdc(broker).await.last().expect("the stream is not empty").epoch()
 }
@@ -334,12 +335,13 @@ pub async fn last_progress(broker: &Broker) -> Option<Progress> {
     from_msgpack(&message.payload).ok()
 }
 
-/// Waits until the transaction whose commit record begins at `lsn`, and everything before it, is in the stream.
+/// Waits until the stream holds the transaction whose commit record begins at `lsn`, and everything
+/// before it.
 pub async fn reaches(broker: &Broker, lsn: Lsn) {
     reaches_end(broker, Lsn(lsn.0 + 1)).await;
 }
 
-/// Waits until everything that was written before `end` is in the stream.
+/// Waits until the stream holds everything that was written before `end`.
 pub async fn reaches_end(broker: &Broker, end: Lsn) {
     eventually("the stream reaches the last commit", async || match last_progress(broker).await {
         Some(progress) if progress.end_lsn >= end => Ok(()),
@@ -360,7 +362,7 @@ pub async fn grows(broker: &Broker, more: u64) {
     .await;
 }
 
-/// None while NATS does not answer.
+/// `None` while NATS does not answer.
 pub async fn last_sequence(broker: &Broker) -> Option<u64> {
     Some(broker.jetstream().get_stream("CDC").await.ok()?.cached_info().state.last_sequence)
 }

@@ -1,4 +1,5 @@
-//! Certificates, and a Postgres that lets nobody in over TCP without encryption. What clients make of it is not known here.
+//! Certificates, and a Postgres that refuses unencrypted connections over TCP. This file does not
+//! know the clients.
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use rcgen::{
 
 use crate::Server;
 
-/// A CA of the test's own.
+/// A CA of one test.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
@@ -29,14 +30,15 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, key).expect("a CA"))
     }
 
-    /// `name`: the common name, by which Postgres knows a role. `hosts`: what a server is called.
+    /// `name`: the common name, which Postgres maps to a role. `hosts`: the server's host names.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Issued {
         let key = KeyPair::generate().expect("a key");
         let certificate = named(name, hosts).signed_by(&key, &self.0).expect("a certificate");
         Issued { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// A server whose certificate is for `localhost`, not for the address. `hba` are its rules for TCP.
+    /// A server whose certificate is valid for `localhost`, not for the address. `hba`: its rules
+    /// for TCP.
     pub fn server(&self, like: &Server, hba: &str) -> Arc<Server> {
         let Issued { certificate, key } = self.issue("the server", &["localhost"]);
         let settings = [
@@ -54,14 +56,14 @@ impl Authority {
         self.0.pem()
     }
 
-    /// As a file in `folder`.
+    /// Writes the certificate into `folder`.
     pub fn file(&self, folder: &Path, name: &str) -> PathBuf {
         write(folder, name, &self.pem())
     }
 }
 
 impl Issued {
-    /// As files in `folder`: certificate and key.
+    /// Writes certificate and key into `folder`.
     pub fn files(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
         let certificate = write(folder, &format!("{name}.pem"), &self.certificate);
         (certificate, write(folder, &format!("{name}.key"), &self.key))

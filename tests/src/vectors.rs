@@ -1,7 +1,8 @@
-//! Test vectors: a body as it is sent, what its headers say, and what it means, as JSON.
+//! Test vectors: a body as it is sent, its headers, and its meaning as JSON.
 //!
-//! `NAME.json` describes `NAME.bin` (`NAME.1.bin` … for a body in parts). What is in there is made here with the
-//! wire crate, deterministically; `tests/python/decode_vectors.py` reads it with other libraries.
+//! `NAME.json` describes `NAME.bin`, or `NAME.1.bin` and so on for a body in parts. This crate
+//! makes them with the wire crate, deterministically. `tests/python/decode_vectors.py` reads them
+//! with other libraries.
 
 mod bodies;
 mod control;
@@ -19,25 +20,25 @@ pub struct Vector {
     pub name: String,
     /// `changes`, `chunk`, `control` or `dictionary`.
     pub kind: &'static str,
-    /// Of the last part, without `Wg-Part`.
+    /// The headers of the last part, without `Wg-Part`.
     pub headers: Json,
     pub parts: Vec<Vec<u8>>,
-    /// Of the table's schema; for changes and chunks.
+    /// The number of columns in the table's schema; for changes and chunks.
     pub columns: Option<usize>,
-    /// Name of the vector that is the dictionary.
+    /// The name of the vector that holds the dictionary.
     pub dictionary: Option<String>,
-    /// What it means; or `{"refused": why}` for what a reader must not accept.
+    /// The meaning; or `{"refused": why}` for bodies that a reader must refuse.
     pub expected: Json,
 }
 
-/// Everything that is committed under `tests/vectors`.
+/// All vectors that are committed under `tests/vectors`.
 pub fn all() -> Vec<Vector> {
     let mut all = bodies::vectors();
     all.extend(control::vectors());
     all
 }
 
-/// Headers as JSON, without those that only NATS looks at.
+/// Headers as JSON, without those that only NATS reads.
 pub fn headers(headers: &HeaderMap) -> Json {
     let ours = |name: &str| {
         name == walgate_wire::CONTENT_ENCODING
@@ -51,7 +52,7 @@ pub fn headers(headers: &HeaderMap) -> Json {
 }
 
 impl Vector {
-    /// Replaces what the folder holds under this name.
+    /// Replaces the files of this name in the folder.
     pub fn write(&self, folder: &Path) {
         let files: Vec<String> = match self.parts.len() {
             1 => vec![format!("{}.bin", self.name)],
@@ -73,7 +74,7 @@ impl Vector {
     }
 }
 
-/// Writes all of them into a folder; what else is there goes, except for pages.
+/// Writes all vectors into a folder and deletes other vectors there. Pages stay.
 pub fn write_all(folder: &Path) {
     fs::create_dir_all(folder).expect("a folder");
     for entry in fs::read_dir(folder).expect("a folder").flatten() {

@@ -1,16 +1,16 @@
-//! Waiting for what has to become true, without a clock in any assertion: the deadline only ends a test that
-//! would otherwise hang.
+//! Waits for a condition. No assertion depends on a clock: the deadline only ends a test that would
+//! otherwise hang.
 
 use std::time::{Duration, Instant};
 
 use crate::program;
 
-/// Generous: a loaded machine is not a bug. `WALGATE_TEST_PATIENCE_SECONDS` sets another.
+/// Generous: a loaded machine is not a defect. `WALGATE_TEST_PATIENCE_SECONDS` overrides it.
 const PATIENCE_SECONDS: u64 = 120;
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Looks until it sees, and returns what it saw. An `Err` says what was seen instead. A program that ended
-/// although the test did not ask it to ends the wait.
+/// Polls `look` until it returns `Ok`, and returns that value. An `Err` describes the current
+/// state. The wait also fails if a program of the test ended unexpectedly.
 #[track_caller]
 pub fn eventually<T, L>(what: impl Into<String>, look: L) -> impl Future<Output = T>
 where

@@ -1,15 +1,15 @@
-//! Seeded load: the same seed writes the same statements. What becomes of them is not known here.
+//! Seeded load: the same seed writes the same statements. This file does not know the oracles.
 
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
-/// Keys of rows are below this, so that statements hit each other's rows.
+/// The number of keys; small, so that statements often meet each other's rows.
 const KEYS: i32 = 60;
 
-/// One table as the generator knows it.
+/// One table as the generator models it.
 #[derive(Clone, Debug)]
 struct Table {
     name: &'static str,
-    /// The key column's type, as SQL that makes a key of a number.
+    /// SQL for the key of a number, in the type of the key column.
     key: fn(i32) -> String,
     columns: Vec<Column>,
 }
@@ -20,7 +20,7 @@ struct Column {
     ty: &'static str,
 }
 
-/// Types that columns can have, with what they can be changed to.
+/// Column types, each with the types that it can be changed to.
 const TYPES: [(&str, &[&str]); 8] = [
     ("int", &["bigint", "text", "numeric"]),
     ("bigint", &["numeric", "text"]),
@@ -32,7 +32,7 @@ const TYPES: [(&str, &[&str]); 8] = [
     ("text[]", &[]),
 ];
 
-/// Writes random transactions, and now and then random DDL.
+/// Generates random transactions, and sometimes random DDL.
 pub struct Generator {
     rng: SmallRng,
     tables: Vec<Table>,
@@ -68,7 +68,7 @@ impl Generator {
         }
     }
 
-    /// Names of the tables that [`Generator::create`] makes.
+    /// The tables of [`Generator::create`].
     pub const TABLES: [&str; 3] = ["a", "b", "c"];
 
     /// Three kinds of key and three replica identities.
@@ -136,7 +136,7 @@ impl Generator {
         }
     }
 
-    /// One change of shape.
+    /// One ALTER TABLE, or nothing.
     pub fn ddl(&mut self) -> String {
         let at = self.rng.random_range(0..self.tables.len());
         let table = self.tables[at].name;
@@ -177,7 +177,7 @@ impl Generator {
         }
     }
 
-    /// Whether to do what happens with this probability.
+    /// Returns true with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.rng.random_bool(probability)
     }
@@ -186,7 +186,8 @@ impl Generator {
         self.rng.random_range(0..limit)
     }
 
-    /// `large`: whether it may be one that is stored out of line, which is an expression that a default cannot be.
+    /// `large`: the value may be stored out of line. It is then a subquery, which a default does
+    /// not allow.
     fn literal(&mut self, ty: &str, large: bool) -> String {
         let n: i32 = self.rng.random_range(-1000..1000);
         if self.rng.random_bool(0.15) {
@@ -208,7 +209,7 @@ impl Generator {
             },
             "jsonb" => format!("'{{\"n\": {n}, \"s\": [null, true, \"é{n}\"]}}'::jsonb"),
             "text[]" => format!("array['x{n}', null, 'y \"quoted\", {{}}']"),
-            // Now and then out of line, so that updates of other columns leave it unchanged.
+            // Sometimes out of line, so that updates of other columns leave it unchanged.
             _ if large && n % 7 == 0 => {
                 format!("(select string_agg(md5('{n}' || i), '') from generate_series(1, 150) i)")
             }

@@ -1,5 +1,5 @@
-//! Licences and sources of all that Walgate depends on, by the lists in `deny.toml`: the part of `cargo xtask audit`
-//! that needs neither a tool nor a network.
+//! Licences and sources of all dependencies, checked against the lists in `deny.toml`. This part of
+//! `cargo xtask audit` needs neither a tool nor a network.
 
 use std::{path::Path, process::Command};
 
@@ -45,7 +45,7 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
-    /// None: of this workspace.
+    /// `None`: a package of this workspace.
     source: Option<String>,
 }
 
@@ -57,7 +57,7 @@ fn deny() -> Deny {
     Figment::from(Toml::file_exact(root().join("deny.toml"))).extract().expect("deny.toml")
 }
 
-/// What is compiled on this machine.
+/// The packages that are compiled on this machine.
 fn packages() -> Vec<Package> {
     let rustc = Command::new("rustc").args(["-vV"]).output().expect("rustc");
     let version = String::from_utf8(rustc.stdout).expect("text");

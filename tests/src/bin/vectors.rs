@@ -1,4 +1,4 @@
-//! Writes the conformance vectors anew: `cargo xtask vectors`.
+//! Writes the conformance vectors: `cargo xtask vectors`.
 
 use std::{path::PathBuf, process::ExitCode};
 

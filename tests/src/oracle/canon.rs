@@ -1,4 +1,4 @@
-//! One text for each value, the same from either side: the explicit list of how types look in a copy.
+//! One canonical text for each value, the same from both sides: how types look in a copy.
 //!
 //! | type | in SQLite |
 //! |---|---|
@@ -19,7 +19,7 @@ use super::{
 
 const NULL: &str = "∅";
 
-/// Of what the source prints.
+/// The canonical text of a value that the source prints.
 pub fn source(ty: &Type, text: Option<&str>) -> String {
     let Some(text) = text else { return NULL.to_owned() };
     match ty {
@@ -36,12 +36,12 @@ pub fn source(ty: &Type, text: Option<&str>) -> String {
     }
 }
 
-/// Of what SQLite holds.
+/// The canonical text of a value in SQLite.
 pub fn sqlite(ty: &Type, value: ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => NULL.to_owned(),
         ValueRef::Integer(i) => format!("integer {i}"),
-        // A float4 travels as what it is; the source prints fewer digits of the same number.
+        // A float4 is published exactly; the source prints fewer digits of the same number.
         ValueRef::Real(f) if *ty == Type::Float4 => float(f64::from(f as f32)),
         ValueRef::Real(f) => float(f),
         ValueRef::Blob(bytes) => format!("blob {}", walgate_wire::hex::encode(bytes)),
@@ -57,7 +57,7 @@ pub fn sqlite(ty: &Type, value: ValueRef<'_>) -> String {
     }
 }
 
-/// Of a JSON text that stands for a nested value.
+/// The canonical text of a nested value in JSON.
 pub fn json_text(ty: &Type, text: &str) -> String {
     match serde_json::from_str(text) {
         Ok(json) => format!("text {}", nested(&json_tree(ty, &json))),
@@ -86,7 +86,7 @@ fn nested(tree: &Tree) -> String {
     match tree {
         Tree::Null => NULL.to_owned(),
         Tree::Leaf(ty @ (Type::Float4 | Type::Float8), text) => float(parsed(ty, text)),
-        // In JSON, the JSON null inside an array cannot be told from NULL.
+        // In JSON, the JSON null inside an array looks like NULL.
         Tree::Leaf(Type::Json, text) if text == "null" => NULL.to_owned(),
         Tree::Leaf(Type::Json, text) => match serde_json::from_str::<Json>(text) {
             Ok(json) => json.to_string(),
@@ -111,7 +111,7 @@ fn json_tree(ty: &Type, json: &Json) -> Tree {
     match (ty, json) {
         (Type::Json, json) => Tree::Leaf(Type::Json, json.to_string()),
         (_, Json::Null) => Tree::Null,
-        // Arrays of arrays have no type of their own.
+        // Postgres has no separate type for arrays of arrays.
         (Type::Array(element), Json::Array(items)) => {
             let inner = |item: &Json| match (item, &**element) {
                 (Json::Array(_), Type::Array(_) | Type::Vector | Type::Json) => {

@@ -15,12 +15,13 @@ use crate::{postgres::connect, replica::Target};
 
 /// A reader's connection.
 pub enum Copy {
-    /// None while there is no file.
+    /// `None` while the file does not exist.
     Sqlite(Option<Connection>, Keeper),
     Postgres(Client),
 }
 
-/// Who keeps a SQLite file: they call tables otherwise, and store some types otherwise.
+/// The program that writes a SQLite file. Each has its own table names and its own form of some
+/// types.
 #[derive(Clone, Copy, Debug)]
 pub enum Keeper {
     Walgate,
@@ -43,7 +44,7 @@ impl Copy {
         }
     }
 
-    /// Rows; none while there is no such table.
+    /// The number of rows; `None` while the table does not exist.
     pub async fn count(&self, table: &str) -> Option<u64> {
         self.count_of(&table.parse().expect("a table name")).await
     }
@@ -53,8 +54,8 @@ impl Copy {
         value.first()?.as_ref()?.parse().ok()
     }
 
-    /// Sums of one column of two tables, and something that is different in (almost) every state of the first,
-    /// in one snapshot of a reader.
+    /// Sums of one column of two tables, and a value that differs in almost every state of the
+    /// first. All three come from one snapshot of a reader.
     pub async fn sums(&self, a: &str, b: &str, column: &str) -> Option<(i64, i64, i64)> {
         let sum = |table| format!("(select sum({column}) from {table})");
         let mark = format!("(select sum({column} * ({column} % 1000) * id) from {a})");
@@ -63,7 +64,7 @@ impl Copy {
         Some((number(0)?, number(1)?, number(2)?))
     }
 
-    /// One row as texts; none if the query fails.
+    /// One row as texts; `None` if the query fails.
     async fn one(&self, sql: &str) -> Option<Vec<Option<String>>> {
         match self {
             Copy::Sqlite(connection, _) => {
@@ -80,7 +81,7 @@ impl Copy {
         }
     }
 
-    /// What the copy calls a table.
+    /// The table's name in the copy, quoted.
     fn local(&self, table: &TableName) -> String {
         match self {
             Copy::Sqlite(_, keeper) => quote(&keeper.table(table)),
@@ -146,7 +147,7 @@ impl Copy {
         }
     }
 
-    /// How the source is asked for a column.
+    /// The expression that selects a column at the source.
     pub(super) fn asked(&self, shape: &Shape, column: &str) -> String {
         let name = quote(column);
         match self {
@@ -155,7 +156,7 @@ impl Copy {
         }
     }
 
-    /// What the source answers then.
+    /// The type of the source's answer.
     pub(super) fn ty(&self, shape: &Shape, column: &str) -> Type {
         match self {
             Copy::Sqlite(_, Keeper::Python) => travels::ty(shape.oid(column), shape.ty(column)),
@@ -163,13 +164,13 @@ impl Copy {
         }
     }
 
-    /// What the source's value has to look like in [`Copy::rows`].
+    /// The text that [`Copy::rows`] has to contain for the source's value.
     pub(super) fn expected(&self, ty: &Type, text: Option<&str>) -> String {
         canon::source(ty, text)
     }
 }
 
-/// Where the copy could not have the type, a nested value is JSON and a leaf the text.
+/// If the copy cannot have the type, a nested value is JSON and a leaf is text.
 fn postgres_cell(declared: &str, ty: &Type, cell: Option<&str>) -> String {
     let nested = matches!(ty, Type::Array(_) | Type::Composite(_) | Type::Hstore | Type::Vector);
     match cell {
@@ -181,7 +182,7 @@ fn postgres_cell(declared: &str, ty: &Type, cell: Option<&str>) -> String {
 }
 
 impl Keeper {
-    /// `users`, `sales.orders`, parts with dots or quotes quoted; in Python the token.
+    /// `users` or `sales.orders`, with parts quoted where needed; for Python, the token.
     fn table(self, table: &TableName) -> String {
         let shown = table.to_string();
         match self {

@@ -1,8 +1,8 @@
-//! Reads what Postgres prints for arrays, composites, hstore and vectors.
+//! Parses the texts that Postgres prints for arrays, composites, hstore and vectors.
 
 use super::shape::Type;
 
-/// A nested value whose leaves are as Postgres prints them.
+/// A nested value; its leaves are texts as Postgres prints them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tree {
     Null,
@@ -14,7 +14,7 @@ pub enum Tree {
 pub fn tree(ty: &Type, text: &str) -> Tree {
     match ty {
         Type::Array(element) => {
-            // Bounds other than 1 do not travel.
+            // Lower bounds other than 1 are not published.
             let literal =
                 if text.starts_with('[') { text.split_once('=').expect("bounds").1 } else { text };
             Cursor { rest: literal }.array(element)
@@ -94,7 +94,8 @@ impl Cursor<'_> {
         Tree::Map(pairs)
     }
 
-    /// Up to one of `ends`, which stays; also whether any of it was quoted. Quotes are doubled or escaped.
+    /// Reads up to one of `ends`, which is not consumed. Also returns whether any part was quoted.
+    /// Quotes are doubled or escaped.
     fn word(&mut self, ends: &[char]) -> (String, bool) {
         let (mut text, mut inside, mut quoted) = (String::new(), false, false);
         while let Some(next) = self.peek() {

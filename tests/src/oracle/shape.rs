@@ -1,4 +1,4 @@
-//! What the source's catalog says about a table's columns, as far as copies render types differently.
+//! A table's columns and types in the source's catalog, as far as copies render types differently.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,29 +16,30 @@ pub enum Type {
     Float8,
     Bytes,
     Json,
-    /// As an exact decimal, without its currency.
+    /// An exact decimal, without its currency.
     Money,
-    /// As Postgres prints it.
+    /// The text that Postgres prints.
     Text,
-    /// An integer where it is one, else text.
+    /// An integer if the value is one, else text.
     IntOrText,
     Array(Box<Type>),
     Composite(Vec<(String, Type)>),
     Hstore,
-    /// pgvector's.
+    /// The vector type of pgvector.
     Vector,
 }
 
 #[derive(Debug)]
 pub struct Shape {
-    /// Those that the publication publishes: not all generated ones, and not those that a column list leaves out.
+    /// The published columns: without some generated ones, and without those that a column list
+    /// omits.
     columns: BTreeMap<String, Column>,
 }
 
 #[derive(Debug)]
 struct Column {
     ty: Type,
-    /// Of the type, of the base type for a domain.
+    /// The OID of the type; for a domain, of its base type.
     oid: String,
 }
 
@@ -73,7 +74,7 @@ impl Shape {
         &self.columns[column].oid
     }
 
-    /// The copy has every column that is published, and no other.
+    /// The copy has every published column, and no other.
     pub fn check_columns(&self, found: &[CopyColumn]) -> Result<(), String> {
         let found: BTreeSet<_> = found.iter().map(|column| &column.name).collect();
         let expected: BTreeSet<_> = self.columns.keys().collect();

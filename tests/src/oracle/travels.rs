@@ -1,5 +1,5 @@
-//! How values look in a copy that keeps them as they travel, as the consumer in Python does. Only types are listed
-//! that it stores otherwise than `walgate replicate`; arrays of them are not known here.
+//! How values look in a copy that keeps them as they are on the wire, as the consumer in Python
+//! does. Lists only types that `walgate replicate` stores in another form; without arrays of them.
 
 use super::shape::Type;
 
@@ -8,7 +8,7 @@ const DATE: &str = "1082";
 const TIME: &str = "1083";
 const TIMESTAMPS: [&str; 2] = ["1114", "1184"];
 
-/// What to ask the source for, in place of the column alone.
+/// The expression to select at the source, in place of the column alone.
 pub fn expression(oid: &str, column: &str) -> String {
     let counted = |number: &str| {
         format!(
@@ -26,7 +26,7 @@ pub fn expression(oid: &str, column: &str) -> String {
     }
 }
 
-/// What the source answers with then.
+/// The type of the source's answer to that expression.
 pub fn ty(oid: &str, otherwise: Type) -> Type {
     match oid {
         UUID => Type::Bytes,

@@ -1,4 +1,5 @@
-//! Vectors of changes and chunks: every value, every operation, compressed in every way, and what must be refused.
+//! Vectors of changes and chunks: every value, every operation, every kind of compression, and
+//! bodies that a reader must refuse.
 
 use serde_json::{Value as Json, json};
 use walgate_wire::{
@@ -11,7 +12,7 @@ use crate::json;
 
 const DICTIONARY: &str = "dictionary";
 
-/// Small, and the same every time.
+/// A small dictionary, the same every time.
 pub fn dictionary() -> Dictionary {
     let rows: Vec<String> = (0..1500u32)
         .map(|i| {
@@ -100,7 +101,7 @@ fn in_parts(whole: &Vector) -> Vector {
     Vector { name: format!("{}_in_parts", whole.name), parts, ..whole.clone() }
 }
 
-/// Two transactions, every operation, with and without what may be left out.
+/// Two transactions with every operation, with and without optional parts.
 fn operations() -> Vec<u8> {
     let mut writer = ChangeWriter::default();
     let row = |out: &mut Vec<u8>, id: i64, text: Option<&str>| {
@@ -142,7 +143,7 @@ fn operations() -> Vec<u8> {
     writer.out
 }
 
-/// Around every change of form.
+/// Values on both sides of each change of MessagePack's integer form.
 const INTS: [i64; 21] = [
     0,
     1,
@@ -222,7 +223,7 @@ fn values() -> Vec<u8> {
     writer.out
 }
 
-/// Lengths of 32 bits.
+/// Values with lengths of 32 bits.
 fn long() -> Vec<u8> {
     let mut writer = ChangeWriter::default();
     writer.transaction(Lsn(2), 2, 0);
@@ -238,7 +239,7 @@ fn long() -> Vec<u8> {
     writer.out
 }
 
-/// Does not become small.
+/// A value that does not compress.
 fn large() -> Vec<u8> {
     let mut writer = ChangeWriter::default();
     writer.transaction(Lsn(2), 2, 0);
@@ -265,7 +266,7 @@ fn chunk_of(delta: &[bool], rows: usize, write: impl Fn(&mut ChunkWriter, usize)
     body
 }
 
-/// Identity, time with infinities and NULLs, text, and differences that wrap around.
+/// Identity, time with infinities and NULLs, text, and differences that overflow.
 fn chunk_body() -> Vec<u8> {
     chunk_of(&[true, true, false, true], 40, |writer, row| {
         writer.columns[0].int(1000 + row as i64);
@@ -285,7 +286,7 @@ fn chunk_body() -> Vec<u8> {
     })
 }
 
-/// What a reader must not take for a body.
+/// Bodies that a reader must refuse.
 fn refused(dictionary: &Dictionary) -> Vec<Vector> {
     let with = |name: &str, of: &Vector, why: &str, change: &dyn Fn(&mut Vec<u8>)| {
         let mut vector = of.clone();

@@ -1,4 +1,4 @@
-//! Vectors of control messages: one of each, with and without what may be absent.
+//! Vectors of control messages: one of each kind, with and without optional fields.
 
 use serde::Serialize;
 use serde_json::json;
@@ -169,7 +169,7 @@ fn start() -> InitStart {
     }
 }
 
-/// Names of tables as one writes them, and their tokens.
+/// Table names in their usual form, and their tokens.
 fn tokens() -> Vector {
     let pairs: Vec<_> = [
         ("public", "users"),

@@ -1,4 +1,4 @@
-//! What stands still is seen from outside, and does not make more stand still than it has to.
+//! Waiting and blocked parts: operators can see them, and they block no more than they have to.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ async fn catches_up(gateway: &Gateway) {
     .await;
 }
 
-/// What it waits for is the reason why it is not ready.
+/// `/readyz` names the obstacle as the reason why the gateway is not ready.
 async fn says(gateway: &Gateway, word: &str) {
     eventually(format!("it waits for {word}"), async || match gateway.readyz()? {
         (503, body) if body["reason"].to_string().contains(word) => Ok(()),
@@ -36,7 +36,7 @@ async fn says(gateway: &Gateway, word: &str) {
 }
 
 on_newest_postgres! {
-    async fn lag_grows_while_nats_stands_still(server) {
+    async fn lag_grows_while_nats_is_paused(server) {
         let mut site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
         let gateway = site.gateway(&["t"]).start().await;
@@ -50,7 +50,7 @@ on_newest_postgres! {
         catches_up(&gateway).await;
     }
 
-    /// As where everything is started at once.
+    /// As in a deployment that starts everything at once.
     async fn servers_may_come_up_after_the_gateway(server) {
         let own = Arc::new(Server::start(server.bin(), &[]));
         let mut site = Site::new(&own).await;
@@ -71,14 +71,14 @@ on_newest_postgres! {
         site.same(&replica, "t").await;
     }
 
-    async fn whom_the_slot_waits_for_is_said(server) {
+    async fn the_session_that_blocks_the_slot_is_reported(server) {
         let own = Arc::new(Server::start(server.bin(), &[]));
         let site = Site::new(&own).await;
         site.sql("create table t (id int primary key)").await;
         site.sql("begin; insert into t values (1); prepare transaction 'stays'").await;
         let gateway = site.gateway(&["t"]).spawn();
         says(&gateway, "stays").await;
-        // The slot is there already, and not to be had yet.
+        // The slot exists already, but its creation has not ended.
         let other = site.gateway(&["t"]).named("other").spawn();
         says(&other, "being created").await;
         site.sql("commit prepared 'stays'").await;
@@ -91,8 +91,8 @@ on_newest_postgres! {
 }
 
 on_each_postgres! {
-    /// What a column was cannot be told any more when its last changes are read.
-    async fn a_suspended_table_flows_again_once_it_is_altered(server) {
+    /// The dropped column's type is unknown when its last changes are read.
+    async fn a_suspended_table_resumes_after_alter_table(server) {
         let site = Site::new(&server).await;
         site.sql("create type mood as enum ('ok'); create table t (id int primary key, m mood); create table u (id int primary key)").await;
         let gateway = site.gateway(&["t", "u"]).start().await;
@@ -110,8 +110,9 @@ on_each_postgres! {
         assert_eq!(body["tables"]["t"]["suspended"], serde_json::Value::Null, "{body}");
     }
 
-    /// Whoever locks one table for long, as a migration does, holds up no other, nor a gateway that starts.
-    async fn a_locked_table_holds_nothing_up(server) {
+    /// A long lock on one table, as in a migration, delays no other table, nor the start of a
+    /// gateway.
+    async fn a_locked_table_blocks_no_other_table(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); create table u (id int primary key);
                   create table p (id int primary key) partition by range (id); create table p1 partition of p default").await;
@@ -134,8 +135,8 @@ on_each_postgres! {
         site.same(&replica, "p").await;
     }
 
-    /// An ALTER that waits for an old reader: rows of that table, and of others, flow all the same.
-    async fn a_waiting_alter_holds_nothing_up(server) {
+    /// While ALTER TABLE waits for an old reader, rows of that table and of others keep streaming.
+    async fn a_waiting_alter_table_blocks_no_rows(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); create table u (id int primary key)").await;
         let _gateway = site.gateway(&["t", "u"]).start().await;
@@ -154,7 +155,8 @@ on_each_postgres! {
                 other => Err(other.to_owned()),
             })
             .await;
-            // These are the first rows of t in this session: its shape has to be looked up.
+            // These are the first rows of t in this session, so the gateway has to look up its
+            // shape.
             writer.sql("commit; insert into u values (1)").await;
             site.same(&replica, "u").await;
             assert_eq!(site.database.value(waiting).await, "1", "it has not waited long enough");

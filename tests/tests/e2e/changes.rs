@@ -1,16 +1,16 @@
-//! Inserts, updates, deletes and truncates of every shape of table reach both kinds of replica.
+//! Inserts, updates, deletes and truncates on tables of every shape reach both kinds of replica.
 
 use std::sync::Arc;
 
 use walgate_tests::{Database, Replica, Server, Site, on_each_postgres};
 
-/// A site with both kinds of replica of all its tables.
+/// A site with both kinds of replica, of all its tables.
 struct Both {
     _gateway: walgate_tests::Gateway,
     sqlite: Replica,
     postgres: Replica,
     tables: Vec<String>,
-    // Dropped after what writes to them.
+    // Dropped after the programs that write to them.
     _copy: Database,
     site: Site,
 }
@@ -36,7 +36,7 @@ impl Both {
         }
     }
 
-    /// Each script, then both replicas are equal to the source.
+    /// Runs each script, then waits until both replicas equal the source.
     async fn after(&self, scripts: &[&str]) {
         for script in scripts {
             self.site.sql(script).await;
@@ -70,7 +70,7 @@ on_each_postgres! {
              insert into by_bytes values ('', 1), ('\\x00', 2), ('\\x0000', 3); insert into by_bool values (true, 1.0), (false, 1.0), (true, 'NaN');",
             "update numbered set v = coalesce(v, '') || '!'; update by_uuid set v = v + 1; update by_text set v = v + 10;
              update by_enum set v = 7 where id = 'red'; update by_time set v = v + 1; update by_bytes set v = -v;",
-            // The key itself.
+            // Updates of the key itself.
             "update composed set b = b + 10 where a = 'a'; update by_text set id = id || 'x'; update by_enum set id = 'blue' where id = 'red';
              update by_time set id = id + interval '1 day' where id < 'infinity'; update by_bytes set id = id || '\\xff'; update by_bool set n = n + 1;",
             "update composed set a = case a when 'a' then 'c' else 'a' end;",
@@ -106,7 +106,7 @@ on_each_postgres! {
             "update full_keyed set v = v || '1'; update indexed set v = v || '1'; update index_only set v = 'z' where place = 2;",
             "update full_keyed set id = id + 10; update indexed set code = code || '!' where id = 1; update indexed set id = 30 where id = 2;
              update index_only set place = place + 5;",
-            // One of several equal rows.
+            // Changes of one of several equal rows.
             "delete from bag where ctid = (select min(ctid) from bag where v = 'twice'); delete from bag where ctid = (select min(ctid) from bag where v is null);",
             "update bag set n = 2 where ctid = (select min(ctid) from bag where v = 'twice');",
             "update bag set v = 'all the same', n = 0;",
@@ -117,7 +117,7 @@ on_each_postgres! {
         .await;
     }
 
-    async fn partitions_come_as_their_root(server) {
+    async fn partitions_are_published_as_their_root(server) {
         let both = Both::start(
             &server,
             "create table events (id int, at date, v text, primary key (id, at)) partition by range (at);
@@ -135,7 +135,7 @@ on_each_postgres! {
         both.after(&[
             "insert into events select i, date '2024-01-01' + i, 'live ' || i from generate_series(200, 260) i;",
             "update events set v = v || '!' where id % 2 = 0;",
-            // From one partition into another.
+            // Moves from one partition to another.
             "update events set at = at + 40 where id < 30;",
             "delete from events where id % 5 = 0;",
             "create table events_3 partition of events for values from ('2030-01-01') to ('2031-01-01');
@@ -161,7 +161,7 @@ on_each_postgres! {
             "insert into docs select i, 'title ' || i, repeat('live ' || i, 2000), decode(repeat('00ff', 3000), 'hex') from generate_series(6, 9) i;",
             "update docs set title = 'new ' || id; update full_docs set title = 'new ' || id;",
             "update docs set body = body || '!' where id % 2 = 0;",
-            // The key changes, the large values do not travel.
+            // The key changes; the large values are not sent.
             "update docs set id = id + 100; update full_docs set id = id + 100;",
             "update docs set body = null where id = 101; update docs set title = 'x' where id = 101; update docs set raw = '' where id = 102;",
             "begin; insert into docs values (500, 'one', repeat('y', 9000), null); update docs set title = 'two' where id = 500;

@@ -1,5 +1,5 @@
-//! What the owner of a copy in Postgres builds on its tables: it stays where the source's new shape allows, and where
-//! it is in the way that is said, and waited for.
+//! Objects that the owner of a copy in Postgres builds on its tables. They stay if the source's new
+//! shape allows. Otherwise the consumer names the blocking object and waits for its removal.
 
 use walgate_tests::{Database, Gateway, Replica, Server, Site, eventually, on_each_postgres};
 
@@ -7,7 +7,7 @@ const TABLE: &str = "
     create table t (id int primary key, a int, b text, c text, d int);
     insert into t select i, i, 'b' || i, 'c' || i, i from generate_series(1, 200) i";
 
-/// On the copy; none of it depends on the column `a`.
+/// Objects on the copy; none of them depends on the column `a`.
 const BUILT: &str = "
     create view shown as select id, b from t;
     create index by_b on t (b);
@@ -17,7 +17,7 @@ const BUILT: &str = "
     comment on table t is 'ours';
     grant select on t to public";
 
-/// Whether all of it is there.
+/// Lists all of them, if they exist.
 const THERE: &str = "
     select concat_ws(', ',
       (select 'view' from pg_views where viewname = 'shown'),
@@ -45,7 +45,7 @@ impl Scene {
         Scene { site, copy, replica, _gateway: gateway }
     }
 
-    /// The source changes; the copy has all of it, and what was built on it is there.
+    /// Alters the source. The copy has to follow, and the objects built on it have to stay.
     async fn follows(&self, sql: &str) {
         self.site.sql(sql).await;
         self.site.same(&self.replica, "t").await;
@@ -55,7 +55,8 @@ impl Scene {
         assert_eq!(self.copy.value("select count(*) from shown").await, rows);
     }
 
-    /// The source changes; what is in the way is named, and once it is gone the copy goes on by itself.
+    /// Alters the source while `view` blocks the copy. The log has to name it; once it is dropped,
+    /// the copy continues by itself.
     async fn waits_for(&self, view: &str, sql: &str) {
         self.copy.sql(view).await;
         self.site.sql(sql).await;
@@ -69,7 +70,7 @@ impl Scene {
             log => Err(log),
         })
         .await;
-        // The old rows are there, and nobody is held up.
+        // Readers still see the old rows, without waiting.
         assert_ne!(self.copy.value("select count(*) from in_the_way").await, "0");
         self.copy.sql("drop view in_the_way").await;
         self.follows("select 1").await;
@@ -77,7 +78,7 @@ impl Scene {
 }
 
 on_each_postgres! {
-    async fn a_new_shape_leaves_them_where_it_can(server) {
+    async fn dependents_survive_a_compatible_schema_change(server) {
         let scene = Scene::new(&server).await;
         for sql in [
             // Loaded again: a type, a default, the key.
@@ -86,7 +87,7 @@ on_each_postgres! {
             "alter table t drop constraint t_pkey, add primary key (id, b); update t set b = b || '!' where id < 9",
             "alter table t drop constraint t_pkey; alter table t replica identity full; alter table t alter id drop not null; alter table t alter b drop not null; insert into t (c) values ('no key')",
             "alter table t alter d type bigint, alter e type numeric; update t set d = 1 where id < 9",
-            // Followed in place.
+            // Altered in place.
             "alter table t drop column d; insert into t (id, b) values (1002, 'after')",
         ] {
             scene.follows(sql).await;
@@ -94,18 +95,19 @@ on_each_postgres! {
         assert!(scene.copy.value("select count(*) from heard").await.parse::<u32>().unwrap() > 4);
     }
 
-    /// Not by ending, which a supervisor would answer with one more load from the start.
-    async fn what_is_in_the_way_is_waited_for(server) {
+    /// The consumer does not exit: after that, a supervisor would have it load from the start
+    /// again.
+    async fn a_blocking_dependent_is_named_and_waited_for(server) {
         let scene = Scene::new(&server).await;
         let in_the_way = "create view in_the_way as select id, a from t";
         scene.waits_for(in_the_way, "alter table t alter a type text using 'was ' || a; insert into t values (1000, 'new')").await;
-        // Followed in place, without a load.
+        // Altered in place, without a load.
         scene.waits_for("create view in_the_way as select id, c from t", "alter table t drop column c; insert into t values (1001, 'newer')").await;
-        // A restart meets the same, and says so.
+        // After a restart the consumer meets the same view, and names it again.
         scene.waits_for(in_the_way, "alter table t alter a type bytea using null; insert into t (id) values (1002)").await;
     }
 
-    async fn a_stop_is_heard_while_something_is_in_the_way(server) {
+    async fn a_blocked_consumer_stops_when_asked(server) {
         let mut scene = Scene::new(&server).await;
         scene.copy.sql("create view in_the_way as select id, a from t").await;
         scene.site.sql("alter table t alter a type text using 'was ' || a; insert into t values (1000, 'new')").await;

@@ -15,7 +15,7 @@ use walgate_tests::{
 };
 use walgate_wire::MAX_DICTIONARY_BYTES;
 
-/// The KV revision that new messages use.
+/// The KV revision that new messages use; waits until it is not `other_than`.
 async fn live(gateway: &Gateway, other_than: u64) -> u64 {
     eventually("another dictionary is live", async || {
         let (_, body) = gateway.readyz()?;
@@ -33,20 +33,21 @@ async fn site(server: &std::sync::Arc<walgate_tests::Server>) -> Site {
     site
 }
 
-/// Some rows, waited for until they are in the stream: compressed with what is live now.
+/// Inserts rows and waits until the stream holds them, compressed with the current dictionary.
 async fn insert(site: &Site) {
     site.sql(INSERT).await;
     let lsn = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
     stream::reaches_end(&site.broker, lsn).await;
 }
 
-/// All that was ever taken for a dictionary.
+/// Every dictionary that the bucket has ever stored.
 async fn stored(site: &Site) -> Vec<Vec<u8>> {
     let messages = stream::messages(&site.broker, "KV_dictionaries").await;
     messages.into_iter().map(|message| message.payload.to_vec()).collect()
 }
 
-/// Piece by piece; says whether every pause was well below what the gateway takes for the end.
+/// Writes the file in pieces. Returns whether every pause was well below the gateway's quiet
+/// period.
 async fn write_slowly(path: &Path, bytes: &[u8]) -> bool {
     let mut file = fs::File::create(path).unwrap();
     let mut written = Instant::now();
@@ -62,7 +63,8 @@ async fn write_slowly(path: &Path, bytes: &[u8]) -> bool {
 
 const INSERT: &str = "insert into users (email, likes) select 'user' || i || '@example1.org', 'likes ' || i % 17 || ' and ' || i % 23 from generate_series(1, 20) i";
 
-/// Replaces the dictionary so many times while rows are written: whoever comes later reads every message.
+/// Replaces the dictionary `times` times while rows are written. Later readers can read every
+/// message.
 async fn replaced(site: &Site, times: u32) {
     let gateway = site.gateway(&["users"]).start().await;
     let audit = Audit::begin(&site.database).await;
@@ -76,14 +78,14 @@ async fn replaced(site: &Site, times: u32) {
         insert(site).await;
     }
     site.same(&replica, "users").await;
-    // A newcomer that reads from the first message on: every revision that a message names is there.
+    // A new consumer that reads from the first message finds every revision that a message names.
     let entries = audit.assert_stream_is_exact(site, &[("users", "users")]).await;
     let changes = stream::changes(&entries);
     let mut named: Vec<_> = changes.filter_map(|change| change.dictionary.clone()).collect();
     named.dedup();
     assert!(named.len() >= times as usize, "{} dictionaries were used", named.len());
     assert_eq!(named.last().unwrap(), &format!("users_dict@{revision}"));
-    // A snapshot names one from beginning to end, and a new replica reads it.
+    // A snapshot uses one dictionary from beginning to end, and a new replica reads it.
     let snapshot = site.snapshot("users").await;
     assert_eq!(snapshot.start.dictionary_revision, Some(revision));
     assert_eq!(snapshot.start.dictionary_id.as_deref(), Some("users_dict"));
@@ -97,8 +99,8 @@ on_newest_postgres! {
         replaced(&site, 200).await;
     }
 
-    /// Its history would have thrown away what messages name.
-    async fn a_bucket_that_somebody_else_made_keeps_every_revision(server) {
+    /// A bucket with a short history would delete revisions that messages name.
+    async fn a_bucket_made_by_an_administrator_keeps_every_revision(server) {
         let site = site(&server).await;
         let history = 64;
         let bucket = kv::Config { bucket: "dictionaries".to_owned(), history, ..kv::Config::default() };
@@ -114,7 +116,8 @@ on_newest_postgres! {
         let gateway = site.gateway(&["users"]).start().await;
         let revision = live(&gateway, 0).await;
         let refusals = |log: &str| log.matches("dictionary refused").count();
-        // Cut off inside its entropy tables. Behind them a shorter one is a dictionary all the same, only a worse one.
+        // Cut inside the entropy tables. Behind them, a shorter file is a valid dictionary, too,
+        // only a worse one.
         let half = good[..64].to_vec();
         let bad: [&[u8]; 4] = [b"", b"this is no dictionary at all", &half, &vec![7; MAX_DICTIONARY_BYTES + 1]];
         for (n, bytes) in bad.into_iter().enumerate() {
@@ -124,7 +127,7 @@ on_newest_postgres! {
                 reports => Err(format!("{reports} reports")),
             })
             .await;
-            // Looked at again, said no more.
+            // The gateway reads the folder again, but reports nothing again.
             fs::write(folder.join("another.file"), b"an event").unwrap();
             insert(&site).await;
         }
@@ -143,22 +146,24 @@ on_newest_postgres! {
         used.dedup();
         let name = |revision| Some(format!("users_dict@{revision}"));
         assert_eq!(used, [name(revision), name(next), None]);
-        // The same file again is the same revision.
+        // The same file again keeps its revision.
         drop_in(&folder, "users", &late);
         assert_eq!(live(&gateway, 0).await, next);
         let gateway = gateway.stop().start().await;
         assert_eq!(live(&gateway, 0).await, next);
     }
 
-    /// In place, with pauses: whole in the end, and never taken for what it is half-way, which is a dictionary, too.
-    async fn one_that_is_written_slowly(server) {
+    /// Written in place, with pauses. Half of it is a valid dictionary, too, and must not be
+    /// loaded.
+    async fn a_slowly_written_dictionary_is_read_whole(server) {
         let site = site(&server).await;
         let path = site.dictionaries().join("users.zstd.dict");
         let gateway = site.gateway(&["users"]).start().await;
         let mut revision = 0;
         let mut number = 0;
         for _ in 0..4 {
-            // Where the machine was busy the pauses were long, and half a file may have been taken: once more.
+            // On a busy machine the pauses may be too long, and half a file may be loaded: try
+            // again.
             loop {
                 number += 1;
                 assert!(number < 100, "the machine is too busy for a file to be written steadily");
@@ -200,13 +205,13 @@ on_newest_postgres! {
         assert_eq!(snapshot.start.dictionary_id, None);
     }
 
-    async fn a_dictionary_that_has_worn_out_is_told(server) {
+    async fn a_dictionary_that_has_drifted_is_reported(server) {
         let site = site(&server).await;
         drop_in(&site.dictionaries(), "users", &numbered(1));
         let gateway = site.gateway(&["users"]).start().await;
         live(&gateway, 0).await;
         let ratio = || gateway.readyz().unwrap().1["tables"]["users"]["dictionary_ratio"].as_f64();
-        // Rows like those that it was trained on; then others.
+        // Rows similar to the training set first, then different ones.
         let alike = "'user' || i * 7919 + 1 || '@example1.org likes ' || i % 17 || ' and ' || i % 23, 'user' || i * 7919 + 1 || '@example1.org'";
         one_by_one(&site, alike, || ratio().is_some()).await;
         assert!(!gateway.log().contains("worn out"));
@@ -217,7 +222,7 @@ on_newest_postgres! {
     }
 }
 
-/// Rows, each a transaction, until what they are for has happened.
+/// Inserts rows in single transactions until `done`.
 async fn one_by_one(site: &Site, row: &str, done: impl Fn() -> bool) {
     for _ in 0..20 {
         for number in 0..500 {

@@ -1,4 +1,5 @@
-//! A gateway that has everything from the environment, as a container has it, and what wins over the file.
+//! A gateway that is configured by the environment alone, as in a container, and the precedence
+//! over the file.
 
 use std::fs;
 
@@ -9,7 +10,7 @@ use walgate_tests::{
 };
 
 on_newest_postgres! {
-    async fn a_configuration_without_a_file(server) {
+    async fn the_environment_alone_configures_a_gateway(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); create schema sales; create table sales.orders (id int primary key);
                   insert into t values (1, 'one'); insert into sales.orders values (7)").await;
@@ -17,7 +18,7 @@ on_newest_postgres! {
         let [url, user, data, dictionaries] = ["url", "user", "data", "dictionaries"].map(|name| folder.join(name).display().to_string());
         fs::write(&url, format!("{}\n", site.database.url())).unwrap();
         let nats = site.broker.url();
-        // In the file of this folder, and overridden.
+        // The file is in this folder, and the environment overrides it.
         fs::create_dir(&user).unwrap();
         fs::write(format!("{user}/walgate.toml"), "[postgres]\nurl = 'postgres://nobody@127.0.0.1:1/none'\nslot = 'none'\n[[tables]]\nname = 'public.nothing'\n").unwrap();
         let config = format!("{user}/walgate.toml");
@@ -49,7 +50,7 @@ on_newest_postgres! {
         .await;
         assert_eq!(site.database.value(&format!("select slot_name from pg_replication_slots where slot_name = '{slot}' and active")).await, slot);
         assert!(gateway.terminate().success(), "{}", gateway.log());
-        // A value that is wrong is named with where it stands.
+        // The error for a wrong value names the variable.
         let mut wrong = env;
         wrong.push(("WALGATE_SNAPSHOT_WORKERS".to_owned(), "many".to_owned()));
         let refused = walgate_tests::program::run_with("walgate", &["run"], &wrong);

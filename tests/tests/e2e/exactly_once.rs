@@ -1,5 +1,5 @@
-//! The stream holds every committed change once, in commit order, with no hole. What is killed meanwhile is `cargo xtask
-//! chaos`' business.
+//! The stream holds every committed change once, in commit order, without a gap. `cargo xtask
+//! chaos` asserts the same under faults.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ async fn shop(server: &Arc<Server>) -> Site {
     site
 }
 
-/// One order with some lines; now and then a change to an older one, or nothing but a rollback.
+/// One order with some lines. Sometimes a change to an older order, sometimes only a rollback.
 fn order(n: u64) -> String {
     let mut sql = format!(
         "begin; insert into orders (note, total) values ('order {n}', {n}.5);
@@ -39,10 +39,11 @@ fn order(n: u64) -> String {
     sql + if n.is_multiple_of(11) { "rollback;" } else { "commit;" }
 }
 
-/// Of a gateway that was stopped: Postgres knows of all that the stream states, and of nothing else.
+/// After a gateway has stopped: the slot is confirmed to the end of the stream's progress, and not
+/// beyond.
 async fn all_that_is_stated_is_confirmed(site: &Site) {
     let stated = stream::last_progress(&site.broker).await.expect("progress").end_lsn;
-    // Postgres has been told; it may not have read it yet.
+    // The feedback is sent, but Postgres may not have read it yet.
     eventually("what was acknowledged is confirmed", async || match site.confirmed().await {
         confirmed if confirmed == stated => Ok(()),
         confirmed => Err(format!("{confirmed}, the stream states {stated}")),
@@ -51,7 +52,7 @@ async fn all_that_is_stated_is_confirmed(site: &Site) {
 }
 
 on_each_postgres! {
-    async fn a_quiet_run(server) {
+    async fn a_run_without_faults_is_exact(server) {
         let site = shop(&server).await;
         let gateway = site.gateway(&NAMES).start().await;
         let audit = Audit::begin(&site.database).await;
@@ -66,8 +67,8 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
-    /// A consumer whose copy is away waits for it, in one process.
-    async fn a_copy_whose_connections_are_cut_goes_on(server) {
+    /// A consumer that cannot reach its copy waits for it, without exiting.
+    async fn a_copy_survives_cut_connections(server) {
         let site = shop(&server).await;
         let copy = Database::create(&server).await;
         let _gateway = site.gateway(&NAMES).start().await;
@@ -89,13 +90,14 @@ on_newest_postgres! {
         for table in NAMES {
             site.same(&replica, table).await;
         }
-        // It ends in order with its copy away, too.
+        // It also stops in order while it cannot reach its copy.
         site.sql(&cut).await;
         replica.stop();
     }
 
-    /// What is under way then is acknowledged and confirmed first; what was not read is left to the next one.
-    async fn a_gateway_is_stopped_in_full_flight(server) {
+    /// Messages in flight are acknowledged and confirmed first. Unread changes are left to the next
+    /// gateway.
+    async fn a_gateway_stopped_under_load_resumes(server) {
         let site = shop(&server).await;
         let mut gateway = site.gateway(&NAMES).start().await;
         let audit = Audit::begin(&site.database).await;
@@ -123,7 +125,8 @@ on_newest_postgres! {
         for n in 1..200 {
             site.sql(&order(n)).await;
         }
-        // It reads on and keeps its connection, but what NATS has not stored is not confirmed.
+        // The gateway keeps reading and keeps its connection. It does not confirm what NATS has not
+        // stored.
         let slot = site.slot();
         let replies = format!("select reply_time from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid where slot_name = '{slot}'");
         let before = site.database.value(&replies).await;
@@ -139,7 +142,7 @@ on_newest_postgres! {
         gateway.stop();
     }
 
-    async fn the_slot_of_an_idle_table_moves(server) {
+    async fn the_slot_advances_while_tables_are_idle(server) {
         let site = shop(&server).await;
         let other = Database::create(&server).await;
         let _gateway = site.gateway(&NAMES).start().await;

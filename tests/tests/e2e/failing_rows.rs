@@ -1,5 +1,5 @@
-//! Rows that a guest fails at, in tables with whole old rows, with and without a key; so many of them that it is the
-//! guest that is broken; and in snapshots.
+//! Rows on which a guest fails: in tables with whole old rows, with and without a key; in such
+//! numbers that the guest counts as broken; and in snapshots.
 
 use walgate_tests::{Database, Replica, Site, eventually, on_newest_postgres};
 use walgate_wire::TableState;
@@ -12,18 +12,19 @@ use crate::{
     },
 };
 
-/// One whose row fails in the guest's own judgement, one in its answer, one takes all of the batch with it.
+/// Three kinds of failure: the guest rejects its row, its answer is invalid, or it fails the whole
+/// batch.
 const WAYS: [Case; 3] = [ERRS, LIES_ZERO, PANICS];
 
-/// With the whole old row a change says twice what the guest fails at.
+/// With replica identity FULL, a change holds the failing value twice.
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
     Keyed,
-    /// Each row is there twice.
+    /// Each row exists twice.
     Keyless,
 }
 
-/// A table of this shape, and how its guest fails in it.
+/// A table of this shape, and how its guest fails on it.
 struct Failing {
     table: String,
     shape: Shape,
@@ -46,7 +47,7 @@ impl Failing {
         Failing { table, shape, case }
     }
 
-    /// From one mood to another; the second half gets another key on the way.
+    /// Updates from one mood to another. The second half of the rows also gets other keys.
     fn moves(&self) -> Vec<(usize, &str, &str)> {
         let moods = ["keep", self.case.mood, "drop"];
         let pairs = moods.iter().flat_map(|from| moods.iter().map(move |to| (*from, *to)));
@@ -73,7 +74,7 @@ impl Failing {
         }
     }
 
-    /// Of each two rows one.
+    /// Deletes one of each two rows.
     async fn delete(&self, site: &Site) {
         let half = match self.shape {
             Shape::Keyed => "id % 2 = 0",
@@ -89,7 +90,8 @@ impl Failing {
         }
     }
 
-    /// Of a table with a key: rows that were inserted, and updates into, the mood that it fails at.
+    /// For a table with a key: how many inserts and updates produce the mood on which the guest
+    /// fails.
     fn failed(&self) -> usize {
         let bad = |mood: &str| usize::from(mood == self.case.mood);
         self.moves().iter().map(|(_, from, to)| bad(from) + bad(to)).sum()
@@ -97,7 +99,7 @@ impl Failing {
 }
 
 on_newest_postgres! {
-    async fn rows_fail_and_are_mended_with_whole_old_rows(server) {
+    async fn rows_fail_and_are_fixed_with_replica_identity_full(server) {
         let site = Site::new(&server).await;
         let mut options = site.gateway(&[]);
         let mut failing = vec![];
@@ -148,8 +150,9 @@ on_newest_postgres! {
         }
     }
 
-    /// What the update that mended it left alone did not travel.
-    async fn a_row_that_is_mended_is_whole(server) {
+    /// The update that fixes the row leaves a value out of line unchanged, so Postgres does not
+    /// send it.
+    async fn a_fixed_row_is_whole(server) {
         let site = Site::new(&server).await;
         create(&site, "t").await;
         site.sql("alter table t add about text; alter table t alter about set storage external").await;
@@ -163,8 +166,9 @@ on_newest_postgres! {
         TRAPS.leaves(&site, &replica, "t").await;
     }
 
-    /// What the guest says of a row is the row's fault; what breaks it too often in one batch is its own.
-    async fn a_guest_that_breaks_on_too_many_rows_stops_its_table(server) {
+    /// A row that the guest rejects is the row's fault. Too many broken calls in one batch are the
+    /// guest's fault.
+    async fn a_guest_that_fails_too_often_suspends_its_table(server) {
         let site = Site::new(&server).await;
         create_plain(&site).await;
         let mut options = site.gateway(&["plain"]);
@@ -195,11 +199,11 @@ on_newest_postgres! {
         mended(&site, &replica, "panics").await;
     }
 
-    async fn a_row_that_stops_a_snapshot_stops_the_table(server) {
+    async fn a_row_that_fails_a_snapshot_suspends_its_table(server) {
         let site = Site::new(&server).await;
         create(&site, "t").await;
         create_plain(&site).await;
-        // Behind the rows that a new guest is tried on.
+        // Beyond the rows on which the gateway tries a new guest.
         site.sql("insert into t (mood) select 'keep' from generate_series(1, 20000); insert into t (mood) values ('bad')").await;
         site.drop_guest("errs", "t.wasm");
         let gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_change = 'reseed'").start().await;
@@ -213,8 +217,8 @@ on_newest_postgres! {
         mended(&site, &replica, "t").await;
     }
 
-    /// The snapshot waits in its old guest, for the stream is full, while the table gets another.
-    async fn a_guest_that_was_replaced_stops_no_table(server) {
+    /// The full stream blocks the snapshot with its old guest while the table gets another guest.
+    async fn a_replaced_guest_suspends_no_table(server) {
         let site = Site::new(&server).await;
         create(&site, "t").await;
         site.sql("alter table t add filling text;

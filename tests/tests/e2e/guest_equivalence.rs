@@ -1,7 +1,9 @@
-//! Any filter on any workload, without servers: what batches of changes come to behind the gateway's host, with the
-//! guest as wasm, is what the same function says, run natively, of the rows that the source holds in the end.
+//! Any filter on any workload, without servers. The gateway's host runs batches of changes through
+//! the guest as wasm. The result has to equal the native function, applied to the source's final
+//! rows.
 //!
-//! The consumer here is a map by key, and takes bodies as they are published. Rounds are numbered; a number is a seed.
+//! The consumer here is a map by key, which applies bodies as they are published. Rounds are
+//! numbered; the number is the seed.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -29,9 +31,9 @@ use whims::whims;
 
 const ROUNDS: u64 = 400;
 const CHANGES_MAX: usize = 120;
-/// Few: rows come back under keys that were there before.
+/// Few keys, so that deleted keys come back.
 const KEYS: i64 = 25;
-/// Name, type, oid; the first is the key, and the last is hidden.
+/// Name, type and OID. The first column is the key, the last is hidden.
 const COLUMNS: [(&str, &str, u32); 4] =
     [("id", "bigint", 20), ("n", "integer", 23), ("t", "text", 25), ("secret", "text", 25)];
 
@@ -41,7 +43,7 @@ struct Source {
     t: Option<String>,
 }
 
-/// As consumers see a row: n, t and total.
+/// A row as consumers see it: n, t and total.
 type Copied = (Option<i64>, Option<String>, Option<i64>);
 
 fn table(full: bool) -> Arc<TableVersion> {
@@ -82,7 +84,7 @@ fn table(full: bool) -> Arc<TableVersion> {
     Arc::new(TableVersion { token: name.token(), name, relid: 1, schema, columns })
 }
 
-/// Parameters of the guest: how much leaves, fails and is redacted.
+/// Parameters of the guest: which shares of rows it keeps, fails on and redacts.
 fn parameters(rng: &mut StdRng) -> BTreeMap<String, String> {
     let of = rng.random_range(1..12);
     let mut parameters = BTreeMap::from([("of".to_owned(), of.to_string())]);
@@ -100,7 +102,7 @@ fn parameters(rng: &mut StdRng) -> BTreeMap<String, String> {
     parameters
 }
 
-/// The source, and the batches of what is done to it.
+/// The source, and the batches of its changes.
 struct Workload {
     rng: StdRng,
     full: bool,
@@ -148,7 +150,7 @@ impl Workload {
         self.batch.changes.push(Change { op, txn, ordinal, new, old, old_is_key });
     }
 
-    /// Something happens at the source, and Postgres says so as the identity has it.
+    /// A random change at the source, in the form that the replica identity demands.
     fn change(&mut self) {
         let key = self.rng.random_range(0..KEYS);
         let what = self.rng.random_range(0..100);
@@ -181,7 +183,7 @@ impl Workload {
     }
 }
 
-/// What a consumer holds. Where whole old rows are sent, it is never told of a row that it does not hold.
+/// A consumer's rows. With whole old rows, it never gets an old row that it does not hold.
 #[derive(Default)]
 struct Copy {
     rows: BTreeMap<i64, Copied>,
@@ -193,7 +195,7 @@ impl Copy {
         let was = self.rows.remove(&key(old));
         assert!(was.is_some() || !self.exact, "{old:?} goes and was never there");
         if let Some((n, t, _)) = was.filter(|_| self.exact) {
-            // What is added is no part of an old row.
+            // An old row lacks the added column.
             assert_eq!((n, t), (int(&old[1]), text(&old[2])), "the old row is as it left");
         }
     }
@@ -237,7 +239,7 @@ fn copied(row: &[Value<'_>]) -> Copied {
     (int(n), text(t), int(total))
 }
 
-/// A batch through the guest and out, as a body.
+/// Runs a batch through the guest, packs it and applies the body.
 fn publish(bound: &Bound, packer: &TablePacker, batch: RowBatch, copy: &mut Copy) {
     let outcome = bound.run(batch, &mut Rendered::default(), OnGuestError::Drop);
     let batch = outcome.unwrap_or_else(|failure| panic!("{failure}")).batch;
@@ -250,7 +252,7 @@ fn publish(bound: &Bound, packer: &TablePacker, batch: RowBatch, copy: &mut Copy
     changes.into_iter().for_each(|change| copy.take(change.op));
 }
 
-/// The same function in this process, asked about the rows that are there.
+/// Runs the same function in this process, over the source's rows.
 fn natively(
     rows: &BTreeMap<i64, Source>,
     parameters: &BTreeMap<String, String>,
@@ -276,7 +278,7 @@ fn natively(
     .collect()
 }
 
-/// What the rounds came to: a filter that lets nothing through would prove nothing.
+/// Counts over all rounds: a filter that keeps nothing would prove nothing.
 #[derive(Debug, Default)]
 struct Seen {
     leaves: usize,
@@ -290,7 +292,7 @@ fn round(module: &Module, seed: u64, seen: &mut Seen) {
     let table = table(full);
     let bound = module.bind(Arc::clone(&table), &parameters).unwrap_or_else(|e| panic!("{e}"));
     let packer = TablePacker::new(bound.output());
-    // A row that failed may be with consumers or not: deletes by key are sent all the same.
+    // Consumers may or may not hold a failed row: deletes by key are sent in both cases.
     let exact = full && parameters["failed_below"] == "0";
     let mut copy = Copy { exact, ..Copy::default() };
     let batch = RowBatch::new(Arc::clone(&table));
@@ -316,7 +318,7 @@ fn round(module: &Module, seed: u64, seen: &mut Seen) {
 }
 
 #[test]
-fn what_is_copied_is_what_the_function_says() {
+fn the_gateway_publishes_what_the_native_guest_returns() {
     let engine = Engine::new(Limits::of(&Guests::default()), None).unwrap();
     let module = engine.load(&wasm("whims")).unwrap();
     let mut seen = Seen::default();

@@ -1,4 +1,5 @@
-//! Which files a gateway takes for guests: pinned ones, inside of the folder, and it says who else may write them.
+//! Which files a gateway accepts as guests: pinned ones, and only from inside its folder. It
+//! reports who else may write them.
 
 use std::{
     fs,
@@ -19,7 +20,7 @@ async fn refused(gateway: &Gateway, times: usize) {
     .await;
 }
 
-/// Until the table's guest is the one of these bytes.
+/// Waits until the table's guest is this file.
 async fn serves(site: &Site, file: &[u8]) {
     let expected = walgate_tests::credentials::sha256(file);
     eventually("the guest serves", async || match site.schema("t").await {
@@ -33,8 +34,8 @@ async fn serves(site: &Site, file: &[u8]) {
 }
 
 on_newest_postgres! {
-    /// Whoever calls a file after the table instead of its token would wait for something to come of it.
-    async fn a_file_that_no_table_uses_is_named(server) {
+    /// A file named after the table instead of its token would otherwise be ignored silently.
+    async fn an_unused_file_is_reported(server) {
         let site = Site::new(&server).await;
         site.sql("create schema sales; create table sales.orders (id int primary key)").await;
         site.drop_file(&wasm("identity"), "orders.wasm");
@@ -54,12 +55,12 @@ on_newest_postgres! {
         .await;
     }
 
-    async fn a_pinned_guest_is_that_file_and_no_other(server) {
+    async fn a_pinned_guest_is_loaded_from_its_file_only(server) {
         let site = Site::new(&server).await;
         site.sql(TABLE).await;
         let (good, other) = (wasm("identity"), wasm("errs"));
         let pin = format!("guest_sha256 = '{}'", walgate_tests::credentials::sha256(&good));
-        // Neither with another file nor without one does anything flow.
+        // The table streams neither with another file nor without a file.
         let gateway = site.gateway(&["t"]).keys("t", &pin).start().await;
         let closed = async |why: &str| {
             eventually("the table is shut", async || match site.schema("t").await {
@@ -84,8 +85,8 @@ on_newest_postgres! {
         serves(&site, &good).await;
     }
 
-    /// As `rm` and `cp` do it.
-    async fn a_file_that_is_gone_for_a_moment_was_replaced(server) {
+    /// As with `rm` followed by `cp`.
+    async fn a_briefly_missing_file_counts_as_replaced(server) {
         let site = Site::new(&server).await;
         site.sql(TABLE).await;
         let (identity, errs) = (wasm("identity"), wasm("errs"));
@@ -99,19 +100,19 @@ on_newest_postgres! {
         assert!(!gateway.log().contains("suspended"), "{}", gateway.log());
     }
 
-    async fn links_lead_about_in_the_folder_and_not_out_of_it(server) {
+    async fn symlinks_may_not_leave_the_folder(server) {
         let site = Site::new(&server).await;
         site.sql(TABLE).await;
         let (identity, errs) = (wasm("identity"), wasm("errs"));
         let guests = site.folder().join("guests");
-        // As Kubernetes lays out a ConfigMap: t.wasm → ..data/t.wasm, ..data → a folder with a date.
+        // The layout of a ConfigMap in Kubernetes: t.wasm → ..data/t.wasm, ..data → a dated folder.
         for (dated, guest) in [("..2026_01", &identity), ("..2026_02", &errs)] {
             fs::create_dir(guests.join(dated)).unwrap();
             fs::write(guests.join(dated).join("t.wasm"), guest).unwrap();
         }
         symlink("..2026_01", guests.join("..data")).unwrap();
         symlink("..data/t.wasm", guests.join("t.wasm")).unwrap();
-        // The folder itself may be a link.
+        // The folder itself may be a symlink.
         symlink(&guests, site.folder().join("mounted")).unwrap();
         let folder = site.folder().join("mounted");
         let gateway = site.gateway(&["t"]).set("GUESTS_DIR", folder.display()).start().await;
@@ -126,7 +127,7 @@ on_newest_postgres! {
         refused(&gateway, 1).await;
         assert!(gateway.log().contains("leads out of the folder") && gateway.log().contains("outside.wasm"));
         serves(&site, &errs).await;
-        // Nor is a dictionary read from elsewhere.
+        // A dictionary is not read from outside the folder, either.
         symlink(&outside, site.dictionaries().join("t.zstd.dict")).unwrap();
         eventually("the dictionary is refused", async || {
             let log = gateway.log();
@@ -135,7 +136,7 @@ on_newest_postgres! {
         .await;
     }
 
-    async fn what_others_may_write_is_named_once(server) {
+    async fn files_writable_by_others_are_reported_once(server) {
         let site = Site::new(&server).await;
         site.sql(TABLE).await;
         site.drop_guest("identity", "t.wasm");
@@ -150,7 +151,7 @@ on_newest_postgres! {
             other => Err(format!("{other} times")),
         })
         .await;
-        // It is looked at again and again.
+        // The gateway keeps watching the file.
         site.drop_guest("errs", "t.wasm");
         serves(&site, &wasm("errs")).await;
         assert_eq!((named("guests/t.wasm"), named("guests ")), (1, 1), "{}", gateway.log());

@@ -1,5 +1,5 @@
-//! The limits of `[guests]`, each set smaller than it is: that they bite, where it is said, and that what stays within
-//! them passes.
+//! The limits of `[guests]`, each set below its default: they take effect, the log names them, and
+//! guests within them run.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::{
     misbehaviour::{ERRS, create, create_plain, others_flow, told},
 };
 
-/// A table, the row that is too much for its guest, and what is said then.
+/// A program, the row that exceeds its limit, and the text of the report.
 const TOO_MUCH: [(&str, &str, &str); 3] = [
     ("hoards", "'bad'", "the limit is 4 MiB"),
     ("loops", "'bad'", "its process took longer than 100 ms"),
     ("liar", "repeat('x', 70000)", "at most 65536 are allowed"),
 ];
 
-/// The module with a custom section that makes it this long.
+/// The module, extended to this length by a custom section.
 fn padded(mut module: Vec<u8>, bytes: usize) -> Vec<u8> {
     let content = bytes - module.len() - 6;
     let seven_bits = |n: usize| (content >> (7 * n)) as u8 & 0x7f;
     let length = (0..5).map(|n| if n < 4 { seven_bits(n) | 0x80 } else { seven_bits(n) });
     module.push(0);
     module.extend(length);
-    // Its name is empty.
+    // The section's name is empty.
     module.resize(bytes, 0);
     module
 }
@@ -70,8 +70,8 @@ on_newest_postgres! {
         }
     }
 
-    /// Of one guest: an instance that took the place of a broken one has no lines of its own, and what was left out
-    /// is counted.
+    /// The limit is for one guest: a fresh instance after a failure gets no lines of its own.
+    /// Omitted lines are counted.
     async fn log_lines_are_limited(server) {
         let site = Site::new(&server).await;
         create(&site, "t").await;
@@ -82,11 +82,11 @@ on_newest_postgres! {
         let judge = judge::<floods::floods>;
         let answered = "mood is distinct from 'worse'";
         shows(&site, &replica, &site.natively(judge, "t", answered).await, "t").await;
-        // All of them in one call, once more, then each alone at last.
+        // All rows in one call, then once more, then each row alone.
         const WORSE: usize = 8;
         site.sql(&format!("insert into t (mood) select 'worse' from generate_series(1, {WORSE}); insert into t (mood) values ('keep')")).await;
         shows(&site, &replica, &site.natively(judge, "t", answered).await, "t").await;
-        // The first line of another second says how many were left out before.
+        // The first line of a later second has the number of omitted lines.
         tokio::time::sleep(Duration::from_millis(1100)).await;
         site.sql("insert into t (mood) values ('bad')").await;
         shows(&site, &replica, &site.natively(judge, "t", answered).await, "t").await;
@@ -102,7 +102,7 @@ on_newest_postgres! {
     }
 }
 
-/// Lines of the guest that are in the log, and how many it says were left out.
+/// The number of the guest's lines in the log, and the reported number of omitted lines.
 fn logged(gateway: &Gateway) -> (usize, usize) {
     let log = gateway.log();
     let said = |line: &str| {

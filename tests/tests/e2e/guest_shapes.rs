@@ -6,7 +6,7 @@ use walgate_wire::TableState;
 use crate::guests::{shows, state};
 
 on_newest_postgres! {
-    /// A migration, then the guest that is made for it, and only then a row of the new shape.
+    /// First a migration, then the guest written for it, and only then a row of the new shape.
     async fn a_guest_for_a_new_shape_waits_for_its_first_row(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, email text not null, password_hash text)").await;

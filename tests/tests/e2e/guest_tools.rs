@@ -1,4 +1,5 @@
-//! What somebody uses who writes guests: `walgate guest …` and `walgate dlq`, as they would type it.
+//! The tools for authors of guests, `walgate guest …` and `walgate dlq`, run as an author types
+//! them.
 
 use std::{fs, path::Path, process::Output};
 
@@ -25,7 +26,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs it and expects this exit code; what it printed.
+/// Runs the command and expects this exit code; returns its output.
 #[track_caller]
 pub fn expect(code: i32, args: &[&str]) -> String {
     let output = walgate(args);
@@ -39,7 +40,7 @@ pub fn expect(code: i32, args: &[&str]) -> String {
     printed(&output)
 }
 
-/// A guest of the source tree, as a file.
+/// Writes a guest of the source tree to a file; returns its path.
 fn guest(site: &Site, name: &str) -> String {
     site.drop_guest(name, &format!("../{name}.wasm"));
     path(site, &format!("{name}.wasm"))
@@ -54,11 +55,11 @@ pub fn lines(text: &str) -> Vec<Value> {
 }
 
 on_each_postgres! {
-    /// A guest that lets everything through lets recorded rows of every type through as they were recorded.
+    /// Recorded rows of every type pass unchanged through a guest that keeps everything.
     async fn rows_of_every_type_are_recorded(server) {
         let site = Site::new(&server).await;
         type_matrix::make(&site).await;
-        // The last years that Postgres knows are one instant to guests.
+        // Guests see all of Postgres' last years as one instant.
         let late = "select string_agg(format('update matrix set %I = null where %1$I > ''294000-01-01'' and isfinite(%1$I);', attname), '')
             from pg_attribute where attrelid = 'matrix'::regclass and attnum > 0
               and atttypid in ('timestamp'::regtype, 'timestamptz'::regtype)";
@@ -80,7 +81,7 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
-    async fn a_guest_is_checked_recorded_for_tested_and_measured(server) {
+    async fn check_record_test_and_bench_work_on_one_guest(server) {
         let site = Site::new(&server).await;
         site.sql(USERS).await;
         let (users, source) = (guest(&site, "users"), site.database.url());
@@ -92,7 +93,7 @@ on_newest_postgres! {
         ] {
             assert!(checked.contains(part), "{part:?} in {checked}");
         }
-        // Refused: with the reason, and exit code 1.
+        // The refusal has a reason and exit code 1.
         let orders = walgate(&["guest", "check", &guest(&site, "orders"), "--table", "users", "--source", &source]);
         assert_eq!(orders.status.code(), Some(1));
         assert!(said(&orders).contains("the table public.users has id, email"), "{}", said(&orders));
@@ -108,7 +109,7 @@ on_newest_postgres! {
         expect(0, &[&record[..], &["--rows", &rows]].concat());
         assert_eq!(streamed, fs::read_to_string(&rows).unwrap());
         assert_eq!(streamed.lines().count(), 21);
-        // Changes are written by hand.
+        // Changes that an author writes by hand.
         let more = r#"{"op":"update","new":{"id":1,"email":"a@b.c","country":"DE"}}
             {"op":"insert","new":{"id":2,"email":"d@e.f","country":"FR"}}"#;
         fs::write(&rows, format!("{streamed}{more}\n")).unwrap();
@@ -135,7 +136,7 @@ on_newest_postgres! {
         assert!(costs.contains("13 of 22 rows dropped") || costs.contains("14 of 22 rows dropped"), "{costs}");
     }
 
-    async fn what_runs_and_what_was_set_aside_is_shown(server) {
+    async fn list_shows_guests_and_dlq_shows_failed_rows(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id bigint primary key, mood text); create table plain (id int primary key);
             insert into t values (1, 'keep'), (2, 'drop')").await;
@@ -171,13 +172,13 @@ on_newest_postgres! {
     }
 }
 
-/// From nothing to a tested guest, as a file that the gateway takes.
+/// From an empty folder to a tested guest, as a file that a gateway loads.
 #[test]
-fn a_new_crate_tests_and_builds_at_once() {
+fn a_new_guest_crate_tests_and_builds() {
     let folder = tempfile::tempdir().unwrap();
     let run = |program: &Path, args: &[&str], inside: &str| {
         let mut command = std::process::Command::new(program);
-        // What it needs was fetched to build this tree.
+        // The build of this tree has fetched the dependencies.
         command.env("CARGO_NET_OFFLINE", "true").current_dir(folder.path().join(inside));
         let output = command.args(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", said(&output));

@@ -1,23 +1,25 @@
-//! Guests on the running gateway: the copy is what the guest lets through, whatever happens to either.
+//! Guests on the running gateway: the copy equals the rows that the guest keeps, whatever happens
+//! to source or guest.
 //!
-//! The oracle is a view of the source that says in SQL what the guest says in Rust, or the guest itself, run natively.
+//! The oracle is a view of the source that expresses the guest in SQL, or the guest itself, run
+//! natively.
 
 use std::time::Duration;
 
 use walgate_tests::{
-    Database, Gateway, Replica, Server, Site, eventually, native::judge, on_each_postgres,
-    on_newest_postgres, people,
+    Database, Gateway, Replica, Server, Site, eventually, fixtures, native::judge,
+    on_each_postgres, on_newest_postgres,
 };
 use walgate_wire::{Schema, TableState};
 
-async fn people(server: &std::sync::Arc<Server>) -> Site {
+async fn site_with_users(server: &std::sync::Arc<Server>) -> Site {
     let site = Site::new(server).await;
     site.sql("create table plain (id int primary key, v text)").await;
-    site.sql(&people::create(300)).await;
+    site.sql(&fixtures::create_users(300)).await;
     site
 }
 
-/// Waits until the copy is what `view` shows.
+/// Waits until the copy equals `view`.
 pub async fn shows(site: &Site, replica: &Replica, view: &str, table: &str) {
     let what = format!("{table} in the copy is {view}");
     eventually(what, async || site.differences_as(replica, view, table).await).await;
@@ -31,7 +33,7 @@ pub async fn state(site: &Site, token: &str, state: TableState) -> Schema {
     .await
 }
 
-/// A snapshot waits for room in INIT.
+/// Waits until a snapshot is blocked by a full INIT.
 pub async fn stream_is_full(gateway: &Gateway) {
     eventually("the stream is full", async || {
         let log = gateway.log();
@@ -40,7 +42,7 @@ pub async fn stream_is_full(gateway: &Gateway) {
     .await;
 }
 
-/// Rows enter and leave the filter, get other keys, and go.
+/// Rows enter and leave the filter, change their keys, and are deleted.
 const MOVES: &str = "
     update users set country = (array['DE','FR','PL'])[1 + (id / 7 + random() * 3)::int % 3] where id % 4 = 0;
     update users set email = 'new' || email where id % 5 = 0;
@@ -51,8 +53,8 @@ const MOVES: &str = "
       from generate_series(1, 40) i;";
 
 on_each_postgres! {
-    async fn what_leaves_is_what_the_guest_lets_through(server) {
-        let site = people(&server).await;
+    async fn published_rows_are_those_the_guest_accepts(server) {
+        let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         let mut gateway = site.gateway(&["users", "plain"]).start().await;
         let sqlite = site.sqlite(&["users"]);
@@ -78,9 +80,10 @@ on_each_postgres! {
         assert!(schema.columns.iter().all(|column| column.name != "password_hash"));
     }
 
-    /// What an update left alone does not travel; a row that enters the filter has it all the same.
+    /// Postgres does not send a value that an update leaves unchanged. A row that enters the filter
+    /// is complete all the same.
     async fn rows_that_enter_the_filter_are_whole(server) {
-        let site = people(&server).await;
+        let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         site.sql("alter table users alter about set storage external;
             insert into users (id, email, country, about) select 1000 + i, 'e@x.org', 'FR', repeat('about', 2000) from generate_series(1, 5) i").await;
@@ -99,9 +102,10 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
-    /// A value that an update left alone is only in the table, and the table is somebody else's for now.
-    async fn a_lookup_waits_for_no_lock_at_the_cost_of_other_tables(server) {
-        let site = people(&server).await;
+    /// Only the table holds a value that an update left unchanged, and another session has locked
+    /// the table.
+    async fn a_lookup_in_a_locked_table_blocks_no_other_table(server) {
+        let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         site.sql("alter table users alter about set storage external;
             insert into users (id, email, country, about) values (1001, 'e@x.org', 'FR', repeat('about', 2000))").await;
@@ -123,7 +127,7 @@ on_newest_postgres! {
     }
 
     async fn guests_are_swapped_under_load(server) {
-        let site = people(&server).await;
+        let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         let gateway = site.gateway(&["users", "plain"]).keys("users", "on_guest_change = 'reseed'").start().await;
         let replica = site.sqlite(&["users"]);
@@ -132,7 +136,7 @@ on_newest_postgres! {
         site.drop_guest("users_next", "users.wasm");
         site.sql(MOVES).await;
         shows(&site, &replica, "admitted_next", "users").await;
-        // Bad files change nothing and are told once.
+        // Invalid files change nothing and are reported once.
         let good = walgate_tests::site::wasm("users");
         for (n, bad) in [&b"no wasm"[..], &good[..good.len() / 2], b""].into_iter().enumerate() {
             site.drop_file(bad, "users.wasm");
@@ -149,8 +153,8 @@ on_newest_postgres! {
         assert_eq!(gateway.log().matches("guest refused").count(), 3, "{}", gateway.log());
     }
 
-    async fn a_guest_that_is_gone_stops_its_table_and_no_other(server) {
-        let site = people(&server).await;
+    async fn a_missing_guest_suspends_only_its_table(server) {
+        let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         let gateway = site.gateway(&["users", "plain"]).start().await;
         let replica = site.sqlite(&["users", "plain"]);
@@ -162,7 +166,7 @@ on_newest_postgres! {
         site.sql(MOVES).await;
         site.sql("insert into plain values (1, 'flows')").await;
         site.same(&replica, "plain").await;
-        // Nor does it flow after a restart, nor in a snapshot.
+        // The table does not stream after a restart, either, nor in a snapshot.
         let gateway = gateway.stop().start().await;
         site.sql(MOVES).await;
         site.sql("insert into plain values (2, 'flows')").await;
@@ -178,8 +182,8 @@ on_newest_postgres! {
         drop(gateway);
     }
 
-    async fn an_optional_guest_may_go(server) {
-        let site = people(&server).await;
+    async fn an_optional_guest_may_be_removed(server) {
+        let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         let keys = "guest_optional = true\non_guest_change = 'reseed'";
         let _gateway = site.gateway(&["users"]).keys("users", keys).start().await;
@@ -208,8 +212,8 @@ on_newest_postgres! {
         shows(&site, &replica, "admitted", "users").await;
     }
 
-    /// `guests/assemblyscript`: a plain module that no Rust had a hand in.
-    async fn a_guest_in_another_language(server) {
+    /// `guests/assemblyscript`: a plain module, built without Rust.
+    async fn a_guest_in_assemblyscript_filters_rows(server) {
         let Some(region) = walgate_tests::site::wasm_of_npm("region") else {
             return println!("SKIPPED: there is no npm to build it with");
         };
@@ -228,8 +232,9 @@ on_newest_postgres! {
         drop(gateway);
     }
 
-    /// A guest is told what a domain is made of, so that one that would not hold every value is refused beforehand.
-    async fn a_domain_is_what_it_is_made_of(server) {
+    /// The guest's table declares a domain's base type. So the gateway can refuse in advance a
+    /// guest whose output the domain cannot hold.
+    async fn a_domain_is_checked_by_its_base_type(server) {
         let site = Site::new(&server).await;
         site.sql("create domain small as int check (value < 1000); create domain large as bigint; create domain words as text;
             create domain key as bigint; create table t (id key primary key, n small, t words, secret text);
@@ -263,7 +268,7 @@ on_newest_postgres! {
         shows(&site, &replica, "leaving", "orders").await;
         let native = site.natively(judge::<orders::orders>, "orders", "true").await;
         shows(&site, &replica, &native, "orders").await;
-        // `walgate verify` judges by the same guest.
+        // `walgate verify` applies the same guest.
         let verified = walgate_tests::program::run("walgate", &[
             "verify", "--source", &site.database.url(), "--replica", &replica.target.url(),
             "--config", &site.config().display().to_string(),

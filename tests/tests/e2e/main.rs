@@ -1,14 +1,14 @@
-//! End to end: real Postgres, real NATS, the real programs. One file a subject.
+//! End to end: real Postgres, real NATS, the real programs. Each subject has a file.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod any_filter;
+mod backpressure;
 mod changes;
 mod dependents;
 mod dictionaries;
 mod environment;
 mod exactly_once;
 mod failing_rows;
-mod far_nats;
+mod guest_equivalence;
 mod guest_files;
 mod guest_limits;
 mod guest_shapes;
@@ -16,6 +16,7 @@ mod guest_tools;
 mod guests;
 mod misbehaviour;
 mod names;
+mod nats_latency;
 mod nats_permissions;
 mod nats_security;
 mod payloads;
@@ -31,7 +32,6 @@ mod schema_changes;
 mod secrecy;
 mod snapshots;
 mod streams;
-mod stuck;
 mod tampering;
 mod tools;
 mod type_matrix;

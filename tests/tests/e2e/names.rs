@@ -1,4 +1,4 @@
-//! Tables and columns of any name, aliases, and what a consumer finds under them.
+//! Tables and columns of any name, aliases, and the names that consumers see.
 
 use walgate_tests::{Audit, Database, Site, on_each_postgres};
 
@@ -48,7 +48,7 @@ on_each_postgres! {
         }
     }
 
-    async fn an_alias_is_the_name_outside(server) {
+    async fn an_alias_is_the_published_name(server) {
         let site = Site::new(&server).await;
         site.sql("create schema internal; create table internal.tbl_0042 (id int primary key, v text); insert into internal.tbl_0042 values (1, 'x')").await;
         let _gateway = site.gateway(&[]).alias("internal.tbl_0042", "customers").start().await;

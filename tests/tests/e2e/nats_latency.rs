@@ -1,4 +1,4 @@
-//! NATS at the end of a long line: many tables, and every question takes its time.
+//! NATS behind a slow network: many tables, and every request takes long.
 
 use std::{
     fmt::Write,
@@ -9,15 +9,15 @@ use walgate_servers::NatsOptions;
 use walgate_tests::{Broker, Site, eventually, on_newest_postgres, proxy::Network};
 
 const TABLES: usize = 40;
-/// A question and its answer take twice that. The two dozen that a session asks in turn at the least outlast the thirty seconds
-/// in which Postgres wants to hear from it.
+/// A request and its reply take twice as long. A session sends at least two dozen requests in turn.
+/// They take longer than the thirty seconds after which Postgres expects feedback.
 const ONE_WAY: Duration = Duration::from_millis(1000);
 /// The gateway's `wal_sender_timeout`.
 const POSTGRES_WAITS: Duration = Duration::from_secs(30);
 
 on_newest_postgres! {
-    /// A session that takes longer to open than Postgres waits for a word from it opens all the same.
-    async fn opening_takes_longer_than_postgres_is_patient(server) {
+    /// Opening a session takes longer than Postgres waits for feedback, and succeeds all the same.
+    async fn a_session_may_open_slower_than_wal_sender_timeout(server) {
         let broker = Broker::start(NatsOptions::default()).await.behind_proxy().await;
         let site = Site::with_broker(&server, broker).await;
         let names: Vec<String> = (0..TABLES).map(|n| format!("t{n}")).collect();
@@ -28,7 +28,7 @@ on_newest_postgres! {
         site.sql(&sql).await;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let gateway = site.gateway(&names).start().await;
-        // What the last messages name is looked at, table by table.
+        // The gateway looks up the revisions that the last messages name, table by table.
         for name in &names {
             site.sql(&format!("insert into {name} values (1)")).await;
         }

@@ -1,5 +1,5 @@
-//! What `walgate nats permissions` prints is enough for gateway, consumers and operators, and the server denies
-//! everything else.
+//! The output of `walgate nats permissions` suffices for gateway, consumers and operators, and the
+//! server denies everything else.
 
 use std::{fs, process::Output, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ const TABLE: &str =
     create table other (id int primary key);
     create view keeps as select * from t where mood = 'keep'";
 
-/// What the command prints for a configuration with table `t` and these settings of `[nats]`.
+/// The command's output for a configuration with table `t` and these settings of `[nats]`.
 fn printed(settings: &str, more: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("walgate.toml");
@@ -37,7 +37,7 @@ fn printed(settings: &str, more: &[&str]) -> String {
     String::from_utf8(printed.stdout).unwrap()
 }
 
-/// The users that have printed permissions, and the test, which may do everything.
+/// The users with printed permissions, and the test's user, who may do everything.
 fn users(printed: &str) -> String {
     let named = ["gateway", "administrator", "edge", "operator"].into_iter();
     let named = named.filter(|name| printed.contains(&format!("walgate_{name}:")));
@@ -45,7 +45,7 @@ fn users(printed: &str) -> String {
     format!("users: [ {{ user: test, password: pw }}{} ]", named.map(user).collect::<String>())
 }
 
-/// Everybody in one account.
+/// All users in one account.
 async fn one_account(server: &Arc<Server>, create: bool) -> Site {
     let config = authorization(&format!("create = {create}"));
     site(server, Broker::start_as(with(config), as_test()).await).await
@@ -64,7 +64,7 @@ fn as_test() -> ConnectOptions {
     ConnectOptions::new().user_and_password("test".into(), "pw".into())
 }
 
-/// The user `edge` has an account of its own, in which it may do anything.
+/// The user `edge` has its own account, in which it may do anything.
 async fn two_accounts(server: &Arc<Server>) -> Site {
     let printed = printed("", &["--accounts"]);
     let config = format!(
@@ -111,7 +111,7 @@ async fn shows(site: &Site, replica: &Replica) {
     .await;
 }
 
-/// The other commands at the consumers' side; what they have said.
+/// Runs the other commands for consumers; returns their output.
 async fn tools_work(site: &Site, edge: &[(String, String)]) -> Vec<String> {
     let mut env = vec![("WALGATE_NATS_URL".to_owned(), site.broker.url())];
     env.extend(edge.iter().cloned());
@@ -136,7 +136,7 @@ async fn tools_work(site: &Site, edge: &[(String, String)]) -> Vec<String> {
     vec![tail.log(), snapshot, train]
 }
 
-/// Snapshots, changes, dictionaries, dead letters, restarts, tools: nobody is denied anything.
+/// Snapshots, changes, dictionaries, dead letters, restarts and tools: the server denies nothing.
 async fn everything_works(site: &Site, gateway: GatewayOptions, edge: &[(String, String)]) {
     let mut running = gateway.start().await;
     let replica = site.sqlite_with(&["t"], edge);
@@ -161,7 +161,7 @@ async fn everything_works(site: &Site, gateway: GatewayOptions, edge: &[(String,
     running.stop();
 }
 
-/// A user, and what it may not publish and not subscribe to.
+/// A user, the subjects to which it may not publish, and those to which it may not subscribe.
 type Denied = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 const EDGE: Denied = (
@@ -193,7 +193,7 @@ const EDGE: Denied = (
     &["_INBOX_gateway.>", "_INBOX.>", "cdc.>", ">", "$KV.>", "snapshot.request.>", "$JS.API.>"],
 );
 
-/// It writes all streams, and reads none but requests and the tails of its own.
+/// The gateway writes all streams. It reads only requests and the tails of its own streams.
 const GATEWAY: Denied = (
     "gateway",
     &[
@@ -239,7 +239,7 @@ const GATEWAY: Denied = (
     ],
 );
 
-/// It reads dead letters.
+/// The operator reads dead letters.
 const OPERATOR: Denied = (
     "operator",
     &[
@@ -270,7 +270,7 @@ const OPERATOR: Denied = (
     &["_INBOX_gateway.>", "_INBOX_edge.>", "_INBOX.>", "cdc.>", "dlq.>", ">", "$KV.>", "$JS.API.>"],
 );
 
-/// What `nats.create = false` takes away.
+/// The rights that `nats.create = false` removes.
 const GATEWAY_THAT_CREATES_NOTHING: Denied = (
     "gateway",
     &[
@@ -284,7 +284,7 @@ const GATEWAY_THAT_CREATES_NOTHING: Denied = (
     &["_INBOX_administrator.>"],
 );
 
-/// It makes streams, and neither writes nor reads them.
+/// The administrator creates streams, and neither writes nor reads them.
 const ADMINISTRATOR: Denied = (
     "administrator",
     &[
@@ -303,7 +303,7 @@ const ADMINISTRATOR: Denied = (
     &["_INBOX_gateway.>", "_INBOX.>", "cdc.>", ">", "$KV.>", "$JS.API.>"],
 );
 
-/// Somebody who has a user's password and a client of his own; and what the server tells him.
+/// A bare client with a user's password, and the server's errors.
 struct Intruder {
     client: async_nats::Client,
     told: mpsc::UnboundedReceiver<String>,
@@ -323,7 +323,7 @@ impl Intruder {
         Intruder { client: options.connect(site.broker.url()).await.unwrap(), told }
     }
 
-    /// None of it is allowed.
+    /// The server has to deny all of this.
     async fn is_denied(&mut self, publish: &[&'static str], subscribe: &[&'static str]) {
         for &subject in publish {
             self.client.publish(subject, "forged".into()).await.unwrap();
@@ -345,19 +345,19 @@ impl Intruder {
 }
 
 on_newest_postgres! {
-    async fn a_gateway_that_creates_its_streams(server) {
+    async fn permissions_suffice_for_a_gateway_that_creates_its_streams(server) {
         let site = one_account(&server, true).await;
         everything_works(&site, gateway(&site), &env("edge")).await;
     }
 
-    /// There the gateway reads the end of the stream before it goes on.
-    async fn a_gateway_of_a_cluster(server) {
+    /// In a cluster the gateway reads the end of the stream before it continues.
+    async fn permissions_suffice_in_a_cluster(server) {
         let config = authorization("replicas = 3");
         let site = site(&server, Broker::cluster_as(&config, as_test()).await).await;
         everything_works(&site, gateway(&site).set("NATS_REPLICAS", 3), &env("edge")).await;
     }
 
-    async fn an_administrator_creates_the_streams(server) {
+    async fn permissions_suffice_if_an_administrator_creates_the_streams(server) {
         let site = one_account(&server, false).await;
         let gateway = gateway(&site).set("NATS_CREATE", "false");
         let refused = gateway.clone().named("early").run_to_end();
@@ -370,21 +370,21 @@ on_newest_postgres! {
         everything_works(&site, gateway, &env("edge")).await;
     }
 
-    async fn consumers_in_an_account_of_their_own(server) {
+    async fn consumers_may_live_in_another_account(server) {
         let site = two_accounts(&server).await;
         let mut edge = env("edge");
         edge.push(("WALGATE_NATS_API_PREFIX".into(), "WALGATE.API".into()));
         everything_works(&site, gateway(&site), &edge).await;
     }
 
-    async fn who_does_not_create_the_streams_may_not(server) {
+    async fn a_gateway_without_create_rights_creates_no_streams(server) {
         let site = one_account(&server, false).await;
         for (user, publish, subscribe) in [GATEWAY_THAT_CREATES_NOTHING, ADMINISTRATOR] {
             Intruder::enter(&site, user).await.is_denied(publish, subscribe).await;
         }
     }
 
-    async fn nobody_does_what_is_not_his(server) {
+    async fn no_user_exceeds_its_permissions(server) {
         let site = one_account(&server, true).await;
         let _gateway = gateway(&site).start().await;
         let replica = site.sqlite_with(&["t"], &env("edge"));
@@ -400,8 +400,9 @@ on_newest_postgres! {
         shows(&site, &replica).await;
     }
 
-    /// The server answers to whatever subject it is told to. In one account that may be one of the gateway's.
-    async fn the_server_is_not_made_to_write_into_another_account(server) {
+    /// The server replies to any subject that a request names. In a shared account, that may be one
+    /// of the gateway's subjects.
+    async fn the_server_never_replies_into_another_account(server) {
         let site = two_accounts(&server).await;
         let _gateway = gateway(&site).start().await;
         let mut edge = env("edge");

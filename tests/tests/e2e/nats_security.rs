@@ -1,5 +1,5 @@
-//! As whom one comes to NATS: each kind of credentials works end to end, wrong ones are refused with the remedy, and
-//! what the documented permissions do not hold is not possible.
+//! Authentication at NATS. Each kind of credentials works end to end, and wrong ones are refused
+//! with the remedy. The documented permissions allow nothing else.
 
 use std::{fs, sync::Arc};
 
@@ -37,7 +37,8 @@ fn gateway(site: &Site, settings: Settings) -> GatewayOptions {
         .fold(gateway, |gateway, (key, value)| gateway.set(&format!("NATS_{key}"), value))
 }
 
-/// Gateway and replica come in with these settings: what the source has arrives, and no secret is in a log.
+/// Gateway and replica connect with these settings: the source's rows arrive, and no log holds a
+/// secret.
 async fn works(site: &Site, settings: Settings<'_>) {
     let gateway = gateway(site, settings).start().await;
     let replica = site.sqlite_with(&["t"], &env(settings));
@@ -50,9 +51,9 @@ async fn works(site: &Site, settings: Settings<'_>) {
     gateway.stop();
 }
 
-/// Neither gateway nor consumer come in, and both say why.
+/// Neither gateway nor consumer can connect, and both report the reason.
 fn refused(site: &Site, settings: Settings, code: i32, words: &[&str]) {
-    // Logs are appended to.
+    // Programs append to their logs.
     let _ = fs::remove_file(site.folder().join("refused.log"));
     let gateway = gateway(site, settings).named("refused").run_to_end();
     let mut env = env(settings);
@@ -92,8 +93,8 @@ on_newest_postgres! {
         refused(&site, &[("CA_FILE", "/no/such/ca.pem")], 2, &["nats.ca_file", "/no/such/ca.pem"]);
     }
 
-    /// A server that offers none is not spoken to in clear text by those who asked for TLS.
-    async fn tls_is_not_given_up(server) {
+    /// With TLS required, gateway and consumer refuse a server that offers none.
+    async fn tls_is_never_downgraded(server) {
         let site = site(&server, "", ConnectOptions::new()).await;
         refused(&site, &[("TLS", "true"), ("TOKEN", PASSWORD)], 3, &["does not speak TLS"]);
     }

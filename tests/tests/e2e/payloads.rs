@@ -1,4 +1,5 @@
-//! Servers that take smaller or larger messages than the default: bodies are cut to what they take, and copies are whole.
+//! Servers with a smaller or larger `max_payload` than the default: bodies are cut to fit, and
+//! copies are complete.
 
 use walgate_servers::NatsOptions;
 use walgate_tests::{
@@ -13,7 +14,7 @@ const TABLES: &str = "
     create table small (id int primary key, v text);
     insert into small select i, 'row ' || i from generate_series(1, 20000) i;";
 
-/// Snapshots and changes, of rows below and far above what one message takes.
+/// Snapshots and changes, with rows below and far above the size of one message.
 async fn rows_of_every_size(server: std::sync::Arc<walgate_tests::Server>, max_payload_bytes: u64) {
     let options =
         NatsOptions { max_payload_bytes: Some(max_payload_bytes), ..NatsOptions::default() };
@@ -50,7 +51,7 @@ async fn rows_of_every_size(server: std::sync::Arc<walgate_tests::Server>, max_p
     site.sql("update large set t = 'the large value stays' where id > 10; update large set id = id + 100 where id in (3, 4); delete from large where id = 2; insert into small select i, repeat('x', 100) from generate_series(30000, 60000) i").await;
     same().await;
     audit.assert_stream_is_exact(&site, &[("large", "large"), ("small", "small")]).await;
-    // Whoever comes later reads a snapshot of them.
+    // A later copy reads a snapshot of them.
     let late = site.sqlite(&["large", "small"]);
     site.same(&late, "large").await;
     for name in ["CDC", "INIT"] {
@@ -68,16 +69,17 @@ async fn rows_of_every_size(server: std::sync::Arc<walgate_tests::Server>, max_p
 }
 
 on_newest_postgres! {
-    async fn of_64_kib(server) {
+    async fn every_message_fits_a_max_payload_of_64_kib(server) {
         rows_of_every_size(server, 64 << 10).await;
     }
 
-    async fn of_8_mib(server) {
+    async fn every_message_fits_a_max_payload_of_8_mib(server) {
         rows_of_every_size(server, 8 << 20).await;
     }
 
-    /// A dictionary is one message: it is not taken, that is said, and all else goes on.
-    async fn a_dictionary_that_the_server_does_not_take(server) {
+    /// A dictionary is one message. The gateway refuses one that does not fit, reports it, and
+    /// everything else continues.
+    async fn a_dictionary_above_max_payload_is_refused(server) {
         let options = NatsOptions { max_payload_bytes: Some(64 << 10), ..NatsOptions::default() };
         let site = Site::with_nats(&server, options).await;
         site.sql(TABLES).await;

@@ -1,5 +1,5 @@
-//! The way to Postgres: encrypted as the URL says, with no more rights than `init-sql` grants, and never with rows left
-//! out by a policy. Each refusal names the setting.
+//! Connections to Postgres: encrypted as the URL demands, with no more rights than `init-sql`
+//! grants, never with rows hidden by row-level security. Each refusal names the setting.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,12 +12,12 @@ use walgate_tests::{
 };
 
 const PASSWORD: &str = "hunter2-and-more";
-/// Nobody gets in without encryption; `certified` needs a certificate of the CA that bears its name.
+/// No role may connect without encryption; `certified` needs a certificate of the CA with its name.
 const ONLY_ENCRYPTED: &str = "hostssl all certified 127.0.0.1/32 cert
 hostssl all twofold 127.0.0.1/32 scram-sha-256 clientcert=verify-full
 hostssl all all 127.0.0.1/32 scram-sha-256";
 
-/// A URL of `database` by TCP.
+/// A URL for `database` over TCP.
 fn url(database: &Database, user: &str, host: &str, words: &str) -> String {
     let port = database.server().process().port();
     format!("postgres://{user}:{PASSWORD}@{host}:{port}/{}?{words}", database.name())
@@ -30,7 +30,7 @@ async fn make_role(site: &Site, role: &str) {
     .await;
 }
 
-/// It does not start, and says all of `words`, but not the password.
+/// The gateway does not start. Its output has all of `words`, but not the password.
 fn refused(site: &Site, url: &str, words: &[&str]) {
     refused_with(3, site, url, words);
 }
@@ -44,7 +44,7 @@ fn refused_with(code: i32, site: &Site, url: &str, words: &[&str]) {
     assert!(!ended.output.contains(PASSWORD), "a password is no one's business: {}", ended.output);
 }
 
-/// A site whose server lets in over TCP whom it has checked, with a table and a role for the gateway.
+/// A site whose server authenticates connections over TCP, with a table and a role for the gateway.
 async fn guarded(authority: &Authority, like: &Server) -> Site {
     let site = Site::new(&authority.server(like, ONLY_ENCRYPTED)).await;
     site.sql(
@@ -62,8 +62,9 @@ fn trusting(authority: &Authority, folder: &Path) -> String {
 }
 
 on_tls_postgres! {
-    /// SQL, replication, the consumer's sink and `verify`, with the password bound to the channel. Nothing is said of it.
-    async fn everything_goes_encrypted(server) {
+    /// SQL, replication, the consumer's sink and `verify`, with channel binding. There is no
+    /// warning.
+    async fn every_connection_is_encrypted(server) {
         let authority = Authority::new("ours");
         let site = guarded(&authority, &server).await;
         let copy = Database::create(site.database.server()).await;
@@ -104,8 +105,8 @@ on_tls_postgres! {
         }
     }
 
-    /// A COPY that nobody reads to its end is cancelled: a guest is tried on the first rows of a large table.
-    async fn what_is_abandoned_is_cancelled_encrypted(server) {
+    /// A new guest is tried on the first rows of a large table; then the gateway cancels the COPY.
+    async fn cancel_requests_are_encrypted(server) {
         let authority = Authority::new("ours");
         let site = guarded(&authority, &server).await;
         site.sql("insert into t select n, repeat(md5(n::text), 30) from generate_series(2, 60000) n").await;
@@ -119,7 +120,7 @@ on_tls_postgres! {
         }).await;
     }
 
-    async fn what_is_not_the_server_is_refused(server) {
+    async fn an_untrusted_server_is_refused(server) {
         let authority = Authority::new("ours");
         let site = guarded(&authority, &server).await;
         let ours = trusting(&authority, site.folder());
@@ -136,7 +137,8 @@ on_tls_postgres! {
         refused(&site, &wrong, &["28P01", "password", "postgres.password_file"]);
         let none = at("localhost", &ours).replace(&format!(":{PASSWORD}"), "");
         refused(&site, &none, &["asks for a password", "postgres.password_file"]);
-        // What does not look at the certificate takes any server, and is encrypted all the same.
+        // These modes do not check the certificate: they accept any server, and are encrypted all
+        // the same.
         for words in ["sslmode=require", "sslmode=prefer", ""] {
             drop(site.gateway(&["t"]).postgres_url(&at("127.0.0.1", words)).start().await.stop());
         }
@@ -144,7 +146,7 @@ on_tls_postgres! {
         drop(site.gateway(&["t"]).postgres_url(&at("127.0.0.1", &chain)).start().await.stop());
     }
 
-    async fn a_server_may_want_a_certificate(server) {
+    async fn a_server_may_require_a_client_certificate(server) {
         let authority = Authority::new("ours");
         let site = guarded(&authority, &server).await;
         make_role(&site, "certified").await;
@@ -171,7 +173,7 @@ on_tls_postgres! {
 }
 
 on_each_postgres! {
-    async fn encryption_that_cannot_be_had_is_not_done_without(server) {
+    async fn required_encryption_is_never_skipped(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
         let plain = site.database.url();
@@ -181,8 +183,9 @@ on_each_postgres! {
         drop(site.gateway(&["t"]).postgres_url(&format!("{plain}?sslmode=prefer")).start().await.stop());
     }
 
-    /// With exactly what `init-sql` prints, where nobody has any rights otherwise: snapshots, changes, another shape.
-    async fn the_least_rights_are_enough(server) {
+    /// With exactly the output of `init-sql`, and no other rights: snapshots, changes, another
+    /// shape.
+    async fn the_documented_rights_suffice(server) {
         let site = Site::new(&server).await;
         site.sql("create schema \"Sales\"; create type mood as enum ('fine', 'so so');
                   create table t (id int primary key, v text, m mood, r int4range, g int generated always as (id * 2) stored);
@@ -214,13 +217,13 @@ on_each_postgres! {
         same().await;
         site.sql("truncate \"Sales\".\"Orders\"; alter table t drop column m; insert into t values (1002)").await;
         same().await;
-        // As its last lines say.
+        // The last lines of the output undo the rest.
         let undo: Vec<_> = sql.lines().skip_while(|line| !line.contains("To undo")).skip(1).collect();
         drop((_gateway.stop(), replica.stop()));
         server.process().psql_in(database, &undo.join("\n").replace("-- ", "")).unwrap();
     }
 
-    async fn policies_that_hide_rows_are_refused(server) {
+    async fn row_security_that_hides_rows_is_refused(server) {
         let site = Site::new(&server).await;
         let role = format!("weak_{}", site.database.name());
         site.sql(&format!("create table t (id int primary key, v text); create table other (id int primary key);
@@ -236,7 +239,7 @@ on_each_postgres! {
         for word in ["public.t", "row level security", "BYPASSRLS", &role] {
             assert!(ended.output.contains(word), "no '{word}' in: {}", ended.output);
         }
-        // One that appears later empties no snapshot either, and stops no other table.
+        // A later policy does not empty a snapshot, either, and suspends no other table.
         site.sql("alter table t disable row level security").await;
         let _gateway = weak().start().await;
         assert_eq!(site.snapshot("t").await.rows.len(), 10);
@@ -253,8 +256,9 @@ on_each_postgres! {
         site.sql(&format!("drop owned by {role}; drop role {role}")).await;
     }
 
-    /// Policies of a partition count for who reads the partition; the whole is read by those of the whole.
-    async fn policies_of_partitions_hide_nothing(server) {
+    /// The policies of a partition apply to readers of the partition. Readers of the root are
+    /// subject to the root's policies.
+    async fn row_security_of_partitions_hides_nothing(server) {
         let site = Site::new(&server).await;
         let role = format!("weak_{}", site.database.name());
         site.sql(&format!("create table t (id int primary key) partition by range (id);
@@ -271,8 +275,9 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
-    /// Where `pg_hba.conf` asks for less than SCRAM; and where the password has to be bound to a channel that is none.
-    async fn a_password_is_shown_as_the_server_asks(server) {
+    /// `pg_hba.conf` demands a weaker method than SCRAM; or the password requires channel binding
+    /// without a channel.
+    async fn every_password_method_works(server) {
         let hba = "host all clear 127.0.0.1/32 password
 host all hashed 127.0.0.1/32 md5
 host all bound 127.0.0.1/32 scram-sha-256";
@@ -289,7 +294,7 @@ host all bound 127.0.0.1/32 scram-sha-256";
         }
     }
 
-    /// One that is read from a file is tried until the file has the right one; the process lives on.
+    /// A password in a file is tried until the file holds the right one. The process does not exit.
     async fn a_password_is_rotated(server) {
         let own = Server::guarded(server.bin(), &[], "host all all 127.0.0.1/32 scram-sha-256", &[]);
         let site = Site::new(&Arc::new(own)).await;

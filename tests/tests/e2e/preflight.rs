@@ -1,10 +1,10 @@
-//! What is wrong is said with its remedy, before anything is changed.
+//! Every problem is reported with its remedy before anything is changed.
 
 use std::sync::Arc;
 
 use walgate_tests::{Server, Site, gateway::GatewayOptions, on_each_postgres, on_newest_postgres};
 
-/// It ends with `code`, its words hold all of `words`, and neither Postgres nor NATS has anything new.
+/// The gateway exits with `code` and reports all of `words`. Postgres and NATS are unchanged.
 async fn refused(site: &Site, gateway: GatewayOptions, code: i32, words: &[&str]) {
     let ended = gateway.run_to_end();
     for word in words {
@@ -23,14 +23,14 @@ async fn refused(site: &Site, gateway: GatewayOptions, code: i32, words: &[&str]
 }
 
 on_each_postgres! {
-    async fn a_missing_table_is_named_with_its_like(server) {
+    async fn a_missing_table_is_reported_with_a_similar_name(server) {
         let site = Site::new(&server).await;
         site.sql("create table customers (id int primary key); create schema sales; create table sales.orders (id int)").await;
         let gateway = site.gateway(&["public.custommers", "sales.nothing_like_it", "customers"]);
         refused(&site, gateway, 3, &["custommers", "customers", "did you mean", "sales.nothing_like_it", "[[tables]]"]).await;
     }
 
-    async fn missing_rights_are_named_with_the_grant(server) {
+    async fn missing_rights_are_reported_with_the_grant(server) {
         let site = Site::new(&server).await;
         let role = format!("weak_{}", site.database.name());
         site.sql(&format!("create table t (id int primary key); create role {role} login")).await;
@@ -49,7 +49,7 @@ on_each_postgres! {
         refused(&site, site.gateway(&["t"]), 3, &["wal_level", "logical", "ALTER SYSTEM", "restart"]).await;
     }
 
-    async fn full_slots_are_told(server) {
+    async fn exhausted_replication_slots_are_reported(server) {
         let own = Arc::new(Server::start(server.bin(), &[("max_replication_slots", "1")]));
         let site = Site::new(&own).await;
         site.sql("create table t (id int primary key)").await;
@@ -60,7 +60,7 @@ on_each_postgres! {
 
 on_newest_postgres! {
     /// The configuration is refused, not the server.
-    async fn a_url_that_is_none_is_refused(server) {
+    async fn an_invalid_url_is_refused(server) {
         let site = Site::new(&server).await;
         for (url, word) in [("postgres://u@[::1/d", "postgres.url"), ("postgres://localhost/d", "names no user"), ("user=u port=x", "postgres.url"), ("postgres://u@h/d?sslmode=verify", "verify-full")] {
             refused(&site, site.gateway(&["t"]).postgres_url(url), 2, &[word]).await;
@@ -80,7 +80,7 @@ on_newest_postgres! {
         refused(&site, site.gateway(&[]), 2, &["[[tables]]"]).await;
     }
 
-    async fn servers_that_are_not_there(server) {
+    async fn unreachable_servers_are_reported(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
         let nowhere = "postgres://postgres:hunter2@127.0.0.1:1/db";
@@ -92,8 +92,9 @@ on_newest_postgres! {
         refused_password(&site, gateway).await;
     }
 
-    /// A publication of that name that somebody else made is extended, never shrunk; a slot of another plugin is left.
-    async fn what_others_made_is_respected(server) {
+    /// An existing publication of that name is extended, never shrunk. A slot of another plugin is
+    /// left alone.
+    async fn existing_publications_and_slots_are_respected(server) {
         let site = Site::new(&server).await;
         let slot = site.slot();
         site.sql("create table t (id int primary key); create table theirs (id int primary key);

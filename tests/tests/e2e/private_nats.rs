@@ -1,5 +1,5 @@
-//! `walgate run` without `nats.url`, as in a first try: the gateway brings a server, which lives and dies with it and keeps
-//! its streams in `data_dir`.
+//! `walgate run` without `nats.url`, as in a first try. The gateway starts a private server, which
+//! ends with it and keeps its streams in `data_dir`.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ async fn info(url: &str, stream: &str) -> Info {
     context.get_stream(stream).await.expect("the stream is there").cached_info().clone()
 }
 
-/// Where this machine listens on the port, as the kernel writes addresses.
+/// The local addresses that listen on the port, as the kernel prints them.
 fn listening(port: u16) -> Vec<String> {
     let tables =
         ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap());
@@ -33,7 +33,7 @@ fn is_free(port: u16) -> Result<(), String> {
 }
 
 on_newest_postgres! {
-    async fn a_gateway_brings_its_own_server(server) {
+    async fn a_gateway_starts_its_own_nats_server(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); insert into t select i, md5(i::text) from generate_series(1, 1000) i").await;
         let port = free_port().unwrap();
@@ -47,7 +47,8 @@ on_newest_postgres! {
         site.same(&replica, "t").await;
         assert!(site.folder().join("gateway-data/nats/jetstream").is_dir());
 
-        // Killed, it leaves no server behind that would hold the port, and the next one has its streams.
+        // After SIGKILL the gateway leaves no server behind that would hold the port. The next
+        // gateway has the same streams.
         let (changes, snapshots) = (info(&url, "CDC").await, info(&url, "INIT").await);
         for n in 0..3 {
             gateway = gateway.kill9().start().await;
@@ -59,7 +60,7 @@ on_newest_postgres! {
         assert!(after.state.last_sequence > changes.state.last_sequence);
         assert_eq!(info(&url, "INIT").await.state.last_sequence, snapshots.state.last_sequence, "the copy was loaded again");
 
-        // One that dies alone comes back.
+        // If only the server dies, the gateway restarts it.
         process::kill_children(gateway.program().pid());
         eventually("its end is noticed, with nothing to do", async || {
             let log = gateway.log();
@@ -78,7 +79,7 @@ on_newest_postgres! {
         eventually("the server dies with the gateway", async || is_free(port)).await;
     }
 
-    async fn a_port_that_is_taken_is_named(server) {
+    async fn a_taken_port_is_reported(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

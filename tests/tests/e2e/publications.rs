@@ -1,11 +1,12 @@
-//! A publication that an operator made: what it leaves out leaves neither in a snapshot nor in a change. The oracle of
-//! row filters is a view; of columns it looks at the publication itself.
+//! A publication that an operator created: rows and columns outside of it are in no snapshot and in
+//! no change. The oracle of row filters is a view; the oracle of columns reads the publication
+//! itself.
 
 use walgate_tests::{
     Database, Gateway, Replica, Site, eventually, on_each_postgres, on_newest_postgres, stream,
 };
 
-/// Waits until both copies of `table` show what `view` does.
+/// Waits until both copies of `table` equal `view`.
 async fn show(site: &Site, copies: &[&Replica], view: &str, table: &str) {
     for copy in copies {
         let what = format!("{table} in {} is {view}", copy.target);
@@ -13,7 +14,7 @@ async fn show(site: &Site, copies: &[&Replica], view: &str, table: &str) {
     }
 }
 
-/// Uncompressed, so that it can be searched for what must not be there.
+/// Uncompressed, so that the test can search messages for unpublished values.
 async fn readable(site: &Site, tables: &[&str]) -> Gateway {
     site.gateway(tables).set("COMPRESSION_ENABLED", false).start().await
 }
@@ -54,9 +55,9 @@ on_each_postgres! {
         for script in [
             "insert into people (id, region, note) values (500, 'north', 'new'), (501, 'hidden', 'my secret'), (502, 'south', null);
              insert into whole values (100, 'in', true), (101, 'out', false)",
-            // What is not published changes alone.
+            // Only unpublished columns change.
             "update people set secret = 'my secret too', more = null where id < 20",
-            // Into the filter, and out of it.
+            // Rows enter the filter and leave it.
             "update people set region = 'west', note = 'came' where region = 'hidden' and id < 100; update people set region = 'hidden', note = 'my secret' where region = 'south' and id < 100;
              update whole set active = not active where id % 5 = 0; update whole set v = v || '!' where id % 4 = 0",
             "update people set id = id + 2000 where id % 7 = 0; delete from people where id % 5 = 0; delete from whole where id % 3 = 0",
@@ -74,7 +75,7 @@ on_each_postgres! {
         assert_nowhere(&site, "my secret").await;
     }
 
-    /// Then Postgres refuses updates and deletes; what is inserted has no key at consumers.
+    /// Postgres then refuses updates and deletes. Inserted rows have no key at consumers.
     async fn a_column_list_without_the_key(server) {
         let site = Site::new(&server).await;
         let database = Database::create(&server).await;
@@ -100,8 +101,9 @@ on_each_postgres! {
 }
 
 on_newest_postgres! {
-    /// One that is not asked for them carries none, one whose column list names one carries that.
-    async fn generated_columns_as_the_publication_says(server) {
+    /// Without `publish_generated_columns` the publication has no generated columns, unless a
+    /// column list names one.
+    async fn generated_columns_follow_the_publication(server) {
         let site = Site::new(&server).await;
         site.sql(
             "create table none (id int primary key, n int, twice int generated always as (n * 2) stored);

@@ -1,5 +1,5 @@
-//! The consumer in Python, which was written from docs/PROTOCOL.md alone, against the real gateway: its copy is equal
-//! to the source, whatever happens to it meanwhile.
+//! The consumer in Python, which was written from docs/PROTOCOL.md alone, against the real gateway.
+//! Its copy equals the source after every event.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use walgate_tests::{
     Gateway, Replica, Site,
     dictionary::{drop_in, numbered},
-    eventually,
+    eventually, fixtures,
     load::Writer,
-    on_newest_postgres, people, stream,
+    on_newest_postgres, stream,
 };
 use walgate_wire::{DICT, PART};
 
 const TABLES: [&str; 5] = ["orders", "sales.Order Lines", "bag", "docs", "users"];
-/// What the guest of `users` lets through.
+/// Each table, and the view or table that its copy has to equal.
 const COPIES: [(&str, &str); 5] = [
     ("orders", "orders"),
     ("sales.Order Lines", "sales.Order Lines"),
@@ -23,8 +23,8 @@ const COPIES: [(&str, &str); 5] = [
     ("admitted", "users"),
 ];
 
-/// A composite key, one in another schema with names to quote, a table without a key, one with rows above 1 MB whose
-/// values are out of line, and [`people`].
+/// A table with a composite key, and one in another schema with names to quote. A table without a
+/// key, one with rows above 1 MB whose values are out of line, and [`fixtures`].
 const CREATE: &str = r#"
     create type color as enum ('red', 'green'); create type place as (street text, number int, since date);
     create table orders (shop int, id bigint, note text, total numeric(12,3), placed timestamptz, local timestamp, due date, at time,
@@ -77,12 +77,13 @@ fn transaction(n: u64) -> String {
     sql + if n.is_multiple_of(11) { "rollback;" } else { "commit;" }
 }
 
-/// Whatever snapshot begins has to wait for one of these, and then has seen it: its changes come once more.
+/// A snapshot that begins meanwhile has to wait for this transaction, and then includes it. So
+/// consumers get its changes twice.
 fn long_transaction(n: u64) -> String {
     format!("begin; insert into bag values ('slow', {n}); select pg_sleep(0.2); commit;")
 }
 
-/// A site with its copy, its load, and what decides when the consumer is killed.
+/// A site with its copy, its load, and the random times of kills.
 struct Scene {
     site: Site,
     replica: Replica,
@@ -92,13 +93,13 @@ struct Scene {
 }
 
 impl Scene {
-    /// Kills the consumer, anywhere, so many times.
+    /// Kills the consumer at random moments, `times` times.
     async fn kills(&mut self, times: u32) {
         for _ in 0..times {
             let (writes, more) =
                 (self.random.random_range(0..6), self.random.random_range(0..1200));
             self.writer.writes(writes).await;
-            // Anywhere between two transactions of the load, too.
+            // Also between two transactions of the load.
             tokio::time::sleep(Duration::from_millis(more)).await;
             self.replica.kill9();
             self.writer.writes(self.random.random_range(0..4)).await;
@@ -106,7 +107,7 @@ impl Scene {
         }
     }
 
-    /// The load names some of the columns: it does not see them half-way.
+    /// Alters tables while the load is held, because its statements name some of the columns.
     async fn ddl(&mut self, ddl: &str) {
         self.writer.hold().await;
         self.slow.hold().await;
@@ -121,7 +122,8 @@ impl Scene {
         self.slow.go_on();
     }
 
-    /// The load rests; `--until-caught-up` ends well, and then there is nothing left to wait for.
+    /// Holds the load. `--until-caught-up` succeeds; then the copy has to equal the source without
+    /// waiting.
     async fn caught_up(&mut self) {
         self.writer.hold().await;
         self.slow.hold().await;
@@ -139,7 +141,7 @@ impl Scene {
         self.slow.go_on();
     }
 
-    /// The slot is gone: nobody knows what the stream lacks.
+    /// Drops the slot, so the gateway cannot know which changes the stream lacks.
     async fn new_epoch(&self, gateway: Gateway) -> Gateway {
         let before = stream::last_epoch(&self.site.broker).await;
         let options = gateway.stop();
@@ -157,10 +159,10 @@ impl Scene {
 }
 
 on_newest_postgres! {
-    async fn a_copy_kept_by_the_protocol_alone(server) {
+    async fn a_consumer_written_from_the_protocol_document_alone(server) {
         let site = Site::new(&server).await;
         site.sql(CREATE).await;
-        site.sql(&people::create(3000)).await;
+        site.sql(&fixtures::create_users(3000)).await;
         site.drop_guest("users", "users.wasm");
         drop_in(&site.dictionaries(), "users", &numbered(1));
         let gateway = site.gateway(&TABLES).set("SNAPSHOT_CHUNK_BYTES", 65536).start().await;
@@ -176,7 +178,7 @@ on_newest_postgres! {
         drop_in(&scene.site.dictionaries(), "orders", &numbered(2));
         drop_in(&scene.site.dictionaries(), "users", &numbered(3));
         scene.kills(2).await;
-        // Columns come, go and are renamed: followed. Where that cannot be, the copy is loaded again.
+        // Columns are added, dropped and renamed: the copy follows in place, or is loaded again.
         scene
             .ddl("alter table orders add column late jsonb; alter table orders rename column old_a to x;
                   alter table orders rename column old_b to old_a; alter table orders rename column x to \"old b\"; alter table orders drop column old_c")
@@ -201,7 +203,7 @@ on_newest_postgres! {
         scene.caught_up().await;
         scene.writer.finish().await;
         scene.slow.finish().await;
-        // What made it hard was there.
+        // Asserts that the stream held the difficult cases.
         let messages = stream::messages(&scene.site.broker, "CDC").await;
         let some = |subject: &str, header: &str| {
             messages.iter().any(|m| m.subject == subject && m.headers.get(header).is_some())

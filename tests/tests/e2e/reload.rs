@@ -1,8 +1,8 @@
-//! Guests that are swapped while rows flow: between two transactions, never within one, never within a snapshot, and
-//! without loss. How a guest that fails is dealt with is `misbehaviour`'s subject.
+//! Guests are swapped while rows stream: between two transactions, never within a transaction or a
+//! snapshot, and without loss. `misbehaviour` covers failing guests.
 //!
-//! The programs `errs` and `panics` say the same of every row that they do not fail at: whichever serves, the copy
-//! is the view `t_leaves`. `identity` takes every row.
+//! The programs `errs` and `panics` decide alike on every row on which they do not fail. With
+//! either, the copy equals the view `t_leaves`. `identity` keeps every row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use crate::{
     guests::{shows, stream_is_full},
 };
 
-/// A table, what leaves of it through a guest that filters by mood, and a table without a guest.
+/// Creates a table, the view of its rows that a guest keeps by mood, and a table without a guest.
 async fn moods(site: &Site) {
     site.sql(
         "create table plain (id bigint generated always as identity primary key);
@@ -30,7 +30,7 @@ async fn moods(site: &Site) {
     .await;
 }
 
-/// Waits until changes of `t` go through this guest.
+/// Waits until the changes of `t` use this guest.
 async fn serves(site: &Site, guest: &str) {
     eventually(format!("{guest} serves"), async || match site.schema("t").await {
         Some(schema) if named(schema.guest.as_ref()) == guest => Ok(()),
@@ -54,7 +54,8 @@ async fn revisions(site: &Site) -> Vec<Schema> {
     of_table.map(|message| from_msgpack(&message.payload).unwrap()).collect()
 }
 
-/// A gateway whose `INIT` stream is full in the middle of the first snapshot of `t`, and the copy that asked for it.
+/// A gateway whose `INIT` stream is full in the middle of the first snapshot of `t`, and the copy
+/// that requested it.
 async fn stuck_in_a_snapshot(site: &Site, on_change: &str) -> (Gateway, Replica) {
     moods(site).await;
     site.sql(
@@ -72,7 +73,7 @@ async fn stuck_in_a_snapshot(site: &Site, on_change: &str) -> (Gateway, Replica)
     (gateway, replica)
 }
 
-/// Lets the snapshot go on.
+/// Makes room for the snapshot to continue.
 async fn make_room(site: &Site) {
     let jetstream = site.broker.jetstream();
     let mut init = jetstream.get_stream("INIT").await.unwrap().cached_info().config.clone();
@@ -81,7 +82,7 @@ async fn make_room(site: &Site) {
 }
 
 on_newest_postgres! {
-    /// Transactions are cut into many messages, for the other table's rows stand between theirs.
+    /// Transactions are cut into many messages, because rows of both tables alternate.
     async fn a_transaction_goes_through_one_guest(server) {
         let site = Site::new(&server).await;
         moods(&site).await;
@@ -126,14 +127,15 @@ on_newest_postgres! {
         assert!(torn.is_empty(), "two guests in one transaction: {torn:?}");
         let used: BTreeSet<_> = guests.values().flatten().collect();
         assert_eq!(used.len(), 2, "{used:?}");
-        // In the order of commits, it was one after the other, again and again.
+        // In commit order the guests alternate, again and again.
         let turns: Vec<_> = guests.values().collect();
         let swaps = turns.windows(2).filter(|pair| pair[0] != pair[1]).count();
         assert!((2..=10).contains(&swaps), "{swaps} swaps in the stream");
         assert!(messages.values().filter(|messages| messages.len() > 10).count() > 20, "transactions of one message cannot be torn");
     }
 
-    /// The snapshot is in the middle of its chunks while the table gets another guest, and changes flow through that.
+    /// While the snapshot is in the middle of its chunks, the table gets another guest, which
+    /// changes use at once.
     async fn a_snapshot_keeps_the_guest_that_it_began_with(server) {
         for (on_change, next, copy) in [("continue", "panics", "t_leaves"), ("reseed", "identity", "t")] {
             let site = Site::new(&server).await;
@@ -144,7 +146,8 @@ on_newest_postgres! {
                 delete from t where id % 7 = 0; insert into t (mood) values ('keep'), ('drop')").await;
             let began = starts(&site.broker).await.pop().unwrap();
             let start: InitStart = from_msgpack(&began.payload).unwrap();
-            // It would ask for a second snapshot, which has the first purged.
+            // The replica would request a second snapshot, and the gateway would then purge the
+            // first.
             replica.stop();
             make_room(&site).await;
             let meta = eventually("the snapshot is complete", async || {
@@ -167,7 +170,7 @@ on_newest_postgres! {
         }
     }
 
-    /// `on_guest_change = "continue"`, as it is by default: what left before is left alone.
+    /// `on_guest_change = "continue"`, the default: published rows stay as they are.
     async fn old_rows_stay_when_a_guest_is_swapped(server) {
         let site = Site::new(&server).await;
         moods(&site).await;
@@ -186,7 +189,7 @@ on_newest_postgres! {
         serves(&site, "identity").await;
         writer.writes(10).await;
         writer.finish().await;
-        // 11 to 20 enter, whatever their mood: they are changed while the new guest serves.
+        // Rows 11 to 20 enter, whatever their mood: they change while the new guest is active.
         site.sql("update t set filling = 'seen' where id between 11 and 20; delete from t where id between 31 and 40;
             insert into t (mood) values ('drop'), ('keep');
             create view t_continued as select * from t where mood = 'keep' or filling = 'seen' or id > 400").await;
@@ -196,7 +199,8 @@ on_newest_postgres! {
         let states: Vec<_> = revisions(&site).await.into_iter().map(|schema| schema.state).collect();
         assert!(states.iter().all(|state| *state == TableState::Live), "{states:?}");
         assert_eq!(gateway.log().matches("snapshot begins").count(), snapshots, "{}", gateway.log());
-        // Who comes later finds the snapshot that is there, and the changes since: the same. A new one is the new guest's.
+        // A later copy loads the existing snapshot and the changes since then: the same rows. A new
+        // snapshot uses the new guest.
         shows(&site, &site.sqlite(&["t"]), "t_continued", "t").await;
         let anew = site.snapshot("t").await;
         assert_eq!(named(anew.start.guest.as_ref()), "identity");
@@ -204,7 +208,7 @@ on_newest_postgres! {
         assert_eq!(anew.rows.len(), rows);
     }
 
-    /// Where Postgres sends whole old rows, both keys of a change are known as they left.
+    /// With whole old rows the guest maps both keys of a change.
     async fn keys_are_replaced(server) {
         let site = Site::new(&server).await;
         moods(&site).await;
@@ -223,7 +227,7 @@ on_newest_postgres! {
         site.sql("insert into t (id, mood) select i, 'm' || i from generate_series(301, 400) i").await;
         site.sql("update t set mood = 'other' where id % 3 = 0; delete from t where id % 5 = 0").await;
         same().await;
-        // Onto each other's keys, too: 7 goes to 1007, which is what consumers knew 7 as.
+        // Keys may collide across rows, too: 7 becomes 1007, the key under which consumers knew 7.
         site.sql("update t set id = id + 1000 where id % 7 = 0; update t set id = -id where id % 11 = 0;
             begin; update t set id = 5000 where id = 1; update t set id = 1 where id = 2; update t set id = 2 where id = 5000; commit").await;
         let gateway = gateway.kill9().start().await;
@@ -235,7 +239,7 @@ on_newest_postgres! {
         assert!(!gateway.log().contains("table suspended"), "{}", gateway.log());
     }
 
-    /// It loads and it plans; only the rows of the table tell that it fails.
+    /// The guest loads and returns a plan. It fails only on rows of the table.
     async fn a_guest_that_fails_on_rows_of_the_table_is_refused(server) {
         for on_error in ["halt", "dead-letter", "drop"] {
             let site = Site::new(&server).await;
@@ -268,7 +272,7 @@ on_newest_postgres! {
     }
 
     /// In `/readyz` and in `walgate guest list`.
-    async fn what_is_told_is_told_of_the_guest_that_serves(server) {
+    async fn reports_are_about_the_active_guest(server) {
         let site = Site::new(&server).await;
         moods(&site).await;
         site.drop_guest("errs", "t.wasm");

@@ -1,4 +1,4 @@
-//! Snapshot requests of those who do not mean well, or ask too often.
+//! Snapshot requests from malicious clients, and too many requests.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -11,7 +11,7 @@ const REQUESTS: usize = 10_000;
 const LOG_LINES_MAX: usize = 200;
 const GROWTH_MAX_BYTES: u64 = 32 << 20;
 
-/// Sends these subjects with a socket of its own: a client library would refuse some of them.
+/// Sends these subjects over a bare socket: a client library would reject some of them.
 fn flood(site: &Site, subjects: impl Iterator<Item = Vec<u8>>) {
     let mut socket = TcpStream::connect(("127.0.0.1", site.broker.server.port())).unwrap();
     let mut sent = b"CONNECT {\"verbose\":false,\"protocol\":1}\r\n".to_vec();
@@ -33,7 +33,7 @@ fn resident_bytes(gateway: &Gateway) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// Odd ones, many for tables that there are not, and many for one that there is.
+/// Odd subjects, many for unknown tables, and many for one existing table.
 fn subjects() -> impl Iterator<Item = Vec<u8>> {
     let odd: [&[u8]; 10] = [
         b"*",
@@ -53,7 +53,7 @@ fn subjects() -> impl Iterator<Item = Vec<u8>> {
     odd.chain(unknown).chain(known).map(|token| [b"snapshot.request.", &token[..]].concat())
 }
 
-/// How many requests the stream has ever taken.
+/// The number of requests that the stream has ever stored.
 async fn stored(site: &Site) -> u64 {
     let stream = site.broker.jetstream().get_stream("REQUESTS").await.unwrap();
     stream.cached_info().state.last_sequence
@@ -72,8 +72,8 @@ async fn nothing_waits(site: &Site) {
 }
 
 on_newest_postgres! {
-    /// Its chunks would fill the stream until they are too old.
-    async fn what_failed_leaves_nothing_behind(server) {
+    /// Chunks of a failed snapshot would fill the stream until they expire.
+    async fn a_failed_snapshot_leaves_no_chunks_behind(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); create view v as
                   select i as id, repeat(md5(i::text), 20) as v, 1 / (40000 - i) as w from generate_series(1, 40000) i").await;
@@ -91,8 +91,8 @@ on_newest_postgres! {
         .await;
     }
 
-    /// Asking again helps where the table comes back by itself, and only there.
-    async fn a_suspended_table_is_refused_until_somebody_acts(server) {
+    /// Another request only helps if the table recovers by itself.
+    async fn requests_for_a_suspended_table_are_refused(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
         let _gateway = site.gateway(&["t"]).keys("t", "guest = 'missing.wasm'").start().await;
@@ -113,9 +113,9 @@ on_newest_postgres! {
         let refused = stored(&site).await;
         flood(&site, subjects());
         nothing_waits(&site).await;
-        // One at a time for the table that there is; the others are not even stored.
+        // One request at a time for the existing table; the stream does not even store the others.
         assert!(stored(&site).await - refused <= 100, "{refused} before");
-        // A stream that takes everything, made by others, does not bring the gateway down either.
+        // An administrator's stream that accepts every subject does not stop the gateway, either.
         let jetstream = site.broker.jetstream();
         let mut config = jetstream.get_stream("REQUESTS").await.unwrap().cached_info().config.clone();
         assert_eq!(config.subjects, ["snapshot.request.t"]);
@@ -134,7 +134,8 @@ on_newest_postgres! {
         assert!(gateway.log().lines().count() < LOG_LINES_MAX && !gateway.log().contains("interrupted"), "{}", gateway.log());
         let (_, ready) = gateway.readyz().unwrap();
         assert_eq!(ready["ready"], true, "{ready}");
-        // A restart sets it right, also for other tables; what is left is not looked at.
+        // A restart corrects the stream, also for other tables. The gateway ignores remaining
+        // messages.
         site.sql("create table other (id int primary key)").await;
         let gateway = gateway.stop().table("other").start().await;
         site.snapshot("other").await;
@@ -142,14 +143,15 @@ on_newest_postgres! {
         let config = jetstream.get_stream("REQUESTS").await.unwrap().cached_info().config.clone();
         assert_eq!(config.subjects, ["snapshot.request.other", "snapshot.request.t"]);
         assert!(!gateway.log().contains("interrupted"));
-        // Who means well is served, and what flows flows.
+        // Valid requests are served, and tables keep streaming.
         site.sql("insert into t values (2, 'b')").await;
         site.same(&replica, "t").await;
         assert_eq!(site.snapshot("t").await.rows.len(), 2);
     }
 
-    /// Somebody asks again and again: the second snapshot comes after the rest, and what was asked meanwhile was one.
-    async fn a_table_rests_after_a_snapshot(server) {
+    /// A client requests again and again: the second snapshot comes after the cooldown, and all
+    /// requests meanwhile become one.
+    async fn a_cooldown_follows_each_snapshot(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); create table other (id int primary key)").await;
         let gateway = site.gateway(&["t", "other"]).set("SNAPSHOT_COOLDOWN_SECONDS", 4).start().await;
@@ -160,7 +162,7 @@ on_newest_postgres! {
         for _ in 0..20 {
             assert!(!snapshot::request(&site.broker, "t").await, "it waits in the stream, so no other is taken");
         }
-        // Another table does not wait for it.
+        // The cooldown does not delay another table.
         site.snapshot("other").await;
         let metas = eventually("the table is copied again", async || {
             let metas = snapshot::metas(&site.broker).await;
@@ -170,14 +172,14 @@ on_newest_postgres! {
             last.filter(|_| begun == 2 && !gateway.log().contains("failed")).ok_or(format!("{begun} have begun"))
         })
         .await;
-        // By the gateway's own clock; the first is gone from the stream.
+        // By the gateway's clock, because the stream no longer holds the first snapshot.
         let ended = logged_at(&gateway.log(), "snapshot complete table=t");
         let begun = logged_at(gateway.log().rsplit_once("snapshot complete table=other").unwrap().1, "snapshot begins table=t");
         assert!(begun - ended >= 4_000_000, "{metas:?}");
     }
 }
 
-/// Microseconds of the first line with these words.
+/// Microseconds of the first line with this text.
 fn logged_at(log: &str, words: &str) -> i64 {
     let line = log.lines().find(|line| line.contains(words)).unwrap();
     let time = line.split_whitespace().next().unwrap();

@@ -1,11 +1,11 @@
-//! DDL while changes flow: replicas follow, no row is read by the wrong shape.
+//! DDL while changes are streamed: replicas follow, and no row is read with the wrong shape.
 
 use walgate_tests::{Audit, Database, Site, eventually, load::Writer, on_each_postgres, stream};
 use walgate_wire::TableState;
 
 on_each_postgres! {
-    /// Of a table that is dropped the stream says nothing, and nothing of one that takes its name unpublished.
-    async fn another_table_of_the_name(server) {
+    /// The stream does not announce a dropped table, nor an unpublished table that takes its name.
+    async fn a_recreated_table_is_another_table(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); insert into t values (1, 'first'), (2, 'first')").await;
         let _gateway = site.gateway(&["t"]).start().await;
@@ -18,7 +18,7 @@ on_each_postgres! {
             })
             .await;
         };
-        // What a migration does that fills another table first.
+        // As in a migration that fills another table first.
         site.sql("create table t_next (id int primary key, v text); insert into t_next values (2, 'second'), (3, 'second');
                   alter table t rename to t_before; alter table t_next rename to t").await;
         suspended("ALTER PUBLICATION \"walgate\" ADD TABLE \"public\".\"t\"").await;
@@ -28,15 +28,16 @@ on_each_postgres! {
         suspended("does not exist").await;
         site.sql("create table t (id int primary key, v text); alter publication walgate add table t; insert into t values (5, 'third')").await;
         site.same(&replica, "t").await;
-        // At once, and of the same shape: nobody could see that it was gone.
+        // At once, and of the same shape: the catalog never lacks the name.
         site.sql("begin; drop table t; create table t (id int primary key, v text); alter publication walgate add table t; insert into t values (6, 'fourth'); commit").await;
         site.same(&replica, "t").await;
         site.sql("insert into t values (7, 'fourth')").await;
         site.same(&replica, "t").await;
     }
 
-    /// Nothing announces it; rows of the new shape are read by it, with a guest and without.
-    async fn attributes_of_a_composite_come_and_go(server) {
+    /// Postgres does not announce the change. Rows of the new shape are read correctly, with a
+    /// guest and without.
+    async fn attributes_of_a_composite_are_added_and_dropped(server) {
         let site = Site::new(&server).await;
         site.sql("create type pair as (a int, b text); create table t (id int primary key, p pair); create table g (like t including all);
                   insert into t values (1, (1, 'x')); insert into g select * from t").await;
@@ -57,7 +58,8 @@ on_each_postgres! {
         assert!(!gateway.log().contains("suspended"), "{}", gateway.log());
     }
 
-    /// Rows that were there look different afterwards, in columns of the type, of arrays of it and of what contains it.
+    /// Existing rows look different afterwards: in columns of the type, of its arrays, and of types
+    /// that contain it.
     async fn a_composite_is_altered_while_no_gateway_runs(server) {
         let site = Site::new(&server).await;
         site.sql("create type pair as (a int, b text); create domain listed as pair[]; create type outer_pair as (p pair, n int);
@@ -74,13 +76,13 @@ on_each_postgres! {
             let stopped = gateway.stop();
             site.sql(&format!("alter type pair {alter}")).await;
             gateway = stopped.start().await;
-            // What the types are is looked at with the first row.
+            // The gateway looks up types with the first row.
             for table in tables {
                 site.sql(&format!("insert into {table} (id) values ({n} + 10)")).await;
                 site.same(&replica, table).await;
             }
         }
-        // Loaded again once for each, and never without need.
+        // Each table is loaded again once, and none without need.
         let snapshots = |log: &str| log.matches("snapshot complete").count();
         let before = snapshots(&gateway.log());
         assert_eq!(before, 3 * 5, "{}", gateway.log());
@@ -92,7 +94,7 @@ on_each_postgres! {
         assert_eq!(snapshots(&gateway.log()), before, "{}", gateway.log());
     }
 
-    /// No row follows that would tell: it is seen in the catalog.
+    /// No later row announces the change: the gateway sees it in the catalog.
     async fn rows_that_ddl_alters_are_loaded_again(server) {
         let site = Site::new(&server).await;
         site.sql("create type mood as enum ('sad', 'ok'); create type pair as (a int, b text); create type other as (a int, b text);
@@ -114,12 +116,13 @@ on_each_postgres! {
         for table in tables {
             site.same(&replica, table).await;
         }
-        // Rows are read by the types as they are now.
+        // Rows are read with the current types.
         site.sql("insert into renamed values (2, (2, 'y')); insert into replaced values (2, (2, 'y')); insert into labelled values (2, '{gloomy}')").await;
         for table in tables {
             site.same(&replica, table).await;
         }
-        // Others' business, but for the last: what is loaded again by then was not, and had no need to be.
+        // DDL that does not alter published rows, except for the last statement. Tables loaded
+        // after that one show which were not loaded before.
         for harmless in [
             "alter type mood add value 'fine' before 'ok'", "alter table renamed add column late text; insert into renamed (id) values (3)", "create index on replaced (id)",
             "vacuum full rewritten", "alter table labelled alter column ms set not null", "create table more partition of parted for values from (1000) to (2000)",
@@ -136,8 +139,8 @@ on_each_postgres! {
         assert!(!log.contains("suspended"), "{log}");
     }
 
-    /// Each step alone, rows before and after it in flight.
-    async fn columns_come_and_go(server) {
+    /// Each step is tested alone, with rows in flight before and after it.
+    async fn columns_are_added_and_dropped(server) {
         let site = Site::new(&server).await;
         let copy = Database::create(&server).await;
         site.sql("create table t (id int primary key, a int, b text, c numeric); insert into t select i, i, 'b' || i, i from generate_series(1, 50) i").await;
@@ -158,10 +161,10 @@ on_each_postgres! {
             "alter table t alter column filled type numeric(10,2)",
             // Two columns exchange their names.
             "alter table t rename column nullable to x; alter table t rename column filled to nullable; alter table t rename column x to filled",
-            // One goes, another of its name comes.
+            // A column is dropped, and another of its name is added.
             "alter table t drop column filled; alter table t add column filled boolean",
             "alter table t drop column nullable, drop column stamped, add column late jsonb",
-            // Others' business.
+            // DDL without an effect on published rows.
             "create index on t (a); create table unrelated (id int); alter table t alter column a set default 'd'",
         ];
         for (n, step) in ddl.into_iter().enumerate() {
@@ -180,8 +183,8 @@ on_each_postgres! {
         assert!(revisions.len() > 10, "{revisions:?}");
     }
 
-    /// `walgate verify` does not call a copy equal that lacks a column.
-    async fn a_column_that_has_not_arrived_is_a_difference(server) {
+    /// `walgate verify` does not accept a copy that lacks a column.
+    async fn a_missing_column_is_a_difference(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); insert into t values (1, 'one')").await;
         let _gateway = site.gateway(&["t"]).start().await;
@@ -190,7 +193,7 @@ on_each_postgres! {
         let (source, target) = (site.database.url(), replica.target.url());
         let verify = || walgate_tests::program::run("walgate", &["verify", "--source", &source, "--replica", &target]);
         assert!(verify().status.success());
-        // Consumers follow with the first row that has the new shape, and there is none yet.
+        // Consumers follow with the first row of the new shape; there is none yet.
         site.sql("alter table t add column late text").await;
         let verified = verify();
         let said = String::from_utf8_lossy(&verified.stdout).into_owned();
@@ -222,7 +225,7 @@ on_each_postgres! {
         }
     }
 
-    /// DDL inside a transaction with rows before and after it, while others write.
+    /// DDL inside a transaction with rows before and after it, while other sessions write.
     async fn ddl_under_load(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id bigint generated always as identity primary key, v text)").await;
@@ -242,7 +245,7 @@ on_each_postgres! {
             )).await;
         }
         writer.finish().await;
-        // What was dropped last shows with the next row.
+        // Postgres announces the last drop with the next row.
         site.sql("insert into t (v) values ('the last')").await;
         site.same(&sqlite, "t").await;
         audit.assert_stream_is_exact(&site, &[("t", "t")]).await;

@@ -1,14 +1,14 @@
-//! What an operator sees tells neither secrets nor rows; and nobody changes anything over HTTP.
+//! Logs and pages for operators expose neither secrets nor rows, and HTTP requests change nothing.
 
 use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
 use walgate_servers::NatsOptions;
 use walgate_tests::{Broker, Gateway, Site, eventually, on_newest_postgres, program, stream};
 
 const PASSWORD: &str = "hunter2-s3cret";
-/// Stands in rows, in every way in which a value can travel.
+/// A value in rows, in every form in which a value can be sent.
 const MARKER: &str = "m4rker0fr0ws";
 
-/// A guest that fails, values that the server prints, one that is out of line, and rows that come and go.
+/// A failing guest, values that the server renders, a value out of line, and rows that come and go.
 const ROWS: &str = "
     create table t (id text primary key, mood text, v text, j jsonb, r daterange, ts tsvector, arr text[], b bytea);
     alter table t alter v set storage external;
@@ -23,7 +23,7 @@ fn row(id: &str, mood: &str) -> String {
     )
 }
 
-/// Neither its log nor its pages hold the password or the marker.
+/// Neither the gateway's log nor its pages hold the password or the marker.
 fn tells_nothing(gateway: &Gateway) {
     let mut said = gateway.log();
     for page in ["/readyz", "/healthz", "/metrics"] {
@@ -36,10 +36,10 @@ fn holds_nothing(said: &str) {
     let marked = said.lines().filter(|line| line.contains(PASSWORD) || line.contains(MARKER));
     let marked: Vec<&str> = marked.collect();
     assert!(marked.is_empty(), "{}", marked.join("\n"));
-    // As bytes are printed by Debug.
+    // As Debug prints bytes.
     let bytes = format!("{:?}", MARKER.as_bytes());
     assert!(!said.contains(bytes.trim_matches(['[', ']'])), "{said}");
-    // As JSON carries bytes, wherever in a message it stands.
+    // As JSON carries bytes in base64, at any offset in a message.
     for before in ["", "x", "xx"] {
         let encoded = BASE64_STANDARD_NO_PAD.encode(format!("{before}{MARKER}"));
         let whole = &encoded[4..encoded.len() - 4];
@@ -48,7 +48,7 @@ fn holds_nothing(said: &str) {
 }
 
 on_newest_postgres! {
-    async fn neither_passwords_nor_rows_are_told(server) {
+    async fn neither_passwords_nor_rows_are_exposed(server) {
         let config = format!("authorization {{ user: gate, password: {PASSWORD:?} }}");
         let observer = async_nats::ConnectOptions::new().user_and_password("gate".into(), PASSWORD.into());
         let options = NatsOptions { extra_config: config, ..NatsOptions::default() };
@@ -63,7 +63,7 @@ on_newest_postgres! {
         assert!(postgres.contains(PASSWORD), "{postgres}");
         let options = site.gateway(&["t", "filtered"]).postgres_url(&postgres).set("NATS_URL", &nats).set("LOG", "debug");
         let set_aside = options.clone().keys("t", "on_guest_error = 'dead-letter'");
-        // Whose statement is in the way.
+        // The statement of the blocking session.
         let other = site.database.session().await;
         other.sql(&format!("begin; insert into filtered values (-1, '{MARKER}')")).await;
         let gateway = set_aside.spawn();
@@ -86,7 +86,7 @@ on_newest_postgres! {
         shows().await;
         tells_nothing(&gateway);
         holds_nothing(&replica.log());
-        // A panic stops the table; then it is restarted, and told that NATS is gone.
+        // A panic suspends the table. Then NATS goes down and the gateway restarts.
         site.sql(&format!("insert into filtered values (10, '{MARKER}')")).await;
         let lsn = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
         stream::reaches_end(&site.broker, lsn).await;
@@ -99,7 +99,7 @@ on_newest_postgres! {
         })
         .await;
         tells_nothing(&gateway);
-        // A row filter that the server cannot compute: it quotes the value.
+        // The server cannot evaluate this row filter, and its error quotes the value.
         site.sql("alter publication walgate set table filtered where (date_trunc(v, timestamp '2020-01-01') is not null), t").await;
         walgate_tests::snapshot::request(&site.broker, "filtered").await;
         let error = walgate_tests::snapshot::error(&site.broker, "filtered").await;

@@ -1,4 +1,5 @@
-//! The hand-over from snapshot to changes loses nothing and shows no state that never was.
+//! The hand-over from snapshot to changes loses nothing, and readers never see an inconsistent
+//! state.
 
 use std::{cell::Cell, collections::HashSet, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use walgate_tests::{
 };
 use walgate_wire::TableState;
 
-/// Moves money inside both tables, in one transaction: what is in either stays the same.
+/// Moves money within each of two tables, in one transaction: each total stays the same.
 fn transfer(n: u64) -> String {
     let (from, to, amount) = ((n * 7919) % 1000, (n * 104_729 + 13) % 1000, n % 97);
     let one = |table: &str| {
@@ -22,7 +23,7 @@ fn transfer(n: u64) -> String {
     format!("begin; {} {} commit", one("checking"), one("savings"))
 }
 
-/// Moves money from one table to the other: what is in both together stays the same.
+/// Moves money from one table to the other: the total of both stays the same.
 fn transfer_across(n: u64) -> String {
     let (id, amount) = ((n * 7919) % 1000, n % 97);
     format!(
@@ -37,7 +38,7 @@ const BANK: &str = "create table checking (id int primary key, balance bigint, f
     insert into savings select i, 1000, repeat('y', 400) from generate_series(0, 19999) i;";
 const EACH: i64 = 20_000_000;
 
-/// Kills both copies and the gateway, again and again; everything is up in the end.
+/// Kills both copies and the gateway, again and again. At the end all of them run.
 async fn kill_all(copies: [&mut Replica; 2], mut gateway: Gateway, times: u32) -> Gateway {
     let [first, second] = copies;
     for _ in 0..times {
@@ -49,7 +50,7 @@ async fn kill_all(copies: [&mut Replica; 2], mut gateway: Gateway, times: u32) -
     gateway
 }
 
-/// Reads the copy until it has shown `goal` states of both tables; `check` looks at every reading.
+/// Reads the copy until it has shown `goal` states of both tables. `check` judges every reading.
 async fn watch(target: &Target, goal: usize, check: impl Fn(i64, i64)) {
     let mut copy = Copy::open(target).await;
     let mut seen = 0;
@@ -57,7 +58,7 @@ async fn watch(target: &Target, goal: usize, check: impl Fn(i64, i64)) {
     eventually("enough readings of the bank", async || {
         let Some((checking, savings, mark)) = copy.sums("checking", "savings", "balance").await
         else {
-            // The file of a replica comes into being after its process.
+            // The file of a replica appears after its process has started.
             copy = Copy::open(target).await;
             return Err("the tables are not there yet".to_owned());
         };
@@ -78,7 +79,7 @@ fn loads(replica: &Replica) -> usize {
     replica.log().lines().filter(|line| line.contains(" loaded ")).count()
 }
 
-/// Reads a copy that is there, again and again; returns how often.
+/// Reads an existing copy, again and again; returns the number of readings.
 async fn watch_until(target: &Target, done: &Cell<bool>) -> usize {
     let copy = Copy::open(target).await;
     let mut readings = 0;
@@ -87,16 +88,17 @@ async fn watch_until(target: &Target, done: &Cell<bool>) -> usize {
         let (checking, savings, _) = seen.expect("both tables are there");
         assert_eq!((checking, savings), (EACH, EACH), "{target}");
         readings += 1;
-        // For whoever else is on this thread.
+        // Lets other tasks of this thread run.
         sleep(Duration::from_millis(1)).await;
     }
     readings
 }
 
 on_each_postgres! {
-    /// A publication that somebody else made. Its row filter counts for nothing where the whole schema is published, and
-    /// without `publish_generated_columns` no change carries such a column: snapshots do as the stream does.
-    async fn snapshots_hold_what_the_stream_would(server) {
+    /// A publication that an administrator created. Its row filter has no effect if the whole
+    /// schema is published. Without `publish_generated_columns` no change has such columns.
+    /// Snapshots behave as the stream does.
+    async fn snapshots_hold_the_rows_the_stream_would(server) {
         let site = Site::new(&server).await;
         site.sql("create table f (id int primary key, n int, active boolean); alter table f replica identity full;
                   create table g (id int primary key, n int, twice int generated always as (n * 2) stored);
@@ -135,7 +137,7 @@ on_each_postgres! {
         let mut sqlite = site.sqlite(&["checking", "savings"]);
         let mut postgres = site.postgres(&copy, &["checking", "savings"]);
         let (file, database) = (sqlite.target.clone(), postgres.target.clone());
-        // While they are loaded, and while they catch up, each table by itself is a state that was.
+        // During a load and while catching up, each table by itself shows a state that existed.
         let each = |checking, savings| assert_eq!((checking, savings), (EACH, EACH));
         let kills = kill_all([&mut sqlite, &mut postgres], gateway, 3);
         let (gateway, (), ()) = futures::join!(kills, watch(&file, 30, each), watch(&database, 30, each));
@@ -144,7 +146,7 @@ on_each_postgres! {
             site.same(&sqlite, table).await;
             site.same(&postgres, table).await;
         }
-        // A transaction over several tables is applied as one, once all of them have caught up.
+        // Once all tables have caught up, a transaction over several of them is applied as one.
         let writer = Writer::start(&site.database, transfer_across).await;
         let total = |checking, savings| assert_eq!(checking + savings, 2 * EACH);
         let kills = kill_all([&mut sqlite, &mut postgres], gateway, 3);
@@ -157,7 +159,8 @@ on_each_postgres! {
         audit.assert_stream_is_exact(&site, &[("checking", "checking"), ("savings", "savings")]).await;
     }
 
-    /// The old rows stay until the new ones are whole: to readers a table that is loaded again is neither gone nor short.
+    /// The old rows stay until the new ones are complete: readers never see a missing or incomplete
+    /// table.
     async fn readers_of_the_bank_do_not_notice_a_reload(server) {
         let site = Site::new(&server).await;
         let copy = Database::create(&server).await;
@@ -171,7 +174,7 @@ on_each_postgres! {
         let writer = Writer::start(&site.database, transfer).await;
         let done = Cell::new(false);
         let reloads = async {
-            // Another type each time: what copies hold has to be read anew.
+            // Another type each time, so the copies have to be loaded again.
             for (ty, goal) in [("varchar(500)", 4), ("text", 6), ("varchar(500)", 8)] {
                 for table in ["checking", "savings"] {
                     site.sql(&format!("alter table {table} alter column filler type {ty}")).await;
@@ -188,7 +191,7 @@ on_each_postgres! {
         };
         let (file, database) = (&replicas[0].target, &replicas[1].target);
         let ((), in_file, in_database) = futures::join!(reloads, watch_until(file, &done), watch_until(database, &done));
-        // Readers who had to wait for the rows would have read once a load.
+        // Readers who had to wait for rows would have read only once for each load.
         assert!(in_file > 6 && in_database > 6, "{in_file} and {in_database} readings");
         let each = |checking, savings| assert_eq!((checking, savings), (EACH, EACH));
         futures::join!(watch(file, 10, each), watch(database, 10, each));
@@ -199,8 +202,9 @@ on_each_postgres! {
         }
     }
 
-    /// A table without a key cannot apply the overlap by key: the transaction ids have to make it exact.
-    async fn a_bag_is_neither_short_nor_double(server) {
+    /// For a table without a key the overlap cannot be resolved by key: the transaction ids have to
+    /// make it exact.
+    async fn a_table_without_a_key_lacks_and_repeats_no_rows(server) {
         let site = Site::new(&server).await;
         site.sql("create table bag (v int, pad text); insert into bag select i % 100, repeat('p', 300) from generate_series(1, 30000) i").await;
         let _gateway = site.gateway(&["bag"]).set("SNAPSHOT_CHUNK_BYTES", 100_000).start().await;
@@ -222,10 +226,10 @@ on_each_postgres! {
         }
     }
 
-    async fn empty_huge_and_odd(server) {
+    async fn empty_huge_and_odd_tables(server) {
         let site = Site::new(&server).await;
         let copy = Database::create(&server).await;
-        // Random bytes: neither Postgres nor zstd makes them smaller.
+        // Random bytes: neither Postgres nor zstd can compress them.
         site.sql(
             "create table empty (id int primary key, v text);
              create table huge (id int primary key, v bytea, t text);
@@ -280,7 +284,7 @@ on_newest_postgres! {
         let site = Site::new(&own).await;
         site.sql("create table t (id int primary key); insert into t select generate_series(1, 1000)").await;
         let _gateway = site.gateway(&["t"]).start().await;
-        // An old transaction holds the first snapshot up, so that the others meet it.
+        // An old transaction delays the first snapshot, so that the other requests meet it.
         let old = site.database.session().await;
         old.sql("begin; select pg_current_xact_id()").await;
         let asked = join_all((0..50).map(|_| snapshot::request(&site.broker, "t"))).await;
@@ -291,13 +295,13 @@ on_newest_postgres! {
             0 => Err("not yet".to_owned()),
         }).await;
         assert_eq!(snapshot::starts(&site.broker).await.len(), 1);
-        // And then the next may come.
+        // Then the next request is accepted.
         eventually("another request", async || {
             if snapshot::request(&site.broker, "t").await { Ok(()) } else { Err("refused".to_owned()) }
         }).await;
     }
 
-    async fn as_many_tables_at_a_time_as_allowed(server) {
+    async fn snapshots_run_in_parallel_up_to_the_limit(server) {
         let own = Arc::new(Server::start(server.bin(), &[]));
         let site = Site::new(&own).await;
         for table in ["a", "b", "c"] {
@@ -305,7 +309,7 @@ on_newest_postgres! {
         }
         let gateway = site.gateway(&["a", "b", "c"]).set("SNAPSHOT_MAX_CONCURRENT", 1).set("SNAPSHOT_CHUNK_BYTES", 65536);
         let _gateway = gateway.start().await;
-        // An old transaction holds up whoever has begun, so that all could begin at once.
+        // An old transaction delays every snapshot, so that all could begin at once.
         let old = site.database.session().await;
         old.sql("begin; select pg_current_xact_id()").await;
         for table in ["a", "b", "c"] {
@@ -331,7 +335,7 @@ on_newest_postgres! {
         }
     }
 
-    async fn what_is_not_configured_is_refused(server) {
+    async fn unconfigured_tables_are_refused(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); create table secret (id int primary key); insert into secret values (42)").await;
         let _gateway = site.gateway(&["t"]).start().await;
@@ -370,7 +374,7 @@ on_newest_postgres! {
         let options = gateway.kill9();
         assert_eq!(snapshot::metas(&site.broker).await.len(), 0, "killed too late to mean anything");
         let _gateway = options.start().await;
-        // What the dead one had taken is delivered at once, not when the server gives up on it.
+        // The next gateway gets the request at once, without waiting for the server's timeout.
         eventually("the request is taken over", async || match listener().await? {
             created if created > before => Ok(()),
             _ => Err("the consumer of the one before".to_owned()),

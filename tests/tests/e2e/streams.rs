@@ -1,4 +1,4 @@
-//! Streams and buckets that were there before the gateway, with settings that lose data.
+//! Streams and buckets that existed before the gateway, with settings that lose data.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ async fn site(server: &Arc<Server>) -> Site {
     site
 }
 
-/// What `nats stream add` suggests, and `nats kv add --history 64 --ttl 1h`.
+/// The settings that `nats stream add` suggests, and those of `nats kv add --history 64 --ttl 1h`.
 async fn made_by_others(site: &Site, changes: Config) {
     let jetstream = site.broker.jetstream();
     for (name, subject) in [("CDC", "cdc.>"), ("INIT", "init.>")] {
@@ -35,7 +35,7 @@ async fn config(site: &Site, stream: &str) -> Config {
     stream.info().await.unwrap().config.clone()
 }
 
-/// Nothing that has to be kept is thrown away any more; the description that somebody gave is still there.
+/// No needed message is deleted any more, and the administrator's description is still there.
 async fn keeps_everything(site: &Site) {
     for stream in ["CDC", "INIT"] {
         let config = config(site, stream).await;
@@ -61,7 +61,7 @@ fn by_hand() -> Config {
 }
 
 on_newest_postgres! {
-    async fn what_would_lose_data_is_put_right(server) {
+    async fn stream_settings_that_lose_data_are_corrected(server) {
         let site = site(&server).await;
         made_by_others(&site, by_hand()).await;
         let gateway = site.gateway(&["t"]).start().await;
@@ -71,7 +71,7 @@ on_newest_postgres! {
         site.same(&site.sqlite(&["t"]), "t").await;
     }
 
-    async fn a_gateway_that_may_not_put_it_right_says_who_does(server) {
+    async fn a_gateway_without_rights_reports_the_correction(server) {
         let site = site(&server).await;
         made_by_others(&site, by_hand()).await;
         let may_not = site.gateway(&["t"]).set("NATS_CREATE", false);
@@ -87,8 +87,8 @@ on_newest_postgres! {
         may_not.start().await;
     }
 
-    /// Readers would take each other's changes, and the server turns no such stream into another.
-    async fn what_cannot_be_put_right_is_refused(server) {
+    /// Readers would consume each other's changes, and the server cannot convert such a stream.
+    async fn stream_settings_that_cannot_be_corrected_are_refused(server) {
         let site = site(&server).await;
         let queue = Config { retention: RetentionPolicy::WorkQueue, ..by_hand() };
         made_by_others(&site, queue).await;

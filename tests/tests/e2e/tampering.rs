@@ -1,12 +1,13 @@
-//! What others do to the gateway's streams and buckets, with rights that they should not have: nothing is lost by it, and
-//! what was done can be undone.
+//! Other clients write to the gateway's streams and buckets, with rights that they should not have.
+//! Nothing is lost, and the damage can be undone.
 
 use async_nats::HeaderMap;
 use walgate_tests::{Broker, Site, eventually, on_newest_postgres};
 
 on_newest_postgres! {
-    /// The stream refuses what does not follow what the gateway knows; so it also refuses a second gateway.
-    async fn a_foreign_message_is_noticed_and_can_be_taken_out(server) {
+    /// The stream rejects a publish that does not follow the gateway's last message. In the same
+    /// way it rejects a second gateway.
+    async fn a_foreign_message_is_noticed_and_can_be_removed(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); insert into t values (1)").await;
         let gateway = site.gateway(&["t"]).start().await;
@@ -26,8 +27,9 @@ on_newest_postgres! {
         site.same(&replica, "t").await;
     }
 
-    /// There the server takes what comes behind it, if it comes between two messages that are under way: a new epoch begins.
-    /// Otherwise it has to be taken out.
+    /// In a cluster the server may store what follows a foreign message that comes between two
+    /// messages in flight. Then a new epoch begins. Otherwise the foreign message has to be
+    /// deleted.
     async fn a_foreign_message_in_a_cluster_loses_nothing(server) {
         let site = Site::with_broker(&server, Broker::cluster().await).await;
         site.sql("create table t (id int primary key, v text); insert into t values (0, '')").await;
@@ -51,8 +53,8 @@ on_newest_postgres! {
         site.same(&replica, "t").await;
     }
 
-    /// All gateways may be gone before one of them notices.
-    async fn a_hole_of_the_past_begins_an_epoch(server) {
+    /// All gateways may end before one of them notices.
+    async fn an_old_gap_begins_a_new_epoch(server) {
         let site = Site::with_broker(&server, Broker::cluster().await).await;
         site.sql("create table t (id int primary key); insert into t values (1)").await;
         let gateway = site.gateway(&["t"]).set("NATS_REPLICAS", 3).start().await;
@@ -82,7 +84,7 @@ on_newest_postgres! {
         assert_eq!(said(gateway.log()), noticed, "once is enough: {}", gateway.log());
     }
 
-    /// As `nats kv del` does it.
+    /// As with `nats kv del`.
     async fn a_deleted_schema_is_published_again(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); insert into t values (1)").await;

@@ -1,4 +1,4 @@
-//! The commands at the consumers' side, where something is not as it should be.
+//! The commands for consumers, in unusual situations.
 
 use std::{fs, process::Output};
 
@@ -30,7 +30,7 @@ async fn says(program: &Program, words: &str) {
 }
 
 on_newest_postgres! {
-    async fn train_leaves_out_what_does_not_pay(server) {
+    async fn train_skips_tables_that_gain_nothing(server) {
         let site = Site::new(&server).await;
         site.sql("create table few (id int primary key, v text); insert into few select i, 'alike ' || i from generate_series(1, 499) i;
                   create table noise (v bytea); create table good (id int primary key, v text);
@@ -49,14 +49,14 @@ on_newest_postgres! {
             assert_eq!((code, files), (Some(1), vec![]), "{said}");
             assert!(said.contains("not written") && said.contains(why), "{said}");
         }
-        // One that does pay is written all the same.
+        // A dictionary that does save bytes is written all the same.
         let (code, said, files) = train(&["few", "good", "noise"]);
         assert_eq!((code, files), (Some(1), vec!["good.zstd.dict".into()]), "{said}");
         assert_eq!(train(&["good"]).0, Some(0));
     }
 
-    /// Whoever wipes a stream does not tell those who read it.
-    async fn tail_goes_on_in_a_stream_that_was_made_again(server) {
+    /// An operator deletes the stream without notifying its readers.
+    async fn tail_continues_in_a_recreated_stream(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text)").await;
         let gateway = site.gateway(&["t"]).start().await;
@@ -67,7 +67,7 @@ on_newest_postgres! {
         })
         .await;
         site.broker.jetstream().delete_stream("CDC").await.unwrap();
-        // It is made again by whoever runs next; the sequences of the new one are below those of the old.
+        // The next gateway creates the stream again; its sequences are below those of the old one.
         let _gateway = gateway.kill9().start().await;
         site.sql("insert into t values (1000, 'after')").await;
         says(&tail, r#""v":"after""#).await;
@@ -75,8 +75,8 @@ on_newest_postgres! {
         assert!(tail.terminate().success(), "{}", tail.log());
     }
 
-    /// For as long as somebody is in the way, if the gateway lives.
-    async fn snapshot_waits_with_the_gateway(server) {
+    /// While another transaction blocks the snapshot, as long as the gateway runs.
+    async fn snapshot_waits_while_the_gateway_waits(server) {
         let own = std::sync::Arc::new(walgate_tests::Server::start(server.bin(), &[]));
         let site = Site::new(&own).await;
         site.sql("create table t (id int primary key, v text); insert into t select i, 'x' from generate_series(1, 100) i").await;
@@ -87,7 +87,7 @@ on_newest_postgres! {
         let asked = spawn(&site, &["snapshot", "--patience", "5", "t"]);
         says(&asked, "transactions that are").await;
         let sequence = stream::last_sequence(&site.broker).await.unwrap();
-        // Twice its patience, by what the gateway writes meanwhile.
+        // The gateway's heartbeats measure twice the command's patience.
         eventually("time passes", async || match stream::last_sequence(&site.broker).await {
             Some(now) if now > sequence + 400 => Ok(()),
             now => Err(format!("{now:?} after {sequence}")),
@@ -99,7 +99,7 @@ on_newest_postgres! {
         assert!(asked.log().contains("100 rows"), "{}", asked.log());
         writer.finish().await;
 
-        // Without a gateway it says what is missing; the request stays.
+        // Without a gateway the command reports that it is missing; the request stays.
         let options = gateway.stop();
         let served = snapshot::metas(&site.broker).await.last().map(|meta| meta.sequence);
         let output = walgate(&site, &["snapshot", "--patience", "1", "t"]);

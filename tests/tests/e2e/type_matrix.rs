@@ -1,9 +1,9 @@
-//! Every type of the table in PROTOCOL.md, its extremes, and nested: through snapshot and changes into both
+//! Every type in PROTOCOL.md, its extremes, and nested: through snapshots and changes into both
 //! sinks.
 
 use walgate_tests::{Database, Site, on_each_postgres};
 
-/// Column type, and literals of it. NULL is tried with all of them.
+/// Each column type with its literals. NULL is tried with all of them.
 const MATRIX: &[(&str, &[&str])] = &[
     ("boolean", &["true", "false"]),
     ("smallint", &["-32768", "32767", "0"]),
@@ -233,13 +233,13 @@ const PREPARATION: &str = "
     create type visit as (seen stamp, times moment[], closes time, local timestamp);
     create type place as (home address, at point, feels mood);";
 
-/// The extensions that this server has, of those whose types are in the matrix.
+/// The extensions of this server whose types are in the matrix.
 async fn extensions(database: &Database) -> Vec<String> {
     let available = "select name from pg_available_extensions where name in ('hstore', 'citext', 'ltree', 'cube', 'vector')";
     let names = database.rows(available).await.into_iter().flatten().flatten();
     let mut made = vec![];
     for name in names {
-        // Listed, but its library may be missing.
+        // An extension may be listed although its library is missing.
         let session = database.session().await;
         if session.try_sql(&format!("create extension if not exists {name}")).await.is_ok() {
             made.push(name);
@@ -248,7 +248,7 @@ async fn extensions(database: &Database) -> Vec<String> {
     made
 }
 
-/// Columns of the matrix that this server can have: the type is there and not built without (XML, say).
+/// The columns of the matrix that this server supports: some lack a type, or XML.
 async fn columns(database: &Database) -> Vec<(String, &'static str, &'static [&'static str])> {
     let session = database.session().await;
     let mut found = vec![];
@@ -265,7 +265,8 @@ fn literal(text: &str, ty: &str) -> String {
     format!("'{}'::{ty}", text.replace('\'', "''"))
 }
 
-/// Inserts the matrix under ids from `first` on; row `n` has the n-th literal of each type, the last is all NULL.
+/// Inserts the matrix under ids from `first` on. Row `n` has the n-th literal of each type; the
+/// last row is all NULL.
 async fn insert(site: &Site, columns: &[(String, &str, &[&str])], first: usize) {
     let longest = columns.iter().map(|(_, _, literals)| literals.len()).max().unwrap();
     for row in 0..=longest {
@@ -281,7 +282,7 @@ async fn insert(site: &Site, columns: &[(String, &str, &[&str])], first: usize) 
     }
 }
 
-/// The whole matrix as `public.matrix`.
+/// Creates the whole matrix as `public.matrix`.
 pub async fn make(site: &Site) {
     extensions(&site.database).await;
     site.sql(PREPARATION).await;
@@ -312,7 +313,7 @@ on_each_postgres! {
         site.same(&sqlite, "public.matrix").await;
         site.same(&postgres, "public.matrix").await;
 
-        // Every column changes to another value or to NULL; then every second row loses all.
+        // Every column changes to another value or to NULL. Then every second row is set to NULL.
         let all = columns.iter().map(|(name, _, _)| format!("{name} = other.{name}")).collect::<Vec<_>>().join(", ");
         site.sql(&format!("update matrix set {all} from matrix other where other.id = (matrix.id + 1) % 1000 + 1000")).await;
         site.sql("delete from matrix where id % 2 = 1 and id > 1000").await;
@@ -320,7 +321,7 @@ on_each_postgres! {
         site.same(&postgres, "public.matrix").await;
     }
 
-    /// Under FULL old rows travel whole, so every type is looked up by as well.
+    /// With replica identity FULL old rows are sent whole, so consumers look up rows by every type.
     async fn every_type_identifies_a_row(server) {
         let site = Site::new(&server).await;
         let copy = Database::create(&server).await;

@@ -1,4 +1,4 @@
-//! The wire, read by libraries that share nothing with ours.
+//! The wire format, read by libraries that share no code with ours.
 
 use std::{fs, path::Path};
 
@@ -27,7 +27,7 @@ fn vectors_are_current() {
     let fresh = tempfile::tempdir().unwrap();
     vectors::write_all(fresh.path());
     let names = |folder: &Path| {
-        // Those of guests have a folder of their own, and the SDK's tests.
+        // Vectors of guests have their own folder, which the SDK's tests read.
         let entries = fs::read_dir(folder).unwrap().flatten();
         let files = entries.filter(|entry| entry.path().is_file()).map(|entry| entry.file_name());
         let mut names: Vec<_> = files.filter(|name| name != "README.md").collect();

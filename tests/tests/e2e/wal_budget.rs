@@ -1,11 +1,12 @@
-//! WAL that the slot holds back is bounded by what an operator allows, and what gives way for it comes back.
+//! The WAL that the slot holds back stays within the operator's budget. Tables that were shed for
+//! it come back.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use walgate_tests::{Gateway, Site, eventually, on_newest_postgres};
 
-/// Of WAL, more than any budget here.
+/// A statement that writes more WAL than any budget here.
 const WRITE: &str =
     "insert into u select n, repeat(md5(n::text), 20) from generate_series(1, 20000) n";
 
@@ -38,7 +39,7 @@ on_newest_postgres! {
         })
         .await;
         site.same(&replica, "u").await;
-        // WAL is given back when the server writes a checkpoint.
+        // Postgres removes WAL at its next checkpoint.
         site.sql("checkpoint").await;
         presses(&gateway, "calm").await;
         site.sql("insert into t values (0)").await;
@@ -79,7 +80,7 @@ on_newest_postgres! {
         site.sql(WRITE).await;
         let asked = Instant::now();
         let again = gateway.stop();
-        // Not a claim about speed: servers' own time-outs are longer.
+        // Not a claim about speed: the servers' own timeouts are longer.
         assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
         site.broker.server.resume().expect("resumed");
         let _gateway = again.start().await;

@@ -1,6 +1,7 @@
-//! What dictionaries and packing save of the bytes that are sent, against maps in raw MessagePack.
+//! The bytes that dictionaries and packing save, compared with maps in raw MessagePack.
 //!
-//! Dictionaries are trained by `walgate train` on one set of rows; another set of the same tables is measured.
+//! `walgate train` trains the dictionaries on one set of rows; another set of the same tables is
+//! measured.
 
 mod maps;
 mod tables;
@@ -35,7 +36,7 @@ pub const IDS: &[&str] = &[
     "bytes_snapshot_saved_uniform",
 ];
 
-/// Single rows are measured on so many of a table.
+/// So many rows of each table are measured one by one.
 const SINGLE_ROWS: usize = 2000;
 
 pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
@@ -73,7 +74,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     Ok(rows)
 }
 
-/// Bytes in raw maps and as they are sent.
+/// Bytes in raw maps, and bytes as sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Saved {
     count: usize,
@@ -92,14 +93,14 @@ impl Saved {
         100.0 * (1.0 - self.sent as f64 / self.raw_maps.max(1) as f64)
     }
 
-    /// Averages.
+    /// Averages, as text.
     fn words(self) -> String {
         let each = |bytes: usize| bytes as f64 / self.count.max(1) as f64;
         format!("{:.0} B as a map, {:.1} B sent", each(self.raw_maps), each(self.sent))
     }
 }
 
-/// As an operator does it; the gateway watches the folder.
+/// Trains as an operator does; the gateway watches the folder.
 async fn train(site: &Site) -> Result<()> {
     let mut command = Command::new(built("walgate"));
     command
@@ -117,12 +118,12 @@ async fn train(site: &Site) -> Result<()> {
         })
         .await;
     }
-    // It is stored before it is used.
+    // The gateway stores a dictionary before its first use.
     tokio::time::sleep(Duration::from_millis(300)).await;
     Ok(())
 }
 
-/// Bodies of single changes as the gateway sent them.
+/// The bodies of single changes as the gateway sent them.
 async fn changes(site: &Site) -> Result<Measured> {
     let mut opener = Opener::new(&site.broker).await;
     let (mut saved, mut header_bytes) = (Saved::default(), 0);
@@ -134,7 +135,7 @@ async fn changes(site: &Site) -> Result<Measured> {
         let schema = opener.schema(revision).await;
         let opened = opener.open(&body).await;
         let changes = decode_changes(&opened, schema.columns.len(), &Caps::default())?;
-        // Where the gateway was a moment behind it has put some together: those are no single changes.
+        // A gateway that lags puts several changes into one body. Such bodies are not counted.
         if let [change] = &changes[..] {
             saved.add(maps::change(&schema, change), body.sent.len());
             header_bytes += header_len(&body);
@@ -150,7 +151,7 @@ async fn changes(site: &Site) -> Result<Measured> {
     row("bytes_change_saved", vec![saved.percent()], note)
 }
 
-/// As NATS writes them.
+/// The length of the headers as NATS writes them.
 fn header_len(body: &Body) -> usize {
     let lines = body
         .headers
@@ -162,7 +163,7 @@ fn header_len(body: &Body) -> usize {
         + 14
 }
 
-/// A snapshot as the gateway sent it, and some of its rows each alone.
+/// A snapshot as the gateway sent it, and some of its rows one by one.
 async fn contents(site: &Site, table: &str) -> Result<(Saved, Saved)> {
     let (meta, _) = snapshot::take(site, table).await?;
     let prefix = format!("init.snap.{table}.{}.", meta.start.snapshot_id);
@@ -188,7 +189,7 @@ async fn contents(site: &Site, table: &str) -> Result<(Saved, Saved)> {
     Ok((whole, single))
 }
 
-/// One row, compressed with nothing but its table's dictionary.
+/// Compresses single rows, with only the table's dictionary.
 struct Alone {
     compressor: Compressor,
     packed: Vec<u8>,

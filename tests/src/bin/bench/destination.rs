@@ -1,4 +1,4 @@
-//! What arrived in the CDC stream: counted from the stored messages, timed by the stream's own clock.
+//! The content of the CDC stream: counted from the stored messages, timed by the stream's clock.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use walgate_wire::{
     from_msgpack,
 };
 
-/// A gateway that is silent for so long hangs.
+/// A gateway that is silent for longer counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Waits for the progress message that speaks for everything up to a commit after `lsn`; when it was stored,
-/// nanoseconds since 1970.
+/// Waits for the progress message that covers a commit after `lsn`. Returns when the stream stored
+/// it, in nanoseconds since 1970.
 pub async fn reached(
     broker: &Broker,
     mut progress: async_nats::Subscriber,
@@ -35,14 +35,14 @@ pub async fn reached(
     }
 }
 
-/// To be made before the gateway is started.
+/// Subscribe before the gateway starts.
 pub async fn watch_progress(broker: &Broker) -> Result<async_nats::Subscriber> {
     let subscriber = broker.client().subscribe(PROGRESS_SUBJECT).await?;
     broker.client().flush().await?;
     Ok(subscriber)
 }
 
-/// A subscriber is told what the stream is about to store; the stream says when it had.
+/// A subscriber receives a message before it is stored; the stream has the time of storing.
 async fn stored_at(broker: &Broker, lsn: Lsn) -> Result<i128> {
     let stream = cdc(broker).await?;
     for _ in 0..1000 {
@@ -60,18 +60,18 @@ pub async fn cdc(broker: &Broker) -> Result<Stream> {
     Ok(broker.jetstream().get_stream("CDC").await?)
 }
 
-/// What the stream holds.
+/// Counts of a stream's content.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Contents {
     pub changes: u64,
-    /// With changes, not progress.
+    /// Messages with changes, not progress.
     pub messages: u64,
     pub progress_messages: u64,
-    /// Of bodies with changes, as sent.
+    /// The size of bodies with changes, as sent.
     pub bytes: u64,
 }
 
-/// Reads the whole stream of a gateway without dictionaries, whose rows have `columns` columns.
+/// Reads the whole stream of a gateway without dictionaries. Its rows have `columns` columns.
 pub async fn contents(broker: &Broker, columns: usize) -> Result<Contents> {
     let stream = cdc(broker).await?;
     let last = stream.get_info().await?.state.last_sequence;

@@ -1,5 +1,5 @@
-//! What every measurement stands on: one Postgres for all, a database and a broker for each, and the programs that
-//! are measured against. What is measured is not known here.
+//! The common ground of all measurements: one Postgres for all, a database and a broker for each,
+//! and the programs to compare with. This file does not know the measurements.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use walgate_servers::{NatsOptions, find_all_postgres, find_postgres};
 use walgate_tests::{Broker, Server, Site, broker::nats_bin};
 
-/// Nothing but the measurement shall write: no autovacuum, no checkpoint that WAL enforces.
+/// Only the measurement may write: no autovacuum, and no checkpoint forced by WAL volume.
 const SETTINGS: &[(&str, &str)] = &[
     ("autovacuum", "off"),
     ("checkpoint_timeout", "1h"),
@@ -40,12 +40,12 @@ impl Ground {
         )
     }
 
-    /// A database of its own, an empty broker, a folder.
+    /// A database, an empty broker and a folder for one measurement.
     pub async fn site(&self) -> Site {
         Site::new(&self.server).await
     }
 
-    /// Quick or full.
+    /// The value for the quick or the full form.
     pub fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -59,7 +59,7 @@ impl Ground {
     }
 }
 
-/// An empty broker in the place of the old one.
+/// Replaces the broker by an empty one.
 pub async fn renew_broker(site: &mut Site) {
     site.broker = Broker::start(NatsOptions::default()).await;
 }

@@ -1,4 +1,5 @@
-//! How long after COMMIT a consumer sees the change and knows that it is all, at 100 commits a second.
+//! The time from COMMIT until a consumer has the change and its transaction is complete. The load
+//! is 100 commits per second.
 
 use std::{
     collections::HashMap,
@@ -71,7 +72,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     Ok(vec![row("latency_p50_ms", at(0.5))?, row("latency_p99_ms", at(0.99))?])
 }
 
-/// Inserts and updates in turns; which row, and when COMMIT had returned.
+/// Inserts and updates in turns. Returns each row's id and the time at which COMMIT returned.
 async fn write(site: &Site, commits: usize) -> Result<Vec<(i64, Instant)>> {
     let (client, connection) = tokio_postgres::connect(&site.database.url(), NoTls).await?;
     let connection = tokio::spawn(connection);
@@ -96,7 +97,7 @@ async fn write(site: &Site, commits: usize) -> Result<Vec<(i64, Instant)>> {
     Ok(committed)
 }
 
-/// Tells of each change when the progress message that covers it is here.
+/// Reports each change when the progress message that covers it has arrived.
 async fn consume(
     mut messages: async_nats::jetstream::consumer::pull::Ordered,
     seen: mpsc::UnboundedSender<(i64, Instant)>,
@@ -111,7 +112,7 @@ async fn consume(
             order.retain(|id| {
                 let covered =
                     waiting.get(id).is_none_or(|position| *position <= progress.position());
-                // Whoever does not listen any more has all it wanted.
+                // The receiver is gone once it has seen enough.
                 !(covered && seen.send((*id, arrived)).is_ok())
             });
             continue;

@@ -1,7 +1,8 @@
-//! How fast a backlog of changes gets into the stream, beside pg_recvlogical that throws the same away.
+//! How fast a backlog of changes reaches the stream, compared with pg_recvlogical, which discards
+//! the same changes.
 //!
-//! "Live" is measured on a backlog, for a writer on the same two cores would be the limit. Both sides begin with
-//! a copy of one slot and are timed from the moment at which Postgres says that the slot is in use.
+//! "Live" is measured on a backlog: a writer on the same two cores would be the limit. Both sides
+//! begin with a copy of one slot. The time starts when Postgres reports the slot as active.
 
 use std::{
     path::PathBuf,
@@ -24,7 +25,7 @@ use crate::{
 pub const TCP_IDS: &[&str] = &["live_ratio", "live_cpu_ratio", "catchup_ratio"];
 pub const UNIX_IDS: &[&str] = &["live_unix_ratio", "live_unix_cpu_ratio", "catchup_unix_ratio"];
 
-/// Rows that are there before the backlog and are updated by it.
+/// Rows that exist before the backlog; the backlog updates some of them.
 const ROWS_BEFORE: u64 = 100_000;
 const COLUMNS: usize = 11;
 
@@ -55,7 +56,7 @@ async fn measure(ground: &Ground, ids: &[&'static str], unix: bool) -> Result<Ve
     );
     if !ground.quick {
         let transactions = 150_000;
-        // What was measured is behind the slot from now on.
+        // From now on the measured changes lie behind the slot.
         backlog
             .site
             .database
@@ -84,10 +85,10 @@ async fn measure(ground: &Ground, ids: &[&'static str], unix: bool) -> Result<Ve
     ])
 }
 
-/// One side's run.
+/// One run of one side.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// Changes a second.
+    /// Changes per second.
     rate: f64,
     /// CPU seconds of the receiver.
     cpu: f64,
@@ -125,7 +126,7 @@ impl Runs {
     }
 }
 
-/// A database with a slot that nobody reads but by copies.
+/// A database with a slot of which only copies are read.
 struct Backlog {
     site: Site,
     url: String,
@@ -141,7 +142,7 @@ impl Backlog {
         Ok(Backlog { site, url, pg_recvlogical: ground.program("pg_recvlogical") })
     }
 
-    /// A B A B …
+    /// Runs both sides in turns: A B A B.
     async fn alternate(&mut self, end: Lsn, changes: u64, times: usize) -> Result<Runs> {
         let mut runs = Runs::default();
         for _ in 0..times {
@@ -172,7 +173,7 @@ impl Backlog {
             if let Some(status) = child.0.try_wait()? {
                 break status;
             }
-            // Both are gone in the end: the last look counts.
+            // At the end both processes are gone: the last sample counts.
             cpu = cpu_seconds(child.0.id()).unwrap_or(cpu);
             walsender_cpu = cpu_seconds(walsender).unwrap_or(walsender_cpu);
             tokio::time::sleep(LOOK_EVERY).await;
@@ -207,7 +208,7 @@ impl Backlog {
     }
 }
 
-/// Dies with its measurement.
+/// A process that is killed when its measurement ends.
 struct Killed(Child);
 
 impl Drop for Killed {

@@ -1,6 +1,8 @@
-//! `cargo xtask bench`: each figure against the limit that was measured in the same run, in turns. Slow values are reported and fail nothing; what cannot be measured does.
+//! `cargo xtask bench`: each figure is compared with the machine's own limit, measured in the same
+//! run, in turns. Slow values are reported and fail nothing; a measurement that cannot run does.
 //!
-//! Each module measures what its name says, with real servers and the built gateway. It does not know the others.
+//! Each module measures one thing, named after it, with real servers and the built gateway. It does
+//! not know the others.
 
 mod bytes;
 mod destination;
@@ -39,7 +41,7 @@ struct Args {
     /// Fewer and smaller runs: at most three minutes
     #[arg(long)]
     quick: bool,
-    /// One JSON object a line instead of the table
+    /// One JSON object per line instead of the table
     #[arg(long)]
     json: bool,
     /// Only these rows, by their ids
@@ -49,7 +51,7 @@ struct Args {
 
 type Measurement = for<'a> fn(&'a Ground) -> LocalBoxFuture<'a, Result<Vec<Measured>>>;
 
-/// What is measured together, and how.
+/// The figures that are measured together, and the function that measures them.
 const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (&["snapshot_ratio", "rss_snapshot_mb"], |g| snapshot::measure(g).boxed_local()),
     (live::TCP_IDS, |g| live::over_tcp(g).boxed_local()),
@@ -76,7 +78,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything that was asked for could be measured.
+/// Whether every requested row could be measured.
 fn run(args: &Args) -> Result<bool> {
     for id in &args.only {
         let known: Vec<_> = report::GOALS.iter().map(|goal| goal.id).collect();
@@ -88,7 +90,7 @@ fn run(args: &Args) -> Result<bool> {
     }
     let wanted = |id: &str| args.only.is_empty() || args.only.iter().any(|only| only == id);
     let begun = Instant::now();
-    // Two threads: this process shares two cores with what it measures.
+    // Two threads: this process shares two cores with the measured programs.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (mut rows, mut all_measured) = (vec![], true);
@@ -101,7 +103,7 @@ fn run(args: &Args) -> Result<bool> {
             }
             eprintln!("bench: {} …", ids.join(", "));
             let began = Instant::now();
-            // The harness panics where a test would fail; here the other rows are measured all the same.
+            // The harness panics where a test would fail. Here the other rows are still measured.
             match AssertUnwindSafe(measure(&ground)).catch_unwind().await {
                 Ok(Ok(measured)) => {
                     rows.extend(measured.into_iter().filter(|row| wanted(row.goal.id)))

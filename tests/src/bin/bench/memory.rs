@@ -1,4 +1,4 @@
-//! What the gateway keeps resident: idle, in one huge transaction, and while NATS does not answer.
+//! The gateway's resident memory: idle, during a huge transaction, and while NATS does not answer.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const ROWS_BEFORE: u64 = 10_000;
 const COLUMNS: usize = 11;
-/// What a writer under load writes at once, and how often: 50,000 rows a second.
+/// Rows of one transaction under load, and the pause after it: 50,000 rows per second.
 const ROWS_PER_SCRIPT: u64 = 1000;
 const PAUSE: &str = "select pg_sleep(0.015)";
 

@@ -1,9 +1,9 @@
-//! The table of the speed measurements: orders of about 140 bytes a row in COPY's binary format.
+//! The table of the speed measurements: orders of about 140 bytes each in COPY's binary format.
 
 use anyhow::{Context, Result};
 use walgate_tests::Database;
 
-/// As the gateway is told.
+/// The table's name in the gateway's configuration.
 pub const TABLE: &str = "public.orders";
 pub const TOKEN: &str = "orders";
 
@@ -14,7 +14,8 @@ create table orders (
     total numeric(12,2) not null, note text, placed_at timestamptz not null, updated_at timestamptz not null);
 create publication walgate for table orders";
 
-/// Values of order `i`: the same in every run and as irregular as those of real orders, which matters to zstd.
+/// The values of order `i`, the same in every run. They are as irregular as real orders, which
+/// matters to zstd.
 const ROW: &str = "
 i, 1 + h % 50021, (1 + (h >> 8) % 5003)::int, (1 + (h >> 3) % 4)::int,
 (array['delivered', 'delivered', 'delivered', 'shipped', 'paid', 'returned', 'placed', 'cancelled'])[1 + (h >> 12) % 8],
@@ -28,7 +29,7 @@ timestamptz '2024-01-02' + i * interval '37 seconds' + (h >> 24) % 36000000 * in
 /// Changes of one transaction of [`write_transactions`].
 pub const CHANGES_PER_TRANSACTION: u64 = 10;
 
-/// The table, its publication, and rows 1 to `rows`.
+/// Creates the table and its publication, and inserts rows 1 to `rows`.
 pub async fn create(database: &Database, rows: u64) {
     database.sql(CREATE).await;
     insert(database, 1, rows).await;
@@ -36,7 +37,7 @@ pub async fn create(database: &Database, rows: u64) {
     database.sql("checkpoint").await;
 }
 
-/// Rows `first` to `last`, in one transaction.
+/// Inserts rows `first` to `last`, in one transaction.
 pub async fn insert(database: &Database, first: u64, last: u64) {
     database.sql(&insert_sql(first, last)).await;
 }
@@ -55,7 +56,8 @@ fn rows_sql(first: &str, last: &str) -> String {
     )
 }
 
-/// Transactions of seven new orders from `first` on and three changed ones among 1 to `rows`, in one session.
+/// Transactions of ten changes in one session. Seven insert new orders from `first` on, three
+/// update one of 1 to `rows`.
 pub async fn write_transactions(database: &Database, first: u64, rows: u64, transactions: u64) {
     let body = format!(
         "insert into orders select {ROW} {};
@@ -67,7 +69,8 @@ pub async fn write_transactions(database: &Database, first: u64, rows: u64, tran
     repeat(database, first, transactions, &body).await;
 }
 
-/// Transactions of one change each: seven of ten insert a new order, the others change one of 1 to `rows`.
+/// Transactions of one change each. Seven of ten insert a new order, the others update one of 1 to
+/// `rows`.
 pub async fn write_single_changes(database: &Database, first: u64, rows: u64, transactions: u64) {
     let body = format!(
         "if k % 10 < 7 then
@@ -91,8 +94,8 @@ async fn repeat(database: &Database, first: u64, transactions: u64, body: &str) 
     database.sql(&sql).await;
 }
 
-/// A last transaction that a measurement ends with. Everything before it committed below the position that is
-/// returned, and it commits above.
+/// A last transaction, with which a measurement ends. It commits above the returned position;
+/// everything before it committed below.
 pub async fn write_last(database: &Database) -> Result<walgate_wire::Lsn> {
     let before = database.value("select pg_current_wal_insert_lsn()").await;
     database.sql("update orders set note = 'the last change' where id = 1").await;

@@ -1,10 +1,11 @@
-//! The figures with their goals, and how they are printed. How a value comes about is not known here.
+//! The figures with their goals, and how they are printed. This file does not know the
+//! measurements.
 
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-/// What a figure should be.
+/// The goal of a figure.
 #[derive(Debug)]
 pub struct Goal {
     pub id: &'static str,
@@ -20,14 +21,14 @@ enum Better {
     Lower,
 }
 
-/// A row that was measured.
+/// A measured row of the report.
 #[derive(Debug)]
 pub struct Measured {
     pub goal: &'static Goal,
     pub value: f64,
-    /// Each run's value; `value` is their median.
+    /// The value of each run; `value` is their median.
     pub runs: Vec<f64>,
-    /// What was run, and the absolute figures.
+    /// The conditions of the runs, and the absolute figures.
     pub note: String,
 }
 
@@ -39,7 +40,7 @@ const fn lower(id: &'static str, unit: &'static str, goal: f64) -> Goal {
     Goal { id, unit, goal, better: Better::Lower }
 }
 
-/// In the order in which they are printed.
+/// In the order of printing.
 pub static GOALS: &[Goal] = &[
     higher("snapshot_ratio", "ratio", 0.80),
     higher("live_ratio", "ratio", 0.95),
@@ -138,7 +139,7 @@ pub fn print_table(rows: &[Measured]) {
     println!("{table}");
 }
 
-/// Three decimals for what is small, none for what is large.
+/// Three decimals for small values, none for large ones.
 fn rounded(value: f64) -> f64 {
     if value.abs() >= 1000.0 { value.round() } else { (value * 1000.0).round() / 1000.0 }
 }

@@ -1,5 +1,5 @@
-//! A slot that nobody reads but by copies: each run of a measurement begins with the same backlog. What reads the
-//! copies is not known here.
+//! A slot of which only copies are read: each run of a measurement begins with the same backlog.
+//! This file does not know the readers.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,10 +8,10 @@ use walgate_tests::Database;
 
 use crate::process::LOOK_EVERY;
 
-/// The slot that all runs copy.
+/// The slot that every run copies.
 pub const SLOT: &str = "backlog";
 
-/// When a slot was in use, by both clocks, and who sends.
+/// When a slot became active, by both clocks, and the walsender's pid.
 #[derive(Clone, Copy, Debug)]
 pub struct InUse {
     pub since: Instant,
@@ -28,7 +28,7 @@ pub async fn copy(database: &Database, name: &str) {
     database.sql(&format!("select pg_copy_logical_replication_slot('{SLOT}', '{name}')")).await;
 }
 
-/// Once its reader is gone.
+/// Drops a slot once its reader has disconnected.
 pub async fn remove(database: &Database, name: &str) {
     let sql = format!("select pg_drop_replication_slot('{name}')");
     walgate_tests::eventually("the slot is free", async || {
@@ -38,7 +38,7 @@ pub async fn remove(database: &Database, name: &str) {
     .await;
 }
 
-/// Waits until somebody reads it.
+/// Waits until a reader is connected.
 pub async fn in_use(database: &Database, name: &str) -> Result<InUse> {
     let sql = format!(
         "select coalesce(active_pid, 0) from pg_replication_slots where slot_name = '{name}'"

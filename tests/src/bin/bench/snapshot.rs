@@ -1,4 +1,4 @@
-//! How fast a table's contents get into the stream, and what the gateway needs for it.
+//! How fast a table's contents reach the stream, and the gateway's CPU time and memory for that.
 
 use std::time::Instant;
 
@@ -59,16 +59,16 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
 
 #[derive(Default)]
 struct Runs {
-    /// Rows a second.
+    /// Rows per second.
     copy: Vec<f64>,
     ours: Vec<f64>,
-    /// CPU seconds of the gateway, a million rows.
+    /// CPU seconds of the gateway for a million rows.
     cpu: Vec<f64>,
-    /// Bytes a row.
+    /// Bytes per row.
     sent: Vec<f64>,
 }
 
-/// Bytes and seconds of the limit.
+/// Bytes and seconds of COPY alone, the limit.
 async fn copy(site: &Site) -> Result<(u64, f64)> {
     let (client, connection) = tokio_postgres::connect(&site.database.url(), NoTls).await?;
     let connection = tokio::spawn(connection);
@@ -84,13 +84,14 @@ async fn copy(site: &Site) -> Result<(u64, f64)> {
     Ok((bytes, seconds))
 }
 
-/// What `init.meta` says, and seconds from the request to it: it is published when every chunk is acknowledged.
+/// Requests a snapshot. Returns its `init.meta`, and the seconds until that arrived. The gateway
+/// publishes it when every chunk is acknowledged.
 pub async fn take(site: &Site, token: &str) -> Result<(InitMeta, f64)> {
     let mut metas = site.broker.client().subscribe(format!("init.meta.{token}")).await?;
     site.broker.client().flush().await?;
     let mut began = Instant::now();
     while !snapshot::request(&site.broker, token).await {
-        // The request before was answered and is not taken off its stream yet.
+        // The previous request was answered, and is not yet deleted from its stream.
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         began = Instant::now();
     }

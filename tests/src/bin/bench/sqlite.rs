@@ -1,6 +1,7 @@
-//! How fast `walgate replicate` fills a SQLite file and applies changes to it, with nothing else running.
+//! How fast `walgate replicate` fills a SQLite file and applies changes to it, with nothing else
+//! running.
 //!
-//! Timed from the start of the process to what a reader of the file sees.
+//! The time starts with the process and ends when a reader of the file sees the rows.
 
 use std::{
     path::PathBuf,
@@ -71,11 +72,11 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     ])
 }
 
-/// Waits until a query answers.
+/// Waits until a query returns a row.
 async fn seen(replica: &Replica, sql: &str) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        // Until the copy is complete there is no table.
+        // The table does not exist until the copy is complete.
         if let Ok(Some(_)) = look::<i64>(replica, sql) {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! How long it takes from starting the process to its first change in the stream.
+//! The time from the start of the process to its first change in the stream.
 
 use std::time::{Duration, Instant};
 

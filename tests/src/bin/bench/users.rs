@@ -1,14 +1,14 @@
-//! The table of the measurements with guests: users as in the demo's shop, four of five of them in Germany, which is
-//! what the guest `users` lets through.
+//! The table of the measurements with guests: users as in the demo's shop. Four of five live in
+//! Germany; the guest `users` keeps those.
 
 use anyhow::{Context, Result};
 use walgate_tests::Database;
 
-/// As the gateway is told.
+/// The table's name in the gateway's configuration.
 pub const TABLE: &str = "public.users";
 pub const TOKEN: &str = "users";
 pub const COLUMNS: usize = 15;
-/// What the guest keeps.
+/// The rows that the guest keeps.
 pub const KEPT: &str = "country = 'DE'";
 
 const CREATE: &str = "
@@ -19,7 +19,8 @@ create table users (
     credit numeric(12,2) not null, created_at timestamptz not null, last_seen_at timestamptz);
 create publication walgate for table users";
 
-/// Values of user `i`: the same in every run. Which users are German follows no pattern that a processor could learn.
+/// The values of user `i`, the same in every run. Germans follow no pattern that a processor could
+/// learn.
 const ROW: &str = "
 i, md5('public' || i)::uuid,
 (array['ada', 'grace', 'linus', 'alan', 'barbara', 'edsger', 'margaret'])[1 + h % 7] || '.' || substr(md5(i::text), 1, 6)
@@ -39,10 +40,10 @@ case when h % 4 > 0 then timestamptz '2025-06-01' + (h >> 24) % 36000000 * inter
 
 /// Changes of one transaction of [`write_transactions`].
 pub const CHANGES_PER_TRANSACTION: u64 = 10;
-/// Of these.
+/// The updates among them.
 pub const UPDATES_PER_TRANSACTION: u64 = 3;
 
-/// The table, its publication, and rows 1 to `rows`.
+/// Creates the table and its publication, and inserts rows 1 to `rows`.
 pub async fn create(database: &Database, rows: u64) {
     database.sql(CREATE).await;
     database.sql(&insert_sql(1, rows)).await;
@@ -62,8 +63,8 @@ fn rows_sql(first: &str, last: &str) -> String {
     )
 }
 
-/// Transactions of seven new users from `first` on and three changed ones among 1 to `rows`, in one session. Nobody
-/// moves.
+/// Transactions of ten changes in one session. Seven insert new users from `first` on, three update
+/// one of 1 to `rows`. No user changes country.
 pub async fn write_transactions(database: &Database, first: u64, rows: u64, transactions: u64) {
     let sql = format!(
         "do $$ declare n bigint := {first}; begin
@@ -80,8 +81,8 @@ pub async fn write_transactions(database: &Database, first: u64, rows: u64, tran
     database.sql(&sql).await;
 }
 
-/// A last transaction that a measurement ends with, of one change that the guest keeps. Everything before it committed
-/// below the position that is returned, and it commits above.
+/// A last transaction, with which a measurement ends: one change that the guest keeps. It commits
+/// above the returned position; everything before it committed below.
 pub async fn write_last(database: &Database) -> Result<walgate_wire::Lsn> {
     let before = database.value("select pg_current_wal_insert_lsn()").await;
     let first = format!("select min(id) from users where {KEPT}");
@@ -89,7 +90,7 @@ pub async fn write_last(database: &Database) -> Result<walgate_wire::Lsn> {
     before.parse().context("an LSN")
 }
 
-/// How many rows above `id` the guest keeps.
+/// The number of rows above `id` that the guest keeps.
 pub async fn kept_above(database: &Database, id: u64) -> Result<u64> {
     let sql = format!("select count(*) from users where id > {id} and {KEPT}");
     database.value(&sql).await.parse().context("a count")

@@ -1,4 +1,4 @@
-//! Dictionaries and guests are swapped, broken and taken away under load.
+//! Faults of dictionaries and guests: they are swapped, broken and deleted under load.
 
 use std::{fs, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     stage::{Ending, Setting, Stage},
 };
 
-/// Copies are loaded again when the guest changes: the oracle knows only what the last one lets through.
+/// Copies are loaded again when the guest changes: the oracle only knows the last guest.
 fn reseeding(run: &Run) -> Setting<'_> {
     run.setting().gateway(|_, options| options.keys("users", "on_guest_change = 'reseed'"))
 }
@@ -32,7 +32,8 @@ async fn refused(stage: &Stage<'_>, what: &str, before: usize) {
     .await;
 }
 
-/// What is half-written is refused and the old one serves on; once it is whole it is taken.
+/// The gateway refuses a half-written file and keeps the old version; once the file is whole, the
+/// gateway loads it.
 pub async fn half_written(run: &Run) -> Done {
     let stage = reseeding(run).open().await;
     let [guest, file] = files(&stage);
@@ -45,7 +46,7 @@ pub async fn half_written(run: &Run) -> Done {
         fs::write(&guest, &next[..next.len() / 2 + round as usize]).expect("a file");
         refused(&stage, "guest", guests).await;
         run.fault("dictionary half-written");
-        // Inside its entropy tables: behind them a shorter one is a dictionary all the same.
+        // Cut inside the entropy tables: behind them, a shorter file is a valid dictionary, too.
         fs::write(&file, &better[..60 + round as usize]).expect("a file");
         refused(&stage, "dictionary", dictionaries).await;
         stage.grows(20).await;
@@ -77,7 +78,7 @@ async fn is_suspended(stage: &Stage<'_>) {
     .await;
 }
 
-/// Without its guest a table stops, and no other.
+/// A table stops without its guest; the other tables continue.
 pub async fn deleted(run: &Run) -> Done {
     let mut stage = run.stage().await;
     for round in 0..run.pick(2, 8) {

@@ -7,7 +7,7 @@ use crate::{
     run::{Done, Run},
 };
 
-/// One kind of fault, and what has to hold after it.
+/// One kind of fault, and the assertions after it.
 pub struct Case {
     pub name: &'static str,
     pub what: &'static str,

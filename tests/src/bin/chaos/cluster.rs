@@ -1,4 +1,4 @@
-//! A cluster of three nodes of NATS, each stream on all of them.
+//! A NATS cluster of three nodes, with each stream on all of them.
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ pub async fn leader_killed(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// The one that leads: it takes messages for a while that it cannot pass on, and must not acknowledge them.
+/// Cuts off the leader. For a while it accepts messages that it cannot replicate, and must not
+/// acknowledge them.
 pub async fn leader_cut_off(run: &Run) -> Done {
     let stage = run.setting().cluster().open().await;
     for _ in 0..run.pick(1, 4) {

@@ -1,4 +1,4 @@
-//! The consumers are killed; the gateway does not notice.
+//! The consumers are killed; the gateway is not affected.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -32,7 +32,7 @@ pub async fn killed_mid_snapshot(run: &Run) -> Done {
         newcomer.kill9();
         let is_loaded = Copy::open(&newcomer.target).await.count("users").await.is_some();
         if is_loaded {
-            // Too late: another one.
+            // The copy was already complete: use another one.
             newcomer.start_again();
             stage.newcomer();
             continue;
@@ -47,7 +47,7 @@ pub async fn killed_mid_snapshot(run: &Run) -> Done {
     panic!("every copy was loaded before it was killed");
 }
 
-/// SQLite's log grows when it commits; the kill hits that, or the commit that follows.
+/// SQLite's log grows when it commits; the kill hits that commit or the next one.
 pub async fn killed_at_commit(run: &Run) -> Done {
     let mut stage = run.stage().await;
     let Target::Sqlite(file) = stage.sqlite.target.clone() else {

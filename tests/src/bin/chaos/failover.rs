@@ -1,5 +1,5 @@
-//! Another server answers where the source was: a standby, or what a backup made of it. Faults of one server are in
-//! `postgres.rs`.
+//! Another server answers at the source's address: a standby, or a restored backup. Faults of one
+//! server are in `postgres.rs`.
 
 use walgate_tests::{
     eventually,
@@ -12,7 +12,7 @@ use crate::{
     stage::{Ending, Stage},
 };
 
-/// Slots that a standby can go on with.
+/// The first version whose standbys synchronise slots.
 const SYNCHRONISES_SINCE: u32 = 17;
 
 fn no_synchronised_slots(run: &Run) -> Option<Done> {
@@ -24,7 +24,8 @@ fn no_synchronised_slots(run: &Run) -> Option<Done> {
     })
 }
 
-/// A standby of a stage whose load rests; begins another audit, which the standby knows as well.
+/// Makes a standby while the load is held. Begins another audit, whose slot the standby has as
+/// well.
 async fn standby(stage: &mut Stage<'_>, synchronises: bool) -> Standby {
     stage.load.hold().await;
     let standby = Standby::of(&stage.server(), synchronises);
@@ -32,7 +33,7 @@ async fn standby(stage: &mut Stage<'_>, synchronises: bool) -> Standby {
     stage.audit_anew().await;
     if synchronises {
         eventually("both slots are synchronised", async || {
-            // The standby begins with the present: the slots have to get there.
+            // The standby begins at the current position: the slots have to advance to it.
             stage.audit_from_here().await;
             standby.has_slot(&stage.site.slot())?;
             standby.has_slot(stage.audit_slot())
@@ -42,7 +43,7 @@ async fn standby(stage: &mut Stage<'_>, synchronises: bool) -> Standby {
     standby
 }
 
-/// The primary is killed. Its address answers as a standby for a while, and then as a primary.
+/// Kills the primary. Its address is answered by a standby for a while, and then by a primary.
 async fn fail_over(run: &Run, stage: &mut Stage<'_>, standby: Standby) {
     run.fault("primary killed, standby promoted");
     let server = stage.server();
@@ -57,14 +58,15 @@ async fn set(stage: &Stage<'_>, name: &str, value: &str) {
     stage.site.sql("select pg_reload_conf()").await;
 }
 
-/// Nobody notices.
+/// The failover is invisible to the gateway and the consumers.
 pub async fn synchronised(run: &Run) -> Done {
     if let Some(skipped) = no_synchronised_slots(run) {
         return skipped;
     }
     let mut stage = run.setting().own_postgres(&[]).open().await;
     let standby = standby(&mut stage, true).await;
-    // What was told to be committed is on the standby, and nothing reaches the stream before it is there.
+    // A commit that was acknowledged to its client is on the standby. Nothing reaches the stream
+    // before it is there.
     set(&stage, "synchronized_standby_slots", STANDBY).await;
     set(&stage, "synchronous_standby_names", STANDBY).await;
     stage.load.go_on();
@@ -75,7 +77,7 @@ pub async fn synchronised(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// The stream has what the new primary has never seen: the slot is there, and does not help.
+/// The stream holds changes that the new primary lacks: the slot exists, and does not help.
 pub async fn behind(run: &Run) -> Done {
     if let Some(skipped) = no_synchronised_slots(run) {
         return skipped;
@@ -110,7 +112,7 @@ pub async fn without_slot(run: &Run) -> Done {
     stage.settle(Ending::Anew).await
 }
 
-/// A backup of before, and a position between it and the present.
+/// Takes a backup, and returns a position between it and the present.
 async fn backup(run: &Run, stage: &mut Stage<'_>) -> (Backup, Lsn) {
     stage.grows(run.some(10..60)).await;
     let backup = Backup::of(&stage.server());
@@ -123,7 +125,7 @@ async fn backup(run: &Run, stage: &mut Stage<'_>) -> (Backup, Lsn) {
     (backup, now.parse().expect("an LSN"))
 }
 
-/// Everybody loads again what is there now.
+/// Every copy is loaded again with the current rows.
 async fn goes_on(mut stage: Stage<'_>) -> Done {
     stage.site.database.reconnect().await;
     stage.gateway().ready().await;
@@ -141,7 +143,8 @@ pub async fn recovered(run: &Run) -> Done {
     Box::pin(goes_on(stage)).await
 }
 
-/// Neither the timeline nor the slot tells; the positions do, as long as nothing was written since.
+/// Neither the timeline nor the slot shows the restore. The positions do, as long as nothing was
+/// written since.
 pub async fn put_back(run: &Run) -> Done {
     let mut stage = run.setting().own_postgres(&[]).without_ddl().open().await;
     let (backup, _) = backup(run, &mut stage).await;

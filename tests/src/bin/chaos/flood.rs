@@ -1,5 +1,5 @@
-//! Whoever may ask for snapshots asks for too many, for what is not there, and in words that are none. Consumers of
-//! good will are served all the same.
+//! A client with the right to request snapshots sends too many requests, for unknown tables and on
+//! malformed subjects. Well-behaved consumers are served all the same.
 
 use std::{io::Write, net::TcpStream};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const REQUESTS: u64 = 10_000;
 
-/// Subjects as bytes: no client library lets all of them through.
+/// Subjects as bytes: every client library rejects some of them.
 fn subject(run: &Run, n: u64) -> Vec<u8> {
     const ODD: [&[u8]; 12] = [
         b"*",
@@ -39,7 +39,7 @@ fn subject(run: &Run, n: u64) -> Vec<u8> {
     [b"snapshot.request.", &token[..]].concat()
 }
 
-/// Publishes without asking whether it arrived.
+/// Publishes without waiting for acknowledgements.
 fn flood(run: &Run, stage: &Stage<'_>, requests: u64) {
     let url = stage.site.broker.server.url();
     let address = url.trim_start_matches("nats://").to_owned();
@@ -55,7 +55,7 @@ fn flood(run: &Run, stage: &Stage<'_>, requests: u64) {
     wire.extend_from_slice(b"PING\r\n");
     server.write_all(&wire).expect("NATS takes it");
     run.fault(format!("{requests} requests"));
-    // Everything before has been taken when this is answered.
+    // When the server answers this, it has received everything before it.
     let mut answer = std::io::BufReader::new(server);
     let mut line = String::new();
     while std::io::BufRead::read_line(&mut answer, &mut line).is_ok_and(|read| read > 0) {
@@ -70,7 +70,7 @@ pub async fn requests(run: &Run) -> Done {
     let mut stage = run.stage().await;
     for _ in 0..run.pick(1, 5) {
         flood(run, &stage, REQUESTS);
-        // Changes do not wait for it.
+        // Changes are not delayed.
         stage.grows(20).await;
     }
     eventually("all requests are dealt with", async || {

@@ -1,4 +1,4 @@
-//! The gateway is killed at the worst moments, and stands beside another one.
+//! The gateway is killed at the worst moments, and runs beside another one.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub async fn killed_streaming(run: &Run) -> Done {
     let mut stage = run.stage().await;
     for round in 0..run.pick(4, 12) {
         match round % 4 {
-            // Before it is ready, right after, and under way.
+            // Before it is ready, right after, and while it streams.
             0 => {}
             1 => drop(stage.gateway().ready().await),
             _ => stage.grows(run.some(10..80)).await,
@@ -38,7 +38,7 @@ pub async fn killed_streaming(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// NATS stands still meanwhile: no more than what is in flight can be in the stream before the kill.
+/// NATS is paused meanwhile: at the kill the stream holds at most the messages in flight.
 pub async fn killed_in_transaction(run: &Run) -> Done {
     let rows = run.pick(30_000, 1_000_000);
     let mut stage = run.stage().await;
@@ -51,7 +51,8 @@ pub async fn killed_in_transaction(run: &Run) -> Done {
     let insert = format!(
         "insert into bag select i, 'one transaction' || repeat('x', i % 60) from generate_series(1, {rows}) i"
     );
-    // Where Postgres announces the table once more, its schema is asked for, and nothing is sent without NATS.
+    // When Postgres announces the table again, the gateway reads its schema, and sends nothing
+    // without NATS.
     for _ in 0..5 {
         let before = changes(&stage).expect("the gateway answers");
         stage.site.broker.server.pause().expect("NATS is paused");
@@ -70,7 +71,7 @@ pub async fn killed_in_transaction(run: &Run) -> Done {
     stage.site.broker.server.resume().expect("NATS goes on");
     let stated = stream::last_progress(&stage.site.broker).await.expect("progress").end_lsn;
     assert!(stated <= stage.committed().await, "the transaction is whole before it is sent");
-    // Again and again, wherever that is.
+    // Again and again, at any position.
     stage.load.go_on();
     for _ in 0..run.pick(2, 5) {
         stage.start_gateway();
@@ -101,7 +102,8 @@ pub async fn killed_in_snapshot(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// What NATS has acknowledged and Postgres has not heard of yet is neither lost nor sent twice.
+/// Messages that NATS has acknowledged but Postgres has not heard of are neither lost nor sent
+/// twice.
 pub async fn killed_before_feedback(run: &Run) -> Done {
     let mut stage = run.stage().await;
     let mut hits = 0;
@@ -157,7 +159,8 @@ pub async fn standby_takes_over(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// It stands still, with changes in its buffers, while Postgres gives the slot to another; then it wakes up.
+/// The gateway is paused with changes in its buffers while Postgres gives the slot to another. Then
+/// it resumes.
 pub async fn paused_and_replaced(run: &Run) -> Done {
     let mut stage = run.stage().await;
     for round in 0..run.pick(1, 4) {

@@ -1,4 +1,4 @@
-//! The machine under the gateway runs out of something.
+//! The gateway's machine runs out of a resource.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ use crate::{
     stage::Ending,
 };
 
-/// A small disk in memory, which takes root to mount.
+/// A small disk in memory; mounting it needs root.
 pub struct Disk {
     folder: TempDir,
 }
 
 impl Disk {
-    /// None where this process may not.
+    /// `None` if this process may not mount.
     pub fn mount(mb: u64) -> Option<Disk> {
         let folder =
             tempfile::Builder::new().prefix("walgate-disk-").tempdir_in("/var/tmp").ok()?;
@@ -38,7 +38,7 @@ impl Disk {
         assert!(self.mounted(&format!("remount,size={mb}m")), "the disk is not resized");
     }
 
-    /// Leaves no room at all.
+    /// Fills the disk completely.
     fn fill(&self) {
         let zeros = fs::File::open("/dev/zero").expect("zeros");
         let mut file = fs::File::create(self.path().join("rest")).expect("a file");
@@ -55,7 +55,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: what still writes there is killed a moment later.
+        // A lazy unmount: programs that still write there are killed a moment later.
         let _ = Command::new("umount").arg("-l").arg(self.path()).output();
     }
 }
@@ -64,10 +64,10 @@ pub fn no_disk() -> Done {
     Done::Skipped("a small disk takes the right to mount one (root)".to_owned())
 }
 
-/// No file and no socket can be opened, while all connections of the gateway break.
+/// No file and no socket can be opened while all connections of the gateway break.
 pub async fn files_exhausted(run: &Run) -> Done {
     let mut stage = run.stage().await;
-    // A file that is not there is seen to be missing without opening any.
+    // A missing file is noticed without opening any.
     dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(1));
     for round in 0..run.pick(1, 4) {
         stage.grows(run.some(10..60)).await;
@@ -103,7 +103,7 @@ pub async fn files_exhausted(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// The soft limit: what is open stays open.
+/// Sets the soft limit: open files stay open.
 fn limit_files(pid: u32, files: u64) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
     let limits = getrlimit(Resource::Nofile);
@@ -111,7 +111,7 @@ fn limit_files(pid: u32, files: u64) {
     prlimit(Some(pid), Resource::Nofile, lower).expect("limits of our own child");
 }
 
-/// Only compiled guests are kept there: without room for them they are compiled again.
+/// The gateway keeps only compiled guests there: without room it compiles them again.
 pub async fn data_dir_full(run: &Run) -> Done {
     let Some(disk) = Disk::mount(1) else {
         return no_disk();

@@ -1,7 +1,9 @@
-//! `cargo xtask chaos`: real faults under a seeded load, and after each the oracle. Nothing lost, nothing twice, every
-//! copy what the guest lets through of its source, memory bounded, the slot on its way again.
+//! `cargo xtask chaos`: real faults under a seeded load, and the oracle after each. Nothing is lost
+//! or repeated, and every copy holds the rows that the guest accepts. Memory stays bounded, and the
+//! slot advances again.
 //!
-//! A case is a function in the file of its subject and a line in `cases.rs`; `stage.rs` is what all of them stand on.
+//! A case is a function in the file of its subject and a line in `cases.rs`. `stage.rs` is their
+//! common ground.
 #![allow(clippy::unwrap_used, reason = "a case fails where it stands")]
 
 mod assets;
@@ -33,26 +35,28 @@ use cases::CASES;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask chaos")]
 struct Args {
-    /// What the load and the moments of the faults are made of
+    /// The seed of the load and of the moments of faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The long form: larger faults, seed after seed until the minutes are over, on each version of Postgres in turn
-    /// from case to case and seed to seed. The first seed is run to its end in any case. Without it: the short form, once
+    /// The long form: larger faults, one seed after the other for so many minutes, the first seed
+    /// completely. The version of Postgres changes with each case and seed. Without it: the short
+    /// form, once
     #[arg(long)]
     minutes: Option<u64>,
     /// Only cases whose name contains this
     #[arg(long, value_name = "CASE", num_args = 1..)]
     only: Vec<String>,
-    /// One JSON object a line instead of the table
+    /// One JSON object per line instead of the table
     #[arg(long)]
     json: bool,
-    /// Name the cases and what they do, and end
+    /// List the cases and what they do
     #[arg(long)]
     list: bool,
-    /// Only this major version of Postgres; in the short form the newest, in the long form each that is here in turn
+    /// Only this major version of Postgres. By default: the newest in the short form, each
+    /// installed one in turn in the long form
     #[arg(long, value_name = "MAJOR")]
     postgres: Option<u32>,
-    /// Cases side by side; by default three times as many as there are cores
+    /// Cases side by side; by default three for each core
     #[arg(long)]
     jobs: Option<usize>,
 }
@@ -68,7 +72,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether nothing failed.
+/// Whether no case failed.
 fn start(args: &Args) -> Result<bool> {
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|o| name.contains(&**o));
     let cases: Vec<_> = CASES.iter().filter(|case| wanted(case.name)).collect();

@@ -1,11 +1,11 @@
-//! Everything that can be killed is, at random, while tables change their shapes often.
+//! Kills gateway, consumers and NATS at random, while DDL alters tables often.
 
 use crate::{
     run::{Done, Run},
     stage::Ending,
 };
 
-/// Of all transactions.
+/// The share of DDL in all transactions.
 const DDL_SHARE: f64 = 0.07;
 
 pub async fn killed_at_random(run: &Run) -> Done {
@@ -23,7 +23,7 @@ pub async fn killed_at_random(run: &Run) -> Done {
                 stage.postgres.start_again();
             }
             6 => {
-                // One that starts without NATS ends, and is to be started again.
+                // A gateway that starts without NATS would end, and would have to be started again.
                 stage.gateway().ready().await;
                 run.fault("NATS killed");
                 stage.site.broker.server.kill9().expect("NATS is killed");

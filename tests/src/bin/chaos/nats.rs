@@ -1,4 +1,4 @@
-//! One NATS server: away, slow, silent, full, forgetful.
+//! Faults of one NATS server: it is down, slow, silent, full, or loses data.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -55,7 +55,7 @@ pub async fn slow(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// Connections of before stay half-open also when the network is good again; new ones work.
+/// Earlier connections stay half-open even when the network has recovered; new ones work.
 pub async fn partitioned(run: &Run) -> Done {
     let stage = run.setting().proxy().open().await;
     for _ in 0..run.pick(1, 3) {
@@ -71,7 +71,7 @@ pub async fn partitioned(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// Nothing unread is thrown away: the gateway waits, and goes on when there is room.
+/// No unread message is deleted: the gateway waits, and continues once there is room.
 pub async fn full(run: &Run) -> Done {
     let limit = |options: walgate_tests::gateway::GatewayOptions, mb: u64| {
         options.set("NATS_CDC_MAX_BYTES", mb << 20)
@@ -101,7 +101,8 @@ async fn purge(stage: &Stage<'_>, run: &Run) {
     stream.purge().await.expect("the stream is purged");
 }
 
-/// Whoever had read everything goes on; whoever had not notices and loads again.
+/// A consumer that had read everything continues. A consumer that had not notices the loss and
+/// loads again.
 pub async fn purged(run: &Run) -> Done {
     let mut stage = run.stage().await;
     for _ in 0..run.pick(1, 4) {
@@ -133,12 +134,13 @@ pub async fn deleted(run: &Run) -> Done {
     stage.settle(Ending::Anew).await
 }
 
-/// The store is put back to what it was: as with a leader that never passed on what it took.
+/// The store is restored to an earlier state, as with a leader that never replicated its last
+/// messages.
 pub async fn forgetful(run: &Run) -> Done {
     forgets(run, &[""]).await
 }
 
-/// After a power cut each stream ends where the disk had it: messages name revisions that are gone.
+/// After a power cut each stream ends at its last synced message: messages name lost revisions.
 pub async fn buckets_forgetful(run: &Run) -> Done {
     forgets(run, &["jetstream/$G/streams/KV_schemas", "jetstream/$G/streams/KV_dictionaries"]).await
 }
@@ -153,7 +155,7 @@ async fn forgets(run: &Run, folders: &[&str]) -> Done {
         let store = stage.site.broker.server.store_dir().to_owned();
         copy(&store, &earlier);
         stage.site.broker.server.start_again().expect("NATS starts again");
-        // What the gateway knows to be stored, and consumers have seen.
+        // Revisions that the gateway knows to be stored, and that consumers have seen.
         dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(round));
         stage.site.drop_guest(if round % 2 == 0 { "users_next" } else { "users" }, "users.wasm");
         stage.site.sql(&format!("alter table bag add column lost{round} int")).await;
@@ -179,7 +181,7 @@ async fn forgets(run: &Run, folders: &[&str]) -> Done {
     stage.settle(Ending::Anew).await
 }
 
-/// A new server, or one whose disk was replaced: nothing is there any more, the buckets neither.
+/// A new server, or one whose disk was replaced: all streams and buckets are gone.
 pub async fn wiped(run: &Run) -> Done {
     let mut stage = run.stage().await;
     dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(7));
@@ -211,7 +213,7 @@ pub async fn disk_full(run: &Run) -> Done {
     let Some(disk) = crate::machine::Disk::mount(24) else {
         return crate::machine::no_disk();
     };
-    // Streams may promise more than the disk has.
+    // Streams may reserve more than the disk has.
     let options = NatsOptions {
         store_dir: Some(disk.path().join("store")),
         max_file_store_bytes: Some(10 << 30),
@@ -232,7 +234,7 @@ pub async fn disk_full(run: &Run) -> Done {
         stage.load.writes(50).await;
         stage.site.sql("delete from huge where id > 100").await;
         disk.resize(24 + 60 * (round + 1));
-        // Of nats-server itself: it stops using a disk that failed it, until it is started again.
+        // nats-server stops using a disk that failed, until it is restarted.
         stage.site.broker.server.kill9().expect("NATS is killed");
         stage.site.broker.server.start_again().expect("NATS starts again");
         stage.grows(20).await;

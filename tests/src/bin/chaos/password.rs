@@ -1,4 +1,4 @@
-//! A password that is changed while everything runs.
+//! The gateway's password is changed while all programs run.
 
 use std::{fs, path::Path};
 
@@ -67,7 +67,7 @@ fn secret(round: u64) -> String {
     format!("a secret of round {round}")
 }
 
-/// As whoever rotates secrets does it: nobody ever sees half a file.
+/// Replaces the file atomically, as tools for rotating secrets do.
 fn replace(file: &Path, secret: &str) {
     let next = file.with_extension("next");
     fs::write(&next, format!("{secret}\n")).expect("a file");

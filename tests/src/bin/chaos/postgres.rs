@@ -1,5 +1,5 @@
-//! Postgres itself: away, paused, full, altered, and its slot taken away. What takes its place when it is gone is in
-//! `failover.rs`.
+//! Faults of Postgres itself: it is down, paused, full or altered, or loses the slot. Servers that
+//! replace it are in `failover.rs`.
 
 use std::{cell::Cell, time::Duration};
 
@@ -55,7 +55,7 @@ pub async fn connection_limit(run: &Run) -> Done {
         let refused = snapshot::error_after(&stage.site.broker, "bag", before).await;
         assert!(refused.message.contains("53300"), "{}", refused.message);
         assert!(refused.retry_after.is_some(), "the limit passes: {refused:?}");
-        // The stream goes on over the connection that it has, until that is lost as well.
+        // The stream continues over its open connection until that is lost, too.
         stage.grows(20).await;
         run.fault("no connection left for the stream");
         let walgate = "select pg_terminate_backend(pid) from pg_stat_activity
@@ -78,7 +78,7 @@ pub async fn connection_limit(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// Where the last snapshot of `bag` began.
+/// The sequence at which the last snapshot of `bag` began.
 async fn begun(stage: &Stage<'_>) -> Option<u64> {
     let starts = snapshot::starts(&stage.site.broker).await;
     starts.iter().filter(|m| m.subject.ends_with(".bag")).map(|m| m.sequence).max()
@@ -120,7 +120,7 @@ pub async fn long_writer(run: &Run) -> Done {
         let named =
             if round % 2 == 0 { format!("process {} of", writer.pid().await) } else { gid.clone() };
         logs(&stage, &named).await;
-        // Changes do not wait.
+        // Changes are not delayed.
         stage.grows(run.some(20..100)).await;
         assert_eq!(begun(&stage).await, before, "the snapshot did not wait");
         if round % 2 == 0 {
@@ -134,8 +134,8 @@ pub async fn long_writer(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// A commit that waits for a standby is in the log and in no snapshot: whoever believes the current position of the
-/// log loses it.
+/// A commit that waits for a standby is in the log and in no snapshot. A watermark at the current
+/// LSN would lose it.
 pub async fn stalled_standby(run: &Run) -> Done {
     let mut stage = run.setting().own_postgres(&[]).open().await;
     for round in 0..run.pick(1, 4) {
@@ -146,7 +146,8 @@ pub async fn stalled_standby(run: &Run) -> Done {
         stage.site.sql("alter system set synchronous_standby_names = 'nobody'").await;
         stage.site.sql("select pg_reload_conf()").await;
         let waiting = stage.site.database.session().await;
-        // Commits wait once the checkpointer has read the new setting, and nothing says when it has.
+        // Commits wait once the checkpointer has read the new setting. Postgres does not report
+        // when it has.
         let (attempt, released) = (Cell::new(0), Cell::new(false));
         let insert = async {
             while !released.get() {
@@ -165,7 +166,7 @@ pub async fn stalled_standby(run: &Run) -> Done {
                 }
             })
             .await;
-            // The stream has it, and whoever looks does not see it.
+            // The stream has the row, but a query does not see it.
             stage.drained().await;
             let looks = format!(
                 "select pg_current_wal_lsn(), count(*) from bag where pad = 'waits {round} {}'",
@@ -190,7 +191,8 @@ pub async fn stalled_standby(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// TRUNCATE and ALTER respect no snapshot, and after DROP there is another table of that name.
+/// Snapshots do not isolate from TRUNCATE and ALTER, and DROP makes room for another table of that
+/// name.
 pub async fn ddl_in_snapshot(run: &Run) -> Done {
     let mut stage = run.setting().own_postgres(&[]).rows(run.pick(3000, 60_000)).open().await;
     stage.newcomer();
@@ -219,7 +221,7 @@ pub async fn ddl_in_snapshot(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// Without messages of its own a slot would hold the whole server's WAL.
+/// Without messages of its own a slot would hold back the WAL of the whole server.
 pub async fn wal_elsewhere(run: &Run) -> Done {
     let mut stage = run.setting().own_postgres(&[]).open().await;
     stage.load.hold().await;
@@ -241,7 +243,7 @@ pub async fn wal_elsewhere(run: &Run) -> Done {
     stage.settle(Ending::Whole).await
 }
 
-/// Takes the slot from whoever streams from it.
+/// Drops the slot, terminating the walsender that uses it.
 async fn drop_slot(stage: &Stage<'_>) {
     let slot = stage.site.slot();
     let session = stage.site.database.session().await;
@@ -276,7 +278,7 @@ pub async fn slot_dropped(run: &Run) -> Done {
     stage.settle(Ending::Anew).await
 }
 
-/// The gateway says what is lost and what to do, and makes no other slot by itself.
+/// The gateway reports the loss and the remedy, and does not create another slot.
 pub async fn slot_invalidated(run: &Run) -> Done {
     let mut stage = run.setting().own_postgres(&[]).open().await;
     let slot = stage.site.slot();
@@ -308,7 +310,7 @@ pub async fn slot_invalidated(run: &Run) -> Done {
         assert_eq!(code, Some(4), "{said}");
         let remedy = format!("SELECT pg_drop_replication_slot('{slot}')");
         assert!(said.contains(&remedy), "no remedy: {said}");
-        // What it says.
+        // The command from the gateway's report.
         stage.site.database.rows(&remedy).await;
         stage.load.hold().await;
         stage.audit_anew().await;

@@ -1,4 +1,4 @@
-//! What became of the cases: a table, lines of JSON, and the commands that run the failed ones again.
+//! The outcome of the cases: a table, lines of JSON, and the commands that repeat the failed ones.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cases::Case;
 
-/// Of an explanation that goes into the table.
+/// The longest explanation in the table.
 const SHOWN_CHARS_MAX: usize = 200;
 
 #[derive(Debug)]
@@ -23,11 +23,11 @@ pub struct Report {
     pub case: &'static str,
     pub seed: u64,
     pub postgres: u32,
-    /// What was done to it, and how often.
+    /// The injected faults, and how often each.
     pub faults: Vec<(String, u32)>,
     pub outcome: Outcome,
     pub seconds: f64,
-    /// Highest resident memory of a gateway, 10⁶ bytes.
+    /// The highest resident memory of a gateway, in 10⁶ bytes.
     pub peak_mb: f64,
 }
 
@@ -137,7 +137,7 @@ pub fn print_json(reports: &[Report]) -> serde_json::Result<()> {
     Ok(())
 }
 
-/// Faults are made of the seed; how threads and servers interleave with them is not.
+/// The seed decides the faults, but not how threads and servers interleave.
 pub fn print_replays(reports: &[Report], is_long: bool) {
     for report in reports.iter().filter(|report| report.failed()) {
         let Report { case, seed, postgres, .. } = report;

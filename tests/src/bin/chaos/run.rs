@@ -1,5 +1,5 @@
-//! Runs cases side by side, each on a thread and a runtime of its own, and keeps what became of them. What a case
-//! does is not known here.
+//! Runs cases side by side, each on its own thread and runtime, and keeps the outcomes. This file
+//! does not know the cases.
 
 use std::{
     any::Any,
@@ -25,16 +25,16 @@ pub struct Plan {
     pub cases: Vec<&'static Case>,
     pub postgres: Vec<PgBin>,
     pub seed: u64,
-    /// The long form, and after how much time nothing new is begun.
+    /// In the long form: no case begins after this time.
     pub long: Option<Duration>,
     pub jobs: usize,
 }
 
-/// How a case ended that did not fail.
+/// How a case ended without a failure.
 #[derive(Debug)]
 pub enum Done {
     Passed,
-    /// This machine cannot have the fault; says why.
+    /// This machine cannot produce the fault, with the reason.
     Skipped(String),
 }
 
@@ -53,12 +53,12 @@ impl Run {
         if self.is_long { long } else { short }
     }
 
-    /// From the seed: where a fault hits.
+    /// A number from the seed, which decides where a fault hits.
     pub fn some(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.borrow_mut().random_range(range)
     }
 
-    /// Counts a fault, for the report.
+    /// Counts a fault for the report.
     pub fn fault(&self, what: impl Into<String>) {
         let (what, mut faults) = (what.into(), self.faults.borrow_mut());
         match faults.iter_mut().find(|(known, _)| *known == what) {
@@ -71,13 +71,14 @@ impl Run {
         self.peak_mb.get()
     }
 
-    /// Resident memory that a gateway of this run has had.
+    /// Records the resident memory of a gateway of this run.
     pub fn has_peak(&self, mb: f64) {
         self.peak_mb.set(self.peak_mb.get().max(mb));
     }
 }
 
-/// Every case; in the long form with one seed after the other. With each seed another version of Postgres has its turn.
+/// Runs every case; in the long form with one seed after the other. Each seed begins with another
+/// version of Postgres.
 pub fn all(plan: &Plan) -> Vec<Report> {
     let round = &plan.cases;
     let (next, reports) = (AtomicUsize::new(0), Mutex::new(vec![]));
@@ -110,7 +111,7 @@ pub fn all(plan: &Plan) -> Vec<Report> {
     reports
 }
 
-/// On a thread of its own: programs die with the thread that started them.
+/// Runs a case on its own thread: programs end with the thread that started them.
 fn isolated(case: &'static Case, bin: &PgBin, seed: u64, is_long: bool) -> Report {
     let bin = bin.clone();
     let name = case.name.to_owned();

@@ -1,5 +1,6 @@
-//! What every case stands on: a source under load, a broker, the gateway, a copy in SQLite and one in Postgres, an
-//! audit; and at the end the oracle. Which faults there are is not known here.
+//! The common ground of all cases: a source under load, a broker, a gateway, a copy in SQLite, a
+//! copy in Postgres, an audit. `settle` is the oracle at the end. This file does not know the
+//! faults.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,44 +17,44 @@ use crate::{
     workload::{self, ADMITTED, ALL, GUARDED, PLAIN, Workload},
 };
 
-/// What the gateway may have resident at any time, MB of 10⁶ bytes.
+/// A gateway's resident memory must never exceed this, in MB of 10⁶ bytes.
 const RESIDENT_MAX_MB: f64 = 200.0;
-/// Between two transactions of the load.
+/// The pause between two transactions of the load.
 const PACE: Duration = Duration::from_millis(8);
 
-/// What may have become of the stream.
+/// The expected state of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It goes back to the beginning, in one epoch.
+    /// One epoch holds everything from the beginning.
     Whole,
-    /// Messages were taken away; what is left is exact.
+    /// Messages were deleted; the remaining ones are exact.
     Cut,
-    /// The gateway noticed that something may be missing, and began anew.
+    /// The gateway noticed a possible loss and began a new epoch.
     Anew,
 }
 
-/// Fields are dropped in this order: programs before the servers that they talk to.
+/// Fields are dropped in this order: programs before their servers.
 pub struct Stage<'a> {
     run: &'a Run,
     gateway: Option<Gateway>,
-    /// To start it again.
+    /// For another start.
     options: GatewayOptions,
     pub sqlite: Replica,
     pub postgres: Replica,
-    /// That began later.
+    /// Copies that began later.
     newcomers: Vec<Replica>,
     pub load: Writer,
     audit: Audit,
-    /// That the stream began with.
+    /// The first epoch of the stream.
     epoch: Epoch,
-    /// Of the copy in Postgres, on a server that no fault touches.
+    /// The database of the copy in Postgres, on a server without faults.
     _copy: Database,
     pub site: Site,
 }
 
 type Change<'a> = Box<dyn FnOnce(&Site, GatewayOptions) -> GatewayOptions + 'a>;
 
-/// How a stage differs from the usual one.
+/// The differences between this stage and the usual one.
 pub struct Setting<'a> {
     run: &'a Run,
     server: Arc<Server>,
@@ -66,7 +67,7 @@ pub struct Setting<'a> {
 }
 
 impl Run {
-    /// The usual stage: all is loaded and equal, and the load runs.
+    /// The usual stage: all copies are loaded and equal, and the load runs.
     pub async fn stage(&self) -> Stage<'_> {
         self.setting().open().await
     }
@@ -86,7 +87,7 @@ impl Run {
 }
 
 impl<'a> Setting<'a> {
-    /// A server of the case's own: for faults of Postgres itself.
+    /// A server for this case alone: for faults of Postgres itself.
     pub fn own_postgres(self, settings: &[(&str, &str)]) -> Self {
         let server = Server::start(&self.run.bin, settings);
         self.on(server)
@@ -102,31 +103,31 @@ impl<'a> Setting<'a> {
         self
     }
 
-    /// Three nodes, and everything on each of them.
+    /// Three nodes, with every stream on each.
     pub fn cluster(mut self) -> Self {
         self.is_cluster = true;
         self
     }
 
-    /// Between NATS and both the gateway and the consumers: see [`Broker::network`].
+    /// Puts a proxy between NATS and both the gateway and the consumers: see [`Broker::network`].
     pub fn proxy(mut self) -> Self {
         self.has_proxy = true;
         self
     }
 
-    /// The load alters no table: for faults after which the source has forgotten something.
+    /// The load alters no table: for faults after which the source has lost data.
     pub fn without_ddl(mut self) -> Self {
         self.ddl_share = 0.0;
         self
     }
 
-    /// First rows of `users` and `bag`.
+    /// The number of initial rows in `users` and `bag`.
     pub fn rows(mut self, rows: u64) -> Self {
         self.rows = rows;
         self
     }
 
-    /// Of all transactions of the load.
+    /// The share of DDL in the load's transactions.
     pub fn ddl(mut self, share: f64) -> Self {
         self.ddl_share = share;
         self
@@ -183,7 +184,7 @@ impl<'a> Setting<'a> {
 }
 
 impl Stage<'_> {
-    /// The one that runs.
+    /// The running gateway.
     pub fn gateway(&self) -> &Gateway {
         self.gateway.as_ref().expect("a gateway runs")
     }
@@ -206,7 +207,7 @@ impl Stage<'_> {
         }
     }
 
-    /// One more copy, in SQLite, that has everything before it.
+    /// Starts one more copy, in SQLite, which has to load everything.
     pub fn newcomer(&mut self) {
         self.newcomers.push(self.site.sqlite(&ALL));
     }
@@ -220,7 +221,7 @@ impl Stage<'_> {
         stream::grows(&self.site.broker, more).await;
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill_gateway(&mut self) {
         if let Some(gateway) = self.gateway.take() {
             self.look_at_memory(&gateway);
@@ -229,12 +230,12 @@ impl Stage<'_> {
         }
     }
 
-    /// The one before has ended.
+    /// Starts a gateway after the previous one has ended.
     pub fn start_gateway(&mut self) {
         self.gateway = Some(self.options.clone().spawn());
     }
 
-    /// With other options from now on.
+    /// The same, with other options from now on.
     pub fn start_gateway_as(&mut self, options: GatewayOptions) {
         self.options = options;
         self.start_gateway();
@@ -245,13 +246,13 @@ impl Stage<'_> {
         self.start_gateway();
     }
 
-    /// From now on this one is meant.
+    /// Makes this gateway the current one; returns the previous one.
     pub fn replace_gateway(&mut self, gateway: Gateway) -> Option<Gateway> {
         self.gateway.replace(gateway)
     }
 
     fn look_at_memory(&self, gateway: &Gateway) {
-        // One that has just ended by itself has none any more.
+        // A gateway that has just ended has no memory.
         if let Ok(resident) = process::resident(gateway.program().pid()) {
             self.run.has_peak(resident.peak_mb);
         }
@@ -267,28 +268,28 @@ impl Stage<'_> {
         self.site.restart_postgres(kill).await;
     }
 
-    /// What was committed counts from here on: the source has forgotten what was before, or whom it told.
+    /// Begins another audit: the source has lost earlier commits, or the audit's slot.
     pub async fn audit_anew(&mut self) {
         self.audit = Audit::begin(&self.site.database).await;
     }
 
-    /// The same, without forgetting who asks.
+    /// Ignores earlier commits, with the same slot.
     pub async fn audit_from_here(&mut self) {
         self.audit.begin_here(&self.site.database).await;
     }
 
-    /// Of the audit.
+    /// The slot of the audit.
     pub fn audit_slot(&self) -> &str {
         self.audit.slot()
     }
 
-    /// The gateway ends by itself; returns how, and all that it said.
+    /// Waits until the gateway ends by itself; returns its exit code and its log.
     pub fn gateway_ends(&mut self) -> (Option<i32>, String) {
         let gateway = self.gateway.take().expect("a gateway runs");
         (gateway.program().ended().code(), gateway.log())
     }
 
-    /// Waits until `/readyz` gives this as a reason.
+    /// Waits until `/readyz` reports this reason.
     pub async fn says(&self, words: &str) {
         eventually(format!("the gateway says: {words}"), async || {
             match self.gateway().readyz()? {
@@ -299,7 +300,7 @@ impl Stage<'_> {
         .await;
     }
 
-    /// Asks for the same snapshot as a consumer would, and does not wait for it.
+    /// Requests a snapshot as a consumer would, and does not wait for it.
     pub async fn ask_for_snapshot(&self, token: &str) {
         eventually("a snapshot is asked for", async || {
             match snapshot::request(&self.site.broker, token).await {
@@ -310,8 +311,8 @@ impl Stage<'_> {
         .await;
     }
 
-    /// Ends the load, and then: the stream is exact, both copies are what the guests let through, memory stayed
-    /// bounded, the slot advances.
+    /// Ends the load. Then asserts: the stream is exact, both copies hold the rows that the guests
+    /// accept, memory stayed bounded, and the slot advances.
     pub async fn settle(mut self, ending: Ending) -> Done {
         self.load.hold().await;
         self.site.sql(workload::LAST).await;
@@ -339,7 +340,7 @@ impl Stage<'_> {
         Done::Passed
     }
 
-    /// The next session goes on with the epoch, and moves the slot.
+    /// The next session continues the epoch, and advances the slot.
     async fn goes_on(&self, epoch: Epoch) {
         let slot = self.site.slot();
         self.site.sql(&format!(
@@ -356,12 +357,12 @@ impl Stage<'_> {
         assert_eq!(now, epoch, "a session began a new epoch without a cause");
     }
 
-    /// The commit record of the last transaction.
+    /// The LSN of the last transaction's commit record.
     pub async fn committed(&self) -> Lsn {
         self.audit.log(&self.site.database).await.last_commit
     }
 
-    /// Waits until everything that was committed is in the stream.
+    /// Waits until the stream holds every committed change.
     pub async fn drained(&self) {
         let committed = self.committed().await;
         stream::reaches(&self.site.broker, committed).await;

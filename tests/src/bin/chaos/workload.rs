@@ -1,20 +1,21 @@
-//! The load of every case: random transactions over six tables, from a seed. Three of them change their shapes, one
-//! has a guest, one no key, one rows of some megabytes. What becomes of the rows is not known here.
+//! The load of every case: random transactions over six tables, from a seed. Three tables change
+//! their shapes, one has a guest, one has no key, one has rows of some megabytes. This file does
+//! not know the oracles.
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use walgate_tests::{audit::Tables, people, workload::Generator};
+use walgate_tests::{audit::Tables, fixtures, workload::Generator};
 
-/// Of all transactions.
+/// The share of DDL in all transactions.
 pub const DDL_SHARE: f64 = 0.008;
 
-/// Tables that reach consumers as they are.
+/// Tables without a guest.
 pub const PLAIN: [&str; 5] = ["a", "b", "c", "bag", "huge"];
-/// Behind `guests/users`; `ADMITTED` says in SQL what that guest says in Rust.
+/// The table of `guests/users`; the view `ADMITTED` expresses in SQL what that guest does in Rust.
 pub const GUARDED: &str = "users";
 pub const ADMITTED: &str = "admitted";
 pub const ALL: [&str; 6] = ["a", "b", "c", "bag", "huge", GUARDED];
 
-/// For the audit.
+/// The tables for the audit.
 pub const TABLES: Tables<'static> = Tables {
     whole: &[("a", "a"), ("b", "b"), ("c", "c"), ("bag", "bag"), ("huge", "huge")],
     filtered: &[(GUARDED, GUARDED)],
@@ -28,18 +29,19 @@ const CREATE: &str = "
     create function noise(bytes int) returns bytea language sql as
         $$ select string_agg(decode(md5(random()::text), 'hex'), '') from generate_series(1, bytes / 16) $$;";
 
-/// Tables and their first rows; `rows` in those that are asked for a snapshot of some size.
+/// Creates the tables and their first rows. `rows` is for the tables whose snapshots need some
+/// size.
 pub fn create(rows: u64) -> String {
     format!(
         "{}{}{CREATE}
          insert into bag select i % 100, repeat('p', 1 + i % 200) from generate_series(1, {rows}) i;
          insert into huge values (1, 1, repeat('body', 50000), noise(200000));",
         Generator::create(),
-        people::create(rows)
+        fixtures::create_users(rows)
     )
 }
 
-/// A new shape of a table is told with the first row that follows.
+/// One row for each table: Postgres announces a new shape only with the next row.
 pub const LAST: &str = "insert into a (id) values (-2); insert into b (id) values ('last');
     insert into c (id) values ('ffffffff-ffff-4fff-8fff-ffffffffffff')";
 
@@ -66,7 +68,7 @@ impl Workload {
         format!("begin; {user} {bag} {huge} {rest}")
     }
 
-    /// Rows enter and leave the filter, get other keys, and go.
+    /// Rows enter and leave the filter, change their keys, and are deleted.
     fn user(&mut self) -> String {
         let n: u32 = self.random.random_range(0..100_000);
         let id = format!("(select id from users offset {} limit 1)", n % 200);
@@ -96,7 +98,7 @@ impl Workload {
         }
     }
 
-    /// Mostly left alone: a row weighs as much as a thousand others.
+    /// Mostly does nothing: one row weighs as much as a thousand others.
     fn huge(&mut self) -> String {
         let n: u32 = self.random.random_range(0..100_000);
         let id = n % 5;
@@ -107,7 +109,7 @@ impl Workload {
             1..4 => format!(
                 "insert into huge values ({id}, {n}, repeat('{n}', 20000), null) on conflict (id) do update set body = excluded.body;"
             ),
-            // What is out of line stays as it is and does not travel.
+            // Values out of line stay unchanged and are not sent.
             4..12 => format!("update huge set n = {n} where id <= {id};"),
             12 => format!("delete from huge where id = {id};"),
             _ => String::new(),

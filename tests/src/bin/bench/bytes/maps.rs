@@ -1,5 +1,5 @@
-//! Rows and changes as one would send them without thinking: MessagePack maps with the columns' names, not
-//! compressed. Only their size is of interest.
+//! Rows and changes in the most obvious form: MessagePack maps with column names, uncompressed.
+//! Only their size matters.
 
 use walgate_wire::{Change, Column, Op, Schema, Value, pack};
 
@@ -10,7 +10,7 @@ pub fn row(columns: &[Column], row: &[Value<'_>]) -> usize {
     out.len()
 }
 
-/// `{op, lsn, n, xid, at, row: {column: value, …}}`, with `old` where Postgres sent it.
+/// `{op, lsn, n, xid, at, row: {column: value, …}}`, with `old` if Postgres sent it.
 pub fn change(schema: &Schema, change: &Change<'_>) -> usize {
     let mut out = vec![];
     let all = |row| schema.columns.iter().zip::<&Vec<Value<'_>>>(row);

@@ -1,7 +1,7 @@
 //! The tables whose bytes are counted: two of the demo's shop, and readings of sensors.
 //!
-//! Rows of the shop come from the demo's seeded generator: one seed for what is trained on, others for what is
-//! measured.
+//! Rows of the shop come from the demo's seeded generator. One seed makes the rows for training,
+//! others make the measured rows.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use walgate_host::{
 use walgate_tests::Site;
 
 pub const TABLES: [&str; 3] = ["users", "orders", "readings"];
-/// Of each table.
+/// Rows of each table.
 pub const ROWS: i64 = 10_000;
 
 const PRODUCTS: i64 = 500;
@@ -25,7 +25,7 @@ const CHANGES_SEED: u64 = 1001;
 const MEASURED_SEED: u64 = 2002;
 /// Rows of one INSERT.
 const ROWS_PER_INSERT: usize = 500;
-/// Far enough apart for each change to be a message.
+/// Long enough for each change to become a message of its own.
 const CHANGE_EVERY: Duration = Duration::from_millis(4);
 const MINUTE_MICROS: i64 = 60_000_000;
 
@@ -52,7 +52,7 @@ pub async fn create(site: &Site) -> Result<()> {
     fill(site, "readings", &mut Rows::seeded(TRAINED_SEED)).await
 }
 
-/// Other rows in the place of all.
+/// Replaces all rows by others.
 pub async fn replace_rows(site: &Site) -> Result<()> {
     for table in TABLES {
         site.sql(&format!("truncate {table}")).await;
@@ -87,7 +87,7 @@ fn order(rows: &mut Rows, id: i64, at: i64) -> Row {
     rows.order(id, ROWS, PRODUCTS, at, status)
 }
 
-/// One transaction a change, as the demo's writer makes them.
+/// One transaction for each change, as the demo's writer does.
 pub async fn write_changes(site: &Site, count: i64) -> Result<()> {
     let mut rows = Rows::seeded(CHANGES_SEED);
     let mut ticks = tokio::time::interval(CHANGE_EVERY);
@@ -115,7 +115,7 @@ pub async fn write_changes(site: &Site, count: i64) -> Result<()> {
         };
         site.sql(&sql).await;
     }
-    // The last ones are on their way.
+    // The last changes are in flight.
     let end = site.database.value("select pg_current_wal_lsn()").await;
     walgate_tests::stream::reaches(&site.broker, end.parse().context("an LSN")?).await;
     Ok(())
@@ -130,7 +130,7 @@ fn literals(row: &Row) -> String {
     format!("({})", row.iter().map(literal).collect::<Vec<_>>().join(", "))
 }
 
-/// Fifty devices that report three metrics a minute, whose values wander.
+/// Fifty devices report three metrics each minute; the values drift.
 struct Readings {
     begin: i64,
     values: [f64; 150],

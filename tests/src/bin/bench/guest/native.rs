@@ -1,8 +1,9 @@
-//! The guest `users` in the gateway's wasm host, beside the same source as native code in this process.
+//! The guest `users` in the gateway's wasm host, compared with the same source as native code in
+//! this process.
 //!
-//! The host's side is all of `Bound::run`: rows are laid out for the guest, it is called, its decisions are checked and
-//! applied. The native side is the guest alone, on the same rows laid out beforehand. What the call alone takes is in
-//! the note: that is the like-for-like figure.
+//! The host's side is all of `Bound::run`: it lays out rows, calls the guest, checks its decisions
+//! and applies them. The native side is the guest alone, on the same rows, laid out before. The
+//! note has the time of the call alone: that is the like-for-like figure.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +42,7 @@ use crate::{
     users::{TABLE, create},
 };
 
-/// Rows as Postgres sends them: what the gateway shows a guest at a time in a snapshot.
+/// Rows as Postgres sends them; a gateway shows a guest this much at a time in a snapshot.
 const BATCH_BYTES: usize = 256 << 10;
 const ROWS: u64 = 5000;
 
@@ -55,7 +56,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     native.agrees(&run(&bound, &batch)?.1)?;
     let mut rounds = vec![];
     let calls = ground.pick(200, 1000);
-    // The first round is for caches.
+    // The first round warms caches.
     for number in 0..=ground.pick(7, 15) {
         let (mut whole, mut called, mut alone) = (vec![], vec![], vec![]);
         for _ in 0..calls {
@@ -67,7 +68,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
             alone.push(native.run()?.as_secs_f64());
         }
         if number > 0 {
-            // Of single calls: that the machine had something else to do during some of them does not count.
+            // Medians over single calls: delays by other work on the machine do not count.
             let [whole, called, alone] = [median(&whole)?, median(&called)?, median(&alone)?];
             rounds.push(Round { whole, called, native: alone });
         }
@@ -89,11 +90,11 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     Ok(vec![row("guest_native_ratio", all(|round| round.whole / round.native), note)?])
 }
 
-/// Seconds a batch.
+/// Seconds for one batch.
 struct Round {
     /// All of `Bound::run`.
     whole: f64,
-    /// Of that, the call.
+    /// The guest's call, a part of `whole`.
     called: f64,
     native: f64,
 }
@@ -108,7 +109,7 @@ async fn some_rows(site: &Site) -> Result<RowBatch> {
     Ok(sample(client, &Arc::new(version), &postgres.publication, BATCH_BYTES).await?)
 }
 
-/// The copy that is consumed is not measured.
+/// `run` consumes a copy; the time to make it does not count.
 fn run(bound: &Bound, batch: &RowBatch) -> Result<(Duration, Outcome)> {
     let (batch, mut rendered) = (batch.clone(), Rendered::default());
     let began = Instant::now();
@@ -116,7 +117,7 @@ fn run(bound: &Bound, batch: &RowBatch) -> Result<(Duration, Outcome)> {
     Ok((began.elapsed(), outcome))
 }
 
-/// The guest as native code, and what it is shown.
+/// The guest as native code, and its input.
 struct Native {
     table: Table,
     plan: GuestPlan,
@@ -171,7 +172,7 @@ impl Native {
     }
 }
 
-/// A cell that is text and there.
+/// The cell of a text column that is not NULL.
 fn text<'a>(batch: &'a RowBatch, row: usize, name: &str) -> Result<&'a str> {
     let columns = &batch.table.schema.columns;
     let column = columns.iter().position(|column| column.name == name);
@@ -179,7 +180,7 @@ fn text<'a>(batch: &'a RowBatch, row: usize, name: &str) -> Result<&'a str> {
     Ok(std::str::from_utf8(batch.cell_bytes(cell).context("a cell without a value")?)?)
 }
 
-/// The table as the guest is told of it.
+/// The table as the gateway describes it to the guest.
 fn told(version: &TableVersion) -> Table {
     version.schema.columns.iter().fold(Table::new(version.name.to_string()), |table, column| {
         table.with_column(Column {

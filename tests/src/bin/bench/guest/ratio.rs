@@ -1,8 +1,9 @@
-//! How much slower a backlog of users gets into the stream with the guest `users` than without one; and, in the note, a
-//! snapshot.
+//! How much slower a backlog of users reaches the stream with the guest `users` than without. The
+//! note has the same for a snapshot.
 //!
-//! Both sides begin with a copy of one slot and are timed from the moment at which Postgres says that the slot is in
-//! use. By then the guest is compiled. Rates count the changes that Postgres sends, not those that leave.
+//! Both sides begin with a copy of one slot. The time starts when Postgres reports the slot as
+//! active; the guest is compiled before that. Rates count the changes that Postgres sends, not the
+//! published ones.
 
 use std::{fs, io::ErrorKind};
 
@@ -20,7 +21,7 @@ use crate::{
     row, slots, snapshot, users,
 };
 
-/// Rows that are there before the backlog and are updated by it.
+/// Rows that exist before the backlog; the backlog updates some of them.
 const ROWS_BEFORE: u64 = 50_000;
 /// The slot of one run.
 const RUN: &str = "run";
@@ -58,9 +59,9 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
 
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// Changes a second, as Postgres sends them.
+    /// Changes per second, as Postgres sends them.
     rate: f64,
-    /// CPU seconds of the gateway from its start, compiling included.
+    /// CPU seconds of the gateway since its start, including compilation.
     cpu: f64,
     stored: Contents,
 }
@@ -69,7 +70,7 @@ struct Backlog {
     site: Site,
     end: Lsn,
     changes: u64,
-    /// What is left of them behind the guest.
+    /// The number of rows that the guest keeps.
     kept: u64,
 }
 
@@ -83,7 +84,7 @@ impl Backlog {
         users::write_transactions(&site.database, first, ROWS_BEFORE, transactions).await;
         let end = users::write_last(&site.database).await?;
         let changes = transactions * users::CHANGES_PER_TRANSACTION + 1;
-        // An update of a row that does not pass leaves as its deletion, for consumers may have had it.
+        // An update of a filtered row is published as a delete, because consumers may hold the row.
         let updates = transactions * users::UPDATES_PER_TRANSACTION + 1;
         let kept = users::kept_above(&site.database, ROWS_BEFORE).await? + updates;
         Ok(Backlog { site, end, changes, kept })
@@ -114,7 +115,7 @@ impl Backlog {
     }
 }
 
-/// Puts the guest where the gateway looks for it, or takes it away.
+/// Installs the guest in the gateway's folder, or removes it.
 fn install(site: &Site, guest: bool) -> Result<()> {
     if guest {
         site.drop_guest(GUEST, FILE);
@@ -128,7 +129,8 @@ fn install(site: &Site, guest: bool) -> Result<()> {
     }
 }
 
-/// A snapshot with the guest and one without, in turns, from two gateways with a database each.
+/// A snapshot with the guest and one without, in turns. Each comes from its own gateway and
+/// database.
 async fn snapshots(ground: &Ground) -> Result<String> {
     let rows = ground.pick(150_000, 500_000);
     let (plain, guarded) = (ground.site().await, ground.site().await);

@@ -1,7 +1,8 @@
-//! For how long nothing arrives at a consumer while a guest is swapped under load.
+//! How long a consumer receives nothing while a guest is swapped under load.
 //!
-//! The guests `users` and `users_next` replace each other while a writer inserts without pause. Each file is new to the
-//! gateway, so that each swap compiles: that takes a core from the same machine.
+//! The guests `users` and `users_next` replace each other while a writer inserts without pause.
+//! Each file is new to the gateway, so each swap includes a compilation, which takes one core of
+//! this machine.
 
 use std::time::{Duration, Instant};
 
@@ -26,12 +27,12 @@ use crate::{
 
 const NEXT: &str = "users_next";
 const ROWS_BEFORE: u64 = 20_000;
-/// What the writer writes at once: enough that some of it passes the guest.
+/// Rows of one transaction: enough for the guest to keep some.
 const ROWS_PER_SCRIPT: u64 = 5;
 const PAUSE: &str = "select pg_sleep(0.001)";
-/// How long the load is looked at without a swap, before each of them.
+/// The load is observed for this long without a swap, before each swap.
 const CALM: Duration = Duration::from_secs(1);
-/// And after the first message of the next guest.
+/// The load is observed for this long after the first message of the next guest.
 const AFTER: Duration = Duration::from_millis(500);
 const LIVE_WITHIN: Duration = Duration::from_secs(30);
 
@@ -89,7 +90,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     Ok(vec![row("guest_swap_gap_ms", swapped, note)?])
 }
 
-/// The same guest in a file that no cache knows: with a custom section, which means nothing.
+/// The same guest in a file that no cache holds: it has one more custom section without a meaning.
 fn marked(mut guest: Vec<u8>, number: u8) -> Vec<u8> {
     const NAME: &[u8] = b"swap";
     guest.extend([0, 2 + NAME.len() as u8, NAME.len() as u8]);
@@ -98,11 +99,11 @@ fn marked(mut guest: Vec<u8>, number: u8) -> Vec<u8> {
     guest
 }
 
-/// A message with changes.
+/// A received message with changes.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     at: Instant,
-    /// Of its schema, which names the guest.
+    /// The revision of its schema, which names the guest.
     revision: u64,
 }
 
@@ -118,8 +119,8 @@ impl Arrivals {
         Ok(Arrivals { receiver, last })
     }
 
-    /// Longest time between two messages from the last one on until one is `done`, milliseconds; that one has to come
-    /// at most [`LIVE_WITHIN`] after `expected`.
+    /// The longest time between two messages, in milliseconds, until a message is `done`. That
+    /// message has to arrive at most [`LIVE_WITHIN`] after `expected`.
     async fn longest_gap(
         &mut self,
         expected: Duration,
@@ -148,7 +149,7 @@ async fn consume(mut messages: Ordered, sender: mpsc::UnboundedSender<Seen>) -> 
         let at = Instant::now();
         let schema = message.headers.as_ref().and_then(|headers| headers.get(SCHEMA));
         let revision = schema.context("a message without a schema")?.as_str().parse()?;
-        // Whoever does not listen any more has all it wanted.
+        // The receiver is gone once it has seen enough.
         let _ = sender.send(Seen { at, revision });
     }
     Ok(())

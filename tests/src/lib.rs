@@ -24,6 +24,7 @@ pub mod python;
 pub mod replica;
 pub mod site;
 pub mod snapshot;
+pub mod source_tree;
 pub mod standby;
 pub mod stream;
 pub mod tls;

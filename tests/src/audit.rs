@@ -53,7 +53,7 @@ impl Audit {
 
     /// Ignores what was committed so far. After the slot has advanced, a standby can synchronise
     /// it.
-    pub async fn begin_here(&mut self, database: &Database) {
+    pub async fn skip_to_now(&mut self, database: &Database) {
         let sql = format!(
             "select pg_log_standby_snapshot();
              select end_lsn from pg_replication_slot_advance('{}', pg_current_wal_lsn())",
@@ -68,7 +68,7 @@ impl Audit {
         &self.slot
     }
 
-    pub async fn log(&self, database: &Database) -> AuditLog {
+    pub async fn read_log(&self, database: &Database) -> AuditLog {
         let frames = database
             .rows(&format!(
                 "select encode(substr(data, 1, 160), 'hex') from pg_logical_slot_peek_binary_changes(
@@ -79,7 +79,7 @@ impl Audit {
         let mut log = AuditLog::default();
         let mut reader = FrameReader::default();
         for frame in frames.iter().filter_map(|row| row[0].as_deref()) {
-            reader.read(&walgate_wire::hex::decode(frame).expect("hex"), &mut log);
+            reader.read_frame(&walgate_wire::hex::decode(frame).expect("hex"), &mut log);
         }
         log
     }
@@ -88,18 +88,18 @@ impl Audit {
     /// once, in commit order, without a gap, in one epoch. `tables`: the configured tables, by name
     /// and token.
     pub async fn assert_stream_is_exact(&self, site: &Site, tables: &[(&str, &str)]) -> Vec<Entry> {
-        let (log, entries) = self.complete(site).await;
+        let (log, entries) = self.wait_until_complete(site).await;
         check_order(&entries, &[]);
         let floor = Position::new(self.start, 0);
-        compare(&log, &entries, floor, &Tables { whole: tables, filtered: &[] });
-        assert_confirmed_is_stated(site).await;
+        compare_changes(&log, &entries, floor, &Tables { whole: tables, filtered: &[] });
+        assert_confirmed_is_in_stream(site).await;
         entries
     }
 
     /// The same for tables with guests, and after a fault that may begin an epoch or remove
     /// messages. The latest epoch has to be exact from its first message on.
     pub async fn assert_latest_epoch_is_exact(&self, site: &Site, tables: &Tables<'_>) -> Epochs {
-        let (log, entries) = self.complete(site).await;
+        let (log, entries) = self.wait_until_complete(site).await;
         let epochs: Vec<&[Entry]> = entries.chunk_by(|a, b| a.epoch() == b.epoch()).collect();
         assert!(
             epochs.windows(2).all(|pair| pair[0][0].epoch() < pair[1][0].epoch()),
@@ -109,19 +109,19 @@ impl Audit {
         let latest = *epochs.last().expect("the stream is not empty");
         let began = match &latest[0] {
             Entry::Progress { header, .. } => header.position,
-            Entry::Changes { changes, .. } => before(changes[0].position),
+            Entry::Changes { changes, .. } => previous_position(changes[0].position),
         };
-        compare(&log, latest, began.max(Position::new(self.start, 0)), tables);
-        assert_confirmed_is_stated(site).await;
+        compare_changes(&log, latest, began.max(Position::new(self.start, 0)), tables);
+        assert_confirmed_is_in_stream(site).await;
         let is_whole = began.commit_lsn <= self.start;
         Epochs { latest: latest[0].epoch(), is_whole }
     }
 
     /// The committed changes, and the stream once it holds them.
-    async fn complete(&self, site: &Site) -> (AuditLog, Vec<Entry>) {
-        let log = self.log(&site.database).await;
-        stream::reaches(&site.broker, log.last_commit).await;
-        (log, stream::cdc(&site.broker).await)
+    async fn wait_until_complete(&self, site: &Site) -> (AuditLog, Vec<Entry>) {
+        let log = self.read_log(&site.database).await;
+        stream::wait_for_commit(&site.broker, log.last_commit).await;
+        (log, stream::read_cdc(&site.broker).await)
     }
 }
 
@@ -142,18 +142,19 @@ pub struct Epochs {
 }
 
 /// The last position before this one.
-fn before(position: Position) -> Position {
+fn previous_position(position: Position) -> Position {
     Position::new(position.commit_lsn, position.ordinal.saturating_sub(1))
 }
 
 /// Compares both sides beyond `floor`.
-fn compare(log: &AuditLog, entries: &[Entry], floor: Position, tables: &Tables<'_>) {
+fn compare_changes(log: &AuditLog, entries: &[Entry], floor: Position, tables: &Tables<'_>) {
     let tokens = |list: &[(&str, &str)]| -> HashMap<TableName, String> {
         let name =
             |(name, token): &(&str, &str)| (name.parse().expect("a name"), (*token).to_owned());
         list.iter().map(name).collect()
     };
-    let (whole, filtered) = (tokens(tables.whole), tokens(tables.filtered));
+    let whole = tokens(tables.whole);
+    let filtered = tokens(tables.filtered);
     let committed = |of: &HashMap<TableName, String>| {
         let change = |change: &AuditChange| {
             let token = of.get(&change.table).filter(|_| change.position > floor)?;
@@ -167,7 +168,8 @@ fn compare(log: &AuditLog, entries: &[Entry], floor: Position, tables: &Tables<'
             .map(|c| (c.position, c.op, c.xid, c.at, c.token.clone()))
             .collect::<Vec<_>>()
     };
-    let (expected, found) = (committed(&whole), stored(&whole));
+    let expected = committed(&whole);
+    let found = stored(&whole);
     if let Some(at) =
         (0..expected.len().max(found.len())).find(|&i| expected.get(i) != found.get(i))
     {
@@ -188,13 +190,13 @@ fn compare(log: &AuditLog, entries: &[Entry], floor: Position, tables: &Tables<'
     for change in stored(&filtered) {
         assert!(
             places.contains(&(change.0, change.2, change.4.clone())),
-            "the stream holds {change:?}, which nobody committed"
+            "the stream holds {change:?}, which was never committed"
         );
     }
 }
 
-async fn assert_confirmed_is_stated(site: &Site) {
-    let confirmed = site.confirmed().await;
+async fn assert_confirmed_is_in_stream(site: &Site) {
+    let confirmed = site.confirmed_lsn().await;
     let stated = stream::last_progress(&site.broker).await.expect("progress").end_lsn;
     assert!(
         confirmed <= stated,
@@ -260,7 +262,7 @@ struct FrameReader {
 }
 
 impl FrameReader {
-    fn read(&mut self, frame: &[u8], log: &mut AuditLog) {
+    fn read_frame(&mut self, frame: &[u8], log: &mut AuditLog) {
         let u32_at =
             |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().expect("four bytes"));
         let u64_at =
@@ -280,13 +282,17 @@ impl FrameReader {
                     || String::from_utf8(names.next().expect("a name").to_vec()).expect("UTF-8");
                 self.relations.insert(u32_at(1), TableName::new(name(), name()));
             }
-            b'T' => (0..u32_at(1) as usize).for_each(|i| self.push(log, 't', u32_at(6 + 4 * i))),
-            op @ (b'I' | b'U' | b'D') => self.push(log, op.to_ascii_lowercase().into(), u32_at(1)),
+            b'T' => {
+                (0..u32_at(1) as usize).for_each(|i| self.push_change(log, 't', u32_at(6 + 4 * i)))
+            }
+            op @ (b'I' | b'U' | b'D') => {
+                self.push_change(log, op.to_ascii_lowercase().into(), u32_at(1))
+            }
             _ => {}
         }
     }
 
-    fn push(&mut self, log: &mut AuditLog, op: char, relation: u32) {
+    fn push_change(&mut self, log: &mut AuditLog, op: char, relation: u32) {
         self.ordinal += 1;
         log.changes.push(AuditChange {
             position: Position::new(self.commit, self.ordinal),

@@ -48,7 +48,7 @@ impl Broker {
 
     /// The same server behind a proxy. Only the test itself connects directly.
     pub async fn behind_proxy(mut self) -> Broker {
-        self.front = Some(Proxy::before(self.server.port()).await);
+        self.front = Some(Proxy::in_front_of(self.server.port()).await);
         self
     }
 
@@ -63,7 +63,7 @@ impl Broker {
         let mut links = vec![];
         for (from, to) in (0..3).flat_map(|from| (0..3).map(move |to| (from, to))) {
             if from != to {
-                links.push(Link { from, to, proxy: Proxy::before(ports[to]).await });
+                links.push(Link { from, to, proxy: Proxy::in_front_of(ports[to]).await });
             }
         }
         // Started one after the other: a node is ready before it has met the others.
@@ -105,11 +105,11 @@ impl Broker {
     }
 
     /// Sets the condition of the network between the server and all programs but the test.
-    pub fn network(&self, network: Network) {
-        self.front.as_ref().expect("a broker behind a proxy").set(network);
+    pub fn set_network(&self, network: Network) {
+        self.front.as_ref().expect("a broker behind a proxy").set_network(network);
     }
 
-    pub fn nodes(&self) -> usize {
+    pub fn node_count(&self) -> usize {
         1 + self.peers.len()
     }
 
@@ -121,9 +121,9 @@ impl Broker {
     }
 
     /// Sets the condition of the network between one node and the others. Clients still reach it.
-    pub fn around(&self, node: usize, network: Network) {
+    pub fn set_network_around(&self, node: usize, network: Network) {
         let touched = self.links.iter().filter(|link| link.from == node || link.to == node);
-        touched.for_each(|link| link.proxy.set(network));
+        touched.for_each(|link| link.proxy.set_network(network));
     }
 
     pub fn client(&self) -> &Client {
@@ -135,9 +135,9 @@ impl Broker {
     }
 
     /// The node that leads a stream of a cluster; waits for an election.
-    pub async fn leader(&self, stream: &str) -> usize {
+    pub async fn find_leader(&self, stream: &str) -> usize {
         eventually(format!("{stream} has a leader"), async || {
-            let cluster = self.group(stream).await?;
+            let cluster = self.cluster_info(stream).await?;
             let leader = cluster.leader.as_deref().and_then(|name| name.strip_prefix("node"));
             leader.and_then(|n| n.parse().ok()).ok_or_else(|| format!("{:?}", cluster.leader))
         })
@@ -145,10 +145,10 @@ impl Broker {
     }
 
     /// Waits until every node has every message.
-    pub async fn is_in_step(&self) {
+    pub async fn wait_until_replicated(&self) {
         for stream in ["CDC", "INIT", "KV_schemas", "KV_dictionaries", "REQUESTS"] {
             eventually(format!("{stream} is in step"), async || {
-                let cluster = self.group(stream).await?;
+                let cluster = self.cluster_info(stream).await?;
                 let in_step = cluster.replicas.iter().filter(|peer| peer.current).count();
                 if cluster.leader.is_some() && in_step == self.peers.len() {
                     Ok(())
@@ -160,7 +160,7 @@ impl Broker {
         }
     }
 
-    async fn group(&self, stream: &str) -> Result<jetstream::stream::ClusterInfo, String> {
+    async fn cluster_info(&self, stream: &str) -> Result<jetstream::stream::ClusterInfo, String> {
         let info = self.jetstream().get_stream(stream).await.map_err(|e| e.to_string())?;
         info.cached_info().cluster.clone().ok_or_else(|| "no cluster".to_owned())
     }

@@ -35,7 +35,8 @@ impl Certificates {
         made.write("ca.pem", &authority.pem());
         let purposes = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         for (file, purpose) in ["server", "client"].into_iter().zip(purposes) {
-            let (mut params, key) = (params(&["127.0.0.1", "localhost"]), key());
+            let mut params = params(&["127.0.0.1", "localhost"]);
+            let key = key();
             params.extended_key_usages.push(purpose);
             let certificate = params.signed_by(&key, &authority).expect("a certificate");
             made.write(&format!("{file}.pem"), &certificate.pem());
@@ -63,7 +64,8 @@ pub struct Operator {
 
 impl Default for Operator {
     fn default() -> Self {
-        let (key, system) = (KeyPair::new_operator(), KeyPair::new_account());
+        let key = KeyPair::new_operator();
+        let system = KeyPair::new_account();
         Operator { key, system, account: KeyPair::new_account() }
     }
 }
@@ -76,9 +78,9 @@ impl Operator {
         let bare = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
             "conn": -1, "leaf": -1});
         let operator =
-            jwt(&self.key, &self.key, "operator", json!({"type": "operator", "version": 2}));
+            issue_jwt(&self.key, &self.key, "operator", json!({"type": "operator", "version": 2}));
         let account = |key: &KeyPair, limits: &Value| {
-            jwt(
+            issue_jwt(
                 &self.key,
                 key,
                 "account",
@@ -96,19 +98,19 @@ impl Operator {
     }
 
     /// The text of a credentials file for a new user of the account.
-    pub fn user(&self, name: &str) -> String {
-        self.user_until(name, None)
+    pub fn issue_user(&self, name: &str) -> String {
+        self.issue_expiring_user(name, None)
     }
 
     /// The same for a user that expires at `expires`, in seconds since 1970.
-    pub fn user_until(&self, name: &str, expires: Option<u64>) -> String {
+    pub fn issue_expiring_user(&self, name: &str, expires: Option<u64>) -> String {
         let key = KeyPair::new_user();
         let rights = json!({"type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1});
-        let mut claims = claims(&self.account, &key, name, rights);
+        let mut claims = build_claims(&self.account, &key, name, rights);
         if let Some(expires) = expires {
             claims["exp"] = expires.into();
         }
-        let jwt = signed(&self.account, &claims);
+        let jwt = sign_claims(&self.account, &claims);
         let seed = key.seed().expect("a seed");
         format!(
             "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
@@ -122,16 +124,17 @@ pub fn sha256(bytes: &[u8]) -> String {
     walgate_wire::hex::encode(&Sha256::digest(bytes))
 }
 
-fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: Value) -> String {
-    signed(issuer, &claims(issuer, subject, name, nats))
+fn issue_jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: Value) -> String {
+    sign_claims(issuer, &build_claims(issuer, subject, name, nats))
 }
 
-fn claims(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: Value) -> Value {
-    let (iss, sub) = (issuer.public_key(), subject.public_key());
+fn build_claims(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: Value) -> Value {
+    let iss = issuer.public_key();
+    let sub = subject.public_key();
     json!({"jti": sub, "iat": 1_700_000_000, "iss": iss, "sub": sub, "name": name, "nats": nats})
 }
 
-fn signed(issuer: &KeyPair, claims: &Value) -> String {
+fn sign_claims(issuer: &KeyPair, claims: &Value) -> String {
     let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let body = format!("{}.{}", part(&json!({"typ": "JWT", "alg": "ed25519-nkey"})), part(claims));
     let signature = issuer.sign(body.as_bytes()).expect("a signature");

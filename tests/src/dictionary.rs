@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use walgate_wire::train_dictionary;
 
 /// A different dictionary for each number.
-pub fn numbered(number: u32) -> Vec<u8> {
+pub fn train_numbered(number: u32) -> Vec<u8> {
     let rows: Vec<String> = (0..600u32)
         .map(|i| {
             format!(

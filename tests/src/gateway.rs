@@ -13,7 +13,7 @@ use walgate_servers::free_port;
 
 use crate::{
     eventually,
-    program::{Program, built},
+    program::{Program, find_built},
 };
 
 /// The options of a gateway before its start.
@@ -48,41 +48,41 @@ pub struct Ended {
 
 impl GatewayOptions {
     /// Sets any key through the environment: `("COMPRESSION_ENABLED", "false")`.
-    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+    pub fn set_env(mut self, key: &str, value: impl ToString) -> Self {
         self.env.push((format!("WALGATE_{key}"), value.to_string()));
         self
     }
 
-    pub fn alias(mut self, table: &str, alias: &str) -> Self {
+    pub fn with_alias(mut self, table: &str, alias: &str) -> Self {
         self.tables.retain(|(name, _)| name != table);
         self.tables.push((table.to_owned(), Some(alias.to_owned())));
         self
     }
 
-    pub fn table(mut self, table: &str) -> Self {
+    pub fn with_table(mut self, table: &str) -> Self {
         self.tables.push((table.to_owned(), None));
         self
     }
 
     /// Further keys of a table: `("users", "on_guest_error = 'drop'")`.
-    pub fn keys(mut self, table: &str, lines: &str) -> Self {
+    pub fn with_keys(mut self, table: &str, lines: &str) -> Self {
         self.keys.push((table.to_owned(), lines.to_owned()));
         self
     }
 
-    pub fn postgres_url(mut self, url: &str) -> Self {
+    pub fn with_postgres_url(mut self, url: &str) -> Self {
         url.clone_into(&mut self.postgres);
         self
     }
 
     /// Without `nats.url`: the gateway starts a private server on this port.
-    pub fn private_nats(mut self, port: u16) -> Self {
+    pub fn with_private_nats(mut self, port: u16) -> Self {
         self.nats = None;
-        self.set("NATS_PORT", port)
+        self.set_env("NATS_PORT", port)
     }
 
     /// For a second gateway beside the first: another log and another port.
-    pub fn named(mut self, name: &str) -> Self {
+    pub fn with_name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
@@ -90,7 +90,7 @@ impl GatewayOptions {
     /// Starts the gateway and waits until it streams.
     pub async fn start(self) -> Gateway {
         let gateway = self.spawn();
-        gateway.ready().await;
+        gateway.wait_until_ready().await;
         gateway
     }
 
@@ -102,36 +102,36 @@ impl GatewayOptions {
 
     /// Runs the gateway to its end. It does not wait for servers.
     pub fn run_to_end(self) -> Ended {
-        let this = self.set("START_WAIT_SECONDS", 0);
+        let this = self.set_env("START_WAIT_SECONDS", 0);
         let program = this.program(free_port().expect("a free port"));
-        let code = program.ended().code();
+        let code = program.wait_until_ended().code();
         Ended { code, output: program.log() }
     }
 
     /// Only writes the configuration file, for a command that reads it.
     pub fn write_config(&self) -> PathBuf {
-        self.config(0)
+        self.write_config_with(0)
     }
 
-    fn config(&self, port: u16) -> PathBuf {
+    fn write_config_with(&self, port: u16) -> PathBuf {
         let config = self.folder.join(format!("{}.toml", self.name));
-        fs::write(&config, self.toml(port)).expect("a configuration file");
+        fs::write(&config, self.config_text(port)).expect("a configuration file");
         config
     }
 
     fn program(&self, port: u16) -> Program {
-        let config = self.config(port);
+        let config = self.write_config_with(port);
         let args = ["run", "-c", &config.display().to_string()].map(str::to_owned);
         let mut env = self.env.clone();
         env.push(("NO_COLOR".into(), "1".into()));
-        Program::spawn(&self.name, &built("walgate"), &args, &env, &self.log())
+        Program::spawn(&self.name, &find_built("walgate"), &args, &env, &self.log())
     }
 
     fn log(&self) -> PathBuf {
         self.folder.join(format!("{}.log", self.name))
     }
 
-    fn toml(&self, port: u16) -> String {
+    fn config_text(&self, port: u16) -> String {
         // A Rust string literal is a TOML string for every name that is used here.
         let folder = self.folder.join("dictionaries");
         let guests = self.folder.join("guests");
@@ -162,7 +162,7 @@ impl GatewayOptions {
 
 impl Gateway {
     /// Waits until the gateway streams; returns the body of `/readyz`.
-    pub async fn ready(&self) -> Value {
+    pub async fn wait_until_ready(&self) -> Value {
         eventually("the gateway is ready", async || match self.readyz() {
             Ok((200, body)) => Ok(body),
             Ok((status, body)) => Err(format!("{status} {body}")),

@@ -11,8 +11,8 @@ pub fn value(value: &Value<'_>) -> Json {
         Value::Nil => Json::Null,
         Value::Bool(b) => json!(b),
         Value::Int(i) => json!(i),
-        Value::F32(f) => float(f64::from(*f)),
-        Value::F64(f) => float(*f),
+        Value::F32(f) => float_json(f64::from(*f)),
+        Value::F64(f) => float_json(*f),
         Value::Str(s) => json!(s),
         Value::Bin(b) => json!({ "bin": hex::encode(b) }),
         Value::Array(items) => items.iter().map(self::value).collect(),
@@ -25,7 +25,7 @@ pub fn value(value: &Value<'_>) -> Json {
 }
 
 /// Whole numbers keep a decimal point, so that 1 and 1.0 differ.
-fn float(f: f64) -> Json {
+fn float_json(f: f64) -> Json {
     if f.is_finite() { json!(f) } else { json!({ "float": f.to_string() }) }
 }
 

@@ -41,10 +41,12 @@ impl Writer {
         pause: Duration,
         mut script: impl FnMut(u64) -> String + Send + 'static,
     ) -> Writer {
-        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let written = Arc::new(AtomicU64::new(0));
         let (held, mut hold) = watch::channel(false);
         let (resting, rests) = watch::channel(false);
-        let (asked, count) = (Arc::clone(&stop), Arc::clone(&written));
+        let asked = Arc::clone(&stop);
+        let count = Arc::clone(&written);
         let url = database.url();
         let mut client = postgres::connect(&url).await;
         let task = tokio::spawn(async move {
@@ -55,7 +57,7 @@ impl Writer {
                     resting.send_replace(false);
                 }
                 let number = count.load(Relaxed);
-                client = write(client, &url, &script(number), &asked).await;
+                client = run_script(client, &url, &script(number), &asked).await;
                 count.store(number + 1, Relaxed);
                 tokio::time::sleep(pause).await;
             }
@@ -64,14 +66,14 @@ impl Writer {
     }
 
     /// The number of scripts that were run so far.
-    pub fn written(&self) -> u64 {
+    pub fn script_count(&self) -> u64 {
         self.written.load(Relaxed)
     }
 
     /// Waits until that many more scripts have run.
-    pub async fn writes(&self, more: u64) {
-        let goal = self.written() + more;
-        eventually("the writer writes", async || match self.written() {
+    pub async fn wait_for_scripts(&self, more: u64) {
+        let goal = self.script_count() + more;
+        eventually("the writer writes", async || match self.script_count() {
             written if written >= goal => Ok(()),
             written if self.task.is_finished() => {
                 panic!("the writer failed after {written} scripts")
@@ -88,31 +90,31 @@ impl Writer {
         drop(rests.expect("the writer did not fail"));
     }
 
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         self.held.send_replace(false);
     }
 
     /// Returns how many scripts have run.
     pub async fn finish(self) -> u64 {
         self.stop.store(true, Relaxed);
-        self.go_on();
+        self.resume();
         self.task.await.expect("the writer did not fail");
         self.written.load(Relaxed)
     }
 }
 
 /// Returns the session for the next script.
-async fn write(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -> Client {
+async fn run_script(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -> Client {
     let mut repeated = false;
     loop {
         match client.batch_execute(script).await {
             Ok(()) => return client,
             // A standby before its promotion counts as down.
             Err(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {}
-            Err(_) if away(&client).await => {}
+            Err(_) if is_disconnected(&client).await => {}
             // The first attempt had been committed; the repetition meets its rows.
             Err(_) if repeated => return client,
-            Err(error) => panic!("{}\n{script}", postgres::full(&error)),
+            Err(error) => panic!("{}\n{script}", postgres::describe_error(&error)),
         }
         repeated = true;
         client = loop {
@@ -130,6 +132,6 @@ async fn write(mut client: Client, url: &str, script: &str, stop: &AtomicBool) -
 
 /// Whether the session is lost, rather than a statement refused. A refused statement may leave a
 /// transaction open.
-async fn away(client: &Client) -> bool {
+async fn is_disconnected(client: &Client) -> bool {
     client.batch_execute("rollback").await.is_err()
 }

@@ -28,21 +28,22 @@ impl Site {
     /// Writes the rows that the guest publishes of `table` into a table beside it, and returns that
     /// table's name. Rows on which the guest fails are not published. Rows outside of `asked`, a
     /// condition in SQL, are not shown to the guest.
-    pub async fn natively(&self, judge: Judge, table: &str, asked: &str) -> String {
-        let told = self.told(table).await;
+    pub async fn run_guest_natively(&self, judge: Judge, table: &str, asked: &str) -> String {
+        let described = self.describe_table(table).await;
         let cell = |column: &walgate_guest::Column| {
             let (name, text) = (&column.name, quote(&column.name));
             let cast = if column.kind == Kind::Text { "::text" } else { "" };
             format!("'{name}', {text}{cast}")
         };
-        let cells: Vec<String> = told.columns.iter().map(cell).collect();
+        let cells: Vec<String> = described.columns.iter().map(cell).collect();
         let lines = format!(
             "select json_build_object('op', 'snapshot', 'new', json_build_object({})) from {table} where {asked}",
             cells.join(", ")
         );
         let lines: Vec<String> =
             self.database.rows(&lines).await.into_iter().flatten().flatten().collect();
-        let (plan, outcomes) = judge(&told, &lines.join("\n")).expect("the guest suits the table");
+        let (plan, outcomes) =
+            judge(&described, &lines.join("\n")).expect("the guest suits the table");
         let leaving: Vec<serde_json::Value> = outcomes
             .iter()
             .filter_map(|outcome| match outcome {
@@ -55,7 +56,8 @@ impl Site {
                 Outcome::Dropped | Outcome::Error(_) => None,
             })
             .collect();
-        let (native, columns) = (format!("{table}_native"), columns(&told, &plan).join(", "));
+        let (native, columns) =
+            (format!("{table}_native"), published_columns(&described, &plan).join(", "));
         let leaving = serde_json::Value::from(leaving);
         self.sql(&format!(
             "drop table if exists {native}; create table {native} ({columns});
@@ -66,29 +68,29 @@ impl Site {
     }
 
     /// The table as a gateway describes it to its guest.
-    async fn told(&self, table: &str) -> Table {
+    async fn describe_table(&self, table: &str) -> Table {
         let columns = format!(
             "select attname, format_type(atttypid, atttypmod), attnotnull,
                exists (select from pg_index where indrelid = attrelid and indisprimary and attnum = any (indkey))
              from pg_attribute where attrelid = '{table}'::regclass and attnum > 0 and not attisdropped order by attnum"
         );
-        let mut told = Table::new(format!("public.{table}"));
+        let mut described = Table::new(format!("public.{table}"));
         for row in self.database.rows(&columns).await {
             let row: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
             let [name, ty, not_null, key] = &row[..] else { panic!("{row:?}") };
-            told = match (key.as_str(), not_null.as_str()) {
-                ("t", _) => told.key(name, ty),
-                (_, "t") => told.column(name, ty),
-                _ => told.nullable(name, ty),
+            described = match (key.as_str(), not_null.as_str()) {
+                ("t", _) => described.key(name, ty),
+                (_, "t") => described.column(name, ty),
+                _ => described.nullable(name, ty),
             };
         }
         let full = format!("select relreplident from pg_class where oid = '{table}'::regclass");
-        if self.database.value(&full).await == "f" { told.old_rows() } else { told }
+        if self.database.value(&full).await == "f" { described.old_rows() } else { described }
     }
 }
 
 /// The published columns, as SQL declares them.
-fn columns(table: &Table, plan: &GuestPlan) -> Vec<String> {
+fn published_columns(table: &Table, plan: &GuestPlan) -> Vec<String> {
     let declared = |name: &str, ty: &str| format!("{} {ty}", quote(name));
     let of_table = table.columns.iter().filter(|column| !plan.hides.contains(&column.name));
     let of_table = of_table.map(|column| {

@@ -22,18 +22,18 @@ const SHOWN_MAX: usize = 4;
 impl Site {
     /// Waits until the copy is equal to the source.
     #[track_caller]
-    pub fn same(&self, replica: &Replica, table: &str) -> impl Future<Output = ()> {
+    pub fn wait_until_equal(&self, replica: &Replica, table: &str) -> impl Future<Output = ()> {
         let what = format!("{table} in {} is equal to the source", replica.target);
-        eventually(what, async || self.differences(replica, table).await)
+        eventually(what, async || self.find_differences(replica, table).await)
     }
 
     /// The current differences.
-    pub async fn differences(&self, replica: &Replica, table: &str) -> Result<(), String> {
-        self.differences_as(replica, table, table).await
+    pub async fn find_differences(&self, replica: &Replica, table: &str) -> Result<(), String> {
+        self.find_differences_as(replica, table, table).await
     }
 
     /// The same for a table with another name in the copy.
-    pub async fn differences_as(
+    pub async fn find_differences_as(
         &self,
         replica: &Replica,
         table: &str,
@@ -63,8 +63,8 @@ pub async fn find_differences(
     }
     let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
     let found =
-        copy.rows(&copied, &columns, &shape).await.ok_or("there is no such table any more")?;
-    compare(&names, source_rows(source, &name, &names, &shape, &copy).await, found)
+        copy.read_rows(&copied, &columns, &shape).await.ok_or("there is no such table any more")?;
+    compare_rows(&names, source_rows(source, &name, &names, &shape, &copy).await, found)
 }
 
 async fn source_rows(
@@ -74,11 +74,12 @@ async fn source_rows(
     shape: &Shape,
     copy: &Copy,
 ) -> Vec<Row> {
-    let list: Vec<_> = columns.iter().map(|column| copy.asked(shape, column)).collect();
+    let list: Vec<_> = columns.iter().map(|column| copy.source_expression(shape, column)).collect();
     let sql = format!("select {} from {}", list.join(", "), quoted(name));
     let types: Vec<_> = columns.iter().map(|column| copy.ty(shape, column)).collect();
     let row = |row: Vec<Option<String>>| {
-        let cells = row.iter().zip(&types).map(|(cell, ty)| copy.expected(ty, cell.as_deref()));
+        let cells =
+            row.iter().zip(&types).map(|(cell, ty)| copy.expected_text(ty, cell.as_deref()));
         cells.collect()
     };
     source.rows(&sql).await.into_iter().map(row).collect()
@@ -88,38 +89,41 @@ async fn source_rows(
 type Row = Vec<String>;
 
 /// Compares both sides as multisets.
-fn compare(columns: &[String], mut expected: Vec<Row>, mut found: Vec<Row>) -> Result<(), String> {
+fn compare_rows(
+    columns: &[String],
+    mut expected: Vec<Row>,
+    mut found: Vec<Row>,
+) -> Result<(), String> {
     expected.sort();
     found.sort();
     if expected == found {
         return Ok(());
     }
-    let missing = only(&expected, &found);
-    let extra = only(&found, &expected);
-    let mut said = String::new();
+    let missing = rows_only_in(&expected, &found);
+    let extra = rows_only_in(&found, &expected);
+    let mut report = String::new();
     for row in missing.iter().take(SHOWN_MAX) {
         // Usually the key is the first column.
         match extra.iter().find(|other| other[0] == row[0]) {
             Some(other) => {
-                said += &format!("\n  row {}:", row[0]);
+                report += &format!("\n  row {}:", row[0]);
                 let cells = columns.iter().zip(row.iter().zip(*other)).filter(|(_, (a, b))| a != b);
                 cells.for_each(|(name, (a, b))| {
-                    said +=
-                        &format!("\n    {name}: source {}, copy {}", shortened(a), shortened(b));
+                    report += &format!("\n    {name}: source {}, copy {}", shorten(a), shorten(b));
                 });
             }
-            None => said += &format!("\n  only in the source: {}", shortened(&row.join(" | "))),
+            None => report += &format!("\n  only in the source: {}", shorten(&row.join(" | "))),
         }
     }
     let alone = extra.iter().filter(|row| missing.iter().all(|other| other[0] != row[0]));
     alone.take(SHOWN_MAX).for_each(|row| {
-        said += &format!("\n  only in the copy: {}", shortened(&row.join(" | ")));
+        report += &format!("\n  only in the copy: {}", shorten(&row.join(" | ")));
     });
-    Err(said)
+    Err(report)
 }
 
 /// Both lists are sorted. Returns the rows of `these` that `those` lacks, counted with repetitions.
-fn only<'a>(these: &'a [Row], those: &[Row]) -> Vec<&'a Row> {
+fn rows_only_in<'a>(these: &'a [Row], those: &[Row]) -> Vec<&'a Row> {
     let mut rest = those.iter().peekable();
     let is_missing = |row: &&Row| {
         while rest.next_if(|other| *other < *row).is_some() {}
@@ -129,7 +133,7 @@ fn only<'a>(these: &'a [Row], those: &[Row]) -> Vec<&'a Row> {
 }
 
 /// The beginning and the length.
-fn shortened(text: &str) -> String {
+fn shorten(text: &str) -> String {
     match text.char_indices().nth(300) {
         Some((end, _)) => format!("{} … ({} bytes)", &text[..end], text.len()),
         None => text.to_owned(),

@@ -55,7 +55,7 @@ pub fn run_on<T: Future<Output = ()>>(major: Major, test: impl FnOnce(Arc<Server
 }
 
 /// The data directory of a fresh server: `initdb` runs once for all servers of the process.
-fn template(bin: &PgBin) -> PathBuf {
+fn template_data(bin: &PgBin) -> PathBuf {
     static TEMPLATES: Mutex<Vec<PrivatePostgres>> = Mutex::new(vec![]);
     let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(template) = templates.iter().find(|template| template.bin() == bin) {
@@ -73,17 +73,17 @@ impl Server {
     /// The server that all tests of this process share if they do not disturb it.
     pub fn shared(bin: &PgBin) -> Arc<Server> {
         static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
-        Server::one_of(&SERVERS, bin)
+        Server::share_one(&SERVERS, bin)
     }
 
     /// A shared server for copies alone. A consumer in the middle of a transaction keeps its own
     /// transaction open. That would delay every new slot and snapshot of the source's server.
-    pub fn of_copies(bin: &PgBin) -> Arc<Server> {
+    pub fn shared_for_copies(bin: &PgBin) -> Arc<Server> {
         static SERVERS: Mutex<Vec<Arc<Server>>> = Mutex::new(vec![]);
-        Server::one_of(&SERVERS, bin)
+        Server::share_one(&SERVERS, bin)
     }
 
-    fn one_of(servers: &Mutex<Vec<Arc<Server>>>, bin: &PgBin) -> Arc<Server> {
+    fn share_one(servers: &Mutex<Vec<Arc<Server>>>, bin: &PgBin) -> Arc<Server> {
         let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = servers.iter().find(|server| server.bin == *bin) {
             return Arc::clone(server);
@@ -95,23 +95,24 @@ impl Server {
 
     /// A server for one test, for settings that concern the whole server.
     pub fn start(bin: &PgBin, settings: &[(&str, &str)]) -> Server {
-        let settings = owned(settings);
-        let copy_of = Some(template(bin));
+        let settings = to_owned_pairs(settings);
+        let copy_of = Some(template_data(bin));
         let options = PgOptions { settings, copy_of, ..PgOptions::default() };
         Server::launch(bin, options, false)
     }
 
     /// A server with `hba` as its rules for TCP, and with `files` in its data directory.
-    pub fn guarded(
+    pub fn start_with_hba(
         bin: &PgBin,
         settings: &[(&str, &str)],
         hba: &str,
         files: &[(&str, &str)],
     ) -> Server {
         let hba = format!("local all all trust\n{hba}\n");
-        let mut files = owned(files);
+        let mut files = to_owned_pairs(files);
         files.push(("pg_hba.conf".to_owned(), hba));
-        let (settings, copy_of) = (owned(settings), Some(template(bin)));
+        let settings = to_owned_pairs(settings);
+        let copy_of = Some(template_data(bin));
         let options = PgOptions { settings, files, copy_of, ..PgOptions::default() };
         Server::launch(bin, options, true)
     }
@@ -147,7 +148,7 @@ impl Server {
     }
 }
 
-fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+fn to_owned_pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect()
 }
 
@@ -185,12 +186,12 @@ impl Database {
     }
 
     /// Opens one more session.
-    pub async fn session(&self) -> Session {
+    pub async fn open_session(&self) -> Session {
         Session(connect(&self.url()).await)
     }
 
     /// Opens as many sessions as the server accepts.
-    pub async fn sessions_to_the_limit(&self) -> Vec<Session> {
+    pub async fn open_sessions_to_the_limit(&self) -> Vec<Session> {
         let mut sessions = vec![];
         while let Ok((client, connection)) = tokio_postgres::connect(&self.url(), NoTls).await {
             tokio::spawn(connection);
@@ -290,7 +291,7 @@ fn execute(client: &Client, sql: &str) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
     async move {
         let done = client.batch_execute(sql).await;
-        done.unwrap_or_else(|e| panic!("{caller}: {}\n{sql}", full(&e)));
+        done.unwrap_or_else(|e| panic!("{caller}: {}\n{sql}", describe_error(&e)));
     }
 }
 
@@ -299,7 +300,8 @@ fn query(client: &Client, sql: &str) -> impl Future<Output = Vec<Vec<Option<Stri
     let caller = std::panic::Location::caller();
     async move {
         let messages = client.simple_query(sql).await;
-        let messages = messages.unwrap_or_else(|e| panic!("{caller}: {}\n{sql}", full(&e)));
+        let messages =
+            messages.unwrap_or_else(|e| panic!("{caller}: {}\n{sql}", describe_error(&e)));
         let row = |message: &SimpleQueryMessage| match message {
             SimpleQueryMessage::Row(row) => {
                 Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
@@ -310,7 +312,7 @@ fn query(client: &Client, sql: &str) -> impl Future<Output = Vec<Vec<Option<Stri
     }
 }
 
-pub(crate) fn full(error: &tokio_postgres::Error) -> String {
+pub(crate) fn describe_error(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => format!("{} ({})", db.message(), db.code().code()),
         None => error.to_string(),

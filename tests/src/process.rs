@@ -27,7 +27,7 @@ pub struct Resident {
     pub peak_mb: f64,
 }
 
-pub fn resident(pid: u32) -> Result<Resident> {
+pub fn resident_memory(pid: u32) -> Result<Resident> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("process {pid}"))?;
     let field = |name: &str| {

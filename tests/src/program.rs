@@ -36,7 +36,7 @@ struct Inner {
 
 /// A program of this workspace. `cargo build --release` puts it beside the running test or
 /// benchmark.
-pub fn built(name: &str) -> PathBuf {
+pub fn find_built(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("the test knows its own file");
     let mut folder = this.parent().expect("a folder");
     if folder.ends_with("deps") {
@@ -58,14 +58,14 @@ pub fn run(name: &str, args: &[&str]) -> Output {
 
 /// The same, with additions to its environment.
 pub fn run_with(name: &str, args: &[&str], env: &[(String, String)]) -> Output {
-    let mut command = Command::new(built(name));
-    without_ours(&mut command);
+    let mut command = Command::new(find_built(name));
+    remove_test_variables(&mut command);
     let command = command.args(args).env("NO_COLOR", "1").envs(env.iter().cloned());
     command.output().expect("the program runs")
 }
 
 /// A program would refuse the harness's own variables as unknown configuration.
-fn without_ours(command: &mut Command) {
+fn remove_test_variables(command: &mut Command) {
     let ours = std::env::vars_os().map(|(name, _)| name);
     ours.filter(|name| name.to_string_lossy().starts_with("WALGATE_TEST_")).for_each(|name| {
         command.env_remove(name);
@@ -73,7 +73,7 @@ fn without_ours(command: &mut Command) {
 }
 
 /// The name and exit status of a program that ended unexpectedly.
-pub(crate) fn died_unasked() -> Option<String> {
+pub(crate) fn find_unexpected_end() -> Option<String> {
     STARTED.with_borrow_mut(|started| {
         started.retain(|program| program.strong_count() > 0);
         let running = started.iter().filter_map(Weak::upgrade).filter(|p| !p.may_end.get());
@@ -103,8 +103,8 @@ impl Program {
         log: &Path,
     ) -> Program {
         let file = File::options().create(true).append(true).open(log).expect("a log file");
-        let mut command = dying_with_us(program);
-        without_ours(&mut command);
+        let mut command = command_that_dies_with_us(program);
+        remove_test_variables(&mut command);
         command.args(args).envs(env.iter().cloned()).stdin(Stdio::null());
         command.stdout(file.try_clone().expect("one more handle")).stderr(file);
         // Ctrl-C goes to the test, which then ends its programs.
@@ -131,7 +131,7 @@ impl Program {
     /// Sends SIGTERM; returns the exit status.
     pub fn terminate(&self) -> ExitStatus {
         self.signal(Signal::TERM);
-        self.ended()
+        self.wait_until_ended()
     }
 
     /// Sends SIGSTOP: connections stay open and nothing answers.
@@ -151,7 +151,7 @@ impl Program {
     }
 
     /// Waits for its end.
-    pub fn ended(&self) -> ExitStatus {
+    pub fn wait_until_ended(&self) -> ExitStatus {
         self.0.may_end.set(true);
         let deadline = Instant::now() + END_WITHIN;
         loop {
@@ -191,14 +191,14 @@ impl Drop for Program {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
-            eprintln!("--- {} said ({}):\n{tail}\n---", self.0.name, self.0.log.display());
+            eprintln!("--- log of {} ({}):\n{tail}\n---", self.0.name, self.0.log.display());
         }
     }
 }
 
 /// Uses `setpriv --pdeathsig` if installed, so that a killed test leaves no process behind. The
 /// kernel sends the signal when the spawning *thread* ends, which is the test's own.
-fn dying_with_us(program: &Path) -> Command {
+fn command_that_dies_with_us(program: &Path) -> Command {
     let setpriv = Path::new("/usr/bin/setpriv");
     if !setpriv.exists() {
         return Command::new(program);

@@ -36,7 +36,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// A proxy in front of a local port, which may open later.
-    pub async fn before(target: u16) -> Proxy {
+    pub async fn in_front_of(target: u16) -> Proxy {
         // Below the ephemeral ports, as for all servers here. Another program may still take the
         // port.
         let listener = loop {
@@ -50,7 +50,7 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
-                connections.spawn(connection(near, target, condition.clone()));
+                connections.spawn(forward_connection(near, target, condition.clone()));
             }
         });
         Proxy { port, network, accepting }
@@ -60,7 +60,7 @@ impl Proxy {
         self.port
     }
 
-    pub fn set(&self, network: Network) {
+    pub fn set_network(&self, network: Network) {
         self.network.send_replace(network);
     }
 }
@@ -72,15 +72,18 @@ impl Drop for Proxy {
 }
 
 /// Runs until both ends have closed the connection.
-async fn connection(near: TcpStream, target: u16, network: watch::Receiver<Network>) {
+async fn forward_connection(near: TcpStream, target: u16, network: watch::Receiver<Network>) {
     let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    tokio::join!(pump(near_in, far_out, network.clone()), pump(far_in, near_out, network));
+    tokio::join!(
+        forward_bytes(near_in, far_out, network.clone()),
+        forward_bytes(far_in, near_out, network)
+    );
 }
 
-async fn pump(
+async fn forward_bytes(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut network: watch::Receiver<Network>,

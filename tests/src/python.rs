@@ -19,22 +19,23 @@ const CONSUMER: &str =
 /// absence.
 static INTERPRETER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let home = walgate_servers::cache_dir().join("python");
-    let (python, installed) = (home.join("bin/python"), home.join("requirements.txt"));
+    let python = home.join("bin/python");
+    let installed = home.join("requirements.txt");
     let wanted = fs::read(REQUIREMENTS).map_err(|e| format!("{REQUIREMENTS}: {e}"))?;
     if python.is_file() && fs::read(&installed).is_ok_and(|found| found == wanted) {
         return Ok(python);
     }
-    if run(Command::new(&python).arg("--version")).is_err() {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
+    if run_command(Command::new(&python).arg("--version")).is_err() {
+        run_command(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
     }
     let mut pip = Command::new(&python);
-    run(pip.args(["-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS]))?;
+    run_command(pip.args(["-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS]))?;
     // Written last, so that an interrupted installation is repeated.
     fs::write(&installed, wanted).map_err(|e| format!("{}: {e}", installed.display()))?;
     Ok(python)
 });
 
-fn run(command: &mut Command) -> Result<(), String> {
+fn run_command(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {
         return Ok(());
@@ -42,7 +43,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-fn interpreter(unchecked: &str) -> Option<&'static Path> {
+fn find_interpreter(unchecked: &str) -> Option<&'static Path> {
     match &*INTERPRETER {
         Ok(python) => Some(python),
         Err(reason) => {
@@ -54,7 +55,7 @@ fn interpreter(unchecked: &str) -> Option<&'static Path> {
 
 /// Runs a script of `tests/python`. Without a Python, prints a message and returns `None`.
 pub fn script(name: &str, argument: &Path) -> Option<Output> {
-    let python = interpreter("the wire was not checked by Python")?;
+    let python = find_interpreter("the wire was not checked by Python")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
     let output = Command::new(python).arg(script).arg(argument).output();
     Some(output.expect("Python runs"))
@@ -63,5 +64,5 @@ pub fn script(name: &str, argument: &Path) -> Option<Output> {
 /// The interpreter for the consumer in Python, and its script. Without a Python, prints a message
 /// and returns `None`.
 pub fn consumer() -> Option<(&'static Path, &'static str)> {
-    Some((interpreter("the consumer in Python was not run")?, CONSUMER))
+    Some((find_interpreter("the consumer in Python was not run")?, CONSUMER))
 }

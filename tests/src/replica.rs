@@ -7,7 +7,7 @@ use walgate_wire::TableName;
 
 use crate::{
     Database,
-    program::{Program, built},
+    program::{Program, find_built},
     python,
 };
 
@@ -56,7 +56,8 @@ impl Replica {
         log: PathBuf,
     ) -> Option<Replica> {
         let (_, script) = python::consumer()?;
-        let (db, target) = (file.display().to_string(), Target::Python(file));
+        let db = file.display().to_string();
+        let target = Target::Python(file);
         let mut args: Vec<String> =
             [script, "--nats", nats, "--sqlite", &db].map(str::to_owned).into();
         args.extend(
@@ -73,7 +74,7 @@ impl Replica {
         env: Vec<(String, String)>,
         log: PathBuf,
     ) -> Replica {
-        let program = Program::spawn("replica", &target.keeper(), &args, &env, &log);
+        let program = Program::spawn("replica", &target.program_path(), &args, &env, &log);
         Replica { target, args, env, log, program }
     }
 
@@ -93,9 +94,9 @@ impl Replica {
     }
 
     /// Starts it again on the same copy, with further arguments, and waits until it ends by itself.
-    pub fn to_its_end(&mut self, more: &[&str]) -> ExitStatus {
+    pub fn run_until_ended(&mut self, more: &[&str]) -> ExitStatus {
         self.run_again(more);
-        self.program.ended()
+        self.program.wait_until_ended()
     }
 
     fn run_again(&mut self, more: &[&str]) {
@@ -103,7 +104,7 @@ impl Replica {
         let args: Vec<_> =
             self.args.iter().cloned().chain(more.iter().map(|&arg| arg.to_owned())).collect();
         self.program =
-            Program::spawn("replica", &self.target.keeper(), &args, &self.env, &self.log);
+            Program::spawn("replica", &self.target.program_path(), &args, &self.env, &self.log);
     }
 
     pub fn log(&self) -> String {
@@ -117,10 +118,10 @@ impl Target {
     }
 
     /// The program that writes the copy.
-    fn keeper(&self) -> PathBuf {
+    fn program_path(&self) -> PathBuf {
         match self {
             Target::Python(_) => python::consumer().expect("a Python").0.to_owned(),
-            Target::Sqlite(_) | Target::Postgres(_) => built("walgate"),
+            Target::Sqlite(_) | Target::Postgres(_) => find_built("walgate"),
         }
     }
 

@@ -51,7 +51,7 @@ impl Site {
 
     /// Drops a guest of the source tree into the folder, atomically.
     pub fn drop_guest(&self, guest: &str, file: &str) {
-        self.drop_file(&wasm(guest), file);
+        self.drop_file(&guest_bytes(guest), file);
     }
 
     /// Drops any bytes into the folder of guests, atomically.
@@ -105,7 +105,7 @@ impl Site {
     }
 
     /// The position that the gateway confirmed last.
-    pub async fn confirmed(&self) -> Lsn {
+    pub async fn confirmed_lsn(&self) -> Lsn {
         let slot = self.slot();
         let sql = format!(
             "select confirmed_flush_lsn from pg_replication_slots where slot_name = '{slot}'"
@@ -114,38 +114,39 @@ impl Site {
     }
 
     /// A copy in a SQLite file.
-    pub fn sqlite(&self, tables: &[&str]) -> Replica {
-        self.sqlite_with(tables, &[])
+    pub fn sqlite_replica(&self, tables: &[&str]) -> Replica {
+        self.sqlite_replica_with(tables, &[])
     }
 
     /// A copy in a SQLite file; `env` holds the access to NATS.
-    pub fn sqlite_with(&self, tables: &[&str], env: &[(String, String)]) -> Replica {
-        let number = self.number();
+    pub fn sqlite_replica_with(&self, tables: &[&str], env: &[(String, String)]) -> Replica {
+        let number = self.next_replica_number();
         let file = self.folder().join(format!("replica{number}.db"));
-        let (nats, log) = (self.broker.url(), self.replica_log(number));
+        let nats = self.broker.url();
+        let log = self.replica_log(number);
         Replica::start(&nats, Target::Sqlite(file), tables, log, env)
     }
 
     /// A copy that the consumer in Python keeps; `None` without a Python.
-    pub fn python(&self, tables: &[&str]) -> Option<Replica> {
-        let number = self.number();
+    pub fn python_replica(&self, tables: &[&str]) -> Option<Replica> {
+        let number = self.next_replica_number();
         let file = self.folder().join(format!("replica{number}.db"));
         Replica::start_python(&self.broker.url(), file, tables, self.replica_log(number))
     }
 
     /// A copy in another database.
-    pub fn postgres(&self, database: &Database, tables: &[&str]) -> Replica {
-        self.postgres_at(&database.url(), tables)
+    pub fn postgres_replica(&self, database: &Database, tables: &[&str]) -> Replica {
+        self.postgres_replica_at(&database.url(), tables)
     }
 
     /// A copy in the database at `url`.
-    pub fn postgres_at(&self, url: &str, tables: &[&str]) -> Replica {
-        let number = self.number();
+    pub fn postgres_replica_at(&self, url: &str, tables: &[&str]) -> Replica {
+        let number = self.next_replica_number();
         let target = Target::Postgres(url.to_owned());
         Replica::start(&self.broker.url(), target, tables, self.replica_log(number), &[])
     }
 
-    fn number(&self) -> u32 {
+    fn next_replica_number(&self) -> u32 {
         self.replicas.set(self.replicas.get() + 1);
         self.replicas.get()
     }
@@ -164,7 +165,7 @@ impl Drop for Site {
     }
 }
 
-fn wasm_file(guest: &str) -> PathBuf {
+fn guest_file(guest: &str) -> PathBuf {
     let folder = std::env::var_os("WALGATE_GUEST_FILES").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests"),
         PathBuf::from,
@@ -173,14 +174,14 @@ fn wasm_file(guest: &str) -> PathBuf {
 }
 
 /// A guest whose build needs npm. `None` without npm, because then no guest was built.
-pub fn wasm_of_npm(guest: &str) -> Option<Vec<u8>> {
+pub fn npm_guest_bytes(guest: &str) -> Option<Vec<u8>> {
     let npm = Command::new("npm").arg("--version").output();
-    (wasm_file(guest).is_file() || npm.is_ok()).then(|| wasm(guest))
+    (guest_file(guest).is_file() || npm.is_ok()).then(|| guest_bytes(guest))
 }
 
 /// A guest as `cargo xtask` built it.
-pub fn wasm(guest: &str) -> Vec<u8> {
-    let path = wasm_file(guest);
+pub fn guest_bytes(guest: &str) -> Vec<u8> {
+    let path = guest_file(guest);
     fs::read(&path)
         .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask guests` builds it", path.display()))
 }

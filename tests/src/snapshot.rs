@@ -30,40 +30,40 @@ pub async fn request(broker: &Broker, token: &str) -> bool {
     }
 }
 
-async fn of_kind(broker: &Broker, prefix: &str) -> Vec<Message> {
-    let messages = stream::messages(broker, "INIT").await;
+async fn read_messages_below(broker: &Broker, prefix: &str) -> Vec<Message> {
+    let messages = stream::read_messages(broker, "INIT").await;
     messages.into_iter().filter(|message| message.subject.starts_with(prefix)).collect()
 }
 
-pub async fn starts(broker: &Broker) -> Vec<Message> {
-    of_kind(broker, "init.start.").await
+pub async fn read_starts(broker: &Broker) -> Vec<Message> {
+    read_messages_below(broker, "init.start.").await
 }
 
-pub async fn metas(broker: &Broker) -> Vec<Message> {
-    of_kind(broker, "init.meta.").await
+pub async fn read_metas(broker: &Broker) -> Vec<Message> {
+    read_messages_below(broker, "init.meta.").await
 }
 
 /// The number of refusals in `INIT`.
-pub async fn errors(broker: &Broker) -> usize {
-    of_kind(broker, "init.error.").await.len()
+pub async fn count_errors(broker: &Broker) -> usize {
+    read_messages_below(broker, "init.error.").await.len()
 }
 
 /// The number of messages that `INIT` has ever stored.
-pub async fn stored(broker: &Broker) -> u64 {
+pub async fn count_stored(broker: &Broker) -> u64 {
     let stream = broker.jetstream().get_stream("INIT").await.expect("the stream is there");
     stream.cached_info().state.last_sequence
 }
 
 /// Waits for the refusal of a table.
-pub async fn error(broker: &Broker, token: &str) -> InitError {
-    error_after(broker, token, 0).await
+pub async fn wait_for_error(broker: &Broker, token: &str) -> InitError {
+    wait_for_error_after(broker, token, 0).await
 }
 
 /// Waits for a refusal after this message of `INIT`.
-pub async fn error_after(broker: &Broker, token: &str, before: u64) -> InitError {
+pub async fn wait_for_error_after(broker: &Broker, token: &str, before: u64) -> InitError {
     let subject = format!("init.error.{token}");
     let found = eventually("a snapshot is refused", async || {
-        let last = of_kind(broker, &subject).await.pop();
+        let last = read_messages_below(broker, &subject).await.pop();
         last.filter(|error| error.sequence > before).ok_or("no init.error".to_owned())
     });
     from_msgpack(&found.await.payload).expect("an init.error")
@@ -71,15 +71,15 @@ pub async fn error_after(broker: &Broker, token: &str, before: u64) -> InitError
 
 impl Site {
     /// Requests a snapshot of a table and reads it.
-    pub async fn snapshot(&self, token: &str) -> Snapshot {
-        let before = stored(&self.broker).await;
+    pub async fn take_snapshot(&self, token: &str) -> Snapshot {
+        let before = count_stored(&self.broker).await;
         eventually("a snapshot is asked for", async || {
             if request(&self.broker, token).await { Ok(()) } else { Err("refused".to_owned()) }
         })
         .await;
         let subject = subjects::init_meta(&Token::parse(token).expect("a token"));
         let meta = eventually("the snapshot is complete", async || {
-            let metas = of_kind(&self.broker, &subject).await;
+            let metas = read_messages_below(&self.broker, &subject).await;
             let last = metas.into_iter().next_back().filter(|meta| meta.sequence > before);
             last.ok_or(format!("none after message {before}"))
         })
@@ -89,19 +89,22 @@ impl Site {
     }
 
     async fn read_snapshot(&self, token: &str, meta: InitMeta) -> Snapshot {
-        let mut messages = stream::messages(&self.broker, "INIT").await;
+        let mut messages = stream::read_messages(&self.broker, "INIT").await;
         let start = messages
             .iter()
             .rfind(|m| m.subject == format!("init.start.{token}"))
             .expect("init.start");
         let start: InitStart = from_msgpack(&start.payload).expect("init.start");
-        assert_eq!(start, meta.start, "what start says, plus");
+        assert_eq!(start, meta.start, "meta repeats the fields of start");
         let prefix = format!("init.snap.{token}.{}.", start.snapshot_id);
         messages.retain(|message| message.subject.starts_with(&prefix));
         let mut opener = Opener::new(&self.broker).await;
         let mut digest = ChunkDigest::default();
-        let (mut rows, mut dictionaries, mut raw_bytes, mut bytes) = (vec![], vec![], 0, 0);
-        for body in stream::bodies(messages) {
+        let mut rows = vec![];
+        let mut dictionaries = vec![];
+        let mut raw_bytes = 0;
+        let mut bytes = 0;
+        for body in stream::join_bodies(messages) {
             let number = body.subject[prefix.len()..].parse().expect("a chunk number");
             let opened = opener.open(&body).await;
             if !digest.add(number, ChunkDigest::of(&opened)) {
@@ -125,7 +128,7 @@ impl Site {
     }
 
     /// The latest schema in KV; `None` before the first one.
-    pub async fn schema(&self, token: &str) -> Option<walgate_wire::Schema> {
+    pub async fn latest_schema(&self, token: &str) -> Option<walgate_wire::Schema> {
         let bucket = self.broker.jetstream().get_stream("KV_schemas").await.ok()?;
         let message =
             bucket.get_last_raw_message_by_subject(&format!("$KV.schemas.{token}")).await.ok()?;

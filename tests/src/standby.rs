@@ -32,12 +32,12 @@ impl Standby {
             ("primary_slot_name", STANDBY),
             ("hot_standby_feedback", "on"),
         ];
-        let standby = start(
+        let standby = start_server(
             primary,
             PgOptions {
                 copy_of: Some(server.data_dir()),
                 recovery: Some(Recovery::Standby),
-                settings: owned(&settings),
+                settings: to_owned_pairs(&settings),
                 ..PgOptions::default()
             },
         );
@@ -69,7 +69,7 @@ impl Standby {
     }
 
     /// Kills the primary. From then on this server answers at its address, still as a standby.
-    pub fn take_place_of(mut self, primary: &Server) {
+    pub fn replace_primary(mut self, primary: &Server) {
         let mut place = primary.process();
         place.kill9().expect("the primary is killed");
         self.0
@@ -98,8 +98,8 @@ impl Backup {
     }
 
     /// Restores the files as a volume snapshot would: nothing in them shows the restore.
-    pub fn put_back(&self, server: &Server) {
-        self.replace(server, None, &[]);
+    pub fn restore_files(&self, server: &Server) {
+        self.replace_server(server, None, &[]);
     }
 
     /// Restores as documented: recovers from the server's archive up to `target`, without any
@@ -121,31 +121,36 @@ impl Backup {
             ("recovery_target_lsn", &*target),
             ("recovery_target_action", "promote"),
         ];
-        self.replace(server, Some(Recovery::PointInTime), &settings);
-        promoted(server).await;
+        self.replace_server(server, Some(Recovery::PointInTime), &settings);
+        wait_until_promoted(server).await;
     }
 
-    fn replace(&self, server: &Server, recovery: Option<Recovery>, settings: &[(&str, &str)]) {
+    fn replace_server(
+        &self,
+        server: &Server,
+        recovery: Option<Recovery>,
+        settings: &[(&str, &str)],
+    ) {
         let mut place = server.process();
         place.stop_fast().expect("the server stops");
         let options = PgOptions {
             copy_of: Some(self.0.path().join("data")),
             recovery,
             port: Some(place.port()),
-            settings: owned(settings),
+            settings: to_owned_pairs(settings),
             ..PgOptions::default()
         };
-        *place = start(server, options);
+        *place = start_server(server, options);
     }
 }
 
 /// Promotes the standby that replaced a server.
 pub async fn promote(server: &Server) {
     server.process().psql("select pg_promote()").expect("a standby is promoted");
-    promoted(server).await;
+    wait_until_promoted(server).await;
 }
 
-async fn promoted(server: &Server) {
+async fn wait_until_promoted(server: &Server) {
     eventually("the server is a primary", async || {
         match server.process().psql("select pg_is_in_recovery()").map_err(|e| e.to_string())? {
             no if no == "f" => Ok(()),
@@ -155,10 +160,10 @@ async fn promoted(server: &Server) {
     .await;
 }
 
-fn start(server: &Server, options: PgOptions) -> PrivatePostgres {
+fn start_server(server: &Server, options: PgOptions) -> PrivatePostgres {
     PrivatePostgres::start(server.bin(), options).expect("Postgres starts")
 }
 
-fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+fn to_owned_pairs(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }

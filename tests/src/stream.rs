@@ -88,7 +88,7 @@ impl Entry {
 }
 
 /// All messages that a stream holds now.
-pub async fn messages(broker: &Broker, stream: &str) -> Vec<Message> {
+pub async fn read_messages(broker: &Broker, stream: &str) -> Vec<Message> {
     let stream = broker.jetstream().get_stream(stream).await.expect("the stream is there");
     let last = stream.get_info().await.expect("the stream answers").state.last_sequence;
     let mut found = vec![];
@@ -117,7 +117,7 @@ pub async fn messages(broker: &Broker, stream: &str) -> Vec<Message> {
 }
 
 /// Joins parts. No other message of the same subject may come between them.
-pub fn bodies(messages: Vec<Message>) -> Vec<Body> {
+pub fn join_bodies(messages: Vec<Message>) -> Vec<Body> {
     let mut whole = vec![];
     let mut open: HashMap<String, Body> = HashMap::new();
     for message in messages {
@@ -256,14 +256,14 @@ async fn raw_message(bucket: &Stream, revision: u64) -> Result<StreamMessage, Ra
 }
 
 /// The whole CDC stream. Of earlier epochs, only the readable messages.
-pub async fn cdc(broker: &Broker) -> Vec<Entry> {
-    let messages = messages(broker, "CDC").await;
+pub async fn read_cdc(broker: &Broker) -> Vec<Entry> {
+    let messages = read_messages(broker, "CDC").await;
     for pair in messages.windows(2) {
         assert_eq!(pair[0].sequence + 1, pair[1].sequence, "the stream has a hole");
     }
     let mut opener = Opener::new(broker).await;
     let mut entries = vec![];
-    let bodies = bodies(messages);
+    let bodies = join_bodies(messages);
     let place = |body: &Body| -> StreamPosition {
         body.headers.get(POS).expect("Wg-Pos").as_str().parse().expect("a position")
     };
@@ -325,7 +325,7 @@ pub fn changes(entries: &[Entry]) -> impl Iterator<Item = &StreamChange> {
 
 /// The epoch of the last message in `CDC`.
 pub async fn last_epoch(broker: &Broker) -> Epoch {
-    cdc(broker).await.last().expect("the stream is not empty").epoch()
+    read_cdc(broker).await.last().expect("the stream is not empty").epoch()
 }
 
 /// The last progress message.
@@ -337,12 +337,12 @@ pub async fn last_progress(broker: &Broker) -> Option<Progress> {
 
 /// Waits until the stream holds the transaction whose commit record begins at `lsn`, and everything
 /// before it.
-pub async fn reaches(broker: &Broker, lsn: Lsn) {
-    reaches_end(broker, Lsn(lsn.0 + 1)).await;
+pub async fn wait_for_commit(broker: &Broker, lsn: Lsn) {
+    wait_for_end(broker, Lsn(lsn.0 + 1)).await;
 }
 
 /// Waits until the stream holds everything that was written before `end`.
-pub async fn reaches_end(broker: &Broker, end: Lsn) {
+pub async fn wait_for_end(broker: &Broker, end: Lsn) {
     eventually("the stream reaches the last commit", async || match last_progress(broker).await {
         Some(progress) if progress.end_lsn >= end => Ok(()),
         Some(progress) => Err(format!("{} of {end}", progress.end_lsn)),
@@ -352,7 +352,7 @@ pub async fn reaches_end(broker: &Broker, end: Lsn) {
 }
 
 /// Waits until the stream has that many more messages.
-pub async fn grows(broker: &Broker, more: u64) {
+pub async fn wait_for_messages(broker: &Broker, more: u64) {
     let mut goal = None;
     eventually("the stream grows", async || {
         let now = last_sequence(broker).await.ok_or("NATS does not answer")?;

@@ -49,7 +49,7 @@ impl Authority {
             ("log_connections", "on"),
         ];
         let files = [("server.pem", &*certificate), ("server.key", &key), ("ca.pem", &self.pem())];
-        Arc::new(Server::guarded(like.bin(), &settings, hba, &files))
+        Arc::new(Server::start_with_hba(like.bin(), &settings, hba, &files))
     }
 
     pub fn pem(&self) -> String {

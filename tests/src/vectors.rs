@@ -32,7 +32,7 @@ pub struct Vector {
 }
 
 /// All vectors that are committed under `tests/vectors`.
-pub fn all() -> Vec<Vector> {
+pub fn all_vectors() -> Vec<Vector> {
     let mut all = bodies::vectors();
     all.extend(control::vectors());
     all
@@ -82,5 +82,5 @@ pub fn write_all(folder: &Path) {
             fs::remove_file(entry.path()).expect("an old vector goes");
         }
     }
-    all().iter().for_each(|vector| vector.write(folder));
+    all_vectors().iter().for_each(|vector| vector.write(folder));
 }

@@ -17,10 +17,14 @@ where
     L: AsyncFnMut() -> Result<T, String>,
 {
     let caller = std::panic::Location::caller();
-    wait(what.into(), caller, look)
+    poll_until_ok(what.into(), caller, look)
 }
 
-async fn wait<T, L>(what: String, caller: &'static std::panic::Location<'static>, mut look: L) -> T
+async fn poll_until_ok<T, L>(
+    what: String,
+    caller: &'static std::panic::Location<'static>,
+    mut look: L,
+) -> T
 where
     L: AsyncFnMut() -> Result<T, String>,
 {
@@ -34,7 +38,7 @@ where
             Ok(seen) => return seen,
             Err(reason) => reason,
         };
-        if let Some(dead) = program::died_unasked() {
+        if let Some(dead) = program::find_unexpected_end() {
             panic!("{caller}: while waiting: {what}: {dead}; last seen: {reason}");
         }
         assert!(Instant::now() < deadline, "{caller}: waited in vain: {what}; last seen: {reason}");

@@ -81,22 +81,23 @@ impl Generator {
     }
 
     /// The next transaction, as one script.
-    pub fn transaction(&mut self) -> String {
+    pub fn next_transaction(&mut self) -> String {
         let mut sql = String::from("begin;\n");
         for _ in 0..self.rng.random_range(1..=12) {
-            sql += &self.statement();
+            sql += &self.next_statement();
         }
         sql + if self.rng.random_bool(0.1) { "rollback;" } else { "commit;" }
     }
 
-    fn statement(&mut self) -> String {
+    fn next_statement(&mut self) -> String {
         let table = self.tables.choose(&mut self.rng).expect("there are tables").clone();
         let Table { name, key, columns } = &table;
         let id = key(self.rng.random_range(0..KEYS));
         match self.rng.random_range(0..100) {
             0..45 => {
                 let names: Vec<_> = columns.iter().map(|c| format!("{:?}", c.name)).collect();
-                let values: Vec<_> = columns.iter().map(|c| self.literal(c.ty, true)).collect();
+                let values: Vec<_> =
+                    columns.iter().map(|c| self.random_literal(c.ty, true)).collect();
                 let assigned: Vec<_> =
                     names.iter().map(|n| format!("{n} = excluded.{n}")).collect();
                 let comma =
@@ -113,7 +114,7 @@ impl Generator {
             }
             45..75 => match columns.choose(&mut self.rng) {
                 Some(column) => {
-                    let value = self.literal(column.ty, true);
+                    let value = self.random_literal(column.ty, true);
                     let last = key(self.rng.random_range(0..KEYS));
                     format!(
                         "update {name} set {:?} = {value} where id between {id} and {last};\n",
@@ -137,7 +138,7 @@ impl Generator {
     }
 
     /// One ALTER TABLE, or nothing.
-    pub fn ddl(&mut self) -> String {
+    pub fn next_ddl(&mut self) -> String {
         let at = self.rng.random_range(0..self.tables.len());
         let table = self.tables[at].name;
         let count = self.tables[at].columns.len();
@@ -148,7 +149,7 @@ impl Generator {
             0 | 1 if count < 6 => {
                 let (ty, _) = *TYPES.choose(&mut self.rng).expect("there are types");
                 let default = match self.rng.random_bool(0.5) {
-                    true => format!(" default {}", self.literal(ty, false)),
+                    true => format!(" default {}", self.random_literal(ty, false)),
                     false => String::new(),
                 };
                 self.tables[at].columns.push(Column { name: new.clone(), ty });
@@ -178,17 +179,17 @@ impl Generator {
     }
 
     /// Returns true with this probability.
-    pub fn chance(&mut self, probability: f64) -> bool {
+    pub fn random_bool(&mut self, probability: f64) -> bool {
         self.rng.random_bool(probability)
     }
 
-    pub fn below(&mut self, limit: u32) -> u32 {
+    pub fn random_below(&mut self, limit: u32) -> u32 {
         self.rng.random_range(0..limit)
     }
 
     /// `large`: the value may be stored out of line. It is then a subquery, which a default does
     /// not allow.
-    fn literal(&mut self, ty: &str, large: bool) -> String {
+    fn random_literal(&mut self, ty: &str, large: bool) -> String {
         let n: i32 = self.rng.random_range(-1000..1000);
         if self.rng.random_bool(0.15) {
             return "null".to_owned();

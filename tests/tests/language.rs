@@ -45,7 +45,7 @@ const PENDING: &[&str] = &[
     "xtask/",
 ];
 
-/// Consecutive comment lines of one kind and indentation, cut into paragraphs, list items and so on.
+/// Consecutive comment lines of one kind and indentation, up to a blank line or a list item.
 struct Paragraph {
     /// Of its first line, counted from 1.
     line: usize,
@@ -242,9 +242,25 @@ fn crate_of(path: &str) -> String {
 
 #[test]
 fn prose_is_found_in_comments() {
-    let text = "//! One\n//! sentence. Another: `a`!\n//!\n//! - item one\n//!   continued\n//! - item two\n\
-        //! | a | table |\n//! ```\n//! code\n//! ```\n//! after\nfn f() { // trailing\n    /// doc\n    // plain\n}";
-    let found: Vec<_> = paragraphs(text).into_iter().map(|p| (p.line, p.text)).collect();
+    let text = [
+        "//! One",
+        "//! sentence. Another: `a`!",
+        "//!",
+        "//! - item one",
+        "//!   continued",
+        "//! - item two",
+        "//! | a | table |",
+        "//! ```",
+        "//! code",
+        "//! ```",
+        "//! after",
+        "fn f() { // trailing",
+        "    /// doc",
+        "    // plain",
+        "}",
+    ]
+    .join("\n");
+    let found: Vec<_> = paragraphs(&text).into_iter().map(|p| (p.line, p.text)).collect();
     let expected = [
         (1, "One sentence. Another: `a`! "),
         (4, "- item one continued "),

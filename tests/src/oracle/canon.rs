@@ -13,7 +13,7 @@ use rusqlite::types::ValueRef;
 use serde_json::Value as Json;
 
 use super::{
-    parse::{Tree, tree},
+    parse::{Tree, parse_tree},
     shape::Type,
 };
 
@@ -24,11 +24,11 @@ pub fn source(ty: &Type, text: Option<&str>) -> String {
     let Some(text) = text else { return NULL.to_owned() };
     match ty {
         Type::Array(_) | Type::Composite(_) | Type::Hstore | Type::Vector => {
-            format!("text {}", nested(&tree(ty, text)))
+            format!("text {}", nested_text(&parse_tree(ty, text)))
         }
         Type::Bool => format!("integer {}", u8::from(text == "t")),
         Type::Int => format!("integer {text}"),
-        Type::Float4 | Type::Float8 => float(parsed(ty, text)),
+        Type::Float4 | Type::Float8 => float_text(parse_float(ty, text)),
         Type::Bytes => format!("blob {}", text.trim_start_matches("\\x")),
         Type::Money => format!("text {}", text.replace(['$', ','], "")),
         Type::IntOrText if text.parse::<i64>().is_ok() => format!("integer {text}"),
@@ -42,8 +42,8 @@ pub fn sqlite(ty: &Type, value: ValueRef<'_>) -> String {
         ValueRef::Null => NULL.to_owned(),
         ValueRef::Integer(i) => format!("integer {i}"),
         // A float4 is published exactly; the source prints fewer digits of the same number.
-        ValueRef::Real(f) if *ty == Type::Float4 => float(f64::from(f as f32)),
-        ValueRef::Real(f) => float(f),
+        ValueRef::Real(f) if *ty == Type::Float4 => float_text(f64::from(f as f32)),
+        ValueRef::Real(f) => float_text(f),
         ValueRef::Blob(bytes) => format!("blob {}", walgate_wire::hex::encode(bytes)),
         ValueRef::Text(text) => {
             let text = String::from_utf8_lossy(text);
@@ -60,12 +60,12 @@ pub fn sqlite(ty: &Type, value: ValueRef<'_>) -> String {
 /// The canonical text of a nested value in JSON.
 pub fn json_text(ty: &Type, text: &str) -> String {
     match serde_json::from_str(text) {
-        Ok(json) => format!("text {}", nested(&json_tree(ty, &json))),
+        Ok(json) => format!("text {}", nested_text(&json_tree(ty, &json))),
         Err(_) => format!("not JSON: {text}"),
     }
 }
 
-fn parsed(ty: &Type, text: &str) -> f64 {
+fn parse_float(ty: &Type, text: &str) -> f64 {
     match ty {
         Type::Float4 => text.parse::<f32>().map(f64::from),
         _ => text.parse(),
@@ -73,7 +73,7 @@ fn parsed(ty: &Type, text: &str) -> f64 {
     .unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
-fn float(f: f64) -> String {
+fn float_text(f: f64) -> String {
     // SQLite stores whole numbers of a REAL column as integers, which have no −0.
     if f.is_nan() {
         "text NaN".to_owned()
@@ -82,10 +82,10 @@ fn float(f: f64) -> String {
     }
 }
 
-fn nested(tree: &Tree) -> String {
+fn nested_text(tree: &Tree) -> String {
     match tree {
         Tree::Null => NULL.to_owned(),
-        Tree::Leaf(ty @ (Type::Float4 | Type::Float8), text) => float(parsed(ty, text)),
+        Tree::Leaf(ty @ (Type::Float4 | Type::Float8), text) => float_text(parse_float(ty, text)),
         // In JSON, the JSON null inside an array looks like NULL.
         Tree::Leaf(Type::Json, text) if text == "null" => NULL.to_owned(),
         Tree::Leaf(Type::Json, text) => match serde_json::from_str::<Json>(text) {
@@ -94,11 +94,13 @@ fn nested(tree: &Tree) -> String {
         },
         Tree::Leaf(_, text) => format!("{text:?}"),
         Tree::List(items) => {
-            format!("[{}]", items.iter().map(nested).collect::<Vec<_>>().join(", "))
+            format!("[{}]", items.iter().map(nested_text).collect::<Vec<_>>().join(", "))
         }
         Tree::Map(pairs) => {
-            let mut pairs: Vec<_> =
-                pairs.iter().map(|(key, value)| format!("{key:?}: {}", nested(value))).collect();
+            let mut pairs: Vec<_> = pairs
+                .iter()
+                .map(|(key, value)| format!("{key:?}: {}", nested_text(value)))
+                .collect();
             pairs.sort();
             format!("{{{}}}", pairs.join(", "))
         }

@@ -38,34 +38,35 @@ pub struct CopyColumn {
 impl Copy {
     pub async fn open(target: &Target) -> Copy {
         match target {
-            Target::Sqlite(file) => Copy::Sqlite(open(file), Keeper::Walgate),
-            Target::Python(file) => Copy::Sqlite(open(file), Keeper::Python),
+            Target::Sqlite(file) => Copy::Sqlite(open_file(file), Keeper::Walgate),
+            Target::Python(file) => Copy::Sqlite(open_file(file), Keeper::Python),
             Target::Postgres(url) => Copy::Postgres(connect(url).await),
         }
     }
 
     /// The number of rows; `None` while the table does not exist.
-    pub async fn count(&self, table: &str) -> Option<u64> {
+    pub async fn count_rows(&self, table: &str) -> Option<u64> {
         self.count_of(&table.parse().expect("a table name")).await
     }
 
     pub(super) async fn count_of(&self, table: &TableName) -> Option<u64> {
-        let value = self.one(&format!("select count(*) from {}", self.local(table))).await?;
+        let value =
+            self.read_row(&format!("select count(*) from {}", self.local_name(table))).await?;
         value.first()?.as_ref()?.parse().ok()
     }
 
     /// Sums of one column of two tables, and a value that differs in almost every state of the
     /// first. All three come from one snapshot of a reader.
-    pub async fn sums(&self, a: &str, b: &str, column: &str) -> Option<(i64, i64, i64)> {
+    pub async fn read_sums(&self, a: &str, b: &str, column: &str) -> Option<(i64, i64, i64)> {
         let sum = |table| format!("(select sum({column}) from {table})");
         let mark = format!("(select sum({column} * ({column} % 1000) * id) from {a})");
-        let row = self.one(&format!("select {}, {}, {mark}", sum(a), sum(b))).await?;
+        let row = self.read_row(&format!("select {}, {}, {mark}", sum(a), sum(b))).await?;
         let number = |index: usize| row.get(index)?.as_ref()?.parse().ok();
         Some((number(0)?, number(1)?, number(2)?))
     }
 
     /// One row as texts; `None` if the query fails.
-    async fn one(&self, sql: &str) -> Option<Vec<Option<String>>> {
+    async fn read_row(&self, sql: &str) -> Option<Vec<Option<String>>> {
         match self {
             Copy::Sqlite(connection, _) => {
                 let mut statement = connection.as_ref()?.prepare(sql).ok()?;
@@ -77,14 +78,14 @@ impl Copy {
                     .query_row([], |row| (0..width).map(|index| cell(row, index)).collect())
                     .ok()
             }
-            Copy::Postgres(client) => rows(client, sql).await?.into_iter().next(),
+            Copy::Postgres(client) => query_rows(client, sql).await?.into_iter().next(),
         }
     }
 
     /// The table's name in the copy, quoted.
-    fn local(&self, table: &TableName) -> String {
+    fn local_name(&self, table: &TableName) -> String {
         match self {
-            Copy::Sqlite(_, keeper) => quote(&keeper.table(table)),
+            Copy::Sqlite(_, keeper) => quote(&keeper.table_name(table)),
             Copy::Postgres(_) => quoted(table),
         }
     }
@@ -96,7 +97,7 @@ impl Copy {
                 let mut statement = connection.as_ref()?.prepare(sql).ok()?;
                 let column =
                     |row: &rusqlite::Row<'_>| Ok(CopyColumn { name: row.get(0)?, ty: row.get(1)? });
-                let found = statement.query_map([keeper.table(table)], column).ok()?;
+                let found = statement.query_map([keeper.table_name(table)], column).ok()?;
                 found.collect::<Result<_, _>>().ok()?
             }
             Copy::Postgres(client) => {
@@ -109,21 +110,21 @@ impl Copy {
                     let ty = row.pop().flatten().unwrap_or_default();
                     CopyColumn { name: row.pop().flatten().unwrap_or_default(), ty }
                 };
-                rows(client, &sql).await?.into_iter().map(column).collect()
+                query_rows(client, &sql).await?.into_iter().map(column).collect()
             }
         };
         (!columns.is_empty()).then_some(columns)
     }
 
     /// Every row, each value as its canonical text.
-    pub(super) async fn rows(
+    pub(super) async fn read_rows(
         &self,
         table: &TableName,
         columns: &[CopyColumn],
         shape: &Shape,
     ) -> Option<Vec<Vec<String>>> {
         let list: Vec<_> = columns.iter().map(|column| quote(&column.name)).collect();
-        let sql = format!("select {} from {}", list.join(", "), self.local(table));
+        let sql = format!("select {} from {}", list.join(", "), self.local_name(table));
         let types: Vec<Type> = columns.iter().map(|column| self.ty(shape, &column.name)).collect();
         match self {
             Copy::Sqlite(connection, _) => {
@@ -142,13 +143,13 @@ impl Copy {
                     };
                     cells.map(cell).collect()
                 };
-                Some(rows(client, &sql).await?.into_iter().map(row).collect())
+                Some(query_rows(client, &sql).await?.into_iter().map(row).collect())
             }
         }
     }
 
     /// The expression that selects a column at the source.
-    pub(super) fn asked(&self, shape: &Shape, column: &str) -> String {
+    pub(super) fn source_expression(&self, shape: &Shape, column: &str) -> String {
         let name = quote(column);
         match self {
             Copy::Sqlite(_, Keeper::Python) => travels::expression(shape.oid(column), &name),
@@ -165,7 +166,7 @@ impl Copy {
     }
 
     /// The text that [`Copy::rows`] has to contain for the source's value.
-    pub(super) fn expected(&self, ty: &Type, text: Option<&str>) -> String {
+    pub(super) fn expected_text(&self, ty: &Type, text: Option<&str>) -> String {
         canon::source(ty, text)
     }
 }
@@ -183,7 +184,7 @@ fn postgres_cell(declared: &str, ty: &Type, cell: Option<&str>) -> String {
 
 impl Keeper {
     /// `users` or `sales.orders`, with parts quoted where needed; for Python, the token.
-    fn table(self, table: &TableName) -> String {
+    fn table_name(self, table: &TableName) -> String {
         let shown = table.to_string();
         match self {
             Keeper::Walgate => shown.strip_prefix("public.").map_or(shown.clone(), str::to_owned),
@@ -192,13 +193,13 @@ impl Keeper {
     }
 }
 
-fn open(file: &Path) -> Option<Connection> {
+fn open_file(file: &Path) -> Option<Connection> {
     let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
     let _ = connection.busy_timeout(Duration::from_secs(10));
     Some(connection)
 }
 
-async fn rows(client: &Client, sql: &str) -> Option<Vec<Vec<Option<String>>>> {
+async fn query_rows(client: &Client, sql: &str) -> Option<Vec<Vec<Option<String>>>> {
     let row = |message: SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => {
             Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())

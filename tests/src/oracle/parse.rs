@@ -11,16 +11,16 @@ pub enum Tree {
     Map(Vec<(String, Tree)>),
 }
 
-pub fn tree(ty: &Type, text: &str) -> Tree {
+pub fn parse_tree(ty: &Type, text: &str) -> Tree {
     match ty {
         Type::Array(element) => {
             // Lower bounds other than 1 are not published.
             let literal =
                 if text.starts_with('[') { text.split_once('=').expect("bounds").1 } else { text };
-            Cursor { rest: literal }.array(element)
+            Cursor { rest: literal }.read_array(element)
         }
-        Type::Composite(fields) => Cursor { rest: text }.composite(fields),
-        Type::Hstore => Cursor { rest: text }.hstore(),
+        Type::Composite(fields) => Cursor { rest: text }.read_composite(fields),
+        Type::Hstore => Cursor { rest: text }.read_hstore(),
         Type::Vector => {
             let items = text.trim_matches(['[', ']']).split(',');
             Tree::List(items.map(|item| Tree::Leaf(Type::Float4, item.to_owned())).collect())
@@ -44,18 +44,18 @@ impl Cursor<'_> {
         next
     }
 
-    fn array(&mut self, element: &Type) -> Tree {
+    fn read_array(&mut self, element: &Type) -> Tree {
         assert_eq!(self.next(), '{', "before {:?}", self.rest);
         let mut items = vec![];
         while self.peek() != Some('}') {
             if self.peek() == Some('{') {
-                items.push(self.array(element));
+                items.push(self.read_array(element));
             } else {
-                let (text, quoted) = self.word(&[',', '}']);
+                let (text, quoted) = self.read_word(&[',', '}']);
                 items.push(if !quoted && text == "NULL" {
                     Tree::Null
                 } else {
-                    tree(element, &text)
+                    parse_tree(element, &text)
                 });
             }
             if self.peek() == Some(',') {
@@ -66,24 +66,24 @@ impl Cursor<'_> {
         Tree::List(items)
     }
 
-    fn composite(&mut self, fields: &[(String, Type)]) -> Tree {
+    fn read_composite(&mut self, fields: &[(String, Type)]) -> Tree {
         assert_eq!(self.next(), '(', "before {:?}", self.rest);
         let mut pairs = vec![];
         for (name, ty) in fields {
-            let (text, quoted) = self.word(&[',', ')']);
-            let value = if !quoted && text.is_empty() { Tree::Null } else { tree(ty, &text) };
+            let (text, quoted) = self.read_word(&[',', ')']);
+            let value = if !quoted && text.is_empty() { Tree::Null } else { parse_tree(ty, &text) };
             pairs.push((name.clone(), value));
             self.next();
         }
         Tree::Map(pairs)
     }
 
-    fn hstore(&mut self) -> Tree {
+    fn read_hstore(&mut self) -> Tree {
         let mut pairs = vec![];
         while self.peek().is_some() {
-            let (key, _) = self.word(&['=']);
+            let (key, _) = self.read_word(&['=']);
             assert_eq!((self.next(), self.next()), ('=', '>'));
-            let (value, quoted) = self.word(&[',']);
+            let (value, quoted) = self.read_word(&[',']);
             let value =
                 if !quoted && value == "NULL" { Tree::Null } else { Tree::Leaf(Type::Text, value) };
             pairs.push((key, value));
@@ -96,8 +96,10 @@ impl Cursor<'_> {
 
     /// Reads up to one of `ends`, which is not consumed. Also returns whether any part was quoted.
     /// Quotes are doubled or escaped.
-    fn word(&mut self, ends: &[char]) -> (String, bool) {
-        let (mut text, mut inside, mut quoted) = (String::new(), false, false);
+    fn read_word(&mut self, ends: &[char]) -> (String, bool) {
+        let mut text = String::new();
+        let mut inside = false;
+        let mut quoted = false;
         while let Some(next) = self.peek() {
             if !inside && ends.contains(&next) {
                 break;
@@ -126,13 +128,13 @@ mod tests {
     fn nested_literals_are_read() {
         let texts = Type::Array(Box::new(Type::Text));
         let list = |items: Vec<Tree>| Tree::List(items);
-        assert_eq!(tree(&texts, "{}"), list(vec![]));
+        assert_eq!(parse_tree(&texts, "{}"), list(vec![]));
         assert_eq!(
-            tree(&texts, r#"{"",NULL,"null","a,b","q\"\\",é}"#),
+            parse_tree(&texts, r#"{"",NULL,"null","a,b","q\"\\",é}"#),
             list(vec![leaf(""), Tree::Null, leaf("null"), leaf("a,b"), leaf("q\"\\"), leaf("é")])
         );
         assert_eq!(
-            tree(&texts, "[5:6]={{a},{b}}"),
+            parse_tree(&texts, "[5:6]={{a},{b}}"),
             list(vec![list(vec![leaf("a")]), list(vec![leaf("b")])])
         );
         let address = Type::Composite(vec![("street".into(), Type::Text), ("tags".into(), texts)]);
@@ -140,8 +142,8 @@ mod tests {
             ("street".into(), leaf("a, \"b\"")),
             ("tags".into(), list(vec![leaf("x y"), leaf("z")])),
         ]);
-        assert_eq!(tree(&address, r#"("a, ""b""","{""x y"",z}")"#), expected);
+        assert_eq!(parse_tree(&address, r#"("a, ""b""","{""x y"",z}")"#), expected);
         let pairs = vec![("a b".into(), leaf("1")), ("c".into(), Tree::Null)];
-        assert_eq!(tree(&Type::Hstore, r#""a b"=>"1", "c"=>NULL"#), Tree::Map(pairs));
+        assert_eq!(parse_tree(&Type::Hstore, r#""a b"=>"1", "c"=>NULL"#), Tree::Map(pairs));
     }
 }

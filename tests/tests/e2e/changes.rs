@@ -21,26 +21,26 @@ impl Both {
         let copy = Database::create(server).await;
         site.sql(sql).await;
         let gateway = site.gateway(tables).start().await;
-        let sqlite = site.sqlite(tables);
-        let postgres = site.postgres(&copy, tables);
+        let sqlite = site.sqlite_replica(tables);
+        let postgres = site.postgres_replica(&copy, tables);
         let tables = tables.iter().map(|table| (*table).to_owned()).collect();
         let both = Both { site, _gateway: gateway, sqlite, postgres, tables, _copy: copy };
-        both.same().await;
+        both.wait_until_equal().await;
         both
     }
 
-    async fn same(&self) {
+    async fn wait_until_equal(&self) {
         for table in &self.tables {
-            self.site.same(&self.sqlite, table).await;
-            self.site.same(&self.postgres, table).await;
+            self.site.wait_until_equal(&self.sqlite, table).await;
+            self.site.wait_until_equal(&self.postgres, table).await;
         }
     }
 
     /// Runs each script, then waits until both replicas equal the source.
-    async fn after(&self, scripts: &[&str]) {
+    async fn check_scripts(&self, scripts: &[&str]) {
         for script in scripts {
             self.site.sql(script).await;
-            self.same().await;
+            self.wait_until_equal().await;
         }
     }
 }
@@ -63,7 +63,7 @@ on_each_postgres! {
             &["numbered", "composed", "by_uuid", "by_text", "by_enum", "by_time", "by_bytes", "by_bool"],
         )
         .await;
-        both.after(&[
+        both.check_scripts(&[
             "insert into numbered (v) values ('three'); insert into by_uuid values (gen_random_uuid(), 1), (gen_random_uuid(), 2);
              insert into by_text values ('', 0), ('a''b', 1), ('日本 🦀', 2); insert into by_enum values ('green', 1), ('red', 2);
              insert into by_time values ('infinity', 'infinity', 'NaN'), ('2024-01-01 00:00:00.000001+00', '0044-01-01 BC', 1.50);
@@ -99,7 +99,7 @@ on_each_postgres! {
             &["full_keyed", "indexed", "index_only", "bag", "log", "log_nothing"],
         )
         .await;
-        both.after(&[
+        both.check_scripts(&[
             "insert into full_keyed values (1, 'a', repeat('x', 10)), (2, 'b', null); insert into indexed values (1, 'one', 'x'), (2, 'two', 'y');
              insert into index_only values ('a', 1, 'x'), ('a', 2, 'y'); insert into bag values ('twice', 1.00), ('', 'NaN');
              insert into log values ('same', '2024-01-01'), ('same', '2024-01-01'); insert into log_nothing values (1, 'x'), (2, null);",
@@ -132,7 +132,7 @@ on_each_postgres! {
             &["events"],
         )
         .await;
-        both.after(&[
+        both.check_scripts(&[
             "insert into events select i, date '2024-01-01' + i, 'live ' || i from generate_series(200, 260) i;",
             "update events set v = v || '!' where id % 2 = 0;",
             // Moves from one partition to another.
@@ -157,7 +157,7 @@ on_each_postgres! {
             &["docs", "full_docs"],
         )
         .await;
-        both.after(&[
+        both.check_scripts(&[
             "insert into docs select i, 'title ' || i, repeat('live ' || i, 2000), decode(repeat('00ff', 3000), 'hex') from generate_series(6, 9) i;",
             "update docs set title = 'new ' || id; update full_docs set title = 'new ' || id;",
             "update docs set body = body || '!' where id % 2 = 0;",
@@ -180,7 +180,7 @@ on_each_postgres! {
             &["priced"],
         )
         .await;
-        both.after(&[
+        both.check_scripts(&[
             "insert into priced default values; insert into priced (net, note) values (7, null);",
             "update priced set net = net + 1;",
             "delete from priced where net > 20;",
@@ -195,7 +195,7 @@ on_each_postgres! {
             &["a", "b"],
         )
         .await;
-        both.after(&[
+        both.check_scripts(&[
             "begin; insert into b values (1, 1, 1); insert into a values (1, 1); commit;",
             "begin; insert into a values (2, 2); savepoint s; insert into a values (3, 3); rollback to s; insert into a values (4, 4);
              savepoint t; update a set v = 40 where id = 4; release t; commit;",

@@ -39,16 +39,16 @@ impl Scene {
         let copy = Database::create(server).await;
         site.sql(TABLE).await;
         let gateway = site.gateway(&["t"]).start().await;
-        let replica = site.postgres(&copy, &["t"]);
-        site.same(&replica, "t").await;
+        let replica = site.postgres_replica(&copy, &["t"]);
+        site.wait_until_equal(&replica, "t").await;
         copy.sql(BUILT).await;
         Scene { site, copy, replica, _gateway: gateway }
     }
 
     /// Alters the source. The copy has to follow, and the objects built on it have to stay.
-    async fn follows(&self, sql: &str) {
+    async fn assert_follows(&self, sql: &str) {
         self.site.sql(sql).await;
-        self.site.same(&self.replica, "t").await;
+        self.site.wait_until_equal(&self.replica, "t").await;
         let there = self.copy.value(THERE).await;
         assert_eq!(there, "view, index, trigger, comment, grant", "{sql}");
         let rows = self.site.database.value("select count(*) from t").await;
@@ -57,10 +57,10 @@ impl Scene {
 
     /// Alters the source while `view` blocks the copy. The log has to name it; once it is dropped,
     /// the copy continues by itself.
-    async fn waits_for(&self, view: &str, sql: &str) {
+    async fn assert_waits_for(&self, view: &str, sql: &str) {
         self.copy.sql(view).await;
         self.site.sql(sql).await;
-        eventually("it is said", async || match self.replica.log() {
+        eventually("the blocking object is logged", async || match self.replica.log() {
             log if log.contains("view in_the_way depends on")
                 && log.contains("\"public\".\"t\"")
                 && log.contains("Drop that") =>
@@ -73,7 +73,7 @@ impl Scene {
         // Readers still see the old rows, without waiting.
         assert_ne!(self.copy.value("select count(*) from in_the_way").await, "0");
         self.copy.sql("drop view in_the_way").await;
-        self.follows("select 1").await;
+        self.assert_follows("select 1").await;
     }
 }
 
@@ -90,7 +90,7 @@ on_each_postgres! {
             // Altered in place.
             "alter table t drop column d; insert into t (id, b) values (1002, 'after')",
         ] {
-            scene.follows(sql).await;
+            scene.assert_follows(sql).await;
         }
         assert!(scene.copy.value("select count(*) from heard").await.parse::<u32>().unwrap() > 4);
     }
@@ -100,32 +100,32 @@ on_each_postgres! {
     async fn a_blocking_dependent_is_named_and_waited_for(server) {
         let scene = Scene::new(&server).await;
         let in_the_way = "create view in_the_way as select id, a from t";
-        scene.waits_for(in_the_way, "alter table t alter a type text using 'was ' || a; insert into t values (1000, 'new')").await;
+        scene.assert_waits_for(in_the_way, "alter table t alter a type text using 'was ' || a; insert into t values (1000, 'new')").await;
         // Altered in place, without a load.
-        scene.waits_for("create view in_the_way as select id, c from t", "alter table t drop column c; insert into t values (1001, 'newer')").await;
+        scene.assert_waits_for("create view in_the_way as select id, c from t", "alter table t drop column c; insert into t values (1001, 'newer')").await;
         // After a restart the consumer meets the same view, and names it again.
-        scene.waits_for(in_the_way, "alter table t alter a type bytea using null; insert into t (id) values (1002)").await;
+        scene.assert_waits_for(in_the_way, "alter table t alter a type bytea using null; insert into t (id) values (1002)").await;
     }
 
     async fn a_blocked_consumer_stops_when_asked(server) {
         let mut scene = Scene::new(&server).await;
         scene.copy.sql("create view in_the_way as select id, a from t").await;
         scene.site.sql("alter table t alter a type text using 'was ' || a; insert into t values (1000, 'new')").await;
-        let said = |log: &str| log.matches("cannot take its new shape").count();
-        eventually("it is said", async || match scene.replica.log() {
-            log if said(&log) > 0 => Ok(()),
+        let count_reports = |log: &str| log.matches("cannot take its new shape").count();
+        eventually("the blocking object is logged", async || match scene.replica.log() {
+            log if count_reports(&log) > 0 => Ok(()),
             log => Err(log),
         })
         .await;
         scene.replica.stop();
-        let before = said(&scene.replica.log());
+        let before = count_reports(&scene.replica.log());
         scene.replica.start_again();
-        eventually("it is said again", async || match scene.replica.log() {
-            log if said(&log) > before => Ok(()),
+        eventually("the blocking object is logged again", async || match scene.replica.log() {
+            log if count_reports(&log) > before => Ok(()),
             log => Err(log),
         })
         .await;
         scene.copy.sql("drop view in_the_way").await;
-        scene.follows("select 1").await;
+        scene.assert_follows("select 1").await;
     }
 }

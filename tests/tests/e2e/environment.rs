@@ -5,7 +5,7 @@ use std::fs;
 
 use walgate_tests::{
     Site, eventually, on_newest_postgres,
-    program::{Program, built},
+    program::{Program, find_built},
     stream,
 };
 
@@ -32,7 +32,7 @@ on_newest_postgres! {
         ];
         let env: Vec<_> = set.iter().map(|(name, value)| (format!("WALGATE_{name}"), (*value).to_owned())).chain([("NO_COLOR".to_owned(), "1".to_owned())]).collect();
         let log = folder.join("environment.log");
-        let gateway = Program::spawn("gateway", &built("walgate"), &["run".to_owned()], &env, &log);
+        let gateway = Program::spawn("gateway", &find_built("walgate"), &["run".to_owned()], &env, &log);
         eventually("it streams", async || match gateway.log() {
             log if log.contains("streaming") => Ok(()),
             log => Err(log),
@@ -43,7 +43,7 @@ on_newest_postgres! {
         assert!(site.broker.jetstream().get_stream("CDC").await.is_err());
         site.sql("insert into t values (2, 'two'); insert into sales.orders values (8)").await;
         eventually("changes arrive under their names", async || {
-            let messages = stream::messages(&site.broker, "CHANGES").await;
+            let messages = stream::read_messages(&site.broker, "CHANGES").await;
             let has = |subject: &str| messages.iter().any(|message| message.subject == subject && message.headers.get(walgate_wire::CONTENT_ENCODING).is_none());
             if has("cdc.renamed") && has("cdc.sales=2Eorders") { Ok(()) } else { Err(format!("{messages:?}")) }
         })
@@ -54,8 +54,8 @@ on_newest_postgres! {
         let mut wrong = env;
         wrong.push(("WALGATE_SNAPSHOT_WORKERS".to_owned(), "many".to_owned()));
         let refused = walgate_tests::program::run_with("walgate", &["run"], &wrong);
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert_eq!(refused.status.code(), Some(2), "{said}");
-        assert!(said.contains("snapshot.workers") && said.contains("environment"), "{said}");
+        let report = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{report}");
+        assert!(report.contains("snapshot.workers") && report.contains("environment"), "{report}");
     }
 }

@@ -5,10 +5,11 @@ use walgate_tests::{Database, Replica, Site, eventually, on_newest_postgres};
 use walgate_wire::TableState;
 
 use crate::{
-    guest_tools::{expect, lines},
-    guests::{state, stream_is_full},
+    guest_tools::{json_lines, run_expecting},
+    guests::{state, wait_until_stream_is_full},
     misbehaviour::{
-        Case, ERRS, LIES_ZERO, PANICS, TRAPS, create, create_plain, mended, others_flow, told,
+        Case, ERRS, LIES_ZERO, PANICS, TRAPS, create, create_plain, fix_guest, wait_for_log,
+        wait_until_others_flow,
     },
 };
 
@@ -48,7 +49,7 @@ impl Failing {
     }
 
     /// Updates from one mood to another. The second half of the rows also gets other keys.
-    fn moves(&self) -> Vec<(usize, &str, &str)> {
+    fn mood_updates(&self) -> Vec<(usize, &str, &str)> {
         let moods = ["keep", self.case.mood, "drop"];
         let pairs = moods.iter().flat_map(|from| moods.iter().map(move |to| (*from, *to)));
         let both = pairs.clone().chain(pairs.take(if self.shape == Shape::Keyed { 9 } else { 0 }));
@@ -57,14 +58,14 @@ impl Failing {
 
     async fn insert(&self, site: &Site) {
         let copies = if self.shape == Shape::Keyless { 2 } else { 1 };
-        for (id, from, _) in self.moves() {
+        for (id, from, _) in self.mood_updates() {
             let rows = vec![format!("({id}, '{from}')"); copies].join(", ");
             site.sql(&format!("insert into {} (id, mood) values {rows}", self.table)).await;
         }
     }
 
     async fn update(&self, site: &Site) {
-        for (id, _, to) in self.moves() {
+        for (id, _, to) in self.mood_updates() {
             let moved = if id < 9 { id } else { id + 100 };
             let table = &self.table;
             site.sql(&format!(
@@ -84,17 +85,17 @@ impl Failing {
         site.sql(&format!("delete from {} where {half}", self.table)).await;
     }
 
-    async fn leaves(&self, site: &Site, replicas: &[Replica]) {
+    async fn wait_until_published(&self, site: &Site, replicas: &[Replica]) {
         for replica in replicas {
-            self.case.leaves(site, replica, &self.table).await;
+            self.case.wait_until_published(site, replica, &self.table).await;
         }
     }
 
     /// For a table with a key: how many inserts and updates produce the mood on which the guest
     /// fails.
-    fn failed(&self) -> usize {
+    fn failure_count(&self) -> usize {
         let bad = |mood: &str| usize::from(mood == self.case.mood);
-        self.moves().iter().map(|(_, from, to)| bad(from) + bad(to)).sum()
+        self.mood_updates().iter().map(|(_, from, to)| bad(from) + bad(to)).sum()
     }
 }
 
@@ -106,28 +107,28 @@ on_newest_postgres! {
         for case in WAYS {
             for (shape, on_error) in [(Shape::Keyed, "drop"), (Shape::Keyless, "dead-letter")] {
                 let one = Failing::create(&site, shape, case).await;
-                options = options.table(&one.table).keys(&one.table, &format!("on_guest_error = '{on_error}'"));
+                options = options.with_table(&one.table).with_keys(&one.table, &format!("on_guest_error = '{on_error}'"));
                 failing.push(one);
             }
         }
         let gateway = options.start().await;
         let tables: Vec<&str> = failing.iter().map(|one| one.table.as_str()).collect();
         let database = Database::create(&server).await;
-        let replicas = [site.sqlite(&tables), site.postgres(&database, &tables)];
+        let replicas = [site.sqlite_replica(&tables), site.postgres_replica(&database, &tables)];
         for one in &failing {
-            one.leaves(&site, &replicas).await;
+            one.wait_until_published(&site, &replicas).await;
             one.insert(&site).await;
         }
         for one in &failing {
-            one.leaves(&site, &replicas).await;
+            one.wait_until_published(&site, &replicas).await;
             one.update(&site).await;
         }
         for one in &failing {
-            one.leaves(&site, &replicas).await;
+            one.wait_until_published(&site, &replicas).await;
             one.delete(&site).await;
         }
         for one in &failing {
-            one.leaves(&site, &replicas).await;
+            one.wait_until_published(&site, &replicas).await;
         }
         let (_, body) = gateway.readyz().unwrap();
         for one in &failing {
@@ -135,18 +136,18 @@ on_newest_postgres! {
             match shape {
                 Shape::Keyed => {
                     let failed = &body["tables"][table.as_str()]["guest"]["failed"];
-                    assert_eq!(failed, one.failed(), "of {table}: {body}");
+                    assert_eq!(failed, one.failure_count(), "of {table}: {body}");
                 }
                 Shape::Keyless => {
-                    let letters = lines(&expect(0, &["dlq", "--nats", &site.broker.url(), table]));
+                    let letters = json_lines(&run_expecting(0, &["dlq", "--nats", &site.broker.url(), table]));
                     let new = letters.iter().filter(|letter| letter["row"]["mood"] == case.mood);
-                    assert!(new.count() >= 2 * one.failed(), "{letters:?}");
+                    assert!(new.count() >= 2 * one.failure_count(), "{letters:?}");
                 }
             }
         }
-        let late = [site.sqlite(&tables)];
+        let late = [site.sqlite_replica(&tables)];
         for one in &failing {
-            one.leaves(&site, &late).await;
+            one.wait_until_published(&site, &late).await;
         }
     }
 
@@ -157,13 +158,13 @@ on_newest_postgres! {
         create(&site, "t").await;
         site.sql("alter table t add about text; alter table t alter about set storage external").await;
         site.drop_guest("traps", "t.wasm");
-        let _gateway = site.gateway(&["t"]).keys("t", "on_guest_error = 'drop'").start().await;
-        let replica = site.sqlite(&["t"]);
-        TRAPS.leaves(&site, &replica, "t").await;
+        let _gateway = site.gateway(&["t"]).with_keys("t", "on_guest_error = 'drop'").start().await;
+        let replica = site.sqlite_replica(&["t"]);
+        TRAPS.wait_until_published(&site, &replica, "t").await;
         site.sql("insert into t (mood, about) values ('bad', repeat('about', 2000)), ('keep', 'short')").await;
-        TRAPS.leaves(&site, &replica, "t").await;
+        TRAPS.wait_until_published(&site, &replica, "t").await;
         site.sql("update t set mood = 'mended' where mood = 'bad'").await;
-        TRAPS.leaves(&site, &replica, "t").await;
+        TRAPS.wait_until_published(&site, &replica, "t").await;
     }
 
     /// A row that the guest rejects is the row's fault. Too many broken calls in one batch are the
@@ -175,12 +176,12 @@ on_newest_postgres! {
         for case in WAYS {
             create(&site, case.program).await;
             site.drop_guest(case.program, &format!("{}.wasm", case.program));
-            options = options.table(case.program).keys(case.program, "on_guest_error = 'drop'");
+            options = options.with_table(case.program).with_keys(case.program, "on_guest_error = 'drop'");
         }
         let gateway = options.start().await;
-        let replica = site.sqlite(&["plain", "errs", "liar", "panics"]);
+        let replica = site.sqlite_replica(&["plain", "errs", "liar", "panics"]);
         for case in WAYS {
-            case.leaves(&site, &replica, case.program).await;
+            case.wait_until_published(&site, &replica, case.program).await;
             site.sql(&format!(
                 "insert into {} (mood) select case when i % 2 = 0 then 'keep' else '{}' end from generate_series(1, 100) i",
                 case.program, case.mood
@@ -188,15 +189,15 @@ on_newest_postgres! {
             .await;
         }
         for case in [ERRS, LIES_ZERO] {
-            case.leaves(&site, &replica, case.program).await;
+            case.wait_until_published(&site, &replica, case.program).await;
             let (_, body) = gateway.readyz().unwrap();
             assert_eq!(body["tables"][case.program]["guest"]["failed"], 50, "{body}");
         }
         let reason = state(&site, "panics", TableState::Suspended).await.reason.unwrap();
         assert!(reason.contains("guest panics fails on 17 rows of one batch of public.panics"), "{reason}");
-        others_flow(&site, &replica).await;
-        assert_eq!(site.differences_as(&replica, "panics_native", "panics").await, Ok(()), "a row passed");
-        mended(&site, &replica, "panics").await;
+        wait_until_others_flow(&site, &replica).await;
+        assert_eq!(site.find_differences_as(&replica, "panics_native", "panics").await, Ok(()), "a row passed");
+        fix_guest(&site, &replica, "panics").await;
     }
 
     async fn a_row_that_fails_a_snapshot_suspends_its_table(server) {
@@ -206,15 +207,15 @@ on_newest_postgres! {
         // Beyond the rows on which the gateway tries a new guest.
         site.sql("insert into t (mood) select 'keep' from generate_series(1, 20000); insert into t (mood) values ('bad')").await;
         site.drop_guest("errs", "t.wasm");
-        let gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_change = 'reseed'").start().await;
-        let replica = site.sqlite(&["t", "plain"]);
+        let gateway = site.gateway(&["t", "plain"]).with_keys("t", "on_guest_change = 'reseed'").start().await;
+        let replica = site.sqlite_replica(&["t", "plain"]);
         let reason = state(&site, "t", TableState::Suspended).await.reason.unwrap();
         assert!(reason.contains("guest errs fails on row"), "{reason}");
-        told(&gateway, "public.t", "in no mood for this row").await;
+        wait_for_log(&gateway, "public.t", "in no mood for this row").await;
         site.sql("insert into t (mood) values ('keep')").await;
-        others_flow(&site, &replica).await;
+        wait_until_others_flow(&site, &replica).await;
         site.sql("delete from t where mood = 'bad'").await;
-        mended(&site, &replica, "t").await;
+        fix_guest(&site, &replica, "t").await;
     }
 
     /// The full stream blocks the snapshot with its old guest while the table gets another guest.
@@ -226,12 +227,12 @@ on_newest_postgres! {
               from generate_series(1, 3000) i;
             insert into t (mood) values ('bad')").await;
         site.drop_guest("errs", "t.wasm");
-        let options = site.gateway(&["t"]).set("NATS_INIT_MAX_BYTES", 1_200_000).set("SNAPSHOT_WORKERS", 1);
+        let options = site.gateway(&["t"]).set_env("NATS_INIT_MAX_BYTES", 1_200_000).set_env("SNAPSHOT_WORKERS", 1);
         let gateway = options.start().await;
-        let replica = site.sqlite(&["t"]);
-        stream_is_full(&gateway).await;
+        let replica = site.sqlite_replica(&["t"]);
+        wait_until_stream_is_full(&gateway).await;
         site.drop_guest("identity", "t.wasm");
-        eventually("the other guest is live", async || match site.schema("t").await {
+        eventually("the other guest is live", async || match site.latest_schema("t").await {
             Some(schema) if schema.guest.as_ref().is_some_and(|guest| guest.name == "identity") => Ok(()),
             other => Err(format!("{other:?}")),
         })
@@ -245,7 +246,7 @@ on_newest_postgres! {
             if log.contains("the table has another guest by now") { Ok(()) } else { Err(log) }
         })
         .await;
-        mended(&site, &replica, "t").await;
+        fix_guest(&site, &replica, "t").await;
         assert!(!gateway.log().contains("table suspended"), "{}", gateway.log());
     }
 }

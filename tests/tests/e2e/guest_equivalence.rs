@@ -22,7 +22,7 @@ use walgate_host::{
     pack::{Rendered, TablePacker},
     source::catalog::{Binary, ColumnType, TableVersion, Type},
 };
-use walgate_tests::site::wasm;
+use walgate_tests::site::guest_bytes;
 use walgate_wire::{
     Caps, ChangeWriter, Column, Identity, Lsn, Op as Sent, Schema, TableName, TableState, Value,
     decode_changes,
@@ -85,7 +85,7 @@ fn table(full: bool) -> Arc<TableVersion> {
 }
 
 /// Parameters of the guest: which shares of rows it keeps, fails on and redacts.
-fn parameters(rng: &mut StdRng) -> BTreeMap<String, String> {
+fn random_parameters(rng: &mut StdRng) -> BTreeMap<String, String> {
     let of = rng.random_range(1..12);
     let mut parameters = BTreeMap::from([("of".to_owned(), of.to_string())]);
     for name in ["kept_below", "masked_below", "blanked_below"] {
@@ -113,7 +113,7 @@ struct Workload {
 }
 
 impl Workload {
-    fn some(&mut self) -> Source {
+    fn random_row(&mut self) -> Source {
         let n = self.rng.random_bool(0.9).then(|| self.rng.random_range(-40..40));
         let text = ["", "a", "grün", "ünter", "longer than others", "\u{1F980} crab"];
         let t =
@@ -146,12 +146,13 @@ impl Workload {
         let old_is_key = old.as_ref().is_some_and(|(_, row)| row.is_none());
         let old = old.map(|(key, row)| self.push_row(key, row.as_ref()));
         let new = new.map(|(key, row)| self.push_row(key, Some(&row)));
-        let (txn, ordinal) = (self.batch.txns.len() as u32 - 1, self.ordinal);
+        let txn = self.batch.txns.len() as u32 - 1;
+        let ordinal = self.ordinal;
         self.batch.changes.push(Change { op, txn, ordinal, new, old, old_is_key });
     }
 
     /// A random change at the source, in the form that the replica identity demands.
-    fn change(&mut self) {
+    fn random_change(&mut self) {
         let key = self.rng.random_range(0..KEYS);
         let what = self.rng.random_range(0..100);
         match (self.rows.get(&key).cloned(), what) {
@@ -160,7 +161,7 @@ impl Workload {
                 self.push(Op::Truncate, None, None);
             }
             (None, _) => {
-                let row = self.some();
+                let row = self.random_row();
                 self.rows.insert(key, row.clone());
                 self.push(Op::Insert, None, Some((key, row)));
             }
@@ -170,7 +171,7 @@ impl Workload {
                 self.push(Op::Delete, Some(old), None);
             }
             (Some(before), what) => {
-                let row = if what < 35 { before.clone() } else { self.some() };
+                let row = if what < 35 { before.clone() } else { self.random_row() };
                 let to = if what < 55 { self.rng.random_range(0..KEYS) } else { key };
                 let to = if self.rows.contains_key(&to) { key } else { to };
                 let old =
@@ -200,7 +201,7 @@ impl Copy {
         }
     }
 
-    fn take(&mut self, change: Sent<'_>) {
+    fn apply(&mut self, change: Sent<'_>) {
         match change {
             Sent::Insert { row } => match self.rows.entry(key(&row)) {
                 Entry::Occupied(entry) if self.exact => {
@@ -249,25 +250,28 @@ fn publish(bound: &Bound, packer: &TablePacker, batch: RowBatch, copy: &mut Copy
     let columns = bound.output().schema.columns.len();
     let changes = decode_changes(&writer.out, columns, &Caps::default()).unwrap();
     assert!(changes.is_sorted_by_key(|change| change.position));
-    changes.into_iter().for_each(|change| copy.take(change.op));
+    changes.into_iter().for_each(|change| copy.apply(change.op));
 }
 
 /// Runs the same function in this process, over the source's rows.
-fn natively(
+fn run_natively(
     rows: &BTreeMap<i64, Source>,
     parameters: &BTreeMap<String, String>,
 ) -> BTreeMap<i64, Copied> {
-    let told = Table::new("public.t").key("id", "bigint").nullable("n", "integer");
-    let told = told.nullable("t", "text").nullable("secret", "text");
-    let told = parameters.iter().fold(told, |told, (name, value)| told.parameter(name, value));
+    let described = Table::new("public.t").key("id", "bigint").nullable("n", "integer");
+    let described = described.nullable("t", "text").nullable("secret", "text");
+    let described = parameters
+        .iter()
+        .fold(described, |described, (name, value)| described.parameter(name, value));
     let rows: Vec<_> = rows
         .iter()
         .map(|(id, row)| {
-            let (n, t) = (row.n.into(), row.t.as_deref().into());
+            let n = row.n.into();
+            let t = row.t.as_deref().into();
             Told::snapshot([("id", (*id).into()), ("n", n), ("t", t), ("secret", "s".into())])
         })
         .collect();
-    let seen = Guest::<whims>::new(&told).unwrap().run(&rows);
+    let seen = Guest::<whims>::new(&described).unwrap().run(&rows);
     let int = |value: &Shown| if let Shown::Integer(int) = value { Some(*int) } else { None };
     let text =
         |value: &Shown| if let Shown::Text(text) = value { Some(text.clone()) } else { None };
@@ -286,9 +290,10 @@ struct Seen {
     redacted: usize,
 }
 
-fn round(module: &Module, seed: u64, seen: &mut Seen) {
+fn run_round(module: &Module, seed: u64, seen: &mut Seen) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let (parameters, full) = (parameters(&mut rng), rng.random());
+    let parameters = random_parameters(&mut rng);
+    let full = rng.random();
     let table = table(full);
     let bound = module.bind(Arc::clone(&table), &parameters).unwrap_or_else(|e| panic!("{e}"));
     let packer = TablePacker::new(bound.output());
@@ -298,7 +303,7 @@ fn round(module: &Module, seed: u64, seen: &mut Seen) {
     let batch = RowBatch::new(Arc::clone(&table));
     let mut work = Workload { rng, full, rows: BTreeMap::new(), batch, lsn: 0, ordinal: 0 };
     for _ in 0..work.rng.random_range(1..=CHANGES_MAX) {
-        work.change();
+        work.random_change();
         if work.rng.random_bool(0.1) {
             publish(
                 &bound,
@@ -309,7 +314,7 @@ fn round(module: &Module, seed: u64, seen: &mut Seen) {
         }
     }
     publish(&bound, &packer, work.batch, &mut copy);
-    let expected = natively(&work.rows, &parameters);
+    let expected = run_natively(&work.rows, &parameters);
     assert_eq!(copy.rows, expected, "round {seed}, full {full}, {parameters:?}; {:?}", work.rows);
     seen.leaves += expected.len();
     seen.stays += work.rows.len() - expected.len();
@@ -320,9 +325,9 @@ fn round(module: &Module, seed: u64, seen: &mut Seen) {
 #[test]
 fn the_gateway_publishes_what_the_native_guest_returns() {
     let engine = Engine::new(Limits::of(&Guests::default()), None).unwrap();
-    let module = engine.load(&wasm("whims")).unwrap();
+    let module = engine.load(&guest_bytes("whims")).unwrap();
     let mut seen = Seen::default();
-    (0..ROUNDS).for_each(|seed| round(&module, seed, &mut seen));
+    (0..ROUNDS).for_each(|seed| run_round(&module, seed, &mut seen));
     let Seen { leaves, stays, redacted } = seen;
     assert!(leaves > 1000 && stays > 1000 && redacted > 500, "{seen:?}");
 }

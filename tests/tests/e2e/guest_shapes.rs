@@ -3,7 +3,7 @@
 use walgate_tests::{Site, eventually, on_newest_postgres};
 use walgate_wire::TableState;
 
-use crate::guests::{shows, state};
+use crate::guests::{state, wait_until_equal_to_view};
 
 on_newest_postgres! {
     /// First a migration, then the guest written for it, and only then a row of the new shape.
@@ -11,10 +11,10 @@ on_newest_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, email text not null, password_hash text)").await;
         site.drop_guest("identity", "t.wasm");
-        let gateway = site.gateway(&["t"]).keys("t", "on_guest_change = 'reseed'").start().await;
-        let replica = site.sqlite(&["t"]);
+        let gateway = site.gateway(&["t"]).with_keys("t", "on_guest_change = 'reseed'").start().await;
+        let replica = site.sqlite_replica(&["t"]);
         site.sql("insert into t values (1, 'ada@example.org', 'x')").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
         site.sql("alter table t add country char(2) not null default 'DE';
             create view admitted as select id, left(email, 1) || '***' || substr(email, position('@' in email)) email, country
               from t where country = 'DE'").await;
@@ -27,7 +27,7 @@ on_newest_postgres! {
         let served = state(&site, "t", TableState::Live).await;
         assert_eq!(served.guest.expect("a guest").name, "identity");
         site.sql("insert into t values (2, 'bob@example.org', 'y', 'FR'), (3, 'cy@example.org', 'z', 'DE')").await;
-        shows(&site, &replica, "admitted", "t").await;
+        wait_until_equal_to_view(&site, &replica, "admitted", "t").await;
         assert!(!gateway.log().contains("table suspended"), "{}", gateway.log());
     }
 }

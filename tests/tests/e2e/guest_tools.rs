@@ -14,34 +14,34 @@ const USERS: &str = "
     insert into users (email, country) select 'u' || i || '@example.org', (array['DE','FR','PL'])[1 + i % 3]
       from generate_series(1, 30) i;";
 
-fn walgate(args: &[&str]) -> Output {
+fn run_walgate(args: &[&str]) -> Output {
     program::run("walgate", args)
 }
 
-fn printed(output: &Output) -> String {
+fn stdout_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn said(output: &Output) -> String {
+fn stderr_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Runs the command and expects this exit code; returns its output.
 #[track_caller]
-pub fn expect(code: i32, args: &[&str]) -> String {
-    let output = walgate(args);
+pub fn run_expecting(code: i32, args: &[&str]) -> String {
+    let output = run_walgate(args);
     assert_eq!(
         output.status.code(),
         Some(code),
         "{args:?}: {} {}",
-        printed(&output),
-        said(&output)
+        stdout_text(&output),
+        stderr_text(&output)
     );
-    printed(&output)
+    stdout_text(&output)
 }
 
 /// Writes a guest of the source tree to a file; returns its path.
-fn guest(site: &Site, name: &str) -> String {
+fn guest_path(site: &Site, name: &str) -> String {
     site.drop_guest(name, &format!("../{name}.wasm"));
     path(site, &format!("{name}.wasm"))
 }
@@ -50,7 +50,7 @@ fn path(site: &Site, name: &str) -> String {
     site.folder().join(name).display().to_string()
 }
 
-pub fn lines(text: &str) -> Vec<Value> {
+pub fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -58,7 +58,7 @@ on_each_postgres! {
     /// Recorded rows of every type pass unchanged through a guest that keeps everything.
     async fn rows_of_every_type_are_recorded(server) {
         let site = Site::new(&server).await;
-        type_matrix::make(&site).await;
+        type_matrix::create_matrix(&site).await;
         // Guests see all of Postgres' last years as one instant.
         let late = "select string_agg(format('update matrix set %I = null where %1$I > ''294000-01-01'' and isfinite(%1$I);', attname), '')
             from pg_attribute where attrelid = 'matrix'::regclass and attnum > 0
@@ -66,8 +66,8 @@ on_each_postgres! {
         site.sql(&site.database.value(late).await).await;
         let rows = path(&site, "rows.jsonl");
         let source = site.database.url();
-        expect(0, &["guest", "record", "matrix", "--source", &source, "--rows", &rows]);
-        let seen = expect(0, &["guest", "test", &guest(&site, "identity"), "--rows", &rows]);
+        run_expecting(0, &["guest", "record", "matrix", "--source", &source, "--rows", &rows]);
+        let seen = run_expecting(0, &["guest", "test", &guest_path(&site, "identity"), "--rows", &rows]);
         let recorded = fs::read_to_string(&rows).unwrap();
         let recorded: Vec<&str> = recorded.lines().skip(1).collect();
         assert!(recorded.len() > 10);
@@ -75,7 +75,7 @@ on_each_postgres! {
             assert_eq!(seen, *recorded);
         }
         assert_eq!(seen.lines().count(), recorded.len());
-        let costs = expect(0, &["guest", "bench", &path(&site, "identity.wasm"), "--table", "matrix", "--source", &source, "--seconds", "1"]);
+        let costs = run_expecting(0, &["guest", "bench", &path(&site, "identity.wasm"), "--table", "matrix", "--source", &source, "--seconds", "1"]);
         assert!(costs.contains("with the guest ÷ without"), "{costs}");
     }
 }
@@ -84,8 +84,9 @@ on_newest_postgres! {
     async fn check_record_test_and_bench_work_on_one_guest(server) {
         let site = Site::new(&server).await;
         site.sql(USERS).await;
-        let (users, source) = (guest(&site, "users"), site.database.url());
-        let checked = expect(0, &["guest", "check", &users, "--table", "users", "--source", &source]);
+        let users = guest_path(&site, "users");
+        let source = site.database.url();
+        let checked = run_expecting(0, &["guest", "check", &users, "--table", "users", "--source", &source]);
         for part in [
             "users 0.1.0", "walgate:guest/transform@1.0.0, core module", "imports    walgate:guest/host@1.0.0", "sha256     ",
             "reads      email, country", "hides      password_hash", "replaces   email text not null", "adds       nothing",
@@ -94,19 +95,20 @@ on_newest_postgres! {
             assert!(checked.contains(part), "{part:?} in {checked}");
         }
         // The refusal has a reason and exit code 1.
-        let orders = walgate(&["guest", "check", &guest(&site, "orders"), "--table", "users", "--source", &source]);
+        let orders = run_walgate(&["guest", "check", &guest_path(&site, "orders"), "--table", "users", "--source", &source]);
         assert_eq!(orders.status.code(), Some(1));
-        assert!(said(&orders).contains("the table public.users has id, email"), "{}", said(&orders));
+        assert!(stderr_text(&orders).contains("the table public.users has id, email"), "{}", stderr_text(&orders));
         fs::write(site.folder().join("no.wasm"), "no wasm").unwrap();
-        let no = walgate(&["guest", "check", &path(&site, "no.wasm")]);
+        let no = run_walgate(&["guest", "check", &path(&site, "no.wasm")]);
         assert_eq!(no.status.code(), Some(1));
-        assert!(said(&no).contains("it is not WebAssembly"), "{}", said(&no));
-        assert_eq!(walgate(&["guest", "check", &users, "--table", "users"]).status.code(), Some(2));
+        assert!(stderr_text(&no).contains("it is not WebAssembly"), "{}", stderr_text(&no));
+        assert_eq!(run_walgate(&["guest", "check", &users, "--table", "users"]).status.code(), Some(2));
 
-        let (rows, golden) = (path(&site, "rows.jsonl"), path(&site, "golden.jsonl"));
+        let rows = path(&site, "rows.jsonl");
+        let golden = path(&site, "golden.jsonl");
         let record = ["guest", "record", "public.users", "--source", &source, "--param", "region=FR", "--limit", "20"];
-        let streamed = expect(0, &record);
-        expect(0, &[&record[..], &["--rows", &rows]].concat());
+        let streamed = run_expecting(0, &record);
+        run_expecting(0, &[&record[..], &["--rows", &rows]].concat());
         assert_eq!(streamed, fs::read_to_string(&rows).unwrap());
         assert_eq!(streamed.lines().count(), 21);
         // Changes that an author writes by hand.
@@ -114,7 +116,7 @@ on_newest_postgres! {
             {"op":"insert","new":{"id":2,"email":"d@e.f","country":"FR"}}"#;
         fs::write(&rows, format!("{streamed}{more}\n")).unwrap();
         let test = ["guest", "test", &users, "--rows", &rows];
-        let seen = lines(&expect(0, &test));
+        let seen = json_lines(&run_expecting(0, &test));
         assert_eq!(seen.len(), 22);
         assert_eq!(seen[0]["new"]["email"], "u***@example.org");
         assert!(seen[0]["new"].get("password_hash").is_none());
@@ -123,16 +125,16 @@ on_newest_postgres! {
         assert_eq!(seen[21]["new"]["email"], "d***@e.f");
 
         let against = [&test[..], &["--golden", &golden]].concat();
-        expect(0, &[&against[..], &["--bless"]].concat());
-        expect(0, &against);
+        run_expecting(0, &[&against[..], &["--bless"]].concat());
+        run_expecting(0, &against);
         let blessed = fs::read_to_string(&golden).unwrap();
         fs::write(&golden, blessed.replacen("u***@", "x***@", 1)).unwrap();
-        let differs = expect(1, &against);
+        let differs = run_expecting(1, &against);
         assert!(differs.contains("line 1, new, column email: \"u***@example.org\", expected \"x***@example.org\""), "{differs}");
-        let other = expect(1, &[&against[..], &["--param", "region=DE"]].concat());
+        let other = run_expecting(1, &[&against[..], &["--param", "region=DE"]].concat());
         assert!(other.contains("op is"), "{other}");
 
-        let costs = expect(0, &["guest", "bench", &users, "--rows", &rows, "--seconds", "1"]);
+        let costs = run_expecting(0, &["guest", "bench", &users, "--rows", &rows, "--seconds", "1"]);
         assert!(costs.contains("13 of 22 rows dropped") || costs.contains("14 of 22 rows dropped"), "{costs}");
     }
 
@@ -141,12 +143,12 @@ on_newest_postgres! {
         site.sql("create table t (id bigint primary key, mood text); create table plain (id int primary key);
             insert into t values (1, 'keep'), (2, 'drop')").await;
         site.drop_guest("errs", "t.wasm");
-        let gateway = site.gateway(&["t", "plain"]).keys("t", "on_guest_error = 'dead-letter'").start().await;
-        let list = || expect(0, &["guest", "list", "--url", &gateway.url()]);
+        let gateway = site.gateway(&["t", "plain"]).with_keys("t", "on_guest_error = 'dead-letter'").start().await;
+        let list = || run_expecting(0, &["guest", "list", "--url", &gateway.url()]);
         let first = list();
         assert!(first.lines().any(|line| line.contains("errs 1.0.0") && line.contains("live")), "{first}");
         assert!(first.lines().any(|line| line.starts_with(" plain") && line.contains("none")), "{first}");
-        let dlq = |table: &str| lines(&expect(0, &["dlq", "--nats", &site.broker.url(), table]));
+        let dlq = |table: &str| json_lines(&run_expecting(0, &["dlq", "--nats", &site.broker.url(), table]));
         assert!(dlq("t").is_empty() && dlq("never.was").is_empty());
         site.sql("insert into t values (3, 'bad'), (4, 'keep'), (5, 'bad'); update t set mood = 'bad' where id = 4").await;
         let letters = eventually("three rows are set aside", async || {
@@ -167,8 +169,8 @@ on_newest_postgres! {
             shown => Err(shown),
         })
         .await;
-        let nowhere = walgate(&["guest", "list", "--url", "http://127.0.0.1:1"]);
-        assert_eq!(nowhere.status.code(), Some(3), "{}", said(&nowhere));
+        let nowhere = run_walgate(&["guest", "list", "--url", "http://127.0.0.1:1"]);
+        assert_eq!(nowhere.status.code(), Some(3), "{}", stderr_text(&nowhere));
     }
 }
 
@@ -181,10 +183,10 @@ fn a_new_guest_crate_tests_and_builds() {
         // The build of this tree has fetched the dependencies.
         command.env("CARGO_NET_OFFLINE", "true").current_dir(folder.path().join(inside));
         let output = command.args(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", said(&output));
-        printed(&output)
+        assert!(output.status.success(), "{args:?}: {}", stderr_text(&output));
+        stdout_text(&output)
     };
-    let walgate = program::built("walgate");
+    let walgate = program::find_built("walgate");
     run(&walgate, &["guest", "new", "my-users"], "");
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
     fs::copy(lock, folder.path().join("my-users/Cargo.lock")).unwrap();
@@ -195,6 +197,7 @@ fn a_new_guest_crate_tests_and_builds() {
     assert!(checked.contains("my-users 0.1.0"), "{checked}");
     let out = folder.path().join("guests");
     run(&walgate, &["guest", "build", "--out", &out.display().to_string(), "my-users"], "");
-    let (beside, there) = (folder.path().join("my-users/my_users.wasm"), out.join("my_users.wasm"));
+    let beside = folder.path().join("my-users/my_users.wasm");
+    let there = out.join("my_users.wasm");
     assert_eq!(fs::read(beside).unwrap(), fs::read(there).unwrap());
 }

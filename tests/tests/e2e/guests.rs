@@ -20,13 +20,13 @@ async fn site_with_users(server: &std::sync::Arc<Server>) -> Site {
 }
 
 /// Waits until the copy equals `view`.
-pub async fn shows(site: &Site, replica: &Replica, view: &str, table: &str) {
+pub async fn wait_until_equal_to_view(site: &Site, replica: &Replica, view: &str, table: &str) {
     let what = format!("{table} in the copy is {view}");
-    eventually(what, async || site.differences_as(replica, view, table).await).await;
+    eventually(what, async || site.find_differences_as(replica, view, table).await).await;
 }
 
 pub async fn state(site: &Site, token: &str, state: TableState) -> Schema {
-    eventually(format!("{token} is {state:?}"), async || match site.schema(token).await {
+    eventually(format!("{token} is {state:?}"), async || match site.latest_schema(token).await {
         Some(schema) if schema.state == state => Ok(schema),
         other => Err(format!("{:?}", other.map(|s| (s.state, s.reason)))),
     })
@@ -34,7 +34,7 @@ pub async fn state(site: &Site, token: &str, state: TableState) -> Schema {
 }
 
 /// Waits until a snapshot is blocked by a full INIT.
-pub async fn stream_is_full(gateway: &Gateway) {
+pub async fn wait_until_stream_is_full(gateway: &Gateway) {
     eventually("the stream is full", async || {
         let log = gateway.log();
         if log.contains("publishing again") { Ok(()) } else { Err(log) }
@@ -57,9 +57,9 @@ on_each_postgres! {
         let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         let mut gateway = site.gateway(&["users", "plain"]).start().await;
-        let sqlite = site.sqlite(&["users"]);
+        let sqlite = site.sqlite_replica(&["users"]);
         let database = Database::create(&server).await;
-        let postgres = site.postgres(&database, &["users"]);
+        let postgres = site.postgres_replica(&database, &["users"]);
         for identity in ["default", "full"] {
             site.sql(&format!("alter table users replica identity {identity}")).await;
             for _ in 0..3 {
@@ -67,15 +67,15 @@ on_each_postgres! {
                 gateway = gateway.kill9().start().await;
                 site.sql(MOVES).await;
             }
-            shows(&site, &sqlite, "admitted", "users").await;
-            shows(&site, &postgres, "admitted", "users").await;
-            let native = site.natively(judge::<users::users>, "users", "true").await;
-            shows(&site, &sqlite, &native, "users").await;
-            shows(&site, &postgres, &native, "users").await;
+            wait_until_equal_to_view(&site, &sqlite, "admitted", "users").await;
+            wait_until_equal_to_view(&site, &postgres, "admitted", "users").await;
+            let native = site.run_guest_natively(judge::<users::users>, "users", "true").await;
+            wait_until_equal_to_view(&site, &sqlite, &native, "users").await;
+            wait_until_equal_to_view(&site, &postgres, &native, "users").await;
         }
         site.sql("truncate users").await;
-        shows(&site, &sqlite, "admitted", "users").await;
-        let schema = site.schema("users").await.unwrap();
+        wait_until_equal_to_view(&site, &sqlite, "admitted", "users").await;
+        let schema = site.latest_schema("users").await.unwrap();
         assert_eq!(schema.guest.unwrap().name, "users");
         assert!(schema.columns.iter().all(|column| column.name != "password_hash"));
     }
@@ -88,16 +88,16 @@ on_each_postgres! {
         site.sql("alter table users alter about set storage external;
             insert into users (id, email, country, about) select 1000 + i, 'e@x.org', 'FR', repeat('about', 2000) from generate_series(1, 5) i").await;
         let _gateway = site.gateway(&["users"]).start().await;
-        let sqlite = site.sqlite(&["users"]);
+        let sqlite = site.sqlite_replica(&["users"]);
         let database = Database::create(&server).await;
-        let postgres = site.postgres(&database, &["users"]);
-        shows(&site, &sqlite, "admitted", "users").await;
-        shows(&site, &postgres, "admitted", "users").await;
+        let postgres = site.postgres_replica(&database, &["users"]);
+        wait_until_equal_to_view(&site, &sqlite, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &postgres, "admitted", "users").await;
         site.sql("update users set country = 'DE' where id > 1000").await;
         site.sql("update users set country = 'PL' where id = 1001; update users set id = 2002 where id = 1002").await;
         site.sql("update users set country = 'DE' where id = 1001").await;
-        shows(&site, &sqlite, "admitted", "users").await;
-        shows(&site, &postgres, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &sqlite, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &postgres, "admitted", "users").await;
     }
 }
 
@@ -110,34 +110,34 @@ on_newest_postgres! {
         site.sql("alter table users alter about set storage external;
             insert into users (id, email, country, about) values (1001, 'e@x.org', 'FR', repeat('about', 2000))").await;
         let gateway = site.gateway(&["users", "plain"]).start().await;
-        let replica = site.sqlite(&["users", "plain"]);
-        shows(&site, &replica, "admitted", "users").await;
-        site.same(&replica, "plain").await;
+        let replica = site.sqlite_replica(&["users", "plain"]);
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
+        site.wait_until_equal(&replica, "plain").await;
         gateway.program().pause();
         site.sql("update users set country = 'DE' where id = 1001").await;
-        let migration = site.database.session().await;
+        let migration = site.database.open_session().await;
         migration.sql("begin; lock table users in access exclusive mode").await;
         site.sql("insert into plain values (1, 'flows')").await;
         gateway.program().resume();
-        site.same(&replica, "plain").await;
-        let schema = site.schema("users").await.expect("a schema");
+        site.wait_until_equal(&replica, "plain").await;
+        let schema = site.latest_schema("users").await.expect("a schema");
         assert!(schema.state == TableState::Suspended && schema.reason.as_ref().is_some_and(|r| r.contains("locked")), "{schema:?}");
         migration.sql("commit").await;
-        shows(&site, &replica, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
     }
 
     async fn guests_are_swapped_under_load(server) {
         let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
-        let gateway = site.gateway(&["users", "plain"]).keys("users", "on_guest_change = 'reseed'").start().await;
-        let replica = site.sqlite(&["users"]);
-        shows(&site, &replica, "admitted", "users").await;
+        let gateway = site.gateway(&["users", "plain"]).with_keys("users", "on_guest_change = 'reseed'").start().await;
+        let replica = site.sqlite_replica(&["users"]);
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
         site.sql(MOVES).await;
         site.drop_guest("users_next", "users.wasm");
         site.sql(MOVES).await;
-        shows(&site, &replica, "admitted_next", "users").await;
+        wait_until_equal_to_view(&site, &replica, "admitted_next", "users").await;
         // Invalid files change nothing and are reported once.
-        let good = walgate_tests::site::wasm("users");
+        let good = walgate_tests::site::guest_bytes("users");
         for (n, bad) in [&b"no wasm"[..], &good[..good.len() / 2], b""].into_iter().enumerate() {
             site.drop_file(bad, "users.wasm");
             eventually("it is refused", async || match gateway.log().matches("guest refused").count() {
@@ -147,9 +147,9 @@ on_newest_postgres! {
             .await;
             site.sql(MOVES).await;
         }
-        shows(&site, &replica, "admitted_next", "users").await;
+        wait_until_equal_to_view(&site, &replica, "admitted_next", "users").await;
         site.drop_guest("users", "users.wasm");
-        shows(&site, &replica, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
         assert_eq!(gateway.log().matches("guest refused").count(), 3, "{}", gateway.log());
     }
 
@@ -157,28 +157,28 @@ on_newest_postgres! {
         let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         let gateway = site.gateway(&["users", "plain"]).start().await;
-        let replica = site.sqlite(&["users", "plain"]);
-        shows(&site, &replica, "admitted", "users").await;
+        let replica = site.sqlite_replica(&["users", "plain"]);
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
         let file = site.folder().join("guests/users.wasm");
         std::fs::remove_file(&file).unwrap();
         let stopped = state(&site, "users", TableState::Suspended).await;
         assert!(stopped.reason.unwrap().contains("users.wasm is not there"));
         site.sql(MOVES).await;
         site.sql("insert into plain values (1, 'flows')").await;
-        site.same(&replica, "plain").await;
+        site.wait_until_equal(&replica, "plain").await;
         // The table does not stream after a restart, either, nor in a snapshot.
         let gateway = gateway.stop().start().await;
         site.sql(MOVES).await;
         site.sql("insert into plain values (2, 'flows')").await;
-        site.same(&replica, "plain").await;
+        site.wait_until_equal(&replica, "plain").await;
         state(&site, "users", TableState::Suspended).await;
-        let late = site.sqlite(&["users"]);
+        let late = site.sqlite_replica(&["users"]);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let copy = walgate_tests::oracle::Copy::open(&late.target).await;
-        assert_eq!(copy.count("users").await.unwrap_or(0), 0);
+        assert_eq!(copy.count_rows("users").await.unwrap_or(0), 0);
         site.drop_guest("users", "users.wasm");
-        shows(&site, &replica, "admitted", "users").await;
-        shows(&site, &late, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &late, "admitted", "users").await;
         drop(gateway);
     }
 
@@ -186,11 +186,11 @@ on_newest_postgres! {
         let site = site_with_users(&server).await;
         site.drop_guest("users", "users.wasm");
         let keys = "guest_optional = true\non_guest_change = 'reseed'";
-        let _gateway = site.gateway(&["users"]).keys("users", keys).start().await;
-        let replica = site.sqlite(&["users"]);
-        shows(&site, &replica, "admitted", "users").await;
+        let _gateway = site.gateway(&["users"]).with_keys("users", keys).start().await;
+        let replica = site.sqlite_replica(&["users"]);
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
         std::fs::remove_file(site.folder().join("guests/users.wasm")).unwrap();
-        shows(&site, &replica, "users", "users").await;
+        wait_until_equal_to_view(&site, &replica, "users", "users").await;
     }
 
     async fn without_a_key_whole_rows_are_filtered(server) {
@@ -201,20 +201,20 @@ on_newest_postgres! {
               from users where country = 'DE'").await;
         site.drop_guest("users", "users.wasm");
         let _gateway = site.gateway(&["users"]).start().await;
-        let replica = site.sqlite(&["users"]);
+        let replica = site.sqlite_replica(&["users"]);
         site.sql("insert into users select 'a' || i % 5 || '@x.org', (array['DE','FR'])[1 + i % 2], 'h', i % 3 from generate_series(1, 60) i").await;
-        shows(&site, &replica, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
         for n in 0..3 {
             site.sql(&format!("update users set country = 'DE' where n = {n} and country = 'FR' and ctid in (select ctid from users where n = {n} limit 9)")).await;
             site.sql(&format!("update users set country = 'PL', n = n + 1 where n = {n} and ctid in (select ctid from users where n = {n} limit 4)")).await;
             site.sql(&format!("delete from users where ctid in (select ctid from users where n = {n} limit 2)")).await;
         }
-        shows(&site, &replica, "admitted", "users").await;
+        wait_until_equal_to_view(&site, &replica, "admitted", "users").await;
     }
 
     /// `guests/assemblyscript`: a plain module, built without Rust.
     async fn a_guest_in_assemblyscript_filters_rows(server) {
-        let Some(region) = walgate_tests::site::wasm_of_npm("region") else {
+        let Some(region) = walgate_tests::site::npm_guest_bytes("region") else {
             return println!("SKIPPED: there is no npm to build it with");
         };
         let site = Site::new(&server).await;
@@ -222,13 +222,13 @@ on_newest_postgres! {
             create view admitted as select id, left(email, 1) || '***' || substr(email, position('@' in email)) email, country, about,
               octet_length(email) length from people where country = 'FR'").await;
         site.drop_file(&region, "people.wasm");
-        let gateway = site.gateway(&["people"]).keys("people", "guest_params = { region = 'FR' }").start().await;
-        let replica = site.sqlite(&["people"]);
+        let gateway = site.gateway(&["people"]).with_keys("people", "guest_params = { region = 'FR' }").start().await;
+        let replica = site.sqlite_replica(&["people"]);
         site.sql("insert into people select i, 'p' || i || '@example.org', (array['DE','FR'])[1 + i % 2], 's' from generate_series(1, 5000) i").await;
         site.sql("update people set country = 'FR' where id % 7 = 0; update people set country = null where id % 5 = 0; delete from people where id % 11 = 0").await;
-        shows(&site, &replica, "admitted", "people").await;
-        let late = site.sqlite(&["people"]);
-        shows(&site, &late, "admitted", "people").await;
+        wait_until_equal_to_view(&site, &replica, "admitted", "people").await;
+        let late = site.sqlite_replica(&["people"]);
+        wait_until_equal_to_view(&site, &late, "admitted", "people").await;
         drop(gateway);
     }
 
@@ -244,12 +244,12 @@ on_newest_postgres! {
         for file in ["t.wasm", "u.wasm"] {
             site.drop_guest("whims", file);
         }
-        let _gateway = site.gateway(&["t", "u"]).keys("t", keys).keys("u", keys).start().await;
+        let _gateway = site.gateway(&["t", "u"]).with_keys("t", keys).with_keys("u", keys).start().await;
         let reason = state(&site, "u", TableState::Suspended).await.reason.unwrap();
         assert!(reason.contains("column n is bigint; the guest reads it as an i32"), "{reason}");
-        let replica = site.sqlite(&["t"]);
+        let replica = site.sqlite_replica(&["t"]);
         site.sql("insert into t values (3, 4, 'more')").await;
-        shows(&site, &replica, "leaving", "t").await;
+        wait_until_equal_to_view(&site, &replica, "leaving", "t").await;
     }
 
     async fn columns_are_added_and_replaced(server) {
@@ -259,15 +259,15 @@ on_newest_postgres! {
               from orders where number not like 'TEST-%'").await;
         site.drop_guest("orders", "orders.wasm");
         let _gateway = site.gateway(&["orders"]).start().await;
-        let replica = site.sqlite(&["orders"]);
+        let replica = site.sqlite_replica(&["orders"]);
         site.sql("insert into orders select i, case when i % 7 = 0 then 'TEST-' else 'WG-' end || i, i % 9, (i % 1000) / 100.0, now() - i * interval '17 min' from generate_series(1, 500) i").await;
-        shows(&site, &replica, "leaving", "orders").await;
+        wait_until_equal_to_view(&site, &replica, "leaving", "orders").await;
         site.sql("update orders set quantity = quantity + 1, number = 'TEST-' || id where id % 10 = 0; alter table orders add note text").await;
         site.sql("create or replace view leaving as select id, number, quantity, unit_price, date_trunc('hour', placed_at) placed_at, quantity * unit_price items_total, note
               from orders where number not like 'TEST-%'; update orders set note = 'n' || id where id % 3 = 0; update orders set number = 'WG-' || id where id % 20 = 0").await;
-        shows(&site, &replica, "leaving", "orders").await;
-        let native = site.natively(judge::<orders::orders>, "orders", "true").await;
-        shows(&site, &replica, &native, "orders").await;
+        wait_until_equal_to_view(&site, &replica, "leaving", "orders").await;
+        let native = site.run_guest_natively(judge::<orders::orders>, "orders", "true").await;
+        wait_until_equal_to_view(&site, &replica, &native, "orders").await;
         // `walgate verify` applies the same guest.
         let verified = walgate_tests::program::run("walgate", &[
             "verify", "--source", &site.database.url(), "--replica", &replica.target.url(),

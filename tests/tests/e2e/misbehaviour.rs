@@ -12,13 +12,13 @@ use walgate_tests::{
     Gateway, Replica, Site, eventually,
     native::{Judge, judge},
     on_newest_postgres,
-    site::wasm,
+    site::guest_bytes,
 };
 use walgate_wire::{Lsn, TableState};
 
 use crate::{
-    guest_tools::{expect, lines},
-    guests::{shows, state},
+    guest_tools::{json_lines, run_expecting},
+    guests::{state, wait_until_equal_to_view},
 };
 
 /// A program, the mood on which it fails, and the gateway's report of the failure.
@@ -27,15 +27,20 @@ pub struct Case {
     pub program: &'static str,
     pub judge: Judge,
     pub mood: &'static str,
-    says: &'static str,
+    error: &'static str,
 }
 
-const fn case(program: &'static str, judge: Judge, mood: &'static str, says: &'static str) -> Case {
-    Case { program, judge, mood, says }
+const fn case(
+    program: &'static str,
+    judge: Judge,
+    mood: &'static str,
+    error: &'static str,
+) -> Case {
+    Case { program, judge, mood, error }
 }
 
-const fn lie(mood: &'static str, says: &'static str) -> Case {
-    case("liar", judge::<liar::liar>, mood, says)
+const fn lie(mood: &'static str, error: &'static str) -> Case {
+    case("liar", judge::<liar::liar>, mood, error)
 }
 
 pub const ERRS: Case = case("errs", judge::<errs::errs>, "bad", "in no mood for this row");
@@ -83,14 +88,20 @@ impl Case {
     }
 
     /// Writes the rows of `table` that are published into a table beside it.
-    pub async fn leaving(&self, site: &Site, table: &str) -> String {
+    pub async fn write_published_rows(&self, site: &Site, table: &str) -> String {
         let asked = format!("mood is distinct from '{}'", self.mood);
-        site.natively(self.judge, table, &asked).await
+        site.run_guest_natively(self.judge, table, &asked).await
     }
 
     /// Waits until the copy equals the published rows.
-    pub async fn leaves(&self, site: &Site, replica: &Replica, table: &str) {
-        shows(site, replica, &self.leaving(site, table).await, table).await;
+    pub async fn wait_until_published(&self, site: &Site, replica: &Replica, table: &str) {
+        wait_until_equal_to_view(
+            site,
+            replica,
+            &self.write_published_rows(site, table).await,
+            table,
+        )
+        .await;
     }
 }
 
@@ -119,32 +130,32 @@ pub async fn create_plain(site: &Site) {
 }
 
 /// Waits until a row written now arrives. Then earlier rows of all tables have arrived, too.
-pub async fn others_flow(site: &Site, replica: &Replica) {
+pub async fn wait_until_others_flow(site: &Site, replica: &Replica) {
     site.sql("insert into plain default values").await;
-    site.same(replica, "plain").await;
+    site.wait_until_equal(replica, "plain").await;
 }
 
 /// Waits until the gateway's log reports this for the table.
-pub async fn told(gateway: &Gateway, table: &str, says: &str) {
-    eventually(format!("the log says {says:?} of {table}"), async || {
+pub async fn wait_for_log(gateway: &Gateway, table: &str, error: &str) {
+    eventually(format!("the log has {error:?} for {table}"), async || {
         let log = gateway.log();
-        let told = log.lines().any(|line| line.contains(table) && line.contains(says));
-        if told { Ok(()) } else { Err(log) }
+        let is_logged = log.lines().any(|line| line.contains(table) && line.contains(error));
+        if is_logged { Ok(()) } else { Err(log) }
     })
     .await;
 }
 
 /// Replaces the table's guest by one that keeps every row.
-pub async fn mended(site: &Site, replica: &Replica, table: &str) {
+pub async fn fix_guest(site: &Site, replica: &Replica, table: &str) {
     site.drop_guest("identity", &format!("{table}.wasm"));
-    let all = site.natively(judge::<identity::identity>, table, "true").await;
-    shows(site, replica, &all, table).await;
+    let all = site.run_guest_natively(judge::<identity::identity>, table, "true").await;
+    wait_until_equal_to_view(site, replica, &all, table).await;
 }
 
 /// The program as a file for the folder of guests.
-fn program(name: &str) -> Vec<u8> {
+fn program_file(name: &str) -> Vec<u8> {
     let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(format!("{name}.wat"));
-    if text.is_file() { wat::parse_file(text).unwrap() } else { wasm(name) }
+    if text.is_file() { wat::parse_file(text).unwrap() } else { guest_bytes(name) }
 }
 
 #[test]
@@ -161,9 +172,9 @@ fn every_program_is_tested() {
 
 /// Starts a gateway with a table for each case, none of which fails yet, and a table without a
 /// guest. Starts a copy of all of them.
-async fn cases(site: &Site, on_error: &str) -> (Gateway, Replica) {
+async fn start_cases(site: &Site, on_error: &str) -> (Gateway, Replica) {
     create_plain(site).await;
-    let mut options = site.gateway(&["plain"]).set("GUESTS_OUTPUT_BYTES", 1 << 20);
+    let mut options = site.gateway(&["plain"]).set_env("GUESTS_OUTPUT_BYTES", 1 << 20);
     let mut tables = vec!["plain".to_owned()];
     for (number, case) in CASES.iter().enumerate() {
         let table = case.table();
@@ -171,23 +182,23 @@ async fn cases(site: &Site, on_error: &str) -> (Gateway, Replica) {
         site.drop_guest(case.program, &format!("{table}.wasm"));
         let on_change = if number % 2 == 0 { "continue" } else { "reseed" };
         let keys = format!("on_guest_error = '{on_error}'\non_guest_change = '{on_change}'");
-        options = options.table(&table).keys(&table, &keys);
+        options = options.with_table(&table).with_keys(&table, &keys);
         tables.push(table);
     }
     let gateway = options.start().await;
     let replica = copy(site, &tables);
-    all_leave(site, &replica).await;
+    wait_until_all_published(site, &replica).await;
     (gateway, replica)
 }
 
 fn copy(site: &Site, tables: &[String]) -> Replica {
-    site.sqlite(&tables.iter().map(String::as_str).collect::<Vec<_>>())
+    site.sqlite_replica(&tables.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Waits until the copy of each table equals its published rows.
-async fn all_leave(site: &Site, replica: &Replica) {
+async fn wait_until_all_published(site: &Site, replica: &Replica) {
     for case in &CASES {
-        case.leaves(site, replica, &case.table()).await;
+        case.wait_until_published(site, replica, &case.table()).await;
     }
 }
 
@@ -196,9 +207,10 @@ const FAILING: usize = 3;
 
 /// Writes failing rows among others: a new one, one that had been filtered out, one that is fixed
 /// later.
-async fn fail(site: &Site) {
+async fn write_failing_rows(site: &Site) {
     for case in &CASES {
-        let (table, mood) = (case.table(), case.mood);
+        let table = case.table();
+        let mood = case.mood;
         site.sql(&format!(
             "insert into {table} (mood) values ('keep'), ('{mood}'), ('drop'), (null)"
         ))
@@ -215,77 +227,78 @@ async fn fail(site: &Site) {
 on_newest_postgres! {
     async fn a_failing_guest_suspends_its_table_until_fixed(server) {
         let site = Site::new(&server).await;
-        let (gateway, replica) = cases(&site, "halt").await;
+        let (gateway, replica) = start_cases(&site, "halt").await;
         for case in &CASES {
-            let (table, mood) = (case.table(), case.mood);
+            let table = case.table();
+            let mood = case.mood;
             site.sql(&format!("insert into {table} (mood) values (null), ('{mood}'), ('keep')")).await;
         }
         for case in &CASES {
             let table = case.table();
             let reason = state(&site, &table, TableState::Suspended).await.reason.unwrap();
             assert!(reason.contains(&format!("guest {} fails on change", case.program)), "{reason}");
-            told(&gateway, &table, case.says).await;
+            wait_for_log(&gateway, &table, case.error).await;
             site.sql(&format!("insert into {table} (mood) values ('keep'); update {table} set mood = 'keep' where id = 1")).await;
         }
         let written: Lsn = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
-        others_flow(&site, &replica).await;
+        wait_until_others_flow(&site, &replica).await;
         for case in &CASES {
             let (table, before) = (case.table(), format!("{}_native", case.table()));
-            let differences = site.differences_as(&replica, &before, &table).await;
+            let differences = site.find_differences_as(&replica, &before, &table).await;
             assert_eq!(differences, Ok(()), "a row of {table} passed");
         }
-        eventually("the slot moves on", async || match site.confirmed().await {
+        eventually("the slot moves on", async || match site.confirmed_lsn().await {
             confirmed if confirmed > written => Ok(()),
             confirmed => Err(format!("{confirmed} of {written}")),
         })
         .await;
         for case in &CASES {
-            mended(&site, &replica, &case.table()).await;
+            fix_guest(&site, &replica, &case.table()).await;
         }
         for case in &CASES {
             site.sql(&format!("update {} set mood = 'later' where mood <> 'drop'", case.table())).await;
         }
         for case in &CASES {
-            mended(&site, &replica, &case.table()).await;
+            fix_guest(&site, &replica, &case.table()).await;
         }
     }
 
     async fn failed_rows_become_dead_letters(server) {
         let site = Site::new(&server).await;
-        let (_gateway, replica) = cases(&site, "dead-letter").await;
-        fail(&site).await;
-        all_leave(&site, &replica).await;
-        others_flow(&site, &replica).await;
+        let (_gateway, replica) = start_cases(&site, "dead-letter").await;
+        write_failing_rows(&site).await;
+        wait_until_all_published(&site, &replica).await;
+        wait_until_others_flow(&site, &replica).await;
         for case in &CASES {
             let table = case.table();
             let letters = eventually(format!("rows of {table} are set aside"), async || {
-                let letters = lines(&expect(0, &["dlq", "--nats", &site.broker.url(), &table]));
+                let letters = json_lines(&run_expecting(0, &["dlq", "--nats", &site.broker.url(), &table]));
                 if letters.len() == FAILING { Ok(letters) } else { Err(format!("{letters:?}")) }
             })
             .await;
             for (letter, (op, id)) in letters.iter().zip([("insert", 6), ("update", 1), ("insert", 1000)]) {
                 assert_eq!((letter["op"].as_str(), letter["row"]["id"].as_i64()), (Some(op), Some(id)), "{letter}");
                 assert_eq!(letter["row"]["mood"], case.mood);
-                assert!(letter["error"].as_str().unwrap().contains(case.says), "{letter}");
+                assert!(letter["error"].as_str().unwrap().contains(case.error), "{letter}");
             }
         }
         // The same holds for a snapshot.
         let late = copy(&site, &CASES.map(|case| case.table()));
-        all_leave(&site, &late).await;
+        wait_until_all_published(&site, &late).await;
     }
 
     async fn failed_rows_are_dropped(server) {
         let site = Site::new(&server).await;
-        let (gateway, replica) = cases(&site, "drop").await;
-        fail(&site).await;
-        all_leave(&site, &replica).await;
-        others_flow(&site, &replica).await;
+        let (gateway, replica) = start_cases(&site, "drop").await;
+        write_failing_rows(&site).await;
+        wait_until_all_published(&site, &replica).await;
+        wait_until_others_flow(&site, &replica).await;
         let (_, body) = gateway.readyz().unwrap();
         for case in &CASES {
             assert_eq!(body["tables"][case.table()]["guest"]["failed"], FAILING, "{body}");
         }
         let late = copy(&site, &CASES.map(|case| case.table()));
-        all_leave(&site, &late).await;
+        wait_until_all_published(&site, &late).await;
     }
 
     /// A valid guest stays active; a table without a guest waits for a valid one.
@@ -296,33 +309,34 @@ on_newest_postgres! {
         for (bad, _) in REFUSED {
             for table in [format!("{bad}_first"), format!("{bad}_later")] {
                 create(&site, &table).await;
-                options = options.table(&table);
+                options = options.with_table(&table);
             }
-            site.drop_file(&program(bad), &format!("{bad}_first.wasm"));
+            site.drop_file(&program_file(bad), &format!("{bad}_first.wasm"));
             site.drop_guest("errs", &format!("{bad}_later.wasm"));
         }
         let gateway = options.start().await;
-        let replica = site.sqlite(&["plain"]);
+        let replica = site.sqlite_replica(&["plain"]);
         for (bad, why) in REFUSED {
-            let (first, later) = (format!("{bad}_first"), format!("{bad}_later"));
-            let copy = site.sqlite(&[&first, &later]);
+            let first = format!("{bad}_first");
+            let later = format!("{bad}_later");
+            let copy = site.sqlite_replica(&[&first, &later]);
             let reason = state(&site, &first, TableState::Suspended).await.reason.unwrap();
             assert!(reason.contains(why), "{reason}");
-            ERRS.leaves(&site, &copy, &later).await;
-            site.drop_file(&program(bad), &format!("{later}.wasm"));
+            ERRS.wait_until_published(&site, &copy, &later).await;
+            site.drop_file(&program_file(bad), &format!("{later}.wasm"));
             eventually("it is refused", async || {
                 let log = gateway.log();
-                let told = log.lines().find(|line| line.contains("guest refused") && line.contains(&later));
-                told.filter(|line| line.contains(why) && line.contains("stays in use")).map(drop).ok_or(log)
+                let refused = log.lines().find(|line| line.contains("guest refused") && line.contains(&later));
+                refused.filter(|line| line.contains(why) && line.contains("stays in use")).map(drop).ok_or(log)
             })
             .await;
             for table in [&first, &later] {
                 site.sql(&format!("insert into {table} (mood) values ('keep'), ('drop')")).await;
             }
-            ERRS.leaves(&site, &copy, &later).await;
-            others_flow(&site, &replica).await;
+            ERRS.wait_until_published(&site, &copy, &later).await;
+            wait_until_others_flow(&site, &replica).await;
             site.drop_guest("errs", &format!("{first}.wasm"));
-            ERRS.leaves(&site, &copy, &first).await;
+            ERRS.wait_until_published(&site, &copy, &first).await;
         }
     }
 }

@@ -28,8 +28,8 @@ on_each_postgres! {
         ];
         let _gateway = site.gateway(&tables).start().await;
         let audit = Audit::begin(&site.database).await;
-        let sqlite = site.sqlite(&tables);
-        let postgres = site.postgres(&copy, &tables);
+        let sqlite = site.sqlite_replica(&tables);
+        let postgres = site.postgres_replica(&copy, &tables);
         site.sql(
             "begin; insert into sales.orders values (2, 'x'); insert into \"odd.schema\".\"odd \"\"table\" values (1, 'a', 'b', 3, 'c');
              insert into \"日本\".\"テーブル\" values (1, '行'); insert into \"Upper\" values (2, 'U'); insert into \"with space\" values (1, 's');
@@ -38,24 +38,24 @@ on_each_postgres! {
         )
         .await;
         for table in tables {
-            site.same(&sqlite, table).await;
-            site.same(&postgres, table).await;
+            site.wait_until_equal(&sqlite, table).await;
+            site.wait_until_equal(&postgres, table).await;
         }
         let pairs: Vec<_> = tables.into_iter().zip(tokens).collect();
         audit.assert_stream_is_exact(&site, &pairs).await;
         for (table, token) in pairs {
-            assert!(site.schema(token).await.is_some(), "{table} is under {token}");
+            assert!(site.latest_schema(token).await.is_some(), "{table} is under {token}");
         }
     }
 
     async fn an_alias_is_the_published_name(server) {
         let site = Site::new(&server).await;
         site.sql("create schema internal; create table internal.tbl_0042 (id int primary key, v text); insert into internal.tbl_0042 values (1, 'x')").await;
-        let _gateway = site.gateway(&[]).alias("internal.tbl_0042", "customers").start().await;
+        let _gateway = site.gateway(&[]).with_alias("internal.tbl_0042", "customers").start().await;
         let audit = Audit::begin(&site.database).await;
         site.sql("insert into internal.tbl_0042 values (2, 'y')").await;
         audit.assert_stream_is_exact(&site, &[("internal.tbl_0042", "customers")]).await;
-        assert_eq!(site.snapshot("customers").await.rows.len(), 2);
-        assert!(site.schema("internal=2Etbl_0042").await.is_none());
+        assert_eq!(site.take_snapshot("customers").await.rows.len(), 2);
+        assert!(site.latest_schema("internal=2Etbl_0042").await.is_none());
     }
 }

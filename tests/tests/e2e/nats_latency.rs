@@ -32,12 +32,12 @@ on_newest_postgres! {
         for name in &names {
             site.sql(&format!("insert into {name} values (1)")).await;
         }
-        site.same(&site.sqlite(&names[..1]), names[0]).await;
+        site.wait_until_equal(&site.sqlite_replica(&names[..1]), names[0]).await;
 
         let slot = site.slot();
         let holder = format!("select coalesce(active_pid, 0) from pg_replication_slots where slot_name = '{slot}'");
         let first = site.database.value(&holder).await;
-        site.broker.network(Network::Slow(ONE_WAY));
+        site.broker.set_network(Network::Slow(ONE_WAY));
         let began = Instant::now();
         site.sql(&format!("select pg_terminate_backend({first})")).await;
         let second = eventually("the next session holds the slot", async || {
@@ -52,8 +52,8 @@ on_newest_postgres! {
         .await;
         assert!(began.elapsed() > POSTGRES_WAITS, "it opened too fast to show anything");
         assert_eq!(site.database.value(&holder).await, second, "{}", gateway.log());
-        site.broker.network(Network::Good);
+        site.broker.set_network(Network::Good);
         site.sql(&format!("insert into {} values (2)", names[0])).await;
-        site.same(&site.sqlite(&names[..1]), names[0]).await;
+        site.wait_until_equal(&site.sqlite_replica(&names[..1]), names[0]).await;
     }
 }

@@ -22,7 +22,7 @@ const TABLE: &str =
     create view keeps as select * from t where mood = 'keep'";
 
 /// The command's output for a configuration with table `t` and these settings of `[nats]`.
-fn printed(settings: &str, more: &[&str]) -> String {
+fn print_permissions(settings: &str, more: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("walgate.toml");
     let text = format!(
@@ -38,7 +38,7 @@ fn printed(settings: &str, more: &[&str]) -> String {
 }
 
 /// The users with printed permissions, and the test's user, who may do everything.
-fn users(printed: &str) -> String {
+fn users_config(printed: &str) -> String {
     let named = ["gateway", "administrator", "edge", "operator"].into_iter();
     let named = named.filter(|name| printed.contains(&format!("walgate_{name}:")));
     let user = |name| format!(", {{ user: {name}, password: pw, permissions: $walgate_{name} }}");
@@ -48,41 +48,44 @@ fn users(printed: &str) -> String {
 /// All users in one account.
 async fn one_account(server: &Arc<Server>, create: bool) -> Site {
     let config = authorization(&format!("create = {create}"));
-    site(server, Broker::start_as(with(config), as_test()).await).await
+    site(server, Broker::start_as(nats_options(config), connect_as_test()).await).await
 }
 
 fn authorization(settings: &str) -> String {
-    let printed = printed(settings, &["--consumer", "edge"]);
-    format!("authorization {{\n{printed}\n{} }}", users(&printed))
+    let printed = print_permissions(settings, &["--consumer", "edge"]);
+    format!("authorization {{\n{printed}\n{} }}", users_config(&printed))
 }
 
-fn with(extra_config: String) -> NatsOptions {
+fn nats_options(extra_config: String) -> NatsOptions {
     NatsOptions { extra_config, ..NatsOptions::default() }
 }
 
-fn as_test() -> ConnectOptions {
+fn connect_as_test() -> ConnectOptions {
     ConnectOptions::new().user_and_password("test".into(), "pw".into())
 }
 
 /// The user `edge` has its own account, in which it may do anything.
 async fn two_accounts(server: &Arc<Server>) -> Site {
-    let printed = printed("", &["--accounts"]);
+    let printed = print_permissions("", &["--accounts"]);
     let config = format!(
         "{printed}\naccounts: {{
            WALGATE: {{ jetstream: enabled, {}, exports: $walgate_exports }}
            EDGE: {{ users: [ {{ user: edge, password: pw }} ], imports: $walgate_imports }}
          }}",
-        users(&printed)
+        users_config(&printed)
     );
-    site(server, Broker::start_as(with(config), as_test()).await).await
+    site(server, Broker::start_as(nats_options(config), connect_as_test()).await).await
 }
 
 async fn site(server: &Arc<Server>, broker: Broker) -> Site {
     let site = Site::with_broker(server, broker).await;
     site.sql(TABLE).await;
     site.drop_guest("errs", "t.wasm");
-    fs::write(site.dictionaries().join("t.zstd.dict"), walgate_tests::dictionary::numbered(1))
-        .unwrap();
+    fs::write(
+        site.dictionaries().join("t.zstd.dict"),
+        walgate_tests::dictionary::train_numbered(1),
+    )
+    .unwrap();
     site
 }
 
@@ -99,25 +102,25 @@ fn env(user: &str) -> Vec<(String, String)> {
 }
 
 fn gateway(site: &Site) -> GatewayOptions {
-    let gateway = site.gateway(&["t"]).keys("t", "on_guest_error = 'dead-letter'");
+    let gateway = site.gateway(&["t"]).with_keys("t", "on_guest_error = 'dead-letter'");
     let set = settings("gateway").into_iter();
-    set.fold(gateway, |gateway, (key, value)| gateway.set(&format!("NATS_{key}"), value))
+    set.fold(gateway, |gateway, (key, value)| gateway.set_env(&format!("NATS_{key}"), value))
 }
 
-async fn shows(site: &Site, replica: &Replica) {
+async fn wait_until_equal(site: &Site, replica: &Replica) {
     eventually("the copy is what the guest lets through", async || {
-        site.differences_as(replica, "keeps", "t").await
+        site.find_differences_as(replica, "keeps", "t").await
     })
     .await;
 }
 
 /// Runs the other commands for consumers; returns their output.
-async fn tools_work(site: &Site, edge: &[(String, String)]) -> Vec<String> {
+async fn run_consumer_tools(site: &Site, edge: &[(String, String)]) -> Vec<String> {
     let mut env = vec![("WALGATE_NATS_URL".to_owned(), site.broker.url())];
     env.extend(edge.iter().cloned());
     let log = site.folder().join("tail.log");
     let args = ["tail", "--from-start", "t"].map(str::to_owned);
-    let tail = Program::spawn("tail", &program::built("walgate"), &args, &env, &log);
+    let tail = Program::spawn("tail", &program::find_built("walgate"), &args, &env, &log);
     eventually("tail shows changes", async || match tail.log() {
         log if log.contains(r#""v":"later""#) => Ok(()),
         log => Err(log),
@@ -125,34 +128,34 @@ async fn tools_work(site: &Site, edge: &[(String, String)]) -> Vec<String> {
     .await;
     assert!(tail.terminate().success(), "{}", tail.log());
     let out = site.folder().join("trained");
-    let said = |output: Output| {
+    let output_text = |output: Output| {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let snapshot = said(program::run_with("walgate", &["snapshot", "t"], &env));
+    let snapshot = output_text(program::run_with("walgate", &["snapshot", "t"], &env));
     let train = ["train", "t", "--out", out.to_str().unwrap()];
-    let train = said(program::run_with("walgate", &train, &env));
+    let train = output_text(program::run_with("walgate", &train, &env));
     assert!(out.join("t.zstd.dict").is_file());
     vec![tail.log(), snapshot, train]
 }
 
 /// Snapshots, changes, dictionaries, dead letters, restarts and tools: the server denies nothing.
-async fn everything_works(site: &Site, gateway: GatewayOptions, edge: &[(String, String)]) {
+async fn assert_everything_works(site: &Site, gateway: GatewayOptions, edge: &[(String, String)]) {
     let mut running = gateway.start().await;
-    let replica = site.sqlite_with(&["t"], edge);
-    shows(site, &replica).await;
+    let replica = site.sqlite_replica_with(&["t"], edge);
+    wait_until_equal(site, &replica).await;
     site.sql("insert into t (mood, v) values ('bad', 'set aside'), ('keep', 'after')").await;
-    shows(site, &replica).await;
+    wait_until_equal(site, &replica).await;
     running = running.kill9().start().await;
     site.sql("update t set v = 'later' where id % 7 = 0 and mood = 'keep'; insert into t (mood) values ('bad')")
         .await;
-    let late = site.sqlite_with(&["t"], edge);
-    shows(site, &replica).await;
-    shows(site, &late).await;
+    let late = site.sqlite_replica_with(&["t"], edge);
+    wait_until_equal(site, &replica).await;
+    wait_until_equal(site, &late).await;
     let letters =
         program::run_with("walgate", &["dlq", "--nats", &site.broker.url()], &env("operator"));
     assert_eq!(String::from_utf8_lossy(&letters.stdout).lines().count(), 2, "{letters:?}");
-    let mut logs = tools_work(site, edge).await;
+    let mut logs = run_consumer_tools(site, edge).await;
     logs.extend([running.log(), replica.log(), late.log()]);
     logs.push(String::from_utf8_lossy(&letters.stderr).into_owned());
     for log in logs {
@@ -306,12 +309,12 @@ const ADMINISTRATOR: Denied = (
 /// A bare client with a user's password, and the server's errors.
 struct Intruder {
     client: async_nats::Client,
-    told: mpsc::UnboundedReceiver<String>,
+    errors: mpsc::UnboundedReceiver<String>,
 }
 
 impl Intruder {
-    async fn enter(site: &Site, user: &str) -> Intruder {
-        let (sender, told) = mpsc::unbounded_channel();
+    async fn connect(site: &Site, user: &str) -> Intruder {
+        let (sender, errors) = mpsc::unbounded_channel();
         let options = ConnectOptions::new().user_and_password(user.into(), "pw".into());
         let options =
             options.custom_inbox_prefix(format!("_INBOX_{user}")).event_callback(move |event| {
@@ -320,84 +323,84 @@ impl Intruder {
                 }
                 std::future::ready(())
             });
-        Intruder { client: options.connect(site.broker.url()).await.unwrap(), told }
+        Intruder { client: options.connect(site.broker.url()).await.unwrap(), errors }
     }
 
     /// The server has to deny all of this.
-    async fn is_denied(&mut self, publish: &[&'static str], subscribe: &[&'static str]) {
+    async fn assert_denied(&mut self, publish: &[&'static str], subscribe: &[&'static str]) {
         for &subject in publish {
             self.client.publish(subject, "forged".into()).await.unwrap();
-            self.is_told("Publish", subject).await;
+            self.wait_for_error("Publish", subject).await;
         }
         for &subject in subscribe {
             let _subscription = self.client.subscribe(subject).await.unwrap();
-            self.is_told("Subscription", subject).await;
+            self.wait_for_error("Subscription", subject).await;
         }
     }
 
-    async fn is_told(&mut self, what: &str, subject: &str) {
+    async fn wait_for_error(&mut self, what: &str, subject: &str) {
         self.client.flush().await.unwrap();
-        let told = tokio::time::timeout(Duration::from_secs(20), self.told.recv()).await;
-        let told = told.unwrap_or_else(|_| panic!("{what} {subject} is allowed")).unwrap();
+        let errors = tokio::time::timeout(Duration::from_secs(20), self.errors.recv()).await;
+        let errors = errors.unwrap_or_else(|_| panic!("{what} {subject} is allowed")).unwrap();
         let expected = format!("Permissions Violation for {what} to \"{subject}\"");
-        assert!(told.to_lowercase().contains(&expected.to_lowercase()), "{told}");
+        assert!(errors.to_lowercase().contains(&expected.to_lowercase()), "{errors}");
     }
 }
 
 on_newest_postgres! {
     async fn permissions_suffice_for_a_gateway_that_creates_its_streams(server) {
         let site = one_account(&server, true).await;
-        everything_works(&site, gateway(&site), &env("edge")).await;
+        assert_everything_works(&site, gateway(&site), &env("edge")).await;
     }
 
     /// In a cluster the gateway reads the end of the stream before it continues.
     async fn permissions_suffice_in_a_cluster(server) {
         let config = authorization("replicas = 3");
-        let site = site(&server, Broker::cluster_as(&config, as_test()).await).await;
-        everything_works(&site, gateway(&site).set("NATS_REPLICAS", 3), &env("edge")).await;
+        let site = site(&server, Broker::cluster_as(&config, connect_as_test()).await).await;
+        assert_everything_works(&site, gateway(&site).set_env("NATS_REPLICAS", 3), &env("edge")).await;
     }
 
     async fn permissions_suffice_if_an_administrator_creates_the_streams(server) {
         let site = one_account(&server, false).await;
-        let gateway = gateway(&site).set("NATS_CREATE", "false");
-        let refused = gateway.clone().named("early").run_to_end();
+        let gateway = gateway(&site).set_env("NATS_CREATE", "false");
+        let refused = gateway.clone().with_name("early").run_to_end();
         assert_eq!(refused.code, Some(3), "{}", refused.output);
         assert!(refused.output.contains("stream CDC") && refused.output.contains("walgate nats setup"), "{}", refused.output);
         let config = site.config();
         fs::copy(config.with_file_name("early.toml"), &config).unwrap();
         let set_up = program::run_with("walgate", &["nats", "setup", "-c", config.to_str().unwrap()], &env("administrator"));
         assert!(set_up.status.success(), "{set_up:?}");
-        everything_works(&site, gateway, &env("edge")).await;
+        assert_everything_works(&site, gateway, &env("edge")).await;
     }
 
     async fn consumers_may_live_in_another_account(server) {
         let site = two_accounts(&server).await;
         let mut edge = env("edge");
         edge.push(("WALGATE_NATS_API_PREFIX".into(), "WALGATE.API".into()));
-        everything_works(&site, gateway(&site), &edge).await;
+        assert_everything_works(&site, gateway(&site), &edge).await;
     }
 
     async fn a_gateway_without_create_rights_creates_no_streams(server) {
         let site = one_account(&server, false).await;
         for (user, publish, subscribe) in [GATEWAY_THAT_CREATES_NOTHING, ADMINISTRATOR] {
-            Intruder::enter(&site, user).await.is_denied(publish, subscribe).await;
+            Intruder::connect(&site, user).await.is_denied(publish, subscribe).await;
         }
     }
 
     async fn no_user_exceeds_its_permissions(server) {
         let site = one_account(&server, true).await;
         let _gateway = gateway(&site).start().await;
-        let replica = site.sqlite_with(&["t"], &env("edge"));
-        shows(&site, &replica).await;
+        let replica = site.sqlite_replica_with(&["t"], &env("edge"));
+        wait_until_equal(&site, &replica).await;
         for (user, publish, subscribe) in [EDGE, GATEWAY, OPERATOR] {
-            Intruder::enter(&site, user).await.is_denied(publish, subscribe).await;
+            Intruder::connect(&site, user).await.is_denied(publish, subscribe).await;
         }
         for name in ["CDC", "INIT", "DLQ", "REQUESTS", "KV_schemas", "KV_dictionaries"] {
-            let messages = stream::messages(&site.broker, name).await;
+            let messages = stream::read_messages(&site.broker, name).await;
             assert!(messages.iter().all(|message| message.payload != b"forged"), "{name}");
         }
         site.sql("insert into t (mood) values ('keep')").await;
-        shows(&site, &replica).await;
+        wait_until_equal(&site, &replica).await;
     }
 
     /// The server replies to any subject that a request names. In a shared account, that may be one
@@ -407,9 +410,9 @@ on_newest_postgres! {
         let _gateway = gateway(&site).start().await;
         let mut edge = env("edge");
         edge.push(("WALGATE_NATS_API_PREFIX".into(), "WALGATE.API".into()));
-        let replica = site.sqlite_with(&["t"], &edge);
-        shows(&site, &replica).await;
-        let Intruder { client, .. } = Intruder::enter(&site, "edge").await;
+        let replica = site.sqlite_replica_with(&["t"], &edge);
+        wait_until_equal(&site, &replica).await;
+        let Intruder { client, .. } = Intruder::connect(&site, "edge").await;
         for (subject, answer_to, body) in [
             ("WALGATE.API.STREAM.INFO.CDC", "cdc.t", ""),
             ("WALGATE.API.STREAM.MSG.GET.KV_schemas", "$KV.schemas.t", r#"{"seq":1}"#),
@@ -425,13 +428,13 @@ on_newest_postgres! {
         client.publish("cdc.t", "forged".into()).await.unwrap();
         client.flush().await.unwrap();
         site.sql("insert into t (mood) values ('keep')").await;
-        shows(&site, &replica).await;
+        wait_until_equal(&site, &replica).await;
         for (name, header) in [("CDC", "Wg-Pos"), ("KV_schemas", "Nats-Expected-Last-Subject-Sequence")] {
-            for message in stream::messages(&site.broker, name).await {
+            for message in stream::read_messages(&site.broker, name).await {
                 let epoch = message.subject == "$KV.schemas.=epoch";
                 assert!(epoch || message.headers.get(header).is_some(), "{message:?}");
             }
         }
-        assert!(stream::messages(&site.broker, "INIT").await.iter().all(|message| !message.payload.starts_with(b"{")));
+        assert!(stream::read_messages(&site.broker, "INIT").await.iter().all(|message| !message.payload.starts_with(b"{")));
     }
 }

@@ -31,43 +31,43 @@ fn env(settings: Settings) -> Vec<(String, String)> {
 }
 
 fn gateway(site: &Site, settings: Settings) -> GatewayOptions {
-    let gateway = site.gateway(&["t"]).set("LOG", "debug");
+    let gateway = site.gateway(&["t"]).set_env("LOG", "debug");
     settings
         .iter()
-        .fold(gateway, |gateway, (key, value)| gateway.set(&format!("NATS_{key}"), value))
+        .fold(gateway, |gateway, (key, value)| gateway.set_env(&format!("NATS_{key}"), value))
 }
 
 /// Gateway and replica connect with these settings: the source's rows arrive, and no log holds a
 /// secret.
-async fn works(site: &Site, settings: Settings<'_>) {
+async fn assert_works(site: &Site, settings: Settings<'_>) {
     let gateway = gateway(site, settings).start().await;
-    let replica = site.sqlite_with(&["t"], &env(settings));
-    site.same(&replica, "t").await;
+    let replica = site.sqlite_replica_with(&["t"], &env(settings));
+    site.wait_until_equal(&replica, "t").await;
     site.sql("insert into t select coalesce(max(id), 0) + 1, 'after' from t").await;
-    site.same(&replica, "t").await;
+    site.wait_until_equal(&replica, "t").await;
     for log in [gateway.log(), replica.log()] {
-        assert!(!log.contains(PASSWORD), "a password is no one's business: {log}");
+        assert!(!log.contains(PASSWORD), "the output has the password: {log}");
     }
     gateway.stop();
 }
 
 /// Neither gateway nor consumer can connect, and both report the reason.
-fn refused(site: &Site, settings: Settings, code: i32, words: &[&str]) {
+fn assert_refused(site: &Site, settings: Settings, code: i32, words: &[&str]) {
     // Programs append to their logs.
     let _ = fs::remove_file(site.folder().join("refused.log"));
-    let gateway = gateway(site, settings).named("refused").run_to_end();
+    let gateway = gateway(site, settings).with_name("refused").run_to_end();
     let mut env = env(settings);
     env.insert(0, ("WALGATE_NATS_URL".to_owned(), site.broker.url()));
     let consumer = program::run_with("walgate", &["tail", "t"], &env);
-    let consumer_said = String::from_utf8_lossy(&consumer.stderr).into_owned();
-    for (said, answered) in
-        [(&gateway.output, gateway.code), (&consumer_said, consumer.status.code())]
+    let consumer_output = String::from_utf8_lossy(&consumer.stderr).into_owned();
+    for (output, answered) in
+        [(&gateway.output, gateway.code), (&consumer_output, consumer.status.code())]
     {
         for word in words {
-            assert!(said.contains(word), "no '{word}' in: {said}");
+            assert!(output.contains(word), "no '{word}' in: {output}");
         }
-        assert!(!said.contains(PASSWORD), "a password is no one's business: {said}");
-        assert_eq!(answered, Some(code), "{said}");
+        assert!(!output.contains(PASSWORD), "the output has the password: {output}");
+        assert_eq!(answered, Some(code), "{output}");
     }
 }
 
@@ -83,20 +83,21 @@ on_newest_postgres! {
             .add_client_certificate(cert.clone().into(), key.clone().into());
         let site = site(&server, &config, observer).await;
         let url = site.broker.url().replace("nats://", "tls://");
-        works(&site, &[("URL", &url), ("CA_FILE", &ca), ("CERT_FILE", &cert), ("KEY_FILE", &key)]).await;
+        assert_works(&site, &[("URL", &url), ("CA_FILE", &ca), ("CERT_FILE", &cert), ("KEY_FILE", &key)]).await;
         let other = others.file("ca.pem");
-        refused(&site, &[("CA_FILE", &other), ("CERT_FILE", &cert), ("KEY_FILE", &key)], 3,
+        assert_refused(&site, &[("CA_FILE", &other), ("CERT_FILE", &cert), ("KEY_FILE", &key)], 3,
             &["certificate that is not signed by", &other, "nats.ca_file"]);
-        refused(&site, &[("URL", &url), ("CA_FILE", &ca)], 3, &["wants one that is signed", "nats.cert_file"]);
-        let (cert, key) = (others.file("client.pem"), others.file("client.key"));
-        refused(&site, &[("CA_FILE", &ca), ("CERT_FILE", &cert), ("KEY_FILE", &key)], 3, &["nats.cert_file", &cert]);
-        refused(&site, &[("CA_FILE", "/no/such/ca.pem")], 2, &["nats.ca_file", "/no/such/ca.pem"]);
+        assert_refused(&site, &[("URL", &url), ("CA_FILE", &ca)], 3, &["wants one that is signed", "nats.cert_file"]);
+        let cert = others.file("client.pem");
+        let key = others.file("client.key");
+        assert_refused(&site, &[("CA_FILE", &ca), ("CERT_FILE", &cert), ("KEY_FILE", &key)], 3, &["nats.cert_file", &cert]);
+        assert_refused(&site, &[("CA_FILE", "/no/such/ca.pem")], 2, &["nats.ca_file", "/no/such/ca.pem"]);
     }
 
     /// With TLS required, gateway and consumer refuse a server that offers none.
     async fn tls_is_never_downgraded(server) {
         let site = site(&server, "", ConnectOptions::new()).await;
-        refused(&site, &[("TLS", "true"), ("TOKEN", PASSWORD)], 3, &["does not speak TLS"]);
+        assert_refused(&site, &[("TLS", "true"), ("TOKEN", PASSWORD)], 3, &["does not speak TLS"]);
     }
 
     async fn user_and_password(server) {
@@ -105,20 +106,20 @@ on_newest_postgres! {
         let site = site(&server, &config, observer).await;
         let file = site.folder().join("password");
         fs::write(&file, format!("{PASSWORD}\n")).unwrap();
-        works(&site, &[("USER", "gate"), ("PASSWORD_FILE", file.to_str().unwrap())]).await;
+        assert_works(&site, &[("USER", "gate"), ("PASSWORD_FILE", file.to_str().unwrap())]).await;
         let with = |user: &str| site.broker.url().replace("nats://", &format!("nats://{user}@"));
-        works(&site, &[("URL", &with(&format!("gate:{PASSWORD}")))]).await;
+        assert_works(&site, &[("URL", &with(&format!("gate:{PASSWORD}")))]).await;
         let wrong = with(&format!("gate:{PASSWORD}-not"));
-        refused(&site, &[("URL", &wrong)], 3, &["user 'gate'", "Authorization Violation", "check user and password"]);
-        refused(&site, &[], 3, &["without credentials", "Authorization Violation", "nats.creds_file"]);
-        refused(&site, &[("USER", "gate")], 2, &["nats.password"]);
+        assert_refused(&site, &[("URL", &wrong)], 3, &["user 'gate'", "Authorization Violation", "check user and password"]);
+        assert_refused(&site, &[], 3, &["without credentials", "Authorization Violation", "nats.creds_file"]);
+        assert_refused(&site, &[("USER", "gate")], 2, &["nats.password"]);
     }
 
     async fn a_token(server) {
         let config = format!("authorization {{ token: {PASSWORD:?} }}");
         let site = site(&server, &config, ConnectOptions::new().token(PASSWORD.into())).await;
-        works(&site, &[("TOKEN", PASSWORD)]).await;
-        refused(&site, &[("TOKEN", &format!("{PASSWORD}-not"))], 3, &["refuses the token", "Authorization Violation"]);
+        assert_works(&site, &[("TOKEN", PASSWORD)]).await;
+        assert_refused(&site, &[("TOKEN", &format!("{PASSWORD}-not"))], 3, &["refuses the token", "Authorization Violation"]);
     }
 
     async fn an_nkey(server) {
@@ -128,25 +129,25 @@ on_newest_postgres! {
         let site = site(&server, &config, ConnectOptions::new().nkey(seed.clone())).await;
         let file = site.folder().join("gate.nk").display().to_string();
         fs::write(&file, &seed).unwrap();
-        works(&site, &[("NKEY_FILE", &file)]).await;
+        assert_works(&site, &[("NKEY_FILE", &file)]).await;
         let other = nkeys::KeyPair::new_user();
         fs::write(&file, other.seed().unwrap()).unwrap();
-        refused(&site, &[("NKEY_FILE", &file)], 3, &[&other.public_key(), &file, "Authorization Violation"]);
+        assert_refused(&site, &[("NKEY_FILE", &file)], 3, &[&other.public_key(), &file, "Authorization Violation"]);
         fs::write(&file, "SUnothing").unwrap();
-        refused(&site, &[("NKEY_FILE", &file)], 2, &["nats.nkey_file", &file, "no seed"]);
+        assert_refused(&site, &[("NKEY_FILE", &file)], 2, &["nats.nkey_file", &file, "no seed"]);
     }
 
     async fn credentials(server) {
         let operator = Operator::default();
-        let observer = ConnectOptions::with_credentials(&operator.user("observer")).unwrap();
+        let observer = ConnectOptions::with_credentials(&operator.issue_user("observer")).unwrap();
         let site = site(&server, &operator.server_config(), observer).await;
         let file = site.folder().join("gate.creds").display().to_string();
-        fs::write(&file, operator.user("gate")).unwrap();
-        works(&site, &[("CREDS_FILE", &file)]).await;
-        fs::write(&file, operator.user_until("gate", Some(1_700_000_001))).unwrap();
-        refused(&site, &[("CREDS_FILE", &file)], 3, &[&file, "expired", "credentials of"]);
-        fs::write(&file, Operator::default().user("stranger")).unwrap();
-        refused(&site, &[("CREDS_FILE", &file)], 3, &[&file, "Authorization Violation"]);
-        refused(&site, &[("CREDS_FILE", &file), ("TOKEN", "x")], 2, &["nats.creds_file", "nats.token", "keep one"]);
+        fs::write(&file, operator.issue_user("gate")).unwrap();
+        assert_works(&site, &[("CREDS_FILE", &file)]).await;
+        fs::write(&file, operator.issue_expiring_user("gate", Some(1_700_000_001))).unwrap();
+        assert_refused(&site, &[("CREDS_FILE", &file)], 3, &[&file, "expired", "credentials of"]);
+        fs::write(&file, Operator::default().issue_user("stranger")).unwrap();
+        assert_refused(&site, &[("CREDS_FILE", &file)], 3, &[&file, "Authorization Violation"]);
+        assert_refused(&site, &[("CREDS_FILE", &file), ("TOKEN", "x")], 2, &["nats.creds_file", "nats.token", "keep one"]);
     }
 }

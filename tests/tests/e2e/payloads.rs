@@ -33,12 +33,12 @@ async fn rows_of_every_size(server: std::sync::Arc<walgate_tests::Server>, max_p
     }
     let _gateway = site.gateway(&["large", "small"]).start().await;
     let audit = Audit::begin(&site.database).await;
-    let sqlite = site.sqlite(&["large", "small"]);
-    let postgres = site.postgres(&copy, &["large", "small"]);
+    let sqlite = site.sqlite_replica(&["large", "small"]);
+    let postgres = site.postgres_replica(&copy, &["large", "small"]);
     let same = async || {
         for table in ["large", "small"] {
-            site.same(&sqlite, table).await;
-            site.same(&postgres, table).await;
+            site.wait_until_equal(&sqlite, table).await;
+            site.wait_until_equal(&postgres, table).await;
         }
     };
     same().await;
@@ -52,10 +52,10 @@ async fn rows_of_every_size(server: std::sync::Arc<walgate_tests::Server>, max_p
     same().await;
     audit.assert_stream_is_exact(&site, &[("large", "large"), ("small", "small")]).await;
     // A later copy reads a snapshot of them.
-    let late = site.sqlite(&["large", "small"]);
-    site.same(&late, "large").await;
+    let late = site.sqlite_replica(&["large", "small"]);
+    site.wait_until_equal(&late, "large").await;
     for name in ["CDC", "INIT"] {
-        let messages = stream::messages(&site.broker, name).await;
+        let messages = stream::read_messages(&site.broker, name).await;
         assert!(
             messages.iter().any(|message| message.headers.get(PART).is_some()),
             "{name} has no part"
@@ -84,7 +84,7 @@ on_newest_postgres! {
         let site = Site::with_nats(&server, options).await;
         site.sql(TABLES).await;
         let gateway = site.gateway(&["small"]).start().await;
-        let replica = site.sqlite(&["small"]);
+        let replica = site.sqlite_replica(&["small"]);
         let mut state = 1u32;
         let mut noise = || { state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223); (b'!' + (state >> 24) as u8 % 90) as char };
         let samples: Vec<String> = (0..2000).map(|_| (0..200).map(|_| noise()).collect::<String>().repeat(2)).collect();
@@ -92,14 +92,14 @@ on_newest_postgres! {
         let trained = walgate_wire::train_dictionary(samples.concat().as_bytes(), &sizes, 112_640).unwrap();
         assert!(trained.bytes().len() > 64 << 10);
         drop_in(&site.dictionaries(), "small", trained.bytes());
-        eventually("it is said", async || match gateway.log() {
+        eventually("the refusal is logged", async || match gateway.log() {
             log if log.contains("dictionary refused") && log.contains("max_payload") => Ok(()),
             log => Err(log),
         })
         .await;
         site.sql("insert into small values (0, 'after')").await;
-        site.same(&replica, "small").await;
-        drop_in(&site.dictionaries(), "small", &walgate_tests::dictionary::numbered(1));
+        site.wait_until_equal(&replica, "small").await;
+        drop_in(&site.dictionaries(), "small", &walgate_tests::dictionary::train_numbered(1));
         eventually("a smaller one is live", async || match gateway.log() {
             log if log.contains("dictionary is live") => Ok(()),
             log => Err(log),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use walgate_tests::{Server, Site, gateway::GatewayOptions, on_each_postgres, on_newest_postgres};
 
 /// The gateway exits with `code` and reports all of `words`. Postgres and NATS are unchanged.
-async fn refused(site: &Site, gateway: GatewayOptions, code: i32, words: &[&str]) {
+async fn assert_refused(site: &Site, gateway: GatewayOptions, code: i32, words: &[&str]) {
     let ended = gateway.run_to_end();
     for word in words {
         assert!(ended.output.contains(word), "no '{word}' in: {}", ended.output);
@@ -27,7 +27,7 @@ on_each_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table customers (id int primary key); create schema sales; create table sales.orders (id int)").await;
         let gateway = site.gateway(&["public.custommers", "sales.nothing_like_it", "customers"]);
-        refused(&site, gateway, 3, &["custommers", "customers", "did you mean", "sales.nothing_like_it", "[[tables]]"]).await;
+        assert_refused(&site, gateway, 3, &["custommers", "customers", "did you mean", "sales.nothing_like_it", "[[tables]]"]).await;
     }
 
     async fn missing_rights_are_reported_with_the_grant(server) {
@@ -35,10 +35,10 @@ on_each_postgres! {
         let role = format!("weak_{}", site.database.name());
         site.sql(&format!("create table t (id int primary key); create role {role} login")).await;
         let url = site.database.url().replace("postgres@", &format!("{role}@"));
-        let gateway = site.gateway(&["t"]).postgres_url(&url);
-        refused(&site, gateway.clone(), 3, &[&role, "REPLICATION", "GRANT SELECT ON"]).await;
+        let gateway = site.gateway(&["t"]).with_postgres_url(&url);
+        assert_refused(&site, gateway.clone(), 3, &[&role, "REPLICATION", "GRANT SELECT ON"]).await;
         site.sql(&format!("alter role {role} replication")).await;
-        refused(&site, gateway, 3, &[&role, "GRANT SELECT ON"]).await;
+        assert_refused(&site, gateway, 3, &[&role, "GRANT SELECT ON"]).await;
         site.sql(&format!("drop role {role}")).await;
     }
 
@@ -46,7 +46,7 @@ on_each_postgres! {
         let own = Arc::new(Server::start(server.bin(), &[("wal_level", "replica")]));
         let site = Site::new(&own).await;
         site.sql("create table t (id int primary key)").await;
-        refused(&site, site.gateway(&["t"]), 3, &["wal_level", "logical", "ALTER SYSTEM", "restart"]).await;
+        assert_refused(&site, site.gateway(&["t"]), 3, &["wal_level", "logical", "ALTER SYSTEM", "restart"]).await;
     }
 
     async fn exhausted_replication_slots_are_reported(server) {
@@ -54,7 +54,7 @@ on_each_postgres! {
         let site = Site::new(&own).await;
         site.sql("create table t (id int primary key)").await;
         site.sql("select pg_create_logical_replication_slot('others', 'pgoutput')").await;
-        refused(&site, site.gateway(&["t"]), 3, &["max_replication_slots", "pg_replication_slots"]).await;
+        assert_refused(&site, site.gateway(&["t"]), 3, &["max_replication_slots", "pg_replication_slots"]).await;
     }
 }
 
@@ -63,33 +63,33 @@ on_newest_postgres! {
     async fn an_invalid_url_is_refused(server) {
         let site = Site::new(&server).await;
         for (url, word) in [("postgres://u@[::1/d", "postgres.url"), ("postgres://localhost/d", "names no user"), ("user=u port=x", "postgres.url"), ("postgres://u@h/d?sslmode=verify", "verify-full")] {
-            refused(&site, site.gateway(&["t"]).postgres_url(url), 2, &[word]).await;
+            assert_refused(&site, site.gateway(&["t"]).with_postgres_url(url), 2, &[word]).await;
         }
     }
 
     async fn the_configuration_is_checked_first(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
-        let with = |key: &str, value: &str| site.gateway(&["t"]).set(key, value);
-        refused(&site, with("SNAPSHOT_WORKERSS", "3"), 2, &["workerss"]).await;
-        refused(&site, with("SNAPSHOT_WORKERS", "0"), 2, &["snapshot.workers", "1 to 32"]).await;
-        refused(&site, with("POSTGRES_SLOT", "Bad Slot"), 2, &["postgres.slot", "a-z"]).await;
-        refused(&site, with("HTTP_LISTEN", "here"), 2, &["http.listen"]).await;
-        refused(&site, with("POSTGRES_URL_FILE", "/no/such/file"), 2, &["/no/such/file", "POSTGRES_URL_FILE"]).await;
-        refused(&site, site.gateway(&["t", "public.t"]), 2, &["public.t", "twice"]).await;
-        refused(&site, site.gateway(&[]), 2, &["[[tables]]"]).await;
+        let with = |key: &str, value: &str| site.gateway(&["t"]).set_env(key, value);
+        assert_refused(&site, with("SNAPSHOT_WORKERSS", "3"), 2, &["workerss"]).await;
+        assert_refused(&site, with("SNAPSHOT_WORKERS", "0"), 2, &["snapshot.workers", "1 to 32"]).await;
+        assert_refused(&site, with("POSTGRES_SLOT", "Bad Slot"), 2, &["postgres.slot", "a-z"]).await;
+        assert_refused(&site, with("HTTP_LISTEN", "here"), 2, &["http.listen"]).await;
+        assert_refused(&site, with("POSTGRES_URL_FILE", "/no/such/file"), 2, &["/no/such/file", "POSTGRES_URL_FILE"]).await;
+        assert_refused(&site, site.gateway(&["t", "public.t"]), 2, &["public.t", "twice"]).await;
+        assert_refused(&site, site.gateway(&[]), 2, &["[[tables]]"]).await;
     }
 
     async fn unreachable_servers_are_reported(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
         let nowhere = "postgres://postgres:hunter2@127.0.0.1:1/db";
-        let ended = site.gateway(&["t"]).postgres_url(nowhere).run_to_end();
+        let ended = site.gateway(&["t"]).with_postgres_url(nowhere).run_to_end();
         assert_eq!(ended.code, Some(3), "{}", ended.output);
         assert!(ended.output.contains("127.0.0.1:1") && ended.output.contains("postgres"), "{}", ended.output);
         assert!(!ended.output.contains("hunter2"), "a password is no one's business: {}", ended.output);
-        let gateway = site.gateway(&["t"]).named("no-nats").set("NATS_URL", "nats://user:hunter2@127.0.0.1:1");
-        refused_password(&site, gateway).await;
+        let gateway = site.gateway(&["t"]).with_name("no-nats").set_env("NATS_URL", "nats://user:hunter2@127.0.0.1:1");
+        assert_password_refused(&site, gateway).await;
     }
 
     /// An existing publication of that name is extended, never shrunk. A slot of another plugin is
@@ -111,7 +111,7 @@ on_newest_postgres! {
     }
 }
 
-async fn refused_password(site: &Site, gateway: GatewayOptions) {
+async fn assert_password_refused(site: &Site, gateway: GatewayOptions) {
     let ended = gateway.run_to_end();
     assert_eq!(ended.code, Some(3), "{}", ended.output);
     assert!(

@@ -10,13 +10,13 @@ use async_nats::jetstream::{self, stream::Info};
 use walgate_servers::free_port;
 use walgate_tests::{Site, eventually, on_newest_postgres, process};
 
-async fn info(url: &str, stream: &str) -> Info {
+async fn stream_info(url: &str, stream: &str) -> Info {
     let context = jetstream::new(async_nats::connect(url).await.expect("its server lets us in"));
     context.get_stream(stream).await.expect("the stream is there").cached_info().clone()
 }
 
 /// The local addresses that listen on the port, as the kernel prints them.
-fn listening(port: u16) -> Vec<String> {
+fn listening_addresses(port: u16) -> Vec<String> {
     let tables =
         ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap());
     let listens = |line: &str| {
@@ -28,7 +28,7 @@ fn listening(port: u16) -> Vec<String> {
     tables.iter().flat_map(|table| table.lines()).filter_map(listens).collect()
 }
 
-fn is_free(port: u16) -> Result<(), String> {
+fn check_port_is_free(port: u16) -> Result<(), String> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop).map_err(|e| e.to_string())
 }
 
@@ -38,27 +38,28 @@ on_newest_postgres! {
         site.sql("create table t (id int primary key, v text); insert into t select i, md5(i::text) from generate_series(1, 1000) i").await;
         let port = free_port().unwrap();
         let url = format!("nats://127.0.0.1:{port}");
-        let mut gateway = site.gateway(&["t"]).private_nats(port).start().await;
-        assert_eq!(listening(port), ["0100007F"], "on 127.0.0.1 and nowhere else");
+        let mut gateway = site.gateway(&["t"]).with_private_nats(port).start().await;
+        assert_eq!(listening_addresses(port), ["0100007F"], "on 127.0.0.1 and nowhere else");
         assert!(gateway.log().contains(&url), "{}", gateway.log());
-        let replica = site.sqlite_with(&["t"], &[("WALGATE_NATS_URL".to_owned(), url.clone())]);
-        site.same(&replica, "t").await;
+        let replica = site.sqlite_replica_with(&["t"], &[("WALGATE_NATS_URL".to_owned(), url.clone())]);
+        site.wait_until_equal(&replica, "t").await;
         site.sql("update t set v = 'changed' where id % 3 = 0").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
         assert!(site.folder().join("gateway-data/nats/jetstream").is_dir());
 
         // After SIGKILL the gateway leaves no server behind that would hold the port. The next
         // gateway has the same streams.
-        let (changes, snapshots) = (info(&url, "CDC").await, info(&url, "INIT").await);
+        let changes = stream_info(&url, "CDC").await;
+        let snapshots = stream_info(&url, "INIT").await;
         for n in 0..3 {
             gateway = gateway.kill9().start().await;
             site.sql(&format!("insert into t values (-{n}, 'after'); delete from t where id = {n} + 10")).await;
-            site.same(&replica, "t").await;
+            site.wait_until_equal(&replica, "t").await;
         }
-        let after = info(&url, "CDC").await;
+        let after = stream_info(&url, "CDC").await;
         assert_eq!((after.created, after.state.first_sequence), (changes.created, changes.state.first_sequence));
         assert!(after.state.last_sequence > changes.state.last_sequence);
-        assert_eq!(info(&url, "INIT").await.state.last_sequence, snapshots.state.last_sequence, "the copy was loaded again");
+        assert_eq!(stream_info(&url, "INIT").await.state.last_sequence, snapshots.state.last_sequence, "the copy was loaded again");
 
         // If only the server dies, the gateway restarts it.
         process::kill_children(gateway.program().pid());
@@ -68,15 +69,15 @@ on_newest_postgres! {
         })
         .await;
         site.sql("insert into t values (4000, 'while its server was away')").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
 
         let stopped = gateway.stop();
-        is_free(port).expect("the server has ended before the gateway");
+        check_port_is_free(port).expect("the server has ended before the gateway");
         site.sql("insert into t values (5000, 'while it was away')").await;
         let gateway = stopped.start().await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
         gateway.kill9();
-        eventually("the server dies with the gateway", async || is_free(port)).await;
+        eventually("the server dies with the gateway", async || check_port_is_free(port)).await;
     }
 
     async fn a_taken_port_is_reported(server) {
@@ -84,10 +85,10 @@ on_newest_postgres! {
         site.sql("create table t (id int primary key)").await;
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let refused = site.gateway(&["t"]).private_nats(port).run_to_end();
+        let refused = site.gateway(&["t"]).with_private_nats(port).run_to_end();
         assert_eq!(refused.code, Some(3), "{}", refused.output);
-        for said in [&format!("127.0.0.1:{port}"), "address already in use", "nats.url"] {
-            assert!(refused.output.contains(said), "{said}: {}", refused.output);
+        for part in [&format!("127.0.0.1:{port}"), "address already in use", "nats.url"] {
+            assert!(refused.output.contains(part), "{part}: {}", refused.output);
         }
     }
 }

@@ -7,21 +7,21 @@ use walgate_tests::{
 };
 
 /// Waits until both copies of `table` equal `view`.
-async fn show(site: &Site, copies: &[&Replica], view: &str, table: &str) {
+async fn wait_until_equal_to_view(site: &Site, copies: &[&Replica], view: &str, table: &str) {
     for copy in copies {
         let what = format!("{table} in {} is {view}", copy.target);
-        eventually(what, async || site.differences_as(copy, view, table).await).await;
+        eventually(what, async || site.find_differences_as(copy, view, table).await).await;
     }
 }
 
 /// Uncompressed, so that the test can search messages for unpublished values.
-async fn readable(site: &Site, tables: &[&str]) -> Gateway {
-    site.gateway(tables).set("COMPRESSION_ENABLED", false).start().await
+async fn start_uncompressed(site: &Site, tables: &[&str]) -> Gateway {
+    site.gateway(tables).set_env("COMPRESSION_ENABLED", false).start().await
 }
 
 async fn assert_nowhere(site: &Site, secret: &str) {
     for name in ["CDC", "INIT", "KV_schemas"] {
-        for message in stream::messages(&site.broker, name).await {
+        for message in stream::read_messages(&site.broker, name).await {
             let found =
                 message.payload.windows(secret.len()).any(|bytes| bytes == secret.as_bytes());
             assert!(!found, "{secret} is in {name}: {message:?}");
@@ -44,12 +44,12 @@ on_each_postgres! {
              insert into whole select i, 'seeded', i % 2 = 0 from generate_series(1, 50) i;",
         )
         .await;
-        let _gateway = readable(&site, &["people", "whole"]).await;
-        let sqlite = site.sqlite(&["people", "whole"]);
-        let postgres = site.postgres(&database, &["people", "whole"]);
+        let _gateway = start_uncompressed(&site, &["people", "whole"]).await;
+        let sqlite = site.sqlite_replica(&["people", "whole"]);
+        let postgres = site.postgres_replica(&database, &["people", "whole"]);
         let same = async || {
-            show(&site, &[&sqlite, &postgres], "people_published", "people").await;
-            show(&site, &[&sqlite, &postgres], "whole_published", "whole").await;
+            wait_until_equal_to_view(&site, &[&sqlite, &postgres], "people_published", "people").await;
+            wait_until_equal_to_view(&site, &[&sqlite, &postgres], "whole_published", "whole").await;
         };
         same().await;
         for script in [
@@ -67,10 +67,10 @@ on_each_postgres! {
             site.sql(script).await;
             same().await;
         }
-        let late = site.sqlite(&["people", "whole"]);
-        show(&site, &[&late], "people_published", "people").await;
-        show(&site, &[&late], "whole_published", "whole").await;
-        let columns: Vec<_> = site.schema("people").await.unwrap().columns.into_iter().map(|column| column.name).collect();
+        let late = site.sqlite_replica(&["people", "whole"]);
+        wait_until_equal_to_view(&site, &[&late], "people_published", "people").await;
+        wait_until_equal_to_view(&site, &[&late], "whole_published", "whole").await;
+        let columns: Vec<_> = site.latest_schema("people").await.unwrap().columns.into_iter().map(|column| column.name).collect();
         assert_eq!(columns, ["id", "region", "note"]);
         assert_nowhere(&site, "my secret").await;
     }
@@ -85,17 +85,17 @@ on_each_postgres! {
              create publication walgate for table t (v); insert into t values (1, 'twice'), (2, 'twice'), (3, null)",
         )
         .await;
-        let _gateway = readable(&site, &["t"]).await;
-        let sqlite = site.sqlite(&["t"]);
-        let postgres = site.postgres(&database, &["t"]);
-        show(&site, &[&sqlite, &postgres], "published", "t").await;
-        let refused = site.database.session().await.try_sql("update t set v = 'x'").await;
+        let _gateway = start_uncompressed(&site, &["t"]).await;
+        let sqlite = site.sqlite_replica(&["t"]);
+        let postgres = site.postgres_replica(&database, &["t"]);
+        wait_until_equal_to_view(&site, &[&sqlite, &postgres], "published", "t").await;
+        let refused = site.database.open_session().await.try_sql("update t set v = 'x'").await;
         assert!(refused.unwrap_err().to_string().contains("db error"));
         site.sql("insert into t values (4, 'twice'), (5, 'new')").await;
-        show(&site, &[&sqlite, &postgres], "published", "t").await;
+        wait_until_equal_to_view(&site, &[&sqlite, &postgres], "published", "t").await;
         site.sql("truncate t; insert into t values (1, 'again'), (2, 'again')").await;
-        show(&site, &[&sqlite, &postgres], "published", "t").await;
-        assert!(site.schema("t").await.unwrap().key.is_empty());
+        wait_until_equal_to_view(&site, &[&sqlite, &postgres], "published", "t").await;
+        assert!(site.latest_schema("t").await.unwrap().key.is_empty());
         assert_nowhere(&site, "my secret").await;
     }
 }
@@ -113,14 +113,14 @@ on_newest_postgres! {
         )
         .await;
         let _gateway = site.gateway(&["none", "listed"]).start().await;
-        let replica = site.sqlite(&["none", "listed"]);
+        let replica = site.sqlite_replica(&["none", "listed"]);
         for script in ["select 1", "update none set n = -n where id < 9; update listed set n = -n where id < 9; delete from listed where id = 20", "insert into listed (id, n) values (100, 5)"] {
             site.sql(script).await;
-            site.same(&replica, "none").await;
-            site.same(&replica, "listed").await;
+            site.wait_until_equal(&replica, "none").await;
+            site.wait_until_equal(&replica, "listed").await;
         }
         let names = async |table: &str| -> Vec<String> {
-            site.schema(table).await.unwrap().columns.into_iter().map(|column| column.name).collect()
+            site.latest_schema(table).await.unwrap().columns.into_iter().map(|column| column.name).collect()
         };
         assert_eq!((names("none").await, names("listed").await), (vec!["id".to_owned(), "n".to_owned()], vec!["id".to_owned(), "twice".to_owned()]));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use walgate_tests::{
     Gateway, Replica, Site,
-    dictionary::{drop_in, numbered},
+    dictionary::{drop_in, train_numbered},
     eventually, fixtures,
     load::Writer,
     on_newest_postgres, stream,
@@ -43,7 +43,7 @@ const CREATE: &str = r#"
 "#;
 
 /// One transaction over all the tables.
-fn transaction(n: u64) -> String {
+fn transaction_script(n: u64) -> String {
     let mut sql = format!(
         r#"begin;
         insert into orders select {n} % 3, {n}, 'order {n} 🦀', {n}.125, now(), localtimestamp, current_date, localtime,
@@ -79,7 +79,7 @@ fn transaction(n: u64) -> String {
 
 /// A snapshot that begins meanwhile has to wait for this transaction, and then includes it. So
 /// consumers get its changes twice.
-fn long_transaction(n: u64) -> String {
+fn long_transaction_script(n: u64) -> String {
     format!("begin; insert into bag values ('slow', {n}); select pg_sleep(0.2); commit;")
 }
 
@@ -94,21 +94,21 @@ struct Scene {
 
 impl Scene {
     /// Kills the consumer at random moments, `times` times.
-    async fn kills(&mut self, times: u32) {
+    async fn kill_repeatedly(&mut self, times: u32) {
         for _ in 0..times {
             let (writes, more) =
                 (self.random.random_range(0..6), self.random.random_range(0..1200));
-            self.writer.writes(writes).await;
+            self.writer.wait_for_scripts(writes).await;
             // Also between two transactions of the load.
             tokio::time::sleep(Duration::from_millis(more)).await;
             self.replica.kill9();
-            self.writer.writes(self.random.random_range(0..4)).await;
+            self.writer.wait_for_scripts(self.random.random_range(0..4)).await;
             self.replica.start_again();
         }
     }
 
     /// Alters tables while the load is held, because its statements name some of the columns.
-    async fn ddl(&mut self, ddl: &str) {
+    async fn run_ddl(&mut self, ddl: &str) {
         self.writer.hold().await;
         self.slow.hold().await;
         self.site.sql(ddl).await;
@@ -118,35 +118,37 @@ impl Scene {
                  insert into docs (id, title) select max(id) + 1, 'new' from docs; update orders set shop = 71 where shop = 70",
             )
             .await;
-        self.writer.go_on();
-        self.slow.go_on();
+        self.writer.resume();
+        self.slow.resume();
     }
 
     /// Holds the load. `--until-caught-up` succeeds; then the copy has to equal the source without
     /// waiting.
-    async fn caught_up(&mut self) {
+    async fn assert_caught_up(&mut self) {
         self.writer.hold().await;
         self.slow.hold().await;
         let end = self.site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
-        stream::reaches_end(&self.site.broker, end).await;
-        let status = self.replica.to_its_end(&["--until-caught-up"]);
+        stream::wait_for_end(&self.site.broker, end).await;
+        let status = self.replica.run_until_ended(&["--until-caught-up"]);
         assert!(status.success(), "{status}: {}", self.replica.log());
         for (source, copy) in COPIES {
-            if let Err(difference) = self.site.differences_as(&self.replica, source, copy).await {
+            if let Err(difference) =
+                self.site.find_differences_as(&self.replica, source, copy).await
+            {
                 panic!("{copy} is not {source}: {difference}");
             }
         }
         self.replica.start_again();
-        self.writer.go_on();
-        self.slow.go_on();
+        self.writer.resume();
+        self.slow.resume();
     }
 
     /// Drops the slot, so the gateway cannot know which changes the stream lacks.
-    async fn new_epoch(&self, gateway: Gateway) -> Gateway {
+    async fn force_new_epoch(&self, gateway: Gateway) -> Gateway {
         let before = stream::last_epoch(&self.site.broker).await;
         let options = gateway.stop();
         let drop_slot = format!("select pg_drop_replication_slot('{}')", self.site.slot());
-        let session = self.site.database.session().await;
+        let session = self.site.database.open_session().await;
         eventually("the slot is free", async || {
             session.try_sql(&drop_slot).await.map_err(|e| e.to_string())
         })
@@ -164,23 +166,23 @@ on_newest_postgres! {
         site.sql(CREATE).await;
         site.sql(&fixtures::create_users(3000)).await;
         site.drop_guest("users", "users.wasm");
-        drop_in(&site.dictionaries(), "users", &numbered(1));
-        let gateway = site.gateway(&TABLES).set("SNAPSHOT_CHUNK_BYTES", 65536).start().await;
-        let Some(replica) = site.python(&TABLES) else { return };
-        let writer = Writer::start_paced(&site.database, Duration::from_millis(30), transaction).await;
-        let slow = Writer::start(&site.database, long_transaction).await;
+        drop_in(&site.dictionaries(), "users", &train_numbered(1));
+        let gateway = site.gateway(&TABLES).set_env("SNAPSHOT_CHUNK_BYTES", 65536).start().await;
+        let Some(replica) = site.python_replica(&TABLES) else { return };
+        let writer = Writer::start_paced(&site.database, Duration::from_millis(30), transaction_script).await;
+        let slow = Writer::start(&site.database, long_transaction_script).await;
         let seed = rand::random();
         println!("seed {seed}");
         let mut scene = Scene { site, replica, writer, slow, random: SmallRng::seed_from_u64(seed) };
-        scene.kills(6).await;
-        scene.caught_up().await;
+        scene.kill_repeatedly(6).await;
+        scene.assert_caught_up().await;
 
-        drop_in(&scene.site.dictionaries(), "orders", &numbered(2));
-        drop_in(&scene.site.dictionaries(), "users", &numbered(3));
-        scene.kills(2).await;
+        drop_in(&scene.site.dictionaries(), "orders", &train_numbered(2));
+        drop_in(&scene.site.dictionaries(), "users", &train_numbered(3));
+        scene.kill_repeatedly(2).await;
         // Columns are added, dropped and renamed: the copy follows in place, or is loaded again.
         scene
-            .ddl("alter table orders add column late jsonb; alter table orders rename column old_a to x;
+            .run_ddl("alter table orders add column late jsonb; alter table orders rename column old_a to x;
                   alter table orders rename column old_b to old_a; alter table orders rename column x to \"old b\"; alter table orders drop column old_c")
             .await;
         eventually("the new shape is followed", async || match scene.replica.log() {
@@ -192,19 +194,19 @@ on_newest_postgres! {
             "alter table docs drop column raw, add column raw text",
             "alter table orders add column old_c int default 3; alter table bag alter n type text",
         ] {
-            scene.ddl(ddl).await;
+            scene.run_ddl(ddl).await;
             tokio::time::sleep(Duration::from_millis(scene.random.random_range(0..500))).await;
             scene.replica.start_again();
         }
-        scene.caught_up().await;
+        scene.assert_caught_up().await;
 
-        let _gateway = scene.new_epoch(gateway).await;
-        scene.kills(4).await;
-        scene.caught_up().await;
+        let _gateway = scene.force_new_epoch(gateway).await;
+        scene.kill_repeatedly(4).await;
+        scene.assert_caught_up().await;
         scene.writer.finish().await;
         scene.slow.finish().await;
         // Asserts that the stream held the difficult cases.
-        let messages = stream::messages(&scene.site.broker, "CDC").await;
+        let messages = stream::read_messages(&scene.site.broker, "CDC").await;
         let some = |subject: &str, header: &str| {
             messages.iter().any(|m| m.subject == subject && m.headers.get(header).is_some())
         };

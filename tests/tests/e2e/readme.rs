@@ -22,7 +22,7 @@ use walgate_tests::{
     eventually, on_each_postgres, on_newest_postgres,
     oracle::find_differences,
     page::{Block, Kind, commands, parse_blocks, postgres_urls},
-    program::{built, without_walgate_env},
+    program::{find_built, without_walgate_env},
 };
 
 /// Pages use fixed ports, so only one of them can be executed at a time, on the whole machine.
@@ -56,7 +56,7 @@ fn commands_in_the_pages_exist() {
         }
         for command in commands(&blocks, &["cargo", "build"]) {
             let program = command.iter().skip_while(|word| **word != "--bin").nth(1);
-            built(program.unwrap_or_else(|| panic!("{page}: {command:?} names no --bin")));
+            find_built(program.unwrap_or_else(|| panic!("{page}: {command:?} names no --bin")));
         }
         for command in commands(&blocks, &["walgate"]) {
             let help = help_of("walgate", &command[1..2]);
@@ -70,7 +70,7 @@ fn commands_in_the_pages_exist() {
 
 /// What a program prints about one of its commands; none if it has no such command.
 fn help_of(program: &str, command: &[&str]) -> Option<String> {
-    let help = Command::new(built(program)).arg("help").args(command).output().unwrap();
+    let help = Command::new(find_built(program)).arg("help").args(command).output().unwrap();
     help.status.success().then(|| String::from_utf8_lossy(&help.stdout).into_owned())
 }
 
@@ -156,7 +156,7 @@ impl Walk {
     }
 
     fn walgate(&self, args: &[&str]) {
-        let mut command = Command::new(built("walgate"));
+        let mut command = Command::new(find_built("walgate"));
         command.args(args).current_dir(self.work()).env("CARGO_NET_OFFLINE", "true");
         let output = command.output().unwrap();
         let printed = String::from_utf8_lossy(&output.stderr);
@@ -214,7 +214,7 @@ impl Session {
         let (bin, work) = (folder.join("bin"), folder.join("work"));
         fs::create_dir(&bin).unwrap();
         fs::create_dir(&work).unwrap();
-        symlink(built("walgate"), bin.join("walgate")).unwrap();
+        symlink(find_built("walgate"), bin.join("walgate")).unwrap();
         symlink(&nats_bin().file, bin.join("nats-server")).unwrap();
         let script = folder.join("page.sh");
         fs::write(&script, write_script(page, blocks, folder, server)).unwrap();

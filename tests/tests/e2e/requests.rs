@@ -12,7 +12,7 @@ const LOG_LINES_MAX: usize = 200;
 const GROWTH_MAX_BYTES: u64 = 32 << 20;
 
 /// Sends these subjects over a bare socket: a client library would reject some of them.
-fn flood(site: &Site, subjects: impl Iterator<Item = Vec<u8>>) {
+fn send_flood(site: &Site, subjects: impl Iterator<Item = Vec<u8>>) {
     let mut socket = TcpStream::connect(("127.0.0.1", site.broker.server.port())).unwrap();
     let mut sent = b"CONNECT {\"verbose\":false,\"protocol\":1}\r\n".to_vec();
     for subject in subjects {
@@ -34,7 +34,7 @@ fn resident_bytes(gateway: &Gateway) -> u64 {
 }
 
 /// Odd subjects, many for unknown tables, and many for one existing table.
-fn subjects() -> impl Iterator<Item = Vec<u8>> {
+fn odd_subjects() -> impl Iterator<Item = Vec<u8>> {
     let odd: [&[u8]; 10] = [
         b"*",
         b">",
@@ -54,12 +54,12 @@ fn subjects() -> impl Iterator<Item = Vec<u8>> {
 }
 
 /// The number of requests that the stream has ever stored.
-async fn stored(site: &Site) -> u64 {
+async fn count_stored(site: &Site) -> u64 {
     let stream = site.broker.jetstream().get_stream("REQUESTS").await.unwrap();
     stream.cached_info().state.last_sequence
 }
 
-async fn nothing_waits(site: &Site) {
+async fn wait_until_no_request(site: &Site) {
     eventually("all requests are dealt with", async || {
         let stream =
             site.broker.jetstream().get_stream("REQUESTS").await.map_err(|e| e.to_string())?;
@@ -77,14 +77,14 @@ on_newest_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); create view v as
                   select i as id, repeat(md5(i::text), 20) as v, 1 / (40000 - i) as w from generate_series(1, 40000) i").await;
-        let _gateway = site.gateway(&["t", "v"]).set("SNAPSHOT_CHUNK_BYTES", 65536).start().await;
+        let _gateway = site.gateway(&["t", "v"]).set_env("SNAPSHOT_CHUNK_BYTES", 65536).start().await;
         snapshot::request(&site.broker, "v").await;
-        let error = snapshot::error(&site.broker, "v").await;
+        let error = snapshot::wait_for_error(&site.broker, "v").await;
         assert!(error.message.contains("22012"), "{error:?}");
-        let begun = snapshot::stored(&site.broker).await;
+        let begun = snapshot::count_stored(&site.broker).await;
         assert!(begun > 10, "only {begun} messages: it failed before its first chunk");
         eventually("its chunks are gone", async || {
-            let chunks = walgate_tests::stream::messages(&site.broker, "INIT").await;
+            let chunks = walgate_tests::stream::read_messages(&site.broker, "INIT").await;
             let left = chunks.iter().filter(|message| message.subject.starts_with("init.snap.")).count();
             if left == 0 { Ok(()) } else { Err(format!("{left} chunks")) }
         })
@@ -95,9 +95,9 @@ on_newest_postgres! {
     async fn requests_for_a_suspended_table_are_refused(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key)").await;
-        let _gateway = site.gateway(&["t"]).keys("t", "guest = 'missing.wasm'").start().await;
+        let _gateway = site.gateway(&["t"]).with_keys("t", "guest = 'missing.wasm'").start().await;
         snapshot::request(&site.broker, "t").await;
-        let error = snapshot::error(&site.broker, "t").await;
+        let error = snapshot::wait_for_error(&site.broker, "t").await;
         assert_eq!((error.code.as_str(), error.retry_after), ("table_suspended", None), "{error:?}");
         assert!(error.message.contains("t is suspended") && error.message.contains("missing.wasm"), "{error:?}");
     }
@@ -106,47 +106,47 @@ on_newest_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); insert into t values (1, 'a')").await;
         let gateway = site.gateway(&["t"]).start().await;
-        let replica = site.sqlite(&["t"]);
-        site.same(&replica, "t").await;
-        nothing_waits(&site).await;
+        let replica = site.sqlite_replica(&["t"]);
+        site.wait_until_equal(&replica, "t").await;
+        wait_until_no_request(&site).await;
         let before = resident_bytes(&gateway);
-        let refused = stored(&site).await;
-        flood(&site, subjects());
-        nothing_waits(&site).await;
+        let refused = count_stored(&site).await;
+        send_flood(&site, odd_subjects());
+        wait_until_no_request(&site).await;
         // One request at a time for the existing table; the stream does not even store the others.
-        assert!(stored(&site).await - refused <= 100, "{refused} before");
+        assert!(count_stored(&site).await - refused <= 100, "{refused} before");
         // An administrator's stream that accepts every subject does not stop the gateway, either.
         let jetstream = site.broker.jetstream();
         let mut config = jetstream.get_stream("REQUESTS").await.unwrap().cached_info().config.clone();
         assert_eq!(config.subjects, ["snapshot.request.t"]);
         config.subjects = vec!["snapshot.request.>".to_owned()];
         jetstream.update_stream(config).await.unwrap();
-        flood(&site, subjects().take(7000));
-        eventually("the stream takes everything", async || match stored(&site).await - refused {
+        send_flood(&site, odd_subjects().take(7000));
+        eventually("the stream takes everything", async || match count_stored(&site).await - refused {
             5000.. => Ok(()),
             taken => Err(format!("{taken} were taken")),
         })
         .await;
-        assert_eq!(site.snapshot("t").await.rows.len(), 1);
+        assert_eq!(site.take_snapshot("t").await.rows.len(), 1);
         let after = resident_bytes(&gateway);
         assert!(after < before + GROWTH_MAX_BYTES, "from {before} to {after} bytes");
-        assert_eq!(snapshot::errors(&site.broker).await, 0);
+        assert_eq!(snapshot::count_errors(&site.broker).await, 0);
         assert!(gateway.log().lines().count() < LOG_LINES_MAX && !gateway.log().contains("interrupted"), "{}", gateway.log());
         let (_, ready) = gateway.readyz().unwrap();
         assert_eq!(ready["ready"], true, "{ready}");
         // A restart corrects the stream, also for other tables. The gateway ignores remaining
         // messages.
         site.sql("create table other (id int primary key)").await;
-        let gateway = gateway.stop().table("other").start().await;
-        site.snapshot("other").await;
+        let gateway = gateway.stop().with_table("other").start().await;
+        site.take_snapshot("other").await;
         let jetstream = site.broker.jetstream();
         let config = jetstream.get_stream("REQUESTS").await.unwrap().cached_info().config.clone();
         assert_eq!(config.subjects, ["snapshot.request.other", "snapshot.request.t"]);
         assert!(!gateway.log().contains("interrupted"));
         // Valid requests are served, and tables keep streaming.
         site.sql("insert into t values (2, 'b')").await;
-        site.same(&replica, "t").await;
-        assert_eq!(site.snapshot("t").await.rows.len(), 2);
+        site.wait_until_equal(&replica, "t").await;
+        assert_eq!(site.take_snapshot("t").await.rows.len(), 2);
     }
 
     /// A client requests again and again: the second snapshot comes after the cooldown, and all
@@ -154,8 +154,8 @@ on_newest_postgres! {
     async fn a_cooldown_follows_each_snapshot(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); create table other (id int primary key)").await;
-        let gateway = site.gateway(&["t", "other"]).set("SNAPSHOT_COOLDOWN_SECONDS", 4).start().await;
-        site.snapshot("t").await;
+        let gateway = site.gateway(&["t", "other"]).set_env("SNAPSHOT_COOLDOWN_SECONDS", 4).start().await;
+        site.take_snapshot("t").await;
         let first = gateway.log().matches("snapshot begins table=t").count();
         assert_eq!(first, 1);
         assert!(snapshot::request(&site.broker, "t").await);
@@ -163,9 +163,9 @@ on_newest_postgres! {
             assert!(!snapshot::request(&site.broker, "t").await, "it waits in the stream, so no other is taken");
         }
         // The cooldown does not delay another table.
-        site.snapshot("other").await;
+        site.take_snapshot("other").await;
         let metas = eventually("the table is copied again", async || {
-            let metas = snapshot::metas(&site.broker).await;
+            let metas = snapshot::read_metas(&site.broker).await;
             let metas: Vec<_> = metas.into_iter().filter(|meta| meta.subject == "init.meta.t").collect();
             let last: Option<walgate_wire::InitMeta> = metas.last().map(|meta| walgate_wire::from_msgpack(&meta.payload).unwrap());
             let begun = gateway.log().matches("snapshot begins table=t").count();

@@ -9,10 +9,10 @@ on_each_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); insert into t values (1, 'first'), (2, 'first')").await;
         let _gateway = site.gateway(&["t"]).start().await;
-        let replica = site.sqlite(&["t"]);
-        site.same(&replica, "t").await;
+        let replica = site.sqlite_replica(&["t"]);
+        site.wait_until_equal(&replica, "t").await;
         let suspended = async |words: &str| {
-            eventually("consumers are told", async || match site.schema("t").await {
+            eventually("consumers are notified", async || match site.latest_schema("t").await {
                 Some(schema) if schema.state == TableState::Suspended && schema.reason.as_ref().is_some_and(|r| r.contains(words)) => Ok(()),
                 other => Err(format!("{other:?}")),
             })
@@ -23,16 +23,16 @@ on_each_postgres! {
                   alter table t rename to t_before; alter table t_next rename to t").await;
         suspended("ALTER PUBLICATION \"walgate\" ADD TABLE \"public\".\"t\"").await;
         site.sql("alter publication walgate add table t; insert into t values (4, 'second')").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
         site.sql("drop table t").await;
         suspended("does not exist").await;
         site.sql("create table t (id int primary key, v text); alter publication walgate add table t; insert into t values (5, 'third')").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
         // At once, and of the same shape: the catalog never lacks the name.
         site.sql("begin; drop table t; create table t (id int primary key, v text); alter publication walgate add table t; insert into t values (6, 'fourth'); commit").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
         site.sql("insert into t values (7, 'fourth')").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
     }
 
     /// Postgres does not announce the change. Rows of the new shape are read correctly, with a
@@ -43,16 +43,16 @@ on_each_postgres! {
                   insert into t values (1, (1, 'x')); insert into g select * from t").await;
         site.drop_guest("identity", "g.wasm");
         let gateway = site.gateway(&["t", "g"]).start().await;
-        let replica = site.sqlite(&["t", "g"]);
+        let replica = site.sqlite_replica(&["t", "g"]);
         for (n, alter) in ["add attribute c date", "drop attribute a"].into_iter().enumerate() {
             for table in ["t", "g"] {
                 site.sql(&format!("insert into {table} select {n} + 10, p from {table} where id = 1")).await;
-                site.same(&replica, table).await;
+                site.wait_until_equal(&replica, table).await;
             }
             site.sql(&format!("alter type pair {alter}")).await;
             for table in ["t", "g"] {
                 site.sql(&format!("insert into {table} select {n} + 20, p from {table} where id = 1")).await;
-                site.same(&replica, table).await;
+                site.wait_until_equal(&replica, table).await;
             }
         }
         assert!(!gateway.log().contains("suspended"), "{}", gateway.log());
@@ -68,10 +68,10 @@ on_each_postgres! {
                   insert into t values (1, (1, 'x')); insert into l values (1, '{\"(1,x)\"}'); insert into o values (1, '(\"(1,x)\",1)')").await;
         let tables = ["t", "l", "o"];
         let mut gateway = site.gateway(&tables).start().await;
-        let replica = site.sqlite(&tables);
+        let replica = site.sqlite_replica(&tables);
         for (n, alter) in ["add attribute c date", "drop attribute b", "rename attribute a to z", "drop attribute c, add attribute d date"].into_iter().enumerate() {
             for table in tables {
-                site.same(&replica, table).await;
+                site.wait_until_equal(&replica, table).await;
             }
             let stopped = gateway.stop();
             site.sql(&format!("alter type pair {alter}")).await;
@@ -79,7 +79,7 @@ on_each_postgres! {
             // The gateway looks up types with the first row.
             for table in tables {
                 site.sql(&format!("insert into {table} (id) values ({n} + 10)")).await;
-                site.same(&replica, table).await;
+                site.wait_until_equal(&replica, table).await;
             }
         }
         // Each table is loaded again once, and none without need.
@@ -89,7 +89,7 @@ on_each_postgres! {
         gateway = gateway.stop().start().await;
         for table in tables {
             site.sql(&format!("insert into {table} (id) values (100)")).await;
-            site.same(&replica, table).await;
+            site.wait_until_equal(&replica, table).await;
         }
         assert_eq!(snapshots(&gateway.log()), before, "{}", gateway.log());
     }
@@ -106,20 +106,20 @@ on_each_postgres! {
                   insert into labelled values (1, '{sad,ok}'); insert into renamed values (1, (1, 'x')); insert into replaced values (1, (1, 'x'))").await;
         let tables = ["rewritten", "labelled", "renamed", "replaced", "parted"];
         let gateway = site.gateway(&tables).start().await;
-        let replica = site.sqlite(&tables);
+        let replica = site.sqlite_replica(&tables);
         for table in tables {
-            site.same(&replica, table).await;
+            site.wait_until_equal(&replica, table).await;
         }
         site.sql("alter table rewritten alter column a type int using a + 1; alter table parted alter column a type int using a * 2;
                   alter type mood rename value 'sad' to 'gloomy'; alter type pair rename attribute b to z;
                   alter type other drop attribute b, add attribute c text").await;
         for table in tables {
-            site.same(&replica, table).await;
+            site.wait_until_equal(&replica, table).await;
         }
         // Rows are read with the current types.
         site.sql("insert into renamed values (2, (2, 'y')); insert into replaced values (2, (2, 'y')); insert into labelled values (2, '{gloomy}')").await;
         for table in tables {
-            site.same(&replica, table).await;
+            site.wait_until_equal(&replica, table).await;
         }
         // DDL that does not alter published rows, except for the last statement. Tables loaded
         // after that one show which were not loaded before.
@@ -131,7 +131,7 @@ on_each_postgres! {
         }
         site.sql("alter table parted alter column a type int using a + 7").await;
         for table in tables {
-            site.same(&replica, table).await;
+            site.wait_until_equal(&replica, table).await;
         }
         let log = gateway.log();
         let snapshots = tables.map(|table| log.matches(&format!("snapshot complete table={table} ")).count());
@@ -146,10 +146,10 @@ on_each_postgres! {
         site.sql("create table t (id int primary key, a int, b text, c numeric); insert into t select i, i, 'b' || i, i from generate_series(1, 50) i").await;
         let _gateway = site.gateway(&["t"]).start().await;
         let audit = Audit::begin(&site.database).await;
-        let sqlite = site.sqlite(&["t"]);
-        let postgres = site.postgres(&copy, &["t"]);
-        site.same(&sqlite, "t").await;
-        site.same(&postgres, "t").await;
+        let sqlite = site.sqlite_replica(&["t"]);
+        let postgres = site.postgres_replica(&copy, &["t"]);
+        site.wait_until_equal(&sqlite, "t").await;
+        site.wait_until_equal(&postgres, "t").await;
         let ddl = [
             "alter table t add column nullable text",
             "alter table t add column filled int default 7",
@@ -172,8 +172,8 @@ on_each_postgres! {
             site.sql(&format!("insert into t (id) select i from generate_series({first}, {first} + 20) i; update t set a = '1{n}' where id % 3 = 0")).await;
             site.sql(step).await;
             site.sql(&format!("insert into t (id) values ({first} - 1); delete from t where id = {first} + 5; update t set a = '2{n}' where id % 7 = 0")).await;
-            site.same(&sqlite, "t").await;
-            site.same(&postgres, "t").await;
+            site.wait_until_equal(&sqlite, "t").await;
+            site.wait_until_equal(&postgres, "t").await;
         }
         // Reading asserts that each revision was stored before the first message that names it.
         let entries = audit.assert_stream_is_exact(&site, &[("t", "t")]).await;
@@ -188,18 +188,19 @@ on_each_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); insert into t values (1, 'one')").await;
         let _gateway = site.gateway(&["t"]).start().await;
-        let replica = site.sqlite(&["t"]);
-        site.same(&replica, "t").await;
-        let (source, target) = (site.database.url(), replica.target.url());
+        let replica = site.sqlite_replica(&["t"]);
+        site.wait_until_equal(&replica, "t").await;
+        let source = site.database.url();
+        let target = replica.target.url();
         let verify = || walgate_tests::program::run("walgate", &["verify", "--source", &source, "--replica", &target]);
         assert!(verify().status.success());
         // Consumers follow with the first row of the new shape; there is none yet.
         site.sql("alter table t add column late text").await;
         let verified = verify();
-        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
-        assert!(!verified.status.success() && said.contains("column late"), "{verified:?}");
+        let report = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(!verified.status.success() && report.contains("column late"), "{verified:?}");
         site.sql("insert into t values (2, 'two', 'now')").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
         assert!(verify().status.success());
     }
 
@@ -208,8 +209,8 @@ on_each_postgres! {
         let copy = Database::create(&server).await;
         site.sql("create table t (id int primary key, code text not null, v int); insert into t select i, 'c' || i, i from generate_series(1, 20) i").await;
         let _gateway = site.gateway(&["t"]).start().await;
-        let sqlite = site.sqlite(&["t"]);
-        let postgres = site.postgres(&copy, &["t"]);
+        let sqlite = site.sqlite_replica(&["t"]);
+        let postgres = site.postgres_replica(&copy, &["t"]);
         for step in [
             "select 1",
             "alter table t drop constraint t_pkey, add primary key (code)",
@@ -220,8 +221,8 @@ on_each_postgres! {
         ] {
             site.sql(step).await;
             site.sql("insert into t select max(id) + 1, 'n' || max(id), 0 from t; update t set v = v + 1 where id % 2 = 0; delete from t where id = (select min(id) from t)").await;
-            site.same(&sqlite, "t").await;
-            site.same(&postgres, "t").await;
+            site.wait_until_equal(&sqlite, "t").await;
+            site.wait_until_equal(&postgres, "t").await;
         }
     }
 
@@ -231,12 +232,12 @@ on_each_postgres! {
         site.sql("create table t (id bigint generated always as identity primary key, v text)").await;
         let _gateway = site.gateway(&["t"]).start().await;
         let audit = Audit::begin(&site.database).await;
-        let sqlite = site.sqlite(&["t"]);
+        let sqlite = site.sqlite_replica(&["t"]);
         let writer = Writer::start(&site.database, |n| format!(
             "insert into t (v) values ('writer {n}'); update t set v = v || '+' where id = (select max(id) - {} from t)", n % 9
         )).await;
         for n in 0..12 {
-            writer.writes(15).await;
+            writer.wait_for_scripts(15).await;
             let default = if n % 3 == 0 { "default 5" } else { "" };
             site.sql(&format!(
                 "begin; lock table t; insert into t (v) values ('before {n}'); alter table t add column c{n} int {default};
@@ -247,7 +248,7 @@ on_each_postgres! {
         writer.finish().await;
         // Postgres announces the last drop with the next row.
         site.sql("insert into t (v) values ('the last')").await;
-        site.same(&sqlite, "t").await;
+        site.wait_until_equal(&sqlite, "t").await;
         audit.assert_stream_is_exact(&site, &[("t", "t")]).await;
     }
 
@@ -257,21 +258,21 @@ on_each_postgres! {
                   insert into old values (1, 'x'); insert into fresh select i, 'early' from generate_series(1, 100) i").await;
         let gateway = site.gateway(&["old"]).start().await;
         let audit = Audit::begin(&site.database).await;
-        let replica = site.sqlite(&["old"]);
-        site.same(&replica, "old").await;
+        let replica = site.sqlite_replica(&["old"]);
+        site.wait_until_equal(&replica, "old").await;
         site.sql("insert into old values (2, 'y'); insert into fresh values (200, 'not yet')").await;
-        site.same(&replica, "old").await;
-        let before = site.schema("old").await;
+        site.wait_until_equal(&replica, "old").await;
+        let before = site.latest_schema("old").await;
 
         let options = gateway.stop();
         site.sql("insert into old values (3, 'while it was down'); insert into fresh values (201, 'still not')").await;
-        let _gateway = options.table("fresh").start().await;
+        let _gateway = options.with_table("fresh").start().await;
         site.sql("insert into old values (4, 'z'); insert into fresh values (202, 'now')").await;
-        let both = site.sqlite(&["old", "fresh"]);
-        site.same(&both, "fresh").await;
-        site.same(&both, "old").await;
-        site.same(&replica, "old").await;
-        assert_eq!(site.schema("old").await, before, "the other table was not touched");
+        let both = site.sqlite_replica(&["old", "fresh"]);
+        site.wait_until_equal(&both, "fresh").await;
+        site.wait_until_equal(&both, "old").await;
+        site.wait_until_equal(&replica, "old").await;
+        assert_eq!(site.latest_schema("old").await, before, "the other table was not touched");
         audit.assert_stream_is_exact(&site, &[("old", "old"), ("fresh", "fresh")]).await;
     }
 
@@ -279,13 +280,13 @@ on_each_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key, v text); create table u (id int primary key); insert into t values (1, 'x')").await;
         let _gateway = site.gateway(&["t", "u"]).start().await;
-        let replica = site.sqlite(&["t", "u"]);
-        site.same(&replica, "t").await;
+        let replica = site.sqlite_replica(&["t", "u"]);
+        site.wait_until_equal(&replica, "t").await;
         site.sql("drop table t; insert into u values (1)").await;
-        site.same(&replica, "u").await;
+        site.wait_until_equal(&replica, "u").await;
         site.sql("create table t (id int primary key, w int); insert into t values (5, 6); alter publication walgate add table t; insert into t values (6, 7)").await;
         site.sql("insert into u values (2)").await;
-        site.same(&replica, "u").await;
-        eventually("the new table is there", async || site.differences(&replica, "t").await).await;
+        site.wait_until_equal(&replica, "u").await;
+        eventually("the new table is there", async || site.find_differences(&replica, "t").await).await;
     }
 }

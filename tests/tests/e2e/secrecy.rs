@@ -16,7 +16,7 @@ const ROWS: &str = "
     create table filtered (id int primary key, v text not null);
     alter table filtered replica identity full";
 
-fn row(id: &str, mood: &str) -> String {
+fn insert_script(id: &str, mood: &str) -> String {
     format!(
         "insert into t values ('{MARKER}{id}', '{mood}', repeat('{MARKER}', 500), '{{\"{MARKER}\": 1}}', '[2020-01-01,2021-01-01)',
          '{MARKER}', array['{MARKER}'], '{MARKER}')"
@@ -24,26 +24,26 @@ fn row(id: &str, mood: &str) -> String {
 }
 
 /// Neither the gateway's log nor its pages hold the password or the marker.
-fn tells_nothing(gateway: &Gateway) {
-    let mut said = gateway.log();
+fn assert_gateway_is_silent(gateway: &Gateway) {
+    let mut text = gateway.log();
     for page in ["/readyz", "/healthz", "/metrics"] {
-        said += &gateway.get(page).unwrap().1;
+        text += &gateway.get(page).unwrap().1;
     }
-    holds_nothing(&said);
+    assert_no_secret(&text);
 }
 
-fn holds_nothing(said: &str) {
-    let marked = said.lines().filter(|line| line.contains(PASSWORD) || line.contains(MARKER));
+fn assert_no_secret(text: &str) {
+    let marked = text.lines().filter(|line| line.contains(PASSWORD) || line.contains(MARKER));
     let marked: Vec<&str> = marked.collect();
     assert!(marked.is_empty(), "{}", marked.join("\n"));
     // As Debug prints bytes.
     let bytes = format!("{:?}", MARKER.as_bytes());
-    assert!(!said.contains(bytes.trim_matches(['[', ']'])), "{said}");
+    assert!(!text.contains(bytes.trim_matches(['[', ']'])), "{text}");
     // As JSON carries bytes in base64, at any offset in a message.
     for before in ["", "x", "xx"] {
         let encoded = BASE64_STANDARD_NO_PAD.encode(format!("{before}{MARKER}"));
         let whole = &encoded[4..encoded.len() - 4];
-        assert!(!said.contains(whole), "{whole} in {said}");
+        assert!(!text.contains(whole), "{whole} in {text}");
     }
 }
 
@@ -55,64 +55,64 @@ on_newest_postgres! {
         let site = Site::with_broker(&server, Broker::start_as(options, observer).await).await;
         site.sql(ROWS).await;
         for mood in ["keep", "drop"] {
-            site.sql(&row(mood, mood)).await;
+            site.sql(&insert_script(mood, mood)).await;
         }
         site.drop_guest("errs", "t.wasm");
         let nats = site.broker.url().replace("nats://", &format!("nats://gate:{PASSWORD}@"));
         let postgres = site.database.url().replace("postgres@", &format!("postgres:{PASSWORD}@"));
         assert!(postgres.contains(PASSWORD), "{postgres}");
-        let options = site.gateway(&["t", "filtered"]).postgres_url(&postgres).set("NATS_URL", &nats).set("LOG", "debug");
-        let set_aside = options.clone().keys("t", "on_guest_error = 'dead-letter'");
+        let options = site.gateway(&["t", "filtered"]).with_postgres_url(&postgres).set_env("NATS_URL", &nats).set_env("LOG", "debug");
+        let set_aside = options.clone().with_keys("t", "on_guest_error = 'dead-letter'");
         // The statement of the blocking session.
-        let other = site.database.session().await;
+        let other = site.database.open_session().await;
         other.sql(&format!("begin; insert into filtered values (-1, '{MARKER}')")).await;
         let gateway = set_aside.spawn();
-        eventually("it says who is in its way", async || match gateway.readyz()? {
+        eventually("the blocking session is reported", async || match gateway.readyz()? {
             (503, body) if body["reason"].to_string().contains("transaction open") => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
-        tells_nothing(&gateway);
+        assert_gateway_is_silent(&gateway);
         other.sql("rollback").await;
-        gateway.ready().await;
-        let replica = site.sqlite_with(&["t"], &[("WALGATE_NATS_URL".into(), nats.clone()), ("WALGATE_LOG".into(), "debug".into())]);
+        gateway.wait_until_ready().await;
+        let replica = site.sqlite_replica_with(&["t"], &[("WALGATE_NATS_URL".into(), nats.clone()), ("WALGATE_LOG".into(), "debug".into())]);
         let shows = async || {
-            eventually("the copy is what the guest lets through", async || site.differences_as(&replica, "keeps", "t").await).await;
+            eventually("the copy is what the guest lets through", async || site.find_differences_as(&replica, "keeps", "t").await).await;
         };
         shows().await;
-        site.sql(&row("bad", "bad")).await;
+        site.sql(&insert_script("bad", "bad")).await;
         site.sql("update t set mood = mood || '' , arr = null; alter table t add w text default 'x'").await;
         site.sql(&format!("insert into filtered values (1, '{MARKER}')")).await;
         shows().await;
-        tells_nothing(&gateway);
-        holds_nothing(&replica.log());
+        assert_gateway_is_silent(&gateway);
+        assert_no_secret(&replica.log());
         // A panic suspends the table. Then NATS goes down and the gateway restarts.
         site.sql(&format!("insert into filtered values (10, '{MARKER}')")).await;
         let lsn = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
-        stream::reaches_end(&site.broker, lsn).await;
+        stream::wait_for_end(&site.broker, lsn).await;
         site.drop_guest("panics", "t.wasm");
         let gateway = { gateway.kill9(); options.start().await };
-        site.sql(&row("again", "bad")).await;
-        eventually("the table is suspended", async || match site.schema("t").await.and_then(|schema| schema.reason) {
-            Some(reason) => { holds_nothing(&reason); Ok(()) }
+        site.sql(&insert_script("again", "bad")).await;
+        eventually("the table is suspended", async || match site.latest_schema("t").await.and_then(|schema| schema.reason) {
+            Some(reason) => { assert_no_secret(&reason); Ok(()) }
             None => Err("not yet".to_owned()),
         })
         .await;
-        tells_nothing(&gateway);
+        assert_gateway_is_silent(&gateway);
         // The server cannot evaluate this row filter, and its error quotes the value.
         site.sql("alter publication walgate set table filtered where (date_trunc(v, timestamp '2020-01-01') is not null), t").await;
         walgate_tests::snapshot::request(&site.broker, "filtered").await;
-        let error = walgate_tests::snapshot::error(&site.broker, "filtered").await;
+        let error = walgate_tests::snapshot::wait_for_error(&site.broker, "filtered").await;
         assert!(error.message.contains("server's log") && error.message.contains("22023"), "{error:?}");
-        holds_nothing(&error.message);
+        assert_no_secret(&error.message);
         site.sql(&format!("insert into filtered values (2, '{MARKER}')")).await;
         eventually("the gateway ends", async || if gateway.program().may_have_ended() { Ok(()) } else { Err("it runs".to_owned()) }).await;
-        let said = gateway.log();
-        assert!(said.contains("22023"), "the server's error was met: {said}");
-        holds_nothing(&said);
+        let text = gateway.log();
+        assert!(text.contains("22023"), "the server's error was met: {text}");
+        assert_no_secret(&text);
         let set_aside = program::run_with("walgate", &["dlq", "--nats", &nats], &[("WALGATE_LOG".into(), "debug".into())]);
         assert!(String::from_utf8_lossy(&set_aside.stdout).contains(MARKER), "an operator who asks for rows sees them");
-        holds_nothing(&String::from_utf8_lossy(&set_aside.stderr));
+        assert_no_secret(&String::from_utf8_lossy(&set_aside.stderr));
     }
 
     async fn http_changes_nothing(server) {
@@ -128,7 +128,7 @@ on_newest_postgres! {
         }
         assert_eq!(gateway.get("/healthz").unwrap().0, 200);
         let port = walgate_servers::free_port().unwrap();
-        let open = gateway.stop().set("HTTP_LISTEN", format!("0.0.0.0:{port}")).spawn();
+        let open = gateway.stop().set_env("HTTP_LISTEN", format!("0.0.0.0:{port}")).spawn();
         eventually("it warns", async || {
             let log = open.log();
             if log.contains("http.listen is not loopback") { Ok(()) } else { Err(log) }

@@ -15,7 +15,7 @@ async fn site(server: &Arc<Server>) -> Site {
 }
 
 /// The settings that `nats stream add` suggests, and those of `nats kv add --history 64 --ttl 1h`.
-async fn made_by_others(site: &Site, changes: Config) {
+async fn create_as_others(site: &Site, changes: Config) {
     let jetstream = site.broker.jetstream();
     for (name, subject) in [("CDC", "cdc.>"), ("INIT", "init.>")] {
         let subjects = vec![subject.to_owned()];
@@ -30,27 +30,27 @@ async fn made_by_others(site: &Site, changes: Config) {
     }
 }
 
-async fn config(site: &Site, stream: &str) -> Config {
+async fn stream_config(site: &Site, stream: &str) -> Config {
     let mut stream = site.broker.jetstream().get_stream(stream).await.unwrap();
     stream.info().await.unwrap().config.clone()
 }
 
 /// No needed message is deleted any more, and the administrator's description is still there.
-async fn keeps_everything(site: &Site) {
+async fn assert_keeps_everything(site: &Site) {
     for stream in ["CDC", "INIT"] {
-        let config = config(site, stream).await;
+        let config = stream_config(site, stream).await;
         assert_eq!(config.discard, DiscardPolicy::New, "{stream}");
         assert!(config.max_messages_per_subject <= 0, "{config:?}");
         assert_eq!(config.description.as_deref(), Some("made by hand"), "{stream}");
     }
     for bucket in ["KV_schemas", "KV_dictionaries"] {
-        let config = config(site, bucket).await;
+        let config = stream_config(site, bucket).await;
         assert_eq!(config.max_messages_per_subject, 1_000_000, "{bucket}");
         assert!(config.max_age.is_zero(), "{config:?}");
     }
 }
 
-fn by_hand() -> Config {
+fn hand_made_config() -> Config {
     let description = Some("made by hand".to_owned());
     Config {
         discard: DiscardPolicy::Old,
@@ -63,35 +63,35 @@ fn by_hand() -> Config {
 on_newest_postgres! {
     async fn stream_settings_that_lose_data_are_corrected(server) {
         let site = site(&server).await;
-        made_by_others(&site, by_hand()).await;
+        create_as_others(&site, hand_made_config()).await;
         let gateway = site.gateway(&["t"]).start().await;
-        keeps_everything(&site).await;
+        assert_keeps_everything(&site).await;
         assert!(gateway.log().contains("discard is old and has to be new"), "{}", gateway.log());
         site.sql("insert into t select generate_series(1, 1000)").await;
-        site.same(&site.sqlite(&["t"]), "t").await;
+        site.wait_until_equal(&site.sqlite_replica(&["t"]), "t").await;
     }
 
     async fn a_gateway_without_rights_reports_the_correction(server) {
         let site = site(&server).await;
-        made_by_others(&site, by_hand()).await;
-        let may_not = site.gateway(&["t"]).set("NATS_CREATE", false);
+        create_as_others(&site, hand_made_config()).await;
+        let may_not = site.gateway(&["t"]).set_env("NATS_CREATE", false);
         let refused = may_not.clone().run_to_end();
         assert_eq!(refused.code, Some(3), "{}", refused.output);
         let said = &refused.output;
         assert!(said.contains("has to be") && said.contains("walgate nats setup"), "{said}");
-        assert_eq!(config(&site, "CDC").await.discard, DiscardPolicy::Old, "nothing was changed");
+        assert_eq!(stream_config(&site, "CDC").await.discard, DiscardPolicy::Old, "nothing was changed");
         let file = may_not.write_config();
         let setup = run_with("walgate", &["nats", "setup", "-c", file.to_str().unwrap()], &[]);
         assert!(setup.status.success(), "{setup:?}");
-        keeps_everything(&site).await;
+        assert_keeps_everything(&site).await;
         may_not.start().await;
     }
 
     /// Readers would consume each other's changes, and the server cannot convert such a stream.
     async fn stream_settings_that_cannot_be_corrected_are_refused(server) {
         let site = site(&server).await;
-        let queue = Config { retention: RetentionPolicy::WorkQueue, ..by_hand() };
-        made_by_others(&site, queue).await;
+        let queue = Config { retention: RetentionPolicy::WorkQueue, ..hand_made_config() };
+        create_as_others(&site, queue).await;
         let refused = site.gateway(&["t"]).run_to_end();
         assert_eq!(refused.code, Some(3), "{}", refused.output);
         for word in ["retention is workqueue and has to be limits", "nats stream rm "] {

@@ -15,16 +15,16 @@ on_newest_postgres! {
         site.sql("insert into t values (2)").await;
         eventually("it is noticed", async || {
             let log = gateway.log();
-            let said = log.contains("another gateway wrote to the stream") && log.contains("something else writes to cdc.>");
-            if said { Ok(()) } else { Err(log) }
+            let is_logged = log.contains("another gateway wrote to the stream") && log.contains("something else writes to cdc.>");
+            if is_logged { Ok(()) } else { Err(log) }
         })
         .await;
         let stream = site.broker.jetstream().get_stream("CDC").await.unwrap();
         stream.delete_message(ack.sequence).await.unwrap();
-        gateway.ready().await;
+        gateway.wait_until_ready().await;
         site.sql("insert into t values (3)").await;
-        let replica = site.sqlite(&["t"]);
-        site.same(&replica, "t").await;
+        let replica = site.sqlite_replica(&["t"]);
+        site.wait_until_equal(&replica, "t").await;
     }
 
     /// In a cluster the server may store what follows a foreign message that comes between two
@@ -33,9 +33,9 @@ on_newest_postgres! {
     async fn a_foreign_message_in_a_cluster_loses_nothing(server) {
         let site = Site::with_broker(&server, Broker::cluster().await).await;
         site.sql("create table t (id int primary key, v text); insert into t values (0, '')").await;
-        let gateway = site.gateway(&["t"]).set("NATS_REPLICAS", 3).start().await;
-        let replica = site.sqlite(&["t"]);
-        site.same(&replica, "t").await;
+        let gateway = site.gateway(&["t"]).set_env("NATS_REPLICAS", 3).start().await;
+        let replica = site.sqlite_replica(&["t"]);
+        site.wait_until_equal(&replica, "t").await;
         let jetstream = site.broker.jetstream();
         let cdc = jetstream.get_stream("CDC").await.unwrap();
         let rows = site.sql("insert into t select i, repeat('x', 200) from generate_series(1, 30000) i");
@@ -50,16 +50,16 @@ on_newest_postgres! {
             if log.contains("somebody else wrote to the CDC stream") { Ok(()) } else { Err(log) }
         })
         .await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
     }
 
     /// All gateways may end before one of them notices.
     async fn an_old_gap_begins_a_new_epoch(server) {
         let site = Site::with_broker(&server, Broker::cluster().await).await;
         site.sql("create table t (id int primary key); insert into t values (1)").await;
-        let gateway = site.gateway(&["t"]).set("NATS_REPLICAS", 3).start().await;
-        let replica = site.sqlite(&["t"]);
-        site.same(&replica, "t").await;
+        let gateway = site.gateway(&["t"]).set_env("NATS_REPLICAS", 3).start().await;
+        let replica = site.sqlite_replica(&["t"]);
+        site.wait_until_equal(&replica, "t").await;
         let gateway = gateway.kill9();
         let jetstream = site.broker.jetstream();
         let cdc = jetstream.get_stream("CDC").await.unwrap();
@@ -74,14 +74,14 @@ on_newest_postgres! {
         sent.await.unwrap().await.unwrap();
         site.sql("insert into t values (2)").await;
         let gateway = gateway.start().await;
-        site.same(&replica, "t").await;
-        let said = |log: String| log.matches("somebody else wrote to the CDC stream").count();
-        let noticed = said(gateway.log());
+        site.wait_until_equal(&replica, "t").await;
+        let reports = |log: String| log.matches("somebody else wrote to the CDC stream").count();
+        let noticed = reports(gateway.log());
         assert!(noticed > 0, "{}", gateway.log());
         let gateway = gateway.kill9().start().await;
         site.sql("insert into t values (3)").await;
-        site.same(&replica, "t").await;
-        assert_eq!(said(gateway.log()), noticed, "once is enough: {}", gateway.log());
+        site.wait_until_equal(&replica, "t").await;
+        assert_eq!(reports(gateway.log()), noticed, "once is enough: {}", gateway.log());
     }
 
     /// As with `nats kv del`.
@@ -89,16 +89,16 @@ on_newest_postgres! {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); insert into t values (1)").await;
         let gateway = site.gateway(&["t"]).start().await;
-        let replica = site.sqlite(&["t"]);
-        site.same(&replica, "t").await;
+        let replica = site.sqlite_replica(&["t"]);
+        site.wait_until_equal(&replica, "t").await;
         let mut headers = HeaderMap::new();
         headers.insert("KV-Operation", "DEL");
         let jetstream = site.broker.jetstream();
         let deleted = jetstream.publish_with_headers("$KV.schemas.t", headers, "".into()).await;
         deleted.unwrap().await.unwrap();
         site.sql("alter table t add column v text; insert into t values (2, 'x')").await;
-        site.same(&replica, "t").await;
-        gateway.ready().await;
-        assert!(site.schema("t").await.is_some_and(|schema| schema.columns.len() == 2));
+        site.wait_until_equal(&replica, "t").await;
+        gateway.wait_until_ready().await;
+        assert!(site.latest_schema("t").await.is_some_and(|schema| schema.columns.len() == 2));
     }
 }

@@ -234,13 +234,13 @@ const PREPARATION: &str = "
     create type place as (home address, at point, feels mood);";
 
 /// The extensions of this server whose types are in the matrix.
-async fn extensions(database: &Database) -> Vec<String> {
+async fn create_extensions(database: &Database) -> Vec<String> {
     let available = "select name from pg_available_extensions where name in ('hstore', 'citext', 'ltree', 'cube', 'vector')";
     let names = database.rows(available).await.into_iter().flatten().flatten();
     let mut made = vec![];
     for name in names {
         // An extension may be listed although its library is missing.
-        let session = database.session().await;
+        let session = database.open_session().await;
         if session.try_sql(&format!("create extension if not exists {name}")).await.is_ok() {
             made.push(name);
         }
@@ -249,8 +249,10 @@ async fn extensions(database: &Database) -> Vec<String> {
 }
 
 /// The columns of the matrix that this server supports: some lack a type, or XML.
-async fn columns(database: &Database) -> Vec<(String, &'static str, &'static [&'static str])> {
-    let session = database.session().await;
+async fn supported_columns(
+    database: &Database,
+) -> Vec<(String, &'static str, &'static [&'static str])> {
+    let session = database.open_session().await;
     let mut found = vec![];
     for (index, (ty, literals)) in MATRIX.iter().enumerate() {
         match session.try_sql(&format!("select {}", literal(literals[0], ty))).await {
@@ -267,7 +269,7 @@ fn literal(text: &str, ty: &str) -> String {
 
 /// Inserts the matrix under ids from `first` on. Row `n` has the n-th literal of each type; the
 /// last row is all NULL.
-async fn insert(site: &Site, columns: &[(String, &str, &[&str])], first: usize) {
+async fn insert_matrix(site: &Site, columns: &[(String, &str, &[&str])], first: usize) {
     let longest = columns.iter().map(|(_, _, literals)| literals.len()).max().unwrap();
     for row in 0..=longest {
         let value = |(_, ty, literals): &(String, &str, &[&str])| match literals.get(row) {
@@ -276,71 +278,72 @@ async fn insert(site: &Site, columns: &[(String, &str, &[&str])], first: usize) 
         };
         let names: Vec<_> = columns.iter().map(|(name, _, _)| name.as_str()).collect();
         let values: Vec<_> = columns.iter().map(value).collect();
-        let (names, values) = (names.join(", "), values.join(", "));
+        let names = names.join(", ");
+        let values = values.join(", ");
         site.sql(&format!("insert into matrix (id, {names}) values ({}, {values})", first + row))
             .await;
     }
 }
 
 /// Creates the whole matrix as `public.matrix`.
-pub async fn make(site: &Site) {
-    extensions(&site.database).await;
+pub async fn create_matrix(site: &Site) {
+    create_extensions(&site.database).await;
     site.sql(PREPARATION).await;
-    let columns = columns(&site.database).await;
+    let columns = supported_columns(&site.database).await;
     let list: Vec<_> = columns.iter().map(|(name, ty, _)| format!("{name} {ty}")).collect();
     site.sql(&format!("create table matrix (id int primary key, {})", list.join(", "))).await;
-    insert(site, &columns, 0).await;
+    insert_matrix(site, &columns, 0).await;
 }
 
 on_each_postgres! {
     async fn every_type_round_trips(server) {
         let site = Site::new(&server).await;
         let copy = Database::create(&server).await;
-        extensions(&site.database).await;
+        create_extensions(&site.database).await;
         site.sql(PREPARATION).await;
-        let columns = columns(&site.database).await;
+        let columns = supported_columns(&site.database).await;
         let list: Vec<_> = columns.iter().map(|(name, ty, _)| format!("{name} {ty}")).collect();
         site.sql(&format!("create table matrix (id int primary key, {})", list.join(", "))).await;
 
         let _gateway = site.gateway(&["public.matrix"]).start().await;
-        insert(&site, &columns, 0).await;
-        let sqlite = site.sqlite(&["public.matrix"]);
-        let postgres = site.postgres(&copy, &["public.matrix"]);
-        site.same(&sqlite, "public.matrix").await;
-        site.same(&postgres, "public.matrix").await;
+        insert_matrix(&site, &columns, 0).await;
+        let sqlite = site.sqlite_replica(&["public.matrix"]);
+        let postgres = site.postgres_replica(&copy, &["public.matrix"]);
+        site.wait_until_equal(&sqlite, "public.matrix").await;
+        site.wait_until_equal(&postgres, "public.matrix").await;
 
-        insert(&site, &columns, 1000).await;
-        site.same(&sqlite, "public.matrix").await;
-        site.same(&postgres, "public.matrix").await;
+        insert_matrix(&site, &columns, 1000).await;
+        site.wait_until_equal(&sqlite, "public.matrix").await;
+        site.wait_until_equal(&postgres, "public.matrix").await;
 
         // Every column changes to another value or to NULL. Then every second row is set to NULL.
         let all = columns.iter().map(|(name, _, _)| format!("{name} = other.{name}")).collect::<Vec<_>>().join(", ");
         site.sql(&format!("update matrix set {all} from matrix other where other.id = (matrix.id + 1) % 1000 + 1000")).await;
         site.sql("delete from matrix where id % 2 = 1 and id > 1000").await;
-        site.same(&sqlite, "public.matrix").await;
-        site.same(&postgres, "public.matrix").await;
+        site.wait_until_equal(&sqlite, "public.matrix").await;
+        site.wait_until_equal(&postgres, "public.matrix").await;
     }
 
     /// With replica identity FULL old rows are sent whole, so consumers look up rows by every type.
     async fn every_type_identifies_a_row(server) {
         let site = Site::new(&server).await;
         let copy = Database::create(&server).await;
-        extensions(&site.database).await;
+        create_extensions(&site.database).await;
         site.sql(PREPARATION).await;
-        let columns = columns(&site.database).await;
+        let columns = supported_columns(&site.database).await;
         let list: Vec<_> = columns.iter().map(|(name, ty, _)| format!("{name} {ty}")).collect();
         site.sql(&format!(
             "create table matrix (id int, {}); alter table matrix replica identity full", list.join(", ")
         )).await;
         let _gateway = site.gateway(&["public.matrix"]).start().await;
-        let sqlite = site.sqlite(&["public.matrix"]);
-        let postgres = site.postgres(&copy, &["public.matrix"]);
-        insert(&site, &columns, 0).await;
-        insert(&site, &columns, 0).await;
-        site.same(&sqlite, "public.matrix").await;
+        let sqlite = site.sqlite_replica(&["public.matrix"]);
+        let postgres = site.postgres_replica(&copy, &["public.matrix"]);
+        insert_matrix(&site, &columns, 0).await;
+        insert_matrix(&site, &columns, 0).await;
+        site.wait_until_equal(&sqlite, "public.matrix").await;
         site.sql("update matrix set id = id + 100 where ctid in (select min(ctid) from matrix group by id having id % 3 = 0)").await;
         site.sql("delete from matrix where ctid in (select min(ctid) from matrix group by id having id % 2 = 0)").await;
-        site.same(&sqlite, "public.matrix").await;
-        site.same(&postgres, "public.matrix").await;
+        site.wait_until_equal(&sqlite, "public.matrix").await;
+        site.wait_until_equal(&postgres, "public.matrix").await;
     }
 }

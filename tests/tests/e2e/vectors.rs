@@ -10,16 +10,16 @@ use walgate_tests::{
 };
 use walgate_wire::{Caps, ChunkDigest, DICT, decode_changes, decode_chunk, hex};
 
-fn committed() -> &'static Path {
+fn vectors_folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/vectors"))
 }
 
-fn python_agrees(folder: &Path) {
+fn assert_python_agrees(folder: &Path) {
     let Some(output) = python::script("decode_vectors.py", folder) else { return };
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{errors}");
-    println!("{said}");
+    assert!(output.status.success(), "{stdout}{errors}");
+    println!("{stdout}");
 }
 
 #[test]
@@ -36,13 +36,13 @@ fn vectors_are_current() {
     };
     assert_eq!(
         names(fresh.path()),
-        names(committed()),
+        names(vectors_folder()),
         "run `cargo xtask vectors` and read the difference"
     );
     for name in names(fresh.path()) {
         let (new, old) = (
             fs::read(fresh.path().join(&name)).unwrap(),
-            fs::read(committed().join(&name)).unwrap(),
+            fs::read(vectors_folder().join(&name)).unwrap(),
         );
         assert!(
             new == old,
@@ -53,11 +53,11 @@ fn vectors_are_current() {
 
 #[test]
 fn python_reads_the_vectors() {
-    python_agrees(committed());
+    assert_python_agrees(vectors_folder());
 }
 
 /// A message of a real gateway as a vector.
-async fn captured(
+async fn capture_vector(
     name: String,
     kind: &'static str,
     body: &Body,
@@ -116,18 +116,18 @@ on_newest_postgres! {
         .await;
         fs::write(site.dictionaries().join("t.zstd.dict"), vectors::dictionary().bytes()).unwrap();
         let _gateway = site.gateway(&["t"]).start().await;
-        site.snapshot("t").await;
+        site.take_snapshot("t").await;
         site.sql("update t set a = repeat('long ', 1000), h = 'NaN' where id < 10; update t set b = 'NaN', c = 'infinity' where id < 5; update t set id = -id where id < 3; delete from t where id > 490").await;
         site.sql("insert into t (id, f) values (1000, (select string_agg(decode(md5(random()::text), 'hex'), '') from generate_series(1, 150000))); truncate t").await;
         let lsn = site.database.value("select pg_current_wal_lsn()").await.parse().unwrap();
         site.sql("insert into t (id) values (1)").await;
-        stream::reaches(&site.broker, lsn).await;
+        stream::wait_for_commit(&site.broker, lsn).await;
 
         let folder = tempfile::tempdir().unwrap();
         let mut opener = Opener::new(&site.broker).await;
         let mut kinds = vec![];
         for stream_name in ["CDC", "INIT", "KV_schemas"] {
-            for body in stream::bodies(stream::messages(&site.broker, stream_name).await) {
+            for body in stream::join_bodies(stream::read_messages(&site.broker, stream_name).await) {
                 let kind = match body.subject.split('.').take(2).collect::<Vec<_>>()[..] {
                     ["cdc", "=progress"] => "control",
                     ["cdc", _] => "changes",
@@ -135,11 +135,11 @@ on_newest_postgres! {
                     _ => "control",
                 };
                 let name = format!("{stream_name}_{}", body.sequence);
-                captured(name, kind, &body, &mut opener, folder.path()).await.write(folder.path());
+                capture_vector(name, kind, &body, &mut opener, folder.path()).await.write(folder.path());
                 kinds.push(kind);
             }
         }
         assert!(["control", "changes", "chunk"].iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
-        python_agrees(folder.path());
+        assert_python_agrees(folder.path());
     }
 }

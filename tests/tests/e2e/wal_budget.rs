@@ -10,7 +10,7 @@ use walgate_tests::{Gateway, Site, eventually, on_newest_postgres};
 const WRITE: &str =
     "insert into u select n, repeat(md5(n::text), 20) from generate_series(1, 20000) n";
 
-async fn presses(gateway: &Gateway, pressure: &str) -> Value {
+async fn wait_for_pressure(gateway: &Gateway, pressure: &str) -> Value {
     eventually(format!("the pressure is {pressure}"), async || {
         let (_, body) = gateway.readyz()?;
         let wal = &body["wal"];
@@ -23,14 +23,14 @@ on_newest_postgres! {
     async fn tables_are_shed_while_the_stream_is_behind_and_come_back(server) {
         let mut site = Site::new(&server).await;
         site.sql("create table t (id int primary key); create table u (id int primary key, v text)").await;
-        let gateway = site.gateway(&["t", "u"]).set("POSTGRES_WAL_BUDGET", "4MiB").keys("t", "shed = true");
+        let gateway = site.gateway(&["t", "u"]).set_env("POSTGRES_WAL_BUDGET", "4MiB").with_keys("t", "shed = true");
         let gateway = gateway.start().await;
-        let replica = site.sqlite(&["t", "u"]);
-        site.same(&replica, "t").await;
-        site.same(&replica, "u").await;
+        let replica = site.sqlite_replica(&["t", "u"]);
+        site.wait_until_equal(&replica, "t").await;
+        site.wait_until_equal(&replica, "u").await;
         site.broker.server.pause().expect("paused");
         site.sql(WRITE).await;
-        presses(&gateway, "shedding").await;
+        wait_for_pressure(&gateway, "shedding").await;
         site.sql("insert into t select generate_series(1, 1000)").await;
         site.broker.server.resume().expect("resumed");
         eventually("t is left out", async || match gateway.log() {
@@ -38,12 +38,12 @@ on_newest_postgres! {
             log => Err(log),
         })
         .await;
-        site.same(&replica, "u").await;
+        site.wait_until_equal(&replica, "u").await;
         // Postgres removes WAL at its next checkpoint.
         site.sql("checkpoint").await;
-        presses(&gateway, "calm").await;
+        wait_for_pressure(&gateway, "calm").await;
         site.sql("insert into t values (0)").await;
-        site.same(&replica, "t").await;
+        site.wait_until_equal(&replica, "t").await;
         let (_, body) = gateway.readyz().expect("it answers");
         assert_eq!(body["tables"]["t"]["suspended"], Value::Null, "{body}");
     }
@@ -51,31 +51,31 @@ on_newest_postgres! {
     async fn an_open_transaction_is_named_and_snapshots_still_end(server) {
         let site = Site::new(&server).await;
         site.sql("create table t (id int primary key); create table u (id int primary key, v text)").await;
-        let gateway = site.gateway(&["t", "u"]).set("POSTGRES_WAL_BUDGET", "4MiB").keys("t", "shed = true");
+        let gateway = site.gateway(&["t", "u"]).set_env("POSTGRES_WAL_BUDGET", "4MiB").with_keys("t", "shed = true");
         let gateway = gateway.start().await;
-        let holder = site.database.session().await;
+        let holder = site.database.open_session().await;
         holder.sql("begin; insert into t values (1)").await;
         site.sql(WRITE).await;
         site.sql("checkpoint").await;
-        let wal = presses(&gateway, "throttled").await;
+        let wal = wait_for_pressure(&gateway, "throttled").await;
         assert!(wal["retained_bytes"].as_u64() > Some(4 << 20), "{wal}");
-        eventually("the operator is told", async || match gateway.log() {
+        eventually("the log has a warning", async || match gateway.log() {
             log if log.contains("a transaction that is still open") => Ok(()),
             log => Err(log),
         })
         .await;
         holder.sql("commit").await;
-        let replica = site.sqlite(&["t", "u"]);
-        site.same(&replica, "u").await;
-        site.same(&replica, "t").await;
+        let replica = site.sqlite_replica(&["t", "u"]);
+        site.wait_until_equal(&replica, "u").await;
+        site.wait_until_equal(&replica, "t").await;
     }
 
     async fn a_gateway_that_waits_for_nats_stops_when_asked(server) {
         let mut site = Site::new(&server).await;
         site.sql("create table u (id int primary key, v text)").await;
         let gateway = site.gateway(&["u"]).start().await;
-        let replica = site.sqlite(&["u"]);
-        site.same(&replica, "u").await;
+        let replica = site.sqlite_replica(&["u"]);
+        site.wait_until_equal(&replica, "u").await;
         site.broker.server.pause().expect("paused");
         site.sql(WRITE).await;
         let asked = Instant::now();
@@ -84,6 +84,6 @@ on_newest_postgres! {
         assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
         site.broker.server.resume().expect("resumed");
         let _gateway = again.start().await;
-        site.same(&replica, "u").await;
+        site.wait_until_equal(&replica, "u").await;
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use walgate_host::transform::THOROUGH_LEVEL;
 use walgate_tests::{
     Site, eventually,
-    program::built,
+    program::find_built,
     stream::{self, Body, Opener},
 };
 use walgate_wire::{
@@ -40,33 +40,33 @@ pub const IDS: &[&str] = &[
 const SINGLE_ROWS: usize = 2000;
 
 pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
-    let site = ground.site().await;
+    let site = ground.new_site().await;
     tables::create(&site).await?;
     let names: Vec<_> = TABLES.iter().map(|table| format!("public.{table}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let _gateway = site.gateway(&names).start().await;
-    train(&site).await?;
+    train_dictionaries(&site).await?;
     tables::write_changes(&site, ground.pick(600, 2000)).await?;
-    let mut rows = vec![changes(&site).await?];
+    let mut rows = vec![measure_changes(&site).await?];
     tables::replace_rows(&site).await?;
     for (table, kind, single) in [
         ("users", "wide", Some("bytes_row_saved_users")),
         ("orders", "typical", Some("bytes_row_saved_orders")),
         ("readings", "uniform", None),
     ] {
-        let (whole, one_by_one) = contents(&site, table).await?;
+        let (whole, one_by_one) = measure_snapshot(&site, table).await?;
         let id = IDS.iter().find(|id| id.ends_with(kind)).context("an id")?;
         let note = format!(
             "{} rows of {table} ({}): {}",
             thousands(ROWS),
             tables::describe(table),
-            whole.words()
+            whole.averages_text()
         );
         rows.push(row(id, vec![whole.percent()], note)?);
         if let Some(id) = single {
             let note = format!(
                 "rows of {table} one by one, each packed and compressed alone: {}",
-                one_by_one.words()
+                one_by_one.averages_text()
             );
             rows.push(row(id, vec![one_by_one.percent()], note)?);
         }
@@ -94,15 +94,15 @@ impl Saved {
     }
 
     /// Averages, as text.
-    fn words(self) -> String {
+    fn averages_text(self) -> String {
         let each = |bytes: usize| bytes as f64 / self.count.max(1) as f64;
         format!("{:.0} B as a map, {:.1} B sent", each(self.raw_maps), each(self.sent))
     }
 }
 
 /// Trains as an operator does; the gateway watches the folder.
-async fn train(site: &Site) -> Result<()> {
-    let mut command = Command::new(built("walgate"));
+async fn train_dictionaries(site: &Site) -> Result<()> {
+    let mut command = Command::new(find_built("walgate"));
     command
         .args(["train", "--nats", &site.broker.url(), "--out"])
         .arg(site.dictionaries())
@@ -124,10 +124,11 @@ async fn train(site: &Site) -> Result<()> {
 }
 
 /// The bodies of single changes as the gateway sent them.
-async fn changes(site: &Site) -> Result<Measured> {
+async fn measure_changes(site: &Site) -> Result<Measured> {
     let mut opener = Opener::new(&site.broker).await;
-    let (mut saved, mut header_bytes) = (Saved::default(), 0);
-    for body in stream::bodies(stream::messages(&site.broker, "CDC").await) {
+    let mut saved = Saved::default();
+    let mut header_bytes = 0;
+    for body in stream::join_bodies(stream::read_messages(&site.broker, "CDC").await) {
         if body.subject == PROGRESS_SUBJECT || body.headers.get(DICT).is_none() {
             continue;
         }
@@ -145,7 +146,7 @@ async fn changes(site: &Site) -> Result<Measured> {
     let note = format!(
         "{} single-change messages of users and orders (inserts, updates, deletes) as sent: {}; headers are another {} B",
         thousands(saved.count as i64),
-        saved.words(),
+        saved.averages_text(),
         header_bytes / saved.count
     );
     row("bytes_change_saved", vec![saved.percent()], note)
@@ -164,14 +165,15 @@ fn header_len(body: &Body) -> usize {
 }
 
 /// A snapshot as the gateway sent it, and some of its rows one by one.
-async fn contents(site: &Site, table: &str) -> Result<(Saved, Saved)> {
+async fn measure_snapshot(site: &Site, table: &str) -> Result<(Saved, Saved)> {
     let (meta, _) = snapshot::take(site, table).await?;
     let prefix = format!("init.snap.{table}.{}.", meta.start.snapshot_id);
-    let mut messages = stream::messages(&site.broker, "INIT").await;
+    let mut messages = stream::read_messages(&site.broker, "INIT").await;
     messages.retain(|message| message.subject.starts_with(&prefix));
     let mut opener = Opener::new(&site.broker).await;
-    let (mut whole, mut single) = (Saved::default(), Saved::default());
-    for body in stream::bodies(messages) {
+    let mut whole = Saved::default();
+    let mut single = Saved::default();
+    for body in stream::join_bodies(messages) {
         let named = body.headers.get(DICT).context("a chunk without dictionary")?;
         let mut alone = Alone::new(&opener.dictionary(named.as_str()).await)?;
         let opened = opener.open(&body).await;
@@ -181,7 +183,7 @@ async fn contents(site: &Site, table: &str) -> Result<(Saved, Saved)> {
             let map = maps::row(&meta.start.columns, &row);
             whole.add(map, 0);
             if single.count < SINGLE_ROWS {
-                single.add(map, alone.bytes(&row)?);
+                single.add(map, alone.compressed_len(&row)?);
             }
         }
     }
@@ -202,7 +204,7 @@ impl Alone {
         Ok(Alone { compressor, packed: vec![], frame: vec![] })
     }
 
-    fn bytes(&mut self, row: &[Value<'_>]) -> Result<usize> {
+    fn compressed_len(&mut self, row: &[Value<'_>]) -> Result<usize> {
         self.packed.clear();
         self.frame.clear();
         Value::pack_row(row, &mut self.packed);

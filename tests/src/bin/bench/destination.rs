@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits for the progress message that covers a commit after `lsn`. Returns when the stream stored
 /// it, in nanoseconds since 1970.
-pub async fn reached(
+pub async fn wait_until_stored(
     broker: &Broker,
     mut progress: async_nats::Subscriber,
     lsn: Lsn,
@@ -44,7 +44,7 @@ pub async fn watch_progress(broker: &Broker) -> Result<async_nats::Subscriber> {
 
 /// A subscriber receives a message before it is stored; the stream has the time of storing.
 async fn stored_at(broker: &Broker, lsn: Lsn) -> Result<i128> {
-    let stream = cdc(broker).await?;
+    let stream = cdc_stream(broker).await?;
     for _ in 0..1000 {
         let message = stream.get_last_raw_message_by_subject(PROGRESS_SUBJECT).await?;
         let stated: Progress = from_msgpack(&message.payload)?;
@@ -56,7 +56,7 @@ async fn stored_at(broker: &Broker, lsn: Lsn) -> Result<i128> {
     bail!("the stream did not store the last progress message")
 }
 
-pub async fn cdc(broker: &Broker) -> Result<Stream> {
+pub async fn cdc_stream(broker: &Broker) -> Result<Stream> {
     Ok(broker.jetstream().get_stream("CDC").await?)
 }
 
@@ -72,8 +72,8 @@ pub struct Contents {
 }
 
 /// Reads the whole stream of a gateway without dictionaries. Its rows have `columns` columns.
-pub async fn contents(broker: &Broker, columns: usize) -> Result<Contents> {
-    let stream = cdc(broker).await?;
+pub async fn read_contents(broker: &Broker, columns: usize) -> Result<Contents> {
+    let stream = cdc_stream(broker).await?;
     let last = stream.get_info().await?.state.last_sequence;
     let config = OrderedConfig { deliver_policy: DeliverPolicy::All, ..OrderedConfig::default() };
     let mut messages = stream.create_consumer(config).await?.messages().await?;

@@ -41,7 +41,7 @@ impl Ground {
     }
 
     /// A database, an empty broker and a folder for one measurement.
-    pub async fn site(&self) -> Site {
+    pub async fn new_site(&self) -> Site {
         Site::new(&self.server).await
     }
 

@@ -35,14 +35,18 @@ const WARM_UP: usize = 100;
 
 pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     let commits = ground.pick(800, 3000);
-    let site = ground.site().await;
+    let site = ground.new_site().await;
     orders::create(&site.database, ROWS_BEFORE).await;
     let gateway = site.gateway(&[orders::TABLE]).start().await;
     let config = OrderedConfig { deliver_policy: DeliverPolicy::New, ..OrderedConfig::default() };
-    let messages =
-        destination::cdc(&site.broker).await?.create_consumer(config).await?.messages().await?;
+    let messages = destination::cdc_stream(&site.broker)
+        .await?
+        .create_consumer(config)
+        .await?
+        .messages()
+        .await?;
     let (seen_sender, mut seen) = mpsc::unbounded_channel();
-    let consumer = tokio::spawn(consume(messages, seen_sender));
+    let consumer = tokio::spawn(report_latencies(messages, seen_sender));
     let committed = write(&site, commits + WARM_UP).await?;
     let mut latencies = vec![];
     for (id, returned) in committed {
@@ -98,7 +102,7 @@ async fn write(site: &Site, commits: usize) -> Result<Vec<(i64, Instant)>> {
 }
 
 /// Reports each change when the progress message that covers it has arrived.
-async fn consume(
+async fn report_latencies(
     mut messages: async_nats::jetstream::consumer::pull::Ordered,
     seen: mpsc::UnboundedSender<(i64, Instant)>,
 ) -> Result<()> {

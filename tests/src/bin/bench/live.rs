@@ -52,7 +52,7 @@ async fn measure(ground: &Ground, ids: &[&'static str], unix: bool) -> Result<Ve
         "{} changes in transactions of 10 (7 inserts, 3 updates), {}: {}",
         thousands(changes as i64),
         if unix { "both over a unix socket" } else { "both over TCP" },
-        runs.words()?,
+        runs.summary()?,
     );
     if !ground.quick {
         let transactions = 150_000;
@@ -72,7 +72,7 @@ async fn measure(ground: &Ground, ids: &[&'static str], unix: bool) -> Result<Ve
         note += &format!(
             ". In transactions of one change: {:.2}, {}",
             median(&single.ratios())?,
-            single.words()?
+            single.summary()?
         );
     }
     let catchup = "the gateway has no faster path for a backlog yet, it streams: the same runs as the live ratio";
@@ -107,7 +107,7 @@ impl Runs {
         self.ours.iter().zip(&self.limit).map(|(ours, limit)| ours.rate / limit.rate).collect()
     }
 
-    fn words(&self) -> Result<String> {
+    fn summary(&self) -> Result<String> {
         let of =
             |runs: &[Run], get: fn(&Run) -> f64| median(&runs.iter().map(get).collect::<Vec<_>>());
         let stored = self.ours.last().context("nothing was measured")?.stored;
@@ -135,7 +135,7 @@ struct Backlog {
 
 impl Backlog {
     async fn create(ground: &Ground, unix: bool) -> Result<Backlog> {
-        let site = ground.site().await;
+        let site = ground.new_site().await;
         orders::create(&site.database, ROWS_BEFORE).await;
         slots::create(&site.database).await;
         let url = if unix { ground.unix_url(&site) } else { site.database.url() };
@@ -168,7 +168,8 @@ impl Backlog {
         let mut child = Killed(command.stdin(Stdio::null()).spawn().context("pg_recvlogical")?);
         let slots::InUse { since: began, walsender, .. } =
             slots::in_use(&self.site.database, "limit").await?;
-        let (mut cpu, mut walsender_cpu) = (0.0, 0.0);
+        let mut cpu = 0.0;
+        let mut walsender_cpu = 0.0;
         let status = loop {
             if let Some(status) = child.0.try_wait()? {
                 break status;
@@ -188,15 +189,15 @@ impl Backlog {
         renew_broker(&mut self.site).await;
         slots::copy(&self.site.database, "ours").await;
         let progress = destination::watch_progress(&self.site.broker).await?;
-        let options = self.site.gateway(&[orders::TABLE]).postgres_url(&self.url);
-        let gateway = options.set("POSTGRES_SLOT", "ours").spawn();
+        let options = self.site.gateway(&[orders::TABLE]).with_postgres_url(&self.url);
+        let gateway = options.set_env("POSTGRES_SLOT", "ours").spawn();
         let slots::InUse { since_nanos: began, walsender, .. } =
             slots::in_use(&self.site.database, "ours").await?;
-        let stored_at = destination::reached(&self.site.broker, progress, end).await?;
+        let stored_at = destination::wait_until_stored(&self.site.broker, progress, end).await?;
         let cpu = cpu_seconds(gateway.program().pid())?;
         let walsender_cpu = cpu_seconds(walsender)?;
         drop(gateway);
-        let stored = destination::contents(&self.site.broker, COLUMNS).await?;
+        let stored = destination::read_contents(&self.site.broker, COLUMNS).await?;
         ensure!(
             stored.changes == changes,
             "{} changes in the stream instead of {changes}",

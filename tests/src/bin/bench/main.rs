@@ -58,7 +58,7 @@ const MEASUREMENTS: &[(&[&str], Measurement)] = &[
     (live::UNIX_IDS, |g| live::over_unix_socket(g).boxed_local()),
     (&["latency_p50_ms", "latency_p99_ms"], |g| latency::measure(g).boxed_local()),
     (&["rss_idle_mb", "rss_txn_mb"], |g| memory::idle_and_transaction(g).boxed_local()),
-    (&["rss_stall_mb"], |g| memory::stall(g).boxed_local()),
+    (&["rss_stall_mb"], |g| memory::during_stall(g).boxed_local()),
     (&["guest_ratio"], |g| guest::ratio::measure(g).boxed_local()),
     (&["guest_native_ratio"], |g| guest::native::measure(g).boxed_local()),
     (&["guest_swap_gap_ms"], |g| guest::swap::measure(g).boxed_local()),
@@ -93,7 +93,8 @@ fn run(args: &Args) -> Result<bool> {
     // Two threads: this process shares two cores with the measured programs.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (mut rows, mut all_measured) = (vec![], true);
+    let mut rows = vec![];
+    let mut all_measured = true;
     runtime.block_on(async {
         let ground = Ground::open(args.quick)?;
         eprintln!("bench: {}", ground.description());

@@ -9,7 +9,7 @@ use crate::{
     destination,
     ground::Ground,
     orders,
-    process::resident,
+    process::resident_memory,
     report::{Measured, thousands},
     row,
 };
@@ -21,22 +21,22 @@ const ROWS_PER_SCRIPT: u64 = 1000;
 const PAUSE: &str = "select pg_sleep(0.015)";
 
 pub async fn idle_and_transaction(ground: &Ground) -> Result<Vec<Measured>> {
-    let site = ground.site().await;
+    let site = ground.new_site().await;
     orders::create(&site.database, ROWS_BEFORE).await;
     let gateway = site.gateway(&[orders::TABLE]).start().await;
     let pid = gateway.program().pid();
     let idle_seconds = ground.pick(5, 20);
     tokio::time::sleep(Duration::from_secs(idle_seconds)).await;
-    let idle = resident(pid)?;
+    let idle = resident_memory(pid)?;
     let progress = destination::watch_progress(&site.broker).await?;
     let rows = 1_000_000;
     let begun = Instant::now();
     orders::insert(&site.database, ROWS_BEFORE + 1, ROWS_BEFORE + rows).await;
     let written = begun.elapsed().as_secs_f64();
     let end = orders::write_last(&site.database).await?;
-    destination::reached(&site.broker, progress, end).await?;
-    let busy = resident(pid)?;
-    let stored = destination::contents(&site.broker, COLUMNS).await?;
+    destination::wait_until_stored(&site.broker, progress, end).await?;
+    let busy = resident_memory(pid)?;
+    let stored = destination::read_contents(&site.broker, COLUMNS).await?;
     ensure!(stored.changes == rows + 1, "{} changes instead of {}", stored.changes, rows + 1);
     let idle_note =
         format!("after {idle_seconds} s without changes; peak of the start {:.1} MB", idle.peak_mb);
@@ -53,8 +53,8 @@ pub async fn idle_and_transaction(ground: &Ground) -> Result<Vec<Measured>> {
     ])
 }
 
-pub async fn stall(ground: &Ground) -> Result<Vec<Measured>> {
-    let mut site = ground.site().await;
+pub async fn during_stall(ground: &Ground) -> Result<Vec<Measured>> {
+    let mut site = ground.new_site().await;
     orders::create(&site.database, ROWS_BEFORE).await;
     let gateway = site.gateway(&[orders::TABLE]).start().await;
     let pid = gateway.program().pid();
@@ -64,20 +64,20 @@ pub async fn stall(ground: &Ground) -> Result<Vec<Measured>> {
     })
     .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = resident(pid)?;
+    let before = resident_memory(pid)?;
     let stalled_seconds = ground.pick(15, 60);
-    let written_before = writer.written();
+    let written_before = writer.script_count();
     site.broker.server.pause()?;
     tokio::time::sleep(Duration::from_secs(stalled_seconds)).await;
-    let written = (writer.written() - written_before) * ROWS_PER_SCRIPT;
-    let stalled = resident(pid)?;
+    let written = (writer.script_count() - written_before) * ROWS_PER_SCRIPT;
+    let stalled = resident_memory(pid)?;
     site.broker.server.resume()?;
     let scripts = writer.finish().await;
     let progress = destination::watch_progress(&site.broker).await?;
     let end = orders::write_last(&site.database).await?;
-    destination::reached(&site.broker, progress, end).await?;
-    let after = resident(pid)?;
-    let stored = destination::contents(&site.broker, COLUMNS).await?;
+    destination::wait_until_stored(&site.broker, progress, end).await?;
+    let after = resident_memory(pid)?;
+    let stored = destination::read_contents(&site.broker, COLUMNS).await?;
     let expected = scripts * ROWS_PER_SCRIPT + 1;
     ensure!(
         stored.changes == expected,

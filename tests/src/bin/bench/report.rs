@@ -121,11 +121,11 @@ pub fn print_table(rows: &[Measured]) {
     table.set_header(["id", "value", "goal", "verdict", "runs", "note"]);
     for Measured { goal, value, runs, note } in rows {
         let at = if goal.better == Better::Higher { "≥" } else { "≤" };
-        let runs: Vec<_> = runs.iter().copied().map(shown).collect();
+        let runs: Vec<_> = runs.iter().copied().map(shown_value).collect();
         table.add_row([
             goal.id.to_owned(),
-            format!("{} {}", shown(*value), goal.unit),
-            format!("{at} {}", shown(goal.goal)),
+            format!("{} {}", shown_value(*value), goal.unit),
+            format!("{at} {}", shown_value(goal.goal)),
             if goal.is_met(*value) { "met" } else { "missed" }.to_owned(),
             runs.join(" "),
             note.clone(),
@@ -144,7 +144,7 @@ fn rounded(value: f64) -> f64 {
     if value.abs() >= 1000.0 { value.round() } else { (value * 1000.0).round() / 1000.0 }
 }
 
-fn shown(value: f64) -> String {
+fn shown_value(value: f64) -> String {
     match value.abs() {
         1000.0.. => thousands(value.round() as i64),
         10.0.. => format!("{value:.1}"),

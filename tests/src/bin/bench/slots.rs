@@ -32,7 +32,7 @@ pub async fn copy(database: &Database, name: &str) {
 pub async fn remove(database: &Database, name: &str) {
     let sql = format!("select pg_drop_replication_slot('{name}')");
     walgate_tests::eventually("the slot is free", async || {
-        let session = database.session().await;
+        let session = database.open_session().await;
         session.try_sql(&sql).await.map_err(|e| e.to_string())
     })
     .await;
@@ -51,5 +51,5 @@ pub async fn in_use(database: &Database, name: &str) -> Result<InUse> {
             walsender => return Ok(InUse { since: Instant::now(), since_nanos, walsender }),
         }
     }
-    bail!("nobody reads slot {name}")
+    bail!("slot {name} has no reader")
 }

@@ -11,14 +11,14 @@ use walgate_wire::{InitMeta, from_msgpack};
 use crate::{
     ground::Ground,
     median, orders,
-    process::{cpu_seconds, resident},
+    process::{cpu_seconds, resident_memory},
     report::{Measured, rate, thousands},
     row,
 };
 
 pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     let rows: u64 = ground.pick(500_000, 1_000_000);
-    let site = ground.site().await;
+    let site = ground.new_site().await;
     orders::create(&site.database, rows).await;
     let gateway = site.gateway(&[orders::TABLE]).start().await;
     let pid = gateway.program().pid();
@@ -45,7 +45,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
         median(&runs.sent)?,
         rate(median(&runs.copy)?),
     );
-    let memory = resident(pid)?;
+    let memory = resident_memory(pid)?;
     let memory_note = format!(
         "peak over {} snapshots in a row; {:.0} MB after them",
         runs.ours.len(),

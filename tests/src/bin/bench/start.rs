@@ -10,7 +10,7 @@ use crate::{ground::Ground, orders, report::Measured, row};
 const ROWS: u64 = 1000;
 
 pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
-    let site = ground.site().await;
+    let site = ground.new_site().await;
     orders::create(&site.database, ROWS).await;
     let mut stopped = site.gateway(&[orders::TABLE]).start().await.stop();
     let mut runs = vec![];
@@ -23,7 +23,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
         let arrived = tokio::time::timeout(Duration::from_secs(30), changes.next()).await;
         arrived.context("no change is published")?.context("the broker is gone")?;
         runs.push(began.elapsed().as_secs_f64() * 1e3);
-        gateway.ready().await;
+        gateway.wait_until_ready().await;
         stopped = gateway.stop();
     }
     let note = "from starting the process to its first change at a subscriber; slot, streams and one waiting change \

@@ -37,7 +37,7 @@ cases! {
     "nats-killed" nats::killed: "kill -9 and orderly stops of NATS under load";
     "nats-paused" nats::paused: "SIGSTOP of NATS for 5 s, in the long form for 60 s";
     "nats-slow" nats::slow: "each 16 KiB to and from NATS takes its time";
-    "nats-partitioned" nats::partitioned: "half-open connections: bytes vanish, nobody is told";
+    "nats-partitioned" nats::partitioned: "half-open connections: bytes vanish without an error";
     "nats-full" nats::full: "the stream is at max_bytes with discard new";
     "nats-purged" nats::purged: "the stream is purged, with the gateway and a copy alive and dead";
     "nats-deleted" nats::deleted: "the stream is deleted under load";
@@ -66,7 +66,7 @@ cases! {
     "postgres-wal-elsewhere" postgres::wal_elsewhere: "only another database writes: the slot advances";
     "slot-dropped" postgres::slot_dropped: "the slot is dropped, with the gateway dead and alive";
     "slot-invalidated" postgres::slot_invalidated: "max_slot_wal_keep_size takes the WAL of the slot away";
-    "failover-synchronised" failover::synchronised: "a standby with the slot takes over: the stream goes on";
+    "failover-synchronised" failover::synchronised: "a standby with the slot takes over: the stream continues";
     "failover-behind" failover::behind: "a standby takes over that has not all of the stream";
     "failover-without-slot" failover::without_slot: "a standby without the slot takes over";
     "restored-to-a-point" failover::recovered: "a backup is recovered to an earlier point, on a new timeline";

@@ -12,11 +12,11 @@ use crate::{
 pub async fn killed_mid_apply(run: &Run) -> Done {
     let mut stage = run.stage().await;
     for _ in 0..run.pick(5, 30) {
-        stage.grows(run.some(2..30)).await;
-        run.fault("copy in SQLite killed");
+        stage.wait_for_messages(run.random_in(2..30)).await;
+        run.record_fault("copy in SQLite killed");
         stage.sqlite.start_again();
-        stage.load.writes(run.some(1..10)).await;
-        run.fault("copy in Postgres killed");
+        stage.load.wait_for_scripts(run.random_in(1..10)).await;
+        run.record_fault("copy in Postgres killed");
         stage.postgres.start_again();
     }
     stage.settle(Ending::Whole).await
@@ -24,20 +24,20 @@ pub async fn killed_mid_apply(run: &Run) -> Done {
 
 pub async fn killed_mid_snapshot(run: &Run) -> Done {
     let mut stage = run.setting().rows(run.pick(5000, 100_000)).open().await;
-    stage.newcomer();
+    stage.add_newcomer();
     let mut hits = 0;
     for _ in 0..200 {
-        tokio::time::sleep(Duration::from_millis(run.some(10..400))).await;
-        let newcomer = stage.newest();
+        tokio::time::sleep(Duration::from_millis(run.random_in(10..400))).await;
+        let newcomer = stage.newest_copy();
         newcomer.kill9();
-        let is_loaded = Copy::open(&newcomer.target).await.count("users").await.is_some();
+        let is_loaded = Copy::open(&newcomer.target).await.count_rows("users").await.is_some();
         if is_loaded {
             // The copy was already complete: use another one.
             newcomer.start_again();
-            stage.newcomer();
+            stage.add_newcomer();
             continue;
         }
-        run.fault("copy killed before it was loaded");
+        run.record_fault("copy killed before it was loaded");
         newcomer.start_again();
         hits += 1;
         if hits == run.pick(4, 20) {
@@ -56,20 +56,20 @@ pub async fn killed_at_commit(run: &Run) -> Done {
     let mut log = file.into_os_string();
     log.push("-wal");
     for _ in 0..run.pick(5, 30) {
-        let before = changed(log.as_ref());
-        eventually("the copy commits", async || match changed(log.as_ref()) {
+        let before = modification_time(log.as_ref());
+        eventually("the copy commits", async || match modification_time(log.as_ref()) {
             now if now != before => Ok(()),
             now => Err(format!("{now:?}")),
         })
         .await;
-        run.fault("copy in SQLite killed");
+        run.record_fault("copy in SQLite killed");
         stage.sqlite.start_again();
-        stage.load.writes(run.some(1..10)).await;
+        stage.load.wait_for_scripts(run.random_in(1..10)).await;
     }
     stage.settle(Ending::Whole).await
 }
 
-fn changed(file: &Path) -> Option<(std::time::SystemTime, u64)> {
+fn modification_time(file: &Path) -> Option<(std::time::SystemTime, u64)> {
     let metadata = fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }

@@ -13,7 +13,7 @@ use crate::{
 const REQUESTS: u64 = 10_000;
 
 /// Subjects as bytes: every client library rejects some of them.
-fn subject(run: &Run, n: u64) -> Vec<u8> {
+fn odd_subject(run: &Run, n: u64) -> Vec<u8> {
     const ODD: [&[u8]; 12] = [
         b"*",
         b">",
@@ -31,16 +31,16 @@ fn subject(run: &Run, n: u64) -> Vec<u8> {
     let token = match n % 10 {
         0 => b"bag".to_vec(),
         1 => b"users".to_vec(),
-        2..6 => format!("no_such_table_{}", run.some(0..100_000)).into_bytes(),
+        2..6 => format!("no_such_table_{}", run.random_in(0..100_000)).into_bytes(),
         6 => b"no_such_table".to_vec(),
-        7 => "long".repeat(run.some(1..200) as usize).into_bytes(),
-        _ => ODD[run.some(0..ODD.len() as u64) as usize].to_vec(),
+        7 => "long".repeat(run.random_in(1..200) as usize).into_bytes(),
+        _ => ODD[run.random_in(0..ODD.len() as u64) as usize].to_vec(),
     };
     [b"snapshot.request.", &token[..]].concat()
 }
 
 /// Publishes without waiting for acknowledgements.
-fn flood(run: &Run, stage: &Stage<'_>, requests: u64) {
+fn send_flood(run: &Run, stage: &Stage<'_>, requests: u64) {
     let url = stage.site.broker.server.url();
     let address = url.trim_start_matches("nats://").to_owned();
     let mut server = TcpStream::connect(&address).expect("NATS listens");
@@ -49,12 +49,12 @@ fn flood(run: &Run, stage: &Stage<'_>, requests: u64) {
             .to_vec();
     for n in 0..requests {
         wire.extend_from_slice(b"PUB ");
-        wire.extend_from_slice(&subject(run, n));
+        wire.extend_from_slice(&odd_subject(run, n));
         wire.extend_from_slice(b" 0\r\n\r\n");
     }
     wire.extend_from_slice(b"PING\r\n");
     server.write_all(&wire).expect("NATS takes it");
-    run.fault(format!("{requests} requests"));
+    run.record_fault(format!("{requests} requests"));
     // When the server answers this, it has received everything before it.
     let mut answer = std::io::BufReader::new(server);
     let mut line = String::new();
@@ -69,9 +69,9 @@ fn flood(run: &Run, stage: &Stage<'_>, requests: u64) {
 pub async fn requests(run: &Run) -> Done {
     let mut stage = run.stage().await;
     for _ in 0..run.pick(1, 5) {
-        flood(run, &stage, REQUESTS);
+        send_flood(run, &stage, REQUESTS);
         // Changes are not delayed.
-        stage.grows(20).await;
+        stage.wait_for_messages(20).await;
     }
     eventually("all requests are dealt with", async || {
         let requests = stage.site.broker.jetstream().get_stream("REQUESTS").await;
@@ -79,8 +79,8 @@ pub async fn requests(run: &Run) -> Done {
         if left == 0 { Ok(()) } else { Err(format!("{left} are left")) }
     })
     .await;
-    let served = stage.site.snapshot("bag").await;
+    let served = stage.site.take_snapshot("bag").await;
     assert!(served.meta.row_count > 0);
-    stage.newcomer();
+    stage.add_newcomer();
     stage.settle(Ending::Whole).await
 }

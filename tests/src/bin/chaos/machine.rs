@@ -27,7 +27,7 @@ impl Disk {
         let folder =
             tempfile::Builder::new().prefix("walgate-disk-").tempdir_in("/var/tmp").ok()?;
         let disk = Disk { folder };
-        disk.mounted(&format!("size={mb}m")).then_some(disk)
+        disk.is_mounted(&format!("size={mb}m")).then_some(disk)
     }
 
     pub fn path(&self) -> &Path {
@@ -35,18 +35,18 @@ impl Disk {
     }
 
     pub fn resize(&self, mb: u64) {
-        assert!(self.mounted(&format!("remount,size={mb}m")), "the disk is not resized");
+        assert!(self.is_mounted(&format!("remount,size={mb}m")), "the disk is not resized");
     }
 
     /// Fills the disk completely.
-    fn fill(&self) {
+    fn fill_up(&self) {
         let zeros = fs::File::open("/dev/zero").expect("zeros");
         let mut file = fs::File::create(self.path().join("rest")).expect("a file");
         let full = io::copy(&mut zeros.take(1 << 30), &mut file).expect_err("it ends");
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
     }
 
-    fn mounted(&self, options: &str) -> bool {
+    fn is_mounted(&self, options: &str) -> bool {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "walgate-chaos"]).arg(self.path());
         mount.output().is_ok_and(|output| output.status.success())
@@ -68,13 +68,13 @@ pub fn no_disk() -> Done {
 pub async fn files_exhausted(run: &Run) -> Done {
     let mut stage = run.stage().await;
     // A missing file is noticed without opening any.
-    dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::numbered(1));
+    dictionary::drop_in(&stage.site.dictionaries(), "users", &dictionary::train_numbered(1));
     for round in 0..run.pick(1, 4) {
-        stage.grows(run.some(10..60)).await;
+        stage.wait_for_messages(run.random_in(10..60)).await;
         let pid = stage.gateway().program().pid();
-        run.fault("no file descriptor left while connections break");
+        run.record_fault("no file descriptor left while connections break");
         limit_files(pid, 8);
-        stage.ask_for_snapshot("users").await;
+        stage.request_snapshot("users").await;
         stage.site.broker.server.kill9().expect("NATS is killed");
         stage.site.broker.server.start_again().expect("NATS starts again");
         let slot = stage.site.slot();
@@ -86,7 +86,7 @@ pub async fn files_exhausted(run: &Run) -> Done {
             .await;
         for what in ["guest", "dictionary"] {
             let words = format!("cannot look for any {what}");
-            eventually(format!("the gateway says: {words}"), async || {
+            eventually(format!("the gateway reports: {words}"), async || {
                 match stage.gateway().log().matches(&words).count() {
                     count if count > round => Ok(()),
                     count => Err(format!("{count} times")),
@@ -94,11 +94,11 @@ pub async fn files_exhausted(run: &Run) -> Done {
             })
             .await;
         }
-        stage.load.writes(50).await;
+        stage.load.wait_for_scripts(50).await;
         limit_files(pid, 4096);
-        stage.gateway().ready().await;
-        stage.grows(20).await;
-        stage.newcomer();
+        stage.gateway().wait_until_ready().await;
+        stage.wait_for_messages(20).await;
+        stage.add_newcomer();
     }
     stage.settle(Ending::Whole).await
 }
@@ -116,18 +116,20 @@ pub async fn data_dir_full(run: &Run) -> Done {
     let Some(disk) = Disk::mount(1) else {
         return no_disk();
     };
-    run.fault("no room in data_dir");
-    disk.fill();
+    run.record_fault("no room in data_dir");
+    disk.fill_up();
     let setting = run.setting().gateway(|_, options| {
-        options.set("DATA_DIR", disk.path().display()).keys("users", "on_guest_change = 'reseed'")
+        options
+            .set_env("DATA_DIR", disk.path().display())
+            .with_keys("users", "on_guest_change = 'reseed'")
     });
     let mut stage = setting.open().await;
     for round in 0..run.pick(2, 8) {
         let guest = if round % 2 == 0 { "users_next" } else { "users" };
         stage.site.drop_guest(guest, "users.wasm");
-        stage.grows(20).await;
+        stage.wait_for_messages(20).await;
         stage.kill_and_start_gateway();
-        stage.gateway().ready().await;
+        stage.gateway().wait_until_ready().await;
     }
     stage.settle(Ending::Whole).await
 }

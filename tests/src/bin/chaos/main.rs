@@ -62,7 +62,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match start(&Args::parse()) {
+    match run_cases(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 }
 
 /// Whether no case failed.
-fn start(args: &Args) -> Result<bool> {
+fn run_cases(args: &Args) -> Result<bool> {
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|o| name.contains(&**o));
     let cases: Vec<_> = CASES.iter().filter(|case| wanted(case.name)).collect();
     ensure!(!cases.is_empty(), "no case is called {}; --list names them", args.only.join(", "));
@@ -84,12 +84,12 @@ fn start(args: &Args) -> Result<bool> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let plan = run::Plan {
         cases,
-        postgres: versions(args)?,
+        postgres: postgres_versions(args)?,
         seed: args.seed,
         long: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         jobs: args.jobs.unwrap_or(3 * cores).max(1),
     };
-    let reports = run::all(&plan);
+    let reports = run::run_all(&plan);
     if args.json {
         report::print_json(&reports)?
     } else {
@@ -99,7 +99,7 @@ fn start(args: &Args) -> Result<bool> {
     Ok(reports.iter().all(|report| !report.failed()))
 }
 
-fn versions(args: &Args) -> Result<Vec<PgBin>> {
+fn postgres_versions(args: &Args) -> Result<Vec<PgBin>> {
     let here = find_all_postgres();
     let majors: Vec<_> = here.iter().map(|bin| bin.version.major).collect();
     let newest = here.first().context("no Postgres on this machine; run `cargo xtask setup`")?;

@@ -20,79 +20,79 @@ pub async fn restarted(run: &Run) -> Done {
 }
 
 async fn away(run: &Run, kill: bool) -> Done {
-    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let mut stage = run.setting().with_own_postgres(&[]).open().await;
     for _ in 0..run.pick(3, 12) {
-        stage.grows(run.some(10..60)).await;
+        stage.wait_for_messages(run.random_in(10..60)).await;
         stage.restart_postgres(kill).await;
-        stage.load.writes(run.some(1..20)).await;
+        stage.load.wait_for_scripts(run.random_in(1..20)).await;
     }
-    stage.grows(20).await;
+    stage.wait_for_messages(20).await;
     stage.settle(Ending::Whole).await
 }
 
 pub async fn paused(run: &Run) -> Done {
-    let stage = run.setting().own_postgres(&[]).open().await;
+    let stage = run.setting().with_own_postgres(&[]).open().await;
     for _ in 0..run.pick(1, 2) {
-        stage.grows(run.some(10..60)).await;
+        stage.wait_for_messages(run.random_in(10..60)).await;
         let seconds = run.pick(5, 60);
-        run.fault(format!("Postgres stopped with SIGSTOP for {seconds} s"));
+        run.record_fault(format!("Postgres stopped with SIGSTOP for {seconds} s"));
         stage.server().process().pause().expect("Postgres is paused");
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-        stage.server().process().resume().expect("Postgres goes on");
-        stage.grows(20).await;
+        stage.server().process().resume().expect("Postgres resumes");
+        stage.wait_for_messages(20).await;
     }
     stage.settle(Ending::Whole).await
 }
 
 pub async fn connection_limit(run: &Run) -> Done {
-    let mut stage = run.setting().own_postgres(&[("max_connections", "30")]).open().await;
+    let mut stage = run.setting().with_own_postgres(&[("max_connections", "30")]).open().await;
     for _ in 0..run.pick(1, 5) {
-        stage.grows(run.some(10..60)).await;
-        let mut sessions = stage.site.database.sessions_to_the_limit().await;
-        run.fault("no connection left for a snapshot");
-        let before = snapshot::stored(&stage.site.broker).await;
-        stage.ask_for_snapshot("bag").await;
-        let refused = snapshot::error_after(&stage.site.broker, "bag", before).await;
+        stage.wait_for_messages(run.random_in(10..60)).await;
+        let mut sessions = stage.site.database.open_sessions_to_the_limit().await;
+        run.record_fault("no connection left for a snapshot");
+        let before = snapshot::count_stored(&stage.site.broker).await;
+        stage.request_snapshot("bag").await;
+        let refused = snapshot::wait_for_error_after(&stage.site.broker, "bag", before).await;
         assert!(refused.message.contains("53300"), "{}", refused.message);
         assert!(refused.retry_after.is_some(), "the limit passes: {refused:?}");
         // The stream continues over its open connection until that is lost, too.
-        stage.grows(20).await;
-        run.fault("no connection left for the stream");
+        stage.wait_for_messages(20).await;
+        run.record_fault("no connection left for the stream");
         let walgate = "select pg_terminate_backend(pid) from pg_stat_activity
             where application_name = 'walgate' and datname = current_database()";
-        eventually("the gateway is told that there are too many", async || {
+        eventually("Postgres reports too many connections", async || {
             stage.site.database.rows(walgate).await;
-            sessions.extend(stage.site.database.sessions_to_the_limit().await);
+            sessions.extend(stage.site.database.open_sessions_to_the_limit().await);
             match stage.gateway().readyz()? {
                 (503, body) if body["reason"].to_string().contains("53300") => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         })
         .await;
-        stage.load.writes(20).await;
+        stage.load.wait_for_scripts(20).await;
         drop(sessions);
-        stage.gateway().ready().await;
+        stage.gateway().wait_until_ready().await;
     }
-    stage.newcomer();
-    stage.grows(20).await;
+    stage.add_newcomer();
+    stage.wait_for_messages(20).await;
     stage.settle(Ending::Whole).await
 }
 
 /// The sequence at which the last snapshot of `bag` began.
-async fn begun(stage: &Stage<'_>) -> Option<u64> {
-    let starts = snapshot::starts(&stage.site.broker).await;
+async fn last_snapshot_start(stage: &Stage<'_>) -> Option<u64> {
+    let starts = snapshot::read_starts(&stage.site.broker).await;
     starts.iter().filter(|m| m.subject.ends_with(".bag")).map(|m| m.sequence).max()
 }
 
-async fn begins(stage: &Stage<'_>, before: Option<u64>) {
-    eventually("the snapshot begins", async || match begun(stage).await {
+async fn wait_for_snapshot_start(stage: &Stage<'_>, before: Option<u64>) {
+    eventually("the snapshot begins", async || match last_snapshot_start(stage).await {
         now if now > before => Ok(()),
         now => Err(format!("{now:?}")),
     })
     .await;
 }
 
-async fn logs(stage: &Stage<'_>, words: &str) {
+async fn wait_for_log(stage: &Stage<'_>, words: &str) {
     eventually(format!("the gateway logs: {words}"), async || {
         stage.gateway().log().contains(words).then_some(()).ok_or("nothing of it".to_owned())
     })
@@ -100,55 +100,56 @@ async fn logs(stage: &Stage<'_>, words: &str) {
 }
 
 pub async fn long_writer(run: &Run) -> Done {
-    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let mut stage = run.setting().with_own_postgres(&[]).open().await;
     for round in 0..run.pick(2, 10) {
-        let before = begun(&stage).await;
-        let writer = stage.site.database.session().await;
+        let before = last_snapshot_start(&stage).await;
+        let writer = stage.site.database.open_session().await;
         let gid = format!("stays {round}");
         if round % 2 == 0 {
-            run.fault("transaction open");
+            run.record_fault("transaction open");
             writer.sql("begin; insert into bag values (-1, 'long')").await;
         } else {
-            run.fault("transaction prepared");
+            run.record_fault("transaction prepared");
             writer
                 .sql(&format!(
                     "begin; insert into bag values (-1, 'long'); prepare transaction '{gid}'"
                 ))
                 .await;
         }
-        stage.ask_for_snapshot("bag").await;
+        stage.request_snapshot("bag").await;
         let named =
             if round % 2 == 0 { format!("process {} of", writer.pid().await) } else { gid.clone() };
-        logs(&stage, &named).await;
+        wait_for_log(&stage, &named).await;
         // Changes are not delayed.
-        stage.grows(run.some(20..100)).await;
-        assert_eq!(begun(&stage).await, before, "the snapshot did not wait");
+        stage.wait_for_messages(run.random_in(20..100)).await;
+        assert_eq!(last_snapshot_start(&stage).await, before, "the snapshot did not wait");
         if round % 2 == 0 {
             writer.sql("insert into bag values (-2, 'at last'); commit").await;
         } else {
             writer.sql(&format!("commit prepared '{gid}'")).await;
         }
-        begins(&stage, before).await;
+        wait_for_snapshot_start(&stage, before).await;
     }
-    stage.newcomer();
+    stage.add_newcomer();
     stage.settle(Ending::Whole).await
 }
 
 /// A commit that waits for a standby is in the log and in no snapshot. A watermark at the current
 /// LSN would lose it.
 pub async fn stalled_standby(run: &Run) -> Done {
-    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let mut stage = run.setting().with_own_postgres(&[]).open().await;
     for round in 0..run.pick(1, 4) {
-        stage.grows(run.some(10..60)).await;
-        let before = begun(&stage).await;
-        run.fault("a synchronous standby that does not answer");
+        stage.wait_for_messages(run.random_in(10..60)).await;
+        let before = last_snapshot_start(&stage).await;
+        run.record_fault("a synchronous standby that does not answer");
         stage.site.sql("set synchronous_commit = local").await;
         stage.site.sql("alter system set synchronous_standby_names = 'nobody'").await;
         stage.site.sql("select pg_reload_conf()").await;
-        let waiting = stage.site.database.session().await;
+        let waiting = stage.site.database.open_session().await;
         // Commits wait once the checkpointer has read the new setting. Postgres does not report
         // when it has.
-        let (attempt, released) = (Cell::new(0), Cell::new(false));
+        let attempt = Cell::new(0);
+        let released = Cell::new(false);
         let insert = async {
             while !released.get() {
                 attempt.set(attempt.get() + 1);
@@ -167,7 +168,7 @@ pub async fn stalled_standby(run: &Run) -> Done {
             })
             .await;
             // The stream has the row, but a query does not see it.
-            stage.drained().await;
+            stage.wait_until_drained().await;
             let looks = format!(
                 "select pg_current_wal_lsn(), count(*) from bag where pad = 'waits {round} {}'",
                 attempt.get()
@@ -175,30 +176,30 @@ pub async fn stalled_standby(run: &Run) -> Done {
             let naive = stage.site.database.rows(&looks).await;
             let naive_lsn: Lsn = naive[0][0].as_deref().expect("an LSN").parse().expect("an LSN");
             assert_eq!(naive[0][1].as_deref(), Some("0"));
-            assert!(stage.committed().await < naive_lsn);
-            stage.ask_for_snapshot("bag").await;
-            logs(&stage, "synchronous standby").await;
-            assert_eq!(begun(&stage).await, before, "the snapshot did not wait");
+            assert!(stage.last_commit().await < naive_lsn);
+            stage.request_snapshot("bag").await;
+            wait_for_log(&stage, "synchronous standby").await;
+            assert_eq!(last_snapshot_start(&stage).await, before, "the snapshot did not wait");
             released.set(true);
             stage.site.sql("alter system reset synchronous_standby_names").await;
             stage.site.sql("select pg_reload_conf()").await;
-            begins(&stage, before).await;
+            wait_for_snapshot_start(&stage, before).await;
         };
         futures::join!(insert, rest);
     }
     // Loads that snapshot, or a later one.
-    stage.newcomer();
+    stage.add_newcomer();
     stage.settle(Ending::Whole).await
 }
 
 /// Snapshots do not isolate from TRUNCATE and ALTER, and DROP makes room for another table of that
 /// name.
 pub async fn ddl_in_snapshot(run: &Run) -> Done {
-    let mut stage = run.setting().own_postgres(&[]).rows(run.pick(3000, 60_000)).open().await;
-    stage.newcomer();
+    let mut stage = run.setting().with_own_postgres(&[]).rows(run.pick(3000, 60_000)).open().await;
+    stage.add_newcomer();
     for round in 0..run.pick(9, 45) {
-        stage.ask_for_snapshot("bag").await;
-        tokio::time::sleep(Duration::from_millis(run.some(0..120))).await;
+        stage.request_snapshot("bag").await;
+        tokio::time::sleep(Duration::from_millis(run.random_in(0..120))).await;
         let rows = "insert into bag select i % 100, repeat('q', 1 + i % 200) from generate_series(1, 3000) i";
         let (what, sql) = match round % 3 {
             0 => ("TRUNCATE", format!("truncate bag; {rows}")),
@@ -214,39 +215,39 @@ pub async fn ddl_in_snapshot(run: &Run) -> Done {
                 ),
             ),
         };
-        run.fault(format!("{what} in a snapshot"));
+        run.record_fault(format!("{what} in a snapshot"));
         stage.site.sql(&sql).await;
-        stage.load.writes(run.some(5..30)).await;
+        stage.load.wait_for_scripts(run.random_in(5..30)).await;
     }
     stage.settle(Ending::Whole).await
 }
 
 /// Without messages of its own a slot would hold back the WAL of the whole server.
 pub async fn wal_elsewhere(run: &Run) -> Done {
-    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let mut stage = run.setting().with_own_postgres(&[]).open().await;
     stage.load.hold().await;
-    stage.drained().await;
+    stage.wait_until_drained().await;
     let other = Database::create(&stage.server()).await;
     other.sql("create table elsewhere (id int)").await;
     for _ in 0..run.pick(2, 10) {
-        run.fault("WAL in another database");
+        run.record_fault("WAL in another database");
         other.sql("insert into elsewhere select generate_series(1, 10000)").await;
         let goal: Lsn = other.value("select pg_current_wal_lsn()").await.parse().expect("an LSN");
-        eventually("the slot advances", async || match stage.site.confirmed().await {
+        eventually("the slot advances", async || match stage.site.confirmed_lsn().await {
             confirmed if confirmed >= goal => Ok(()),
             confirmed => Err(format!("{confirmed} of {goal}")),
         })
         .await;
     }
-    stage.load.go_on();
-    stage.grows(20).await;
+    stage.load.resume();
+    stage.wait_for_messages(20).await;
     stage.settle(Ending::Whole).await
 }
 
 /// Drops the slot, terminating the walsender that uses it.
 async fn drop_slot(stage: &Stage<'_>) {
     let slot = stage.site.slot();
-    let session = stage.site.database.session().await;
+    let session = stage.site.database.open_session().await;
     let terminate = format!(
         "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}' and active"
     );
@@ -259,34 +260,34 @@ async fn drop_slot(stage: &Stage<'_>) {
 }
 
 pub async fn slot_dropped(run: &Run) -> Done {
-    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let mut stage = run.setting().with_own_postgres(&[]).open().await;
     for round in 0..run.pick(2, 6) {
-        stage.grows(run.some(10..60)).await;
+        stage.wait_for_messages(run.random_in(10..60)).await;
         let is_dead = round % 2 == 0;
         if is_dead {
             stage.kill_gateway();
-            stage.load.writes(20).await;
+            stage.load.wait_for_scripts(20).await;
         }
-        run.fault("slot dropped");
+        run.record_fault("slot dropped");
         drop_slot(&stage).await;
         if is_dead {
             stage.start_gateway();
         }
-        stage.gateway().ready().await;
-        stage.grows(20).await;
+        stage.gateway().wait_until_ready().await;
+        stage.wait_for_messages(20).await;
     }
     stage.settle(Ending::Anew).await
 }
 
 /// The gateway reports the loss and the remedy, and does not create another slot.
 pub async fn slot_invalidated(run: &Run) -> Done {
-    let mut stage = run.setting().own_postgres(&[]).open().await;
+    let mut stage = run.setting().with_own_postgres(&[]).open().await;
     let slot = stage.site.slot();
     for _ in 0..run.pick(1, 3) {
-        stage.grows(run.some(10..60)).await;
+        stage.wait_for_messages(run.random_in(10..60)).await;
         stage.gateway().program().pause();
-        stage.load.writes(20).await;
-        run.fault("slot invalidated by max_slot_wal_keep_size");
+        stage.load.wait_for_scripts(20).await;
+        run.record_fault("slot invalidated by max_slot_wal_keep_size");
         stage.site.sql("alter system set max_slot_wal_keep_size = '1MB'").await;
         stage.site.sql("select pg_reload_conf()").await;
         let lost =
@@ -306,18 +307,18 @@ pub async fn slot_invalidated(run: &Run) -> Done {
         stage.site.sql("alter system reset max_slot_wal_keep_size").await;
         stage.site.sql("select pg_reload_conf()").await;
         stage.gateway().program().resume();
-        let (code, said) = stage.gateway_ends();
-        assert_eq!(code, Some(4), "{said}");
+        let (code, log) = stage.wait_until_gateway_ends();
+        assert_eq!(code, Some(4), "{log}");
         let remedy = format!("SELECT pg_drop_replication_slot('{slot}')");
-        assert!(said.contains(&remedy), "no remedy: {said}");
+        assert!(log.contains(&remedy), "no remedy: {log}");
         // The command from the gateway's report.
         stage.site.database.rows(&remedy).await;
         stage.load.hold().await;
-        stage.audit_anew().await;
-        stage.load.go_on();
+        stage.restart_audit().await;
+        stage.load.resume();
         stage.start_gateway();
-        stage.gateway().ready().await;
-        stage.grows(20).await;
+        stage.gateway().wait_until_ready().await;
+        stage.wait_for_messages(20).await;
     }
     stage.settle(Ending::Anew).await
 }

@@ -36,7 +36,7 @@ impl Report {
         matches!(self.outcome, Outcome::Failed(_))
     }
 
-    fn result(&self) -> &'static str {
+    fn result_text(&self) -> &'static str {
         match self.outcome {
             Outcome::Passed => "passed",
             Outcome::Skipped(_) => "skipped",
@@ -44,14 +44,14 @@ impl Report {
         }
     }
 
-    fn why(&self) -> Option<&str> {
+    fn failure_text(&self) -> Option<&str> {
         match &self.outcome {
             Outcome::Passed => None,
             Outcome::Skipped(why) | Outcome::Failed(why) => Some(why),
         }
     }
 
-    fn faults(&self) -> String {
+    fn faults_text(&self) -> String {
         let fault = |(what, count): &(String, u32)| match count {
             1 => what.clone(),
             count => format!("{count} × {what}"),
@@ -63,8 +63,12 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { case, seed, postgres, seconds, .. } = self;
-        write!(f, "{case}, seed {seed}, Postgres {postgres}: {} in {seconds:.1} s", self.result())?;
-        match self.why() {
+        write!(
+            f,
+            "{case}, seed {seed}, Postgres {postgres}: {} in {seconds:.1} s",
+            self.result_text()
+        )?;
+        match self.failure_text() {
             Some(why) => write!(f, ": {why}"),
             None => Ok(()),
         }
@@ -85,15 +89,15 @@ pub fn print_table(reports: &[Report]) {
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(["case", "seed", "postgres", "faults injected", "result", "peak MB", "s"]);
     for report in reports {
-        let result = match report.why() {
-            Some(why) => format!("{}: {}", report.result(), shortened(why)),
-            None => report.result().to_owned(),
+        let result = match report.failure_text() {
+            Some(why) => format!("{}: {}", report.result_text(), shorten(why)),
+            None => report.result_text().to_owned(),
         };
         table.add_row([
             report.case.to_owned(),
             report.seed.to_string(),
             report.postgres.to_string(),
-            report.faults(),
+            report.faults_text(),
             result,
             format!("{:.0}", report.peak_mb),
             format!("{:.1}", report.seconds),
@@ -105,7 +109,8 @@ pub fn print_table(reports: &[Report]) {
         }
     }
     println!("{table}");
-    let count = |result: &str| reports.iter().filter(|report| report.result() == result).count();
+    let count =
+        |result: &str| reports.iter().filter(|report| report.result_text() == result).count();
     println!(
         "{} runs: {} passed, {} skipped, {} failed",
         reports.len(),
@@ -127,8 +132,8 @@ pub fn print_json(reports: &[Report]) -> serde_json::Result<()> {
             "seed": report.seed,
             "postgres": report.postgres,
             "faults": faults,
-            "result": report.result().to_lowercase(),
-            "why": report.why(),
+            "result": report.result_text().to_lowercase(),
+            "why": report.failure_text(),
             "seconds": (report.seconds * 10.0).round() / 10.0,
             "peak_mb": (report.peak_mb * 10.0).round() / 10.0,
         });
@@ -148,7 +153,7 @@ pub fn print_replays(reports: &[Report], is_long: bool) {
     }
 }
 
-fn shortened(text: &str) -> String {
+fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{} …", &text[..end]),
         None => text.to_owned(),

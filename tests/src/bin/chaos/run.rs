@@ -54,13 +54,14 @@ impl Run {
     }
 
     /// A number from the seed, which decides where a fault hits.
-    pub fn some(&self, range: std::ops::Range<u64>) -> u64 {
+    pub fn random_in(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.borrow_mut().random_range(range)
     }
 
     /// Counts a fault for the report.
-    pub fn fault(&self, what: impl Into<String>) {
-        let (what, mut faults) = (what.into(), self.faults.borrow_mut());
+    pub fn record_fault(&self, what: impl Into<String>) {
+        let what = what.into();
+        let mut faults = self.faults.borrow_mut();
         match faults.iter_mut().find(|(known, _)| *known == what) {
             Some((_, count)) => *count += 1,
             None => faults.push((what, 1)),
@@ -72,21 +73,23 @@ impl Run {
     }
 
     /// Records the resident memory of a gateway of this run.
-    pub fn has_peak(&self, mb: f64) {
+    pub fn record_peak_mb(&self, mb: f64) {
         self.peak_mb.set(self.peak_mb.get().max(mb));
     }
 }
 
 /// Runs every case; in the long form with one seed after the other. Each seed begins with another
 /// version of Postgres.
-pub fn all(plan: &Plan) -> Vec<Report> {
+pub fn run_all(plan: &Plan) -> Vec<Report> {
     let round = &plan.cases;
-    let (next, reports) = (AtomicUsize::new(0), Mutex::new(vec![]));
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(vec![]);
     let began = Instant::now();
     let work = || {
         loop {
             let index = next.fetch_add(1, Relaxed);
-            let (place, seed) = (index % round.len(), plan.seed + (index / round.len()) as u64);
+            let place = index % round.len();
+            let seed = plan.seed + (index / round.len()) as u64;
             let (case, bin) = (
                 round[place],
                 &plan.postgres[place.wrapping_add(seed as usize) % plan.postgres.len()],
@@ -95,7 +98,7 @@ pub fn all(plan: &Plan) -> Vec<Report> {
             if index >= round.len() && over {
                 return;
             }
-            let report = isolated(case, bin, seed, plan.long.is_some());
+            let report = run_isolated(case, bin, seed, plan.long.is_some());
             eprintln!("chaos: {report}");
             reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
         }
@@ -112,15 +115,15 @@ pub fn all(plan: &Plan) -> Vec<Report> {
 }
 
 /// Runs a case on its own thread: programs end with the thread that started them.
-fn isolated(case: &'static Case, bin: &PgBin, seed: u64, is_long: bool) -> Report {
+fn run_isolated(case: &'static Case, bin: &PgBin, seed: u64, is_long: bool) -> Report {
     let bin = bin.clone();
     let name = case.name.to_owned();
     let thread =
-        std::thread::Builder::new().name(name).spawn(move || one(case, bin, seed, is_long));
+        std::thread::Builder::new().name(name).spawn(move || run_case(case, bin, seed, is_long));
     thread.expect("a thread").join().expect("what a case panics with is caught")
 }
 
-fn one(case: &'static Case, bin: PgBin, seed: u64, is_long: bool) -> Report {
+fn run_case(case: &'static Case, bin: PgBin, seed: u64, is_long: bool) -> Report {
     let began = Instant::now();
     let major = bin.version.major;
     let run = Run {

@@ -88,29 +88,29 @@ impl Run {
 
 impl<'a> Setting<'a> {
     /// A server for this case alone: for faults of Postgres itself.
-    pub fn own_postgres(self, settings: &[(&str, &str)]) -> Self {
+    pub fn with_own_postgres(self, settings: &[(&str, &str)]) -> Self {
         let server = Server::start(&self.run.bin, settings);
-        self.on(server)
+        self.on_server(server)
     }
 
-    pub fn on(mut self, server: Server) -> Self {
+    pub fn on_server(mut self, server: Server) -> Self {
         self.server = Arc::new(server);
         self
     }
 
-    pub fn nats(mut self, options: NatsOptions) -> Self {
+    pub fn with_nats(mut self, options: NatsOptions) -> Self {
         self.nats = options;
         self
     }
 
     /// Three nodes, with every stream on each.
-    pub fn cluster(mut self) -> Self {
+    pub fn with_cluster(mut self) -> Self {
         self.is_cluster = true;
         self
     }
 
     /// Puts a proxy between NATS and both the gateway and the consumers: see [`Broker::network`].
-    pub fn proxy(mut self) -> Self {
+    pub fn with_proxy(mut self) -> Self {
         self.has_proxy = true;
         self
     }
@@ -149,21 +149,22 @@ impl<'a> Setting<'a> {
             (false, false) => Broker::start(nats).await,
         };
         let site = Site::with_broker(&server, broker).await;
-        let copy = Database::create(&Server::of_copies(&run.bin)).await;
+        let copy = Database::create(&Server::shared_for_copies(&run.bin)).await;
         site.sql(&workload::create(rows)).await;
         site.drop_guest("users", "users.wasm");
-        let options = site.gateway(&ALL).set("SNAPSHOT_CHUNK_BYTES", 65536);
+        let options = site.gateway(&ALL).set_env("SNAPSHOT_CHUNK_BYTES", 65536);
         let options = match is_cluster {
-            true => options.set("NATS_REPLICAS", 3),
+            true => options.set_env("NATS_REPLICAS", 3),
             false => options,
         };
         let options = gateway(&site, options);
         let gateway = options.clone().start().await;
         let audit = Audit::begin(&site.database).await;
         let epoch = stream::last_epoch(&site.broker).await;
-        let (sqlite, postgres) = (site.sqlite(&ALL), site.postgres(&copy, &ALL));
+        let sqlite = site.sqlite_replica(&ALL);
+        let postgres = site.postgres_replica(&copy, &ALL);
         let mut workload = Workload::new(run.seed, ddl_share);
-        let load = Writer::start_paced(&site.database, PACE, move |_| workload.script()).await;
+        let load = Writer::start_paced(&site.database, PACE, move |_| workload.next_script()).await;
         let gateway = Some(gateway);
         let stage = Stage {
             run,
@@ -178,7 +179,7 @@ impl<'a> Setting<'a> {
             _copy: copy,
             site,
         };
-        stage.copies_exist().await;
+        stage.wait_until_copies_exist().await;
         stage
     }
 }
@@ -194,12 +195,12 @@ impl Stage<'_> {
     }
 
     /// Waits until both copies have every table.
-    async fn copies_exist(&self) {
+    async fn wait_until_copies_exist(&self) {
         for replica in [&self.sqlite, &self.postgres] {
             eventually("the copies are loaded", async || {
                 let copy = walgate_tests::oracle::Copy::open(&replica.target).await;
                 for table in ALL {
-                    copy.count(table).await.ok_or_else(|| format!("{table} is not there"))?;
+                    copy.count_rows(table).await.ok_or_else(|| format!("{table} is not there"))?;
                 }
                 Ok(())
             })
@@ -208,24 +209,24 @@ impl Stage<'_> {
     }
 
     /// Starts one more copy, in SQLite, which has to load everything.
-    pub fn newcomer(&mut self) {
-        self.newcomers.push(self.site.sqlite(&ALL));
+    pub fn add_newcomer(&mut self) {
+        self.newcomers.push(self.site.sqlite_replica(&ALL));
     }
 
-    pub fn newest(&mut self) -> &mut Replica {
+    pub fn newest_copy(&mut self) -> &mut Replica {
         self.newcomers.last_mut().expect("there is one")
     }
 
     /// Waits until the stream has that many more messages.
-    pub async fn grows(&self, more: u64) {
-        stream::grows(&self.site.broker, more).await;
+    pub async fn wait_for_messages(&self, more: u64) {
+        stream::wait_for_messages(&self.site.broker, more).await;
     }
 
     /// Sends SIGKILL.
     pub fn kill_gateway(&mut self) {
         if let Some(gateway) = self.gateway.take() {
-            self.look_at_memory(&gateway);
-            self.run.fault("gateway killed");
+            self.record_memory(&gateway);
+            self.run.record_fault("gateway killed");
             drop(gateway.kill9());
         }
     }
@@ -251,10 +252,10 @@ impl Stage<'_> {
         self.gateway.replace(gateway)
     }
 
-    fn look_at_memory(&self, gateway: &Gateway) {
+    fn record_memory(&self, gateway: &Gateway) {
         // A gateway that has just ended has no memory.
-        if let Ok(resident) = process::resident(gateway.program().pid()) {
-            self.run.has_peak(resident.peak_mb);
+        if let Ok(resident) = process::resident_memory(gateway.program().pid()) {
+            self.run.record_peak_mb(resident.peak_mb);
         }
     }
 
@@ -264,18 +265,18 @@ impl Stage<'_> {
 
     /// Kills or stops the source, and starts it again.
     pub async fn restart_postgres(&mut self, kill: bool) {
-        self.run.fault(if kill { "Postgres killed" } else { "Postgres restarted" });
+        self.run.record_fault(if kill { "Postgres killed" } else { "Postgres restarted" });
         self.site.restart_postgres(kill).await;
     }
 
     /// Begins another audit: the source has lost earlier commits, or the audit's slot.
-    pub async fn audit_anew(&mut self) {
+    pub async fn restart_audit(&mut self) {
         self.audit = Audit::begin(&self.site.database).await;
     }
 
     /// Ignores earlier commits, with the same slot.
-    pub async fn audit_from_here(&mut self) {
-        self.audit.begin_here(&self.site.database).await;
+    pub async fn advance_audit(&mut self) {
+        self.audit.skip_to_now(&self.site.database).await;
     }
 
     /// The slot of the audit.
@@ -284,14 +285,14 @@ impl Stage<'_> {
     }
 
     /// Waits until the gateway ends by itself; returns its exit code and its log.
-    pub fn gateway_ends(&mut self) -> (Option<i32>, String) {
+    pub fn wait_until_gateway_ends(&mut self) -> (Option<i32>, String) {
         let gateway = self.gateway.take().expect("a gateway runs");
-        (gateway.program().ended().code(), gateway.log())
+        (gateway.program().wait_until_ended().code(), gateway.log())
     }
 
     /// Waits until `/readyz` reports this reason.
-    pub async fn says(&self, words: &str) {
-        eventually(format!("the gateway says: {words}"), async || {
+    pub async fn wait_for_reason(&self, words: &str) {
+        eventually(format!("the gateway reports: {words}"), async || {
             match self.gateway().readyz()? {
                 (503, body) if body["reason"].to_string().contains(words) => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -301,7 +302,7 @@ impl Stage<'_> {
     }
 
     /// Requests a snapshot as a consumer would, and does not wait for it.
-    pub async fn ask_for_snapshot(&self, token: &str) {
+    pub async fn request_snapshot(&self, token: &str) {
         eventually("a snapshot is asked for", async || {
             match snapshot::request(&self.site.broker, token).await {
                 true => Ok(()),
@@ -318,7 +319,7 @@ impl Stage<'_> {
         self.site.sql(workload::LAST).await;
         let Stage { run, gateway, sqlite, postgres, newcomers, audit, site, .. } = &self;
         let gateway = gateway.as_ref().expect("a case ends with a gateway that runs");
-        gateway.ready().await;
+        gateway.wait_until_ready().await;
         let epochs = audit.assert_latest_epoch_is_exact(site, &workload::TABLES).await;
         let is_as_it_should = match ending {
             Ending::Whole => epochs.latest == self.epoch && epochs.is_whole,
@@ -328,27 +329,28 @@ impl Stage<'_> {
         assert!(is_as_it_should, "{epochs:?} after {}, which is not {ending:?}", self.epoch);
         for replica in [sqlite, postgres].into_iter().chain(newcomers) {
             for table in PLAIN {
-                site.same(replica, table).await;
+                site.wait_until_equal(replica, table).await;
             }
             let what = format!("{GUARDED} in {} is {ADMITTED}", replica.target);
-            eventually(what, async || site.differences_as(replica, ADMITTED, GUARDED).await).await;
+            eventually(what, async || site.find_differences_as(replica, ADMITTED, GUARDED).await)
+                .await;
         }
-        self.goes_on(epochs.latest).await;
-        self.look_at_memory(gateway);
+        self.assert_next_session_continues(epochs.latest).await;
+        self.record_memory(gateway);
         let peak = run.peak_mb();
         assert!(peak < RESIDENT_MAX_MB, "the gateway had {peak:.0} MB, at most {RESIDENT_MAX_MB}");
         Done::Passed
     }
 
     /// The next session continues the epoch, and advances the slot.
-    async fn goes_on(&self, epoch: Epoch) {
+    async fn assert_next_session_continues(&self, epoch: Epoch) {
         let slot = self.site.slot();
         self.site.sql(&format!(
             "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}' and active"
         )).await;
         self.site.sql("insert into a (id) values (-1)").await;
-        let committed = self.committed().await;
-        eventually("the slot advances", async || match self.site.confirmed().await {
+        let committed = self.last_commit().await;
+        eventually("the slot advances", async || match self.site.confirmed_lsn().await {
             confirmed if confirmed > committed => Ok(()),
             confirmed => Err(format!("{confirmed} of {committed}")),
         })
@@ -358,13 +360,13 @@ impl Stage<'_> {
     }
 
     /// The LSN of the last transaction's commit record.
-    pub async fn committed(&self) -> Lsn {
-        self.audit.log(&self.site.database).await.last_commit
+    pub async fn last_commit(&self) -> Lsn {
+        self.audit.read_log(&self.site.database).await.last_commit
     }
 
     /// Waits until the stream holds every committed change.
-    pub async fn drained(&self) {
-        let committed = self.committed().await;
-        stream::reaches(&self.site.broker, committed).await;
+    pub async fn wait_until_drained(&self) {
+        let committed = self.last_commit().await;
+        stream::wait_for_commit(&self.site.broker, committed).await;
     }
 }

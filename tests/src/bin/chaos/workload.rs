@@ -58,18 +58,19 @@ impl Workload {
     }
 
     /// The next transaction.
-    pub fn script(&mut self) -> String {
+    pub fn next_script(&mut self) -> String {
         if self.random.random_bool(self.ddl_share) {
-            return self.generator.ddl();
+            return self.generator.next_ddl();
         }
-        let rest = self.generator.transaction();
+        let rest = self.generator.next_transaction();
         let rest = rest.strip_prefix("begin;").unwrap_or(&rest);
-        let (user, bag, huge) = (self.user(), self.bag(), self.huge());
+        let (user, bag, huge) =
+            (self.user_statement(), self.bag_statement(), self.huge_statement());
         format!("begin; {user} {bag} {huge} {rest}")
     }
 
     /// Rows enter and leave the filter, change their keys, and are deleted.
-    fn user(&mut self) -> String {
+    fn user_statement(&mut self) -> String {
         let n: u32 = self.random.random_range(0..100_000);
         let id = format!("(select id from users offset {} limit 1)", n % 200);
         match n % 8 {
@@ -86,7 +87,7 @@ impl Workload {
         }
     }
 
-    fn bag(&mut self) -> String {
+    fn bag_statement(&mut self) -> String {
         let n: u32 = self.random.random_range(0..100_000);
         match n % 4 {
             0 | 1 => format!("insert into bag select {n} % 100, 'pad' from generate_series(1, 3);"),
@@ -99,7 +100,7 @@ impl Workload {
     }
 
     /// Mostly does nothing: one row weighs as much as a thousand others.
-    fn huge(&mut self) -> String {
+    fn huge_statement(&mut self) -> String {
         let n: u32 = self.random.random_range(0..100_000);
         let id = n % 5;
         match self.random.random_range(0..100) {

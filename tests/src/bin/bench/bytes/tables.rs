@@ -49,19 +49,19 @@ pub async fn create(site: &Site) -> Result<()> {
     let shop = Shop { users: ROWS, products: PRODUCTS, orders: ROWS };
     shop.create(&Catalog::connect(&postgres).await?).await?;
     site.sql(CREATE_READINGS).await;
-    fill(site, "readings", &mut Rows::seeded(TRAINED_SEED)).await
+    fill_table(site, "readings", &mut Rows::seeded(TRAINED_SEED)).await
 }
 
 /// Replaces all rows by others.
 pub async fn replace_rows(site: &Site) -> Result<()> {
     for table in TABLES {
         site.sql(&format!("truncate {table}")).await;
-        fill(site, table, &mut Rows::seeded(MEASURED_SEED)).await?;
+        fill_table(site, table, &mut Rows::seeded(MEASURED_SEED)).await?;
     }
     Ok(())
 }
 
-async fn fill(site: &Site, table: &str, rows: &mut Rows) -> Result<()> {
+async fn fill_table(site: &Site, table: &str, rows: &mut Rows) -> Result<()> {
     let begin = now_micros() - ROWS * 10 * MINUTE_MICROS;
     let mut readings = Readings::new(begin);
     let mut values = vec![];
@@ -69,7 +69,7 @@ async fn fill(site: &Site, table: &str, rows: &mut Rows) -> Result<()> {
         let at = begin + id * 10 * MINUTE_MICROS;
         let row = match table {
             "users" => rows.user(id, at),
-            "orders" => order(rows, id, at),
+            "orders" => order_by_key(rows, id, at),
             "readings" => readings.next(rows, id),
             _ => bail!("rows of {table} are not known"),
         };
@@ -82,7 +82,7 @@ async fn fill(site: &Site, table: &str, rows: &mut Rows) -> Result<()> {
     Ok(())
 }
 
-fn order(rows: &mut Rows, id: i64, at: i64) -> Row {
+fn order_by_key(rows: &mut Rows, id: i64, at: i64) -> Row {
     let status = if rows.chance(90) { "delivered" } else { rows.status() };
     rows.order(id, ROWS, PRODUCTS, at, status)
 }
@@ -117,7 +117,7 @@ pub async fn write_changes(site: &Site, count: i64) -> Result<()> {
     }
     // The last changes are in flight.
     let end = site.database.value("select pg_current_wal_lsn()").await;
-    walgate_tests::stream::reaches(&site.broker, end.parse().context("an LSN")?).await;
+    walgate_tests::stream::wait_for_commit(&site.broker, end.parse().context("an LSN")?).await;
     Ok(())
 }
 

@@ -30,7 +30,7 @@ use walgate_host::{
         snapshot::sample,
     },
 };
-use walgate_tests::{Site, site::wasm};
+use walgate_tests::{Site, site::guest_bytes};
 use walgate_wire::{Lsn, TableName};
 
 use super::GUEST;
@@ -47,18 +47,21 @@ const BATCH_BYTES: usize = 256 << 10;
 const ROWS: u64 = 5000;
 
 pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
-    let site = ground.site().await;
+    let site = ground.new_site().await;
     create(&site.database, ROWS).await;
     let batch = some_rows(&site).await?;
     let engine = Engine::new(Limits::of(&Guests::default()), None)?;
-    let bound = engine.load(&wasm(GUEST))?.bind(Arc::clone(&batch.table), &BTreeMap::new())?;
+    let bound =
+        engine.load(&guest_bytes(GUEST))?.bind(Arc::clone(&batch.table), &BTreeMap::new())?;
     let mut native = Native::of(&batch)?;
-    native.agrees(&run(&bound, &batch)?.1)?;
+    native.assert_agreement(&run(&bound, &batch)?.1)?;
     let mut rounds = vec![];
     let calls = ground.pick(200, 1000);
     // The first round warms caches.
     for number in 0..=ground.pick(7, 15) {
-        let (mut whole, mut called, mut alone) = (vec![], vec![], vec![]);
+        let mut whole = vec![];
+        let mut called = vec![];
+        let mut alone = vec![];
         for _ in 0..calls {
             let (took, outcome) = run(&bound, &batch)?;
             whole.push(took.as_secs_f64());
@@ -111,7 +114,8 @@ async fn some_rows(site: &Site) -> Result<RowBatch> {
 
 /// `run` consumes a copy; the time to make it does not count.
 fn run(bound: &Bound, batch: &RowBatch) -> Result<(Duration, Outcome)> {
-    let (batch, mut rendered) = (batch.clone(), Rendered::default());
+    let batch = batch.clone();
+    let mut rendered = Rendered::default();
     let began = Instant::now();
     let outcome = bound.run(batch, &mut rendered, OnGuestError::Halt)?;
     Ok((began.elapsed(), outcome))
@@ -127,12 +131,13 @@ struct Native {
 
 impl Native {
     fn of(batch: &RowBatch) -> Result<Native> {
-        let table = told(&batch.table);
+        let table = describe_table(&batch.table);
         let (instance, plan) = Instance::<users>::plan(&table).map_err(|why| anyhow!(why))?;
         let reads: Vec<_> = plan.reads.iter().map(|read| read.column.as_str()).collect();
         let rows: Vec<Cells> = (0..batch.len())
             .map(|row| {
-                let cell = |name: &&str| Ok(((*name).to_owned(), text(batch, row, name)?.into()));
+                let cell =
+                    |name: &&str| Ok(((*name).to_owned(), text_cell(batch, row, name)?.into()));
                 reads.iter().map(cell).collect()
             })
             .collect::<Result<_>>()?;
@@ -151,7 +156,7 @@ impl Native {
     }
 
     /// Both sides keep the same rows and write the same e-mail addresses.
-    fn agrees(&mut self, outcome: &Outcome) -> Result<()> {
+    fn assert_agreement(&mut self, outcome: &Outcome) -> Result<()> {
         let answer = self.instance.process(&self.encoded).map_err(|why| anyhow!(why))?;
         let decided =
             Decided::decode(&answer, &self.table, &self.plan).map_err(|why| anyhow!(why))?;
@@ -166,14 +171,17 @@ impl Native {
             kept.len()
         );
         for (row, (_, email)) in kept.into_iter().enumerate() {
-            ensure!(*email == Value::from(text(batch, row, "email")?), "another address in wasm");
+            ensure!(
+                *email == Value::from(text_cell(batch, row, "email")?),
+                "another address in wasm"
+            );
         }
         Ok(())
     }
 }
 
 /// The cell of a text column that is not NULL.
-fn text<'a>(batch: &'a RowBatch, row: usize, name: &str) -> Result<&'a str> {
+fn text_cell<'a>(batch: &'a RowBatch, row: usize, name: &str) -> Result<&'a str> {
     let columns = &batch.table.schema.columns;
     let column = columns.iter().position(|column| column.name == name);
     let cell = batch.row_at((row * columns.len()) as u32)[column.context("a column is missing")?];
@@ -181,7 +189,7 @@ fn text<'a>(batch: &'a RowBatch, row: usize, name: &str) -> Result<&'a str> {
 }
 
 /// The table as the gateway describes it to the guest.
-fn told(version: &TableVersion) -> Table {
+fn describe_table(version: &TableVersion) -> Table {
     version.schema.columns.iter().fold(Table::new(version.name.to_string()), |table, column| {
         table.with_column(Column {
             name: column.name.clone(),

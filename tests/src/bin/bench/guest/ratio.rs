@@ -28,7 +28,8 @@ const RUN: &str = "run";
 
 pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     let mut backlog = Backlog::create(ground).await?;
-    let (mut without, mut with) = (vec![], vec![]);
+    let mut without = vec![];
+    let mut with = vec![];
     for _ in 0..ground.pick(3, 5) {
         without.push(backlog.run(false).await?);
         with.push(backlog.run(true).await?);
@@ -76,7 +77,7 @@ struct Backlog {
 
 impl Backlog {
     async fn create(ground: &Ground) -> Result<Backlog> {
-        let site = ground.site().await;
+        let site = ground.new_site().await;
         users::create(&site.database, ROWS_BEFORE).await;
         slots::create(&site.database).await;
         let transactions = ground.pick(12_000, 40_000);
@@ -98,12 +99,12 @@ impl Backlog {
         install(site, guest)?;
         slots::copy(&site.database, RUN).await;
         let progress = destination::watch_progress(&site.broker).await?;
-        let gateway = site.gateway(&[users::TABLE]).set("POSTGRES_SLOT", RUN).spawn();
+        let gateway = site.gateway(&[users::TABLE]).set_env("POSTGRES_SLOT", RUN).spawn();
         let in_use = slots::in_use(&site.database, RUN).await?;
-        let stored_at = destination::reached(&site.broker, progress, *end).await?;
+        let stored_at = destination::wait_until_stored(&site.broker, progress, *end).await?;
         let cpu = cpu_seconds(gateway.program().pid())?;
         drop(gateway);
-        let stored = destination::contents(&site.broker, columns).await?;
+        let stored = destination::read_contents(&site.broker, columns).await?;
         ensure!(
             stored.changes == leave,
             "{} changes in the stream instead of {leave}",
@@ -133,14 +134,16 @@ fn install(site: &Site, guest: bool) -> Result<()> {
 /// database.
 async fn snapshots(ground: &Ground) -> Result<String> {
     let rows = ground.pick(150_000, 500_000);
-    let (plain, guarded) = (ground.site().await, ground.site().await);
+    let plain = ground.new_site().await;
+    let guarded = ground.new_site().await;
     users::create(&plain.database, rows).await;
     users::create(&guarded.database, rows).await;
     let kept = users::kept_above(&guarded.database, 0).await?;
     install(&guarded, true)?;
     let _plain = plain.gateway(&[users::TABLE]).start().await;
     let _guarded = guarded.gateway(&[users::TABLE]).start().await;
-    let (mut without, mut with) = (vec![], vec![]);
+    let mut without = vec![];
+    let mut with = vec![];
     for _ in 0..3 {
         for (site, leave, runs) in [(&plain, rows, &mut without), (&guarded, kept, &mut with)] {
             let (meta, seconds) = snapshot::take(site, users::TOKEN).await?;

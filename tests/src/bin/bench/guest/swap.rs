@@ -13,7 +13,7 @@ use async_nats::jetstream::consumer::{
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use walgate_tests::{load::Writer, site::wasm};
+use walgate_tests::{load::Writer, site::guest_bytes};
 use walgate_wire::SCHEMA;
 
 use super::{FILE, GUEST};
@@ -37,7 +37,7 @@ const AFTER: Duration = Duration::from_millis(500);
 const LIVE_WITHIN: Duration = Duration::from_secs(30);
 
 pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
-    let site = ground.site().await;
+    let site = ground.new_site().await;
     users::create(&site.database, ROWS_BEFORE).await;
     site.drop_guest(GUEST, FILE);
     let gateway = site.gateway(&[users::TABLE]).start().await;
@@ -46,8 +46,12 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
         filter_subject: format!("cdc.{}", users::TOKEN),
         ..OrderedConfig::default()
     };
-    let messages =
-        destination::cdc(&site.broker).await?.create_consumer(config).await?.messages().await?;
+    let messages = destination::cdc_stream(&site.broker)
+        .await?
+        .create_consumer(config)
+        .await?
+        .messages()
+        .await?;
     let (sender, receiver) = mpsc::unbounded_channel();
     let consumer = tokio::spawn(consume(messages, sender));
     let writer = Writer::start(&site.database, |number| {
@@ -56,15 +60,17 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     })
     .await;
     let begun = Instant::now();
-    let mut arrivals = Arrivals::begin(receiver).await?;
+    let mut arrivals = Arrivals::start_consumer(receiver).await?;
     arrivals.longest_gap(CALM, |seen, began| seen.at >= began + CALM).await?;
-    let (mut calm, mut swapped, mut took) = (vec![], vec![], vec![]);
+    let mut calm = vec![];
+    let mut swapped = vec![];
+    let mut took = vec![];
     for number in 0..ground.pick(5, 15) {
         calm.push(arrivals.longest_gap(CALM, |seen, began| seen.at >= began + CALM).await?);
         let before = arrivals.last.revision;
-        let next = wasm(if number % 2 == 0 { NEXT } else { GUEST });
+        let next = guest_bytes(if number % 2 == 0 { NEXT } else { GUEST });
         let dropped = Instant::now();
-        site.drop_file(&marked(next, number), FILE);
+        site.drop_file(&with_custom_section(next, number), FILE);
         let until = arrivals.longest_gap(LIVE_WITHIN, |seen, _| seen.revision != before).await?;
         took.push(dropped.elapsed().as_secs_f64() * 1e3);
         let after = arrivals.longest_gap(AFTER, |seen, began| seen.at >= began + AFTER).await?;
@@ -91,7 +97,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
 }
 
 /// The same guest in a file that no cache holds: it has one more custom section without a meaning.
-fn marked(mut guest: Vec<u8>, number: u8) -> Vec<u8> {
+fn with_custom_section(mut guest: Vec<u8>, number: u8) -> Vec<u8> {
     const NAME: &[u8] = b"swap";
     guest.extend([0, 2 + NAME.len() as u8, NAME.len() as u8]);
     guest.extend_from_slice(NAME);
@@ -114,7 +120,7 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    async fn begin(mut receiver: mpsc::UnboundedReceiver<Seen>) -> Result<Arrivals> {
+    async fn start_consumer(mut receiver: mpsc::UnboundedReceiver<Seen>) -> Result<Arrivals> {
         let last = next(&mut receiver).await?;
         Ok(Arrivals { receiver, last })
     }
@@ -126,7 +132,8 @@ impl Arrivals {
         expected: Duration,
         done: impl Fn(&Seen, Instant) -> bool,
     ) -> Result<f64> {
-        let (began, mut longest) = (self.last.at, Duration::ZERO);
+        let began = self.last.at;
+        let mut longest = Duration::ZERO;
         loop {
             let seen = next(&mut self.receiver).await?;
             longest = longest.max(seen.at.saturating_duration_since(self.last.at));

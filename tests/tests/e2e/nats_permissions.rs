@@ -383,7 +383,7 @@ on_newest_postgres! {
     async fn a_gateway_without_create_rights_creates_no_streams(server) {
         let site = one_account(&server, false).await;
         for (user, publish, subscribe) in [GATEWAY_THAT_CREATES_NOTHING, ADMINISTRATOR] {
-            Intruder::connect(&site, user).await.is_denied(publish, subscribe).await;
+            Intruder::connect(&site, user).await.assert_denied(publish, subscribe).await;
         }
     }
 
@@ -393,7 +393,7 @@ on_newest_postgres! {
         let replica = site.sqlite_replica_with(&["t"], &env("edge"));
         wait_until_equal(&site, &replica).await;
         for (user, publish, subscribe) in [EDGE, GATEWAY, OPERATOR] {
-            Intruder::connect(&site, user).await.is_denied(publish, subscribe).await;
+            Intruder::connect(&site, user).await.assert_denied(publish, subscribe).await;
         }
         for name in ["CDC", "INIT", "DLQ", "REQUESTS", "KV_schemas", "KV_dictionaries"] {
             let messages = stream::read_messages(&site.broker, name).await;

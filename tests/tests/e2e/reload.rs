@@ -16,7 +16,7 @@ use walgate_tests::{
 use walgate_wire::{GUEST, Guest, InitMeta, InitStart, SCHEMA, Schema, TableState, from_msgpack};
 
 use crate::{
-    guest_tools::expect,
+    guest_tools::run_expecting,
     guests::{wait_until_equal_to_view, wait_until_stream_is_full},
 };
 
@@ -144,14 +144,14 @@ on_newest_postgres! {
             wait_for_guest(&site, next).await;
             site.sql("update t set mood = 'drop' where id % 3 = 0; update t set mood = 'keep' where id % 5 = 0;
                 delete from t where id % 7 = 0; insert into t (mood) values ('keep'), ('drop')").await;
-            let began = starts(&site.broker).await.pop().unwrap();
+            let began = read_starts(&site.broker).await.pop().unwrap();
             let start: InitStart = from_msgpack(&began.payload).unwrap();
             // The replica would request a second snapshot, and the gateway would then purge the
             // first.
             replica.stop();
             make_room(&site).await;
             let meta = eventually("the snapshot is complete", async || {
-                metas(&site.broker).await.pop().ok_or("no init.meta".to_owned())
+                read_metas(&site.broker).await.pop().ok_or("no init.meta".to_owned())
             })
             .await;
             let meta: InitMeta = from_msgpack(&meta.payload).unwrap();

@@ -1,4 +1,4 @@
-//! What a consumer reads: dictionaries, frames, control messages, changes and chunks.
+//! Bytes that a consumer reads: dictionaries, frames, control messages, changes and chunks.
 
 mod encode;
 
@@ -18,7 +18,7 @@ static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
     Dictionary::new(*include_bytes!("../../tests/vectors/dictionary.bin")).unwrap()
 });
 
-/// A dictionary that is accepted makes frames that it reads back.
+/// An accepted dictionary makes frames that it can read back.
 pub fn dictionary(data: &[u8]) {
     let Ok(dictionary) = Dictionary::new(data) else { return };
     assert!(data.len() <= MAX_DICTIONARY_BYTES && dictionary.id() != 0);
@@ -32,8 +32,8 @@ pub fn dictionary(data: &[u8]) {
 const FRAME_CAPS: Caps =
     Caps { body_bytes_max: 1 << 20, depth_max: 64, values_max: 1 << 16, ratio_max: 64 };
 
-/// The first byte says whether the frame is of our dictionary. Nothing is allocated beyond the cap, and what is read
-/// can be written again.
+/// The first byte decides whether the frame uses our dictionary. Nothing is allocated beyond the
+/// cap, and the result can be written again.
 pub fn frame(data: &[u8]) {
     let Some((named, frame)) = data.split_first() else { return };
     let dictionary = (named & 1 == 1).then_some(&*DICTIONARY);
@@ -46,7 +46,7 @@ pub fn frame(data: &[u8]) {
     assert_eq!(decompressor.decompress(&again, &Caps::default()).unwrap(), body);
 }
 
-/// The first byte says which message it is; what is read is written so that it is read as the same.
+/// The first byte selects the kind of message. The message is written back, and reads as the same.
 pub fn control(data: &[u8]) {
     let Some((kind, body)) = data.split_first() else { return };
     match kind % 7 {
@@ -60,7 +60,7 @@ pub fn control(data: &[u8]) {
     }
 }
 
-/// A list of columns grows by doubling, and a column is some hundred bytes.
+/// A list of columns grows by doubling, and a column takes some hundred bytes.
 const CONTROL: Peak = Peak { per_byte: 256, fixed: 2 << 20 };
 
 fn reads_back<T>(body: &[u8])
@@ -72,11 +72,11 @@ where
     assert_eq!(again, message);
 }
 
-/// A value takes 32 bytes and at least one of the body; lists grow by doubling.
+/// A value takes 32 bytes, and at least one byte of the body. Lists grow by doubling.
 const VALUES: Peak = Peak { per_byte: 160, fixed: 4 << 20 };
 
-/// The first byte is the number of columns. What is read is written so that it is read as the same, and can be shown
-/// and stored, whatever the columns' types.
+/// The first byte is the number of columns. The changes are written back, and read as the same.
+/// They can be shown and stored, whatever the types of columns.
 pub fn changes(data: &[u8]) {
     let Some((&columns, body)) = data.split_first() else { return };
     let schema = schema(usize::from(columns));
@@ -118,7 +118,7 @@ fn stored(schema: &Schema, row: &[Value<'_>]) {
     }
 }
 
-/// Types whose values are shown in their own way, then arrays of them, and one that is not known.
+/// Types whose values have their own text form, arrays of them, and an unknown type.
 const OIDS: [u32; 16] =
     [25, 20, 1184, 1114, 1082, 1083, 2950, 17, 700, 114, 1185, 1182, 2951, 3807, 1016, 99_999];
 

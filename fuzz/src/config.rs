@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, iter};
 
 use walgate_host::config::Config;
 
-/// Stands for a password in the corpus. Where it occurs once, and in a URL, nobody may see it again.
+/// Stands for a password in the corpus. If it occurs once, inside a URL, no output may show it.
 const SECRET: &str = "s3cr3t";
 
-/// What is accepted has no two tables of one token, and neither `Debug` nor an error shows a password.
+/// An accepted configuration has no two tables with one token. Neither `Debug` nor an error shows a
+/// password.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let holds_secret = text.matches(SECRET).count() == 1 && secret_in_url(text);

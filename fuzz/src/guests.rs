@@ -1,4 +1,4 @@
-//! Guests: the file that is dropped in, and what its code answers.
+//! Guests: the dropped-in file, and the answer of its code.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -13,9 +13,9 @@ use walgate_host::{
 
 use crate::Peak;
 
-/// Parsing, checking and wrapping a file. The encoder keeps its own copies of what it reads.
+/// Parsing, checking and wrapping a file. The encoder keeps copies of its input.
 const WRAPPED: Peak = Peak { per_byte: 256, fixed: 16 << 20 };
-/// Larger files are not compiled here: that takes longer than a fuzzer has patience.
+/// Larger files are not compiled here: that takes too long for a fuzzer.
 const COMPILED_BYTES_MAX: usize = 4 << 10;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -28,8 +28,8 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     Engine::new(Limits::of(&guests), None).unwrap()
 });
 
-/// A module that is accepted has become a component that is accepted as it is. A small one is then compiled and asked
-/// for its name: whatever it does, the answer is a guest or a refusal.
+/// An accepted module becomes a component that is accepted unchanged. A small one is then compiled
+/// and asked for its name. Whatever it does, the answer is a guest or a refusal.
 pub fn module(data: &[u8]) {
     let made = WRAPPED.of(data, || component(data));
     let Ok(made) = made else { return };
@@ -46,11 +46,13 @@ pub fn module(data: &[u8]) {
     }
 }
 
-/// An error's row and text for each of its 12 bytes; a column for each of its directory's 16.
+/// A row and a text for each error of 12 bytes; a column for each entry of 16 bytes in the
+/// directory.
 const DECIDED: Peak = Peak { per_byte: 16, fixed: 4 << 10 };
 
-/// Rows, columns and a byte a column (its kind, and whether it replaces one), then the answer. What is accepted has a
-/// verdict and a value of its kind for every row.
+/// The input: numbers of rows and columns, one byte for each column (its kind, and whether it
+/// replaces one), then the answer. An accepted answer has a verdict for every row, and a value of
+/// the right kind.
 pub fn decisions(data: &[u8]) {
     let Some((&[rows, columns], rest)) = data.split_first_chunk::<2>() else { return };
     let Some((columns, answer)) = rest.split_at_checked(usize::from(columns % 8)) else { return };

@@ -1,11 +1,12 @@
-//! How much of the heap a call takes at its worst. Counts what Rust allocates; C libraries have their own.
+//! Measures the peak of the heap during a call. Counts Rust's allocations; C libraries have their
+//! own.
 
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// What a call may take: so much for each byte of its input, and so much in any case.
+/// The allowed peak of a call: so much for each byte of input, plus a fixed amount.
 #[derive(Clone, Copy, Debug)]
 pub struct Peak {
     pub per_byte: usize,
@@ -13,7 +14,7 @@ pub struct Peak {
 }
 
 impl Peak {
-    /// Runs `call`; panics if it took more.
+    /// Runs `call`; panics if its peak was higher.
     pub fn of<T>(self, input: &[u8], call: impl FnOnce() -> T) -> T {
         let (result, taken) = peak_of(call);
         let Peak { per_byte, fixed } = self;
@@ -23,7 +24,8 @@ impl Peak {
     }
 }
 
-/// What the call returns, and by how many bytes the heap grew at its worst. Other threads are counted with it.
+/// Returns the result of the call and the peak growth of the heap in bytes. Other threads are
+/// counted, too.
 pub fn peak_of<T>(call: impl FnOnce() -> T) -> (T, usize) {
     let before = HEAP.current_usage();
     HEAP.reset_peak_usage();

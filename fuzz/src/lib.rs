@@ -1,8 +1,9 @@
-//! Everything that parses bytes from outside, as plain functions that take bytes and assert what must hold of them.
+//! Everything that parses foreign bytes, as plain functions that take bytes and assert properties.
 //!
-//! A target never fails on bytes that are refused. It fails where a parser panics, believes a length before it is
-//! checked, or accepts what does not read back as the same. Who makes the bytes is not known here: a test does
-//! with a fixed number of seeded mutations, libFuzzer for as long as it is told.
+//! A target never fails on refused bytes. It fails if a parser panics, if it trusts an unchecked
+//! length, or if an accepted value does not read back as the same. The targets do not know the
+//! source of the bytes. A test makes a fixed number of seeded mutations; libFuzzer runs for as long
+//! as its options demand.
 #![allow(clippy::unwrap_used, reason = "a target fails where it stands")]
 
 mod bodies;
@@ -14,15 +15,15 @@ mod postgres;
 
 pub use heap::{Peak, peak_of};
 
-/// One parser and what must hold of it.
+/// One parser and its properties.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Of its folder in `corpus`, too.
+    /// Also the name of its folder in `corpus`.
     pub name: &'static str,
     pub run: fn(&[u8]),
 }
 
-/// In the order in which data meets them.
+/// In the order of the data's way through the system.
 pub const TARGETS: &[Target] = &[
     Target { name: "config", run: config::config },
     Target { name: "names", run: names::names },

@@ -1,12 +1,12 @@
-//! Names, tokens, subjects, positions, parts: the short texts that arrive in subjects and headers.
+//! Names, tokens, subjects, positions, parts: the short texts in subjects and headers.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
 use walgate_wire::{Lsn, PROGRESS_SUBJECT, Part, StreamPosition, TableName, Token, subjects};
 
-/// What is read is printed so that it is read as the same. A token can stand in a subject and a KV key, and no table
-/// can be mistaken for another.
+/// An accepted text is printed, and reads as the same. A token is valid in a subject and in a KV
+/// key, and no two tables share one.
 pub fn names(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     reads_back::<TableName>(text);
@@ -38,7 +38,7 @@ fn reads_back<T: FromStr + Display + PartialEq + Debug>(text: &str) -> Option<T>
     Some(value)
 }
 
-/// One token of a subject, no wildcard, legal in a KV key, not the subject of progress.
+/// A single token of a subject: no wildcard, legal in a KV key, not the subject of progress.
 pub fn check_token(token: &Token) {
     let text = token.as_str();
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=".contains(&byte);

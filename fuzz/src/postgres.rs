@@ -1,4 +1,4 @@
-//! What Postgres sends: messages of pgoutput, and rows of `COPY … (FORMAT binary)`.
+//! Bytes that Postgres sends: messages of pgoutput, and rows of `COPY … (FORMAT binary)`.
 
 mod encode;
 mod tables;
@@ -18,7 +18,8 @@ use crate::Peak;
 /// A cell of 12 bytes can come from one byte; lists grow by doubling.
 const CELLS: Peak = Peak { per_byte: 64, fixed: 64 << 10 };
 
-/// A message reads back as what it says; its tuples become cells within their bytes, or leave the batch as it was.
+/// A message is written back, and reads as the same. Its tuples become cells within their bytes, or
+/// leave the batch unchanged.
 pub fn pgoutput(data: &[u8]) {
     let Ok(message) = CELLS.of(data, || decode(data)) else { return };
     if let Some(written) = encode::message(&message) {
@@ -30,7 +31,7 @@ pub fn pgoutput(data: &[u8]) {
         Message::Delete { old, .. } => (Op::Delete, None, Some(old)),
         _ => return,
     };
-    // Of an old tuple and a new one the widths may differ: then the batch has to refuse one of them.
+    // An old and a new tuple may differ in width; then the batch has to refuse one of them.
     let columns = new.or(old.map(|old| old.tuple)).map_or(0, width);
     let mut batch = RowBatch::new(tables::texts(columns));
     for ordinal in 1..=2 {
@@ -38,7 +39,7 @@ pub fn pgoutput(data: &[u8]) {
     }
 }
 
-/// Columns that a tuple announces; tables have 1600 at most.
+/// The number of columns that a tuple announces; tables have at most 1600.
 fn width(tuple: Tuple<'_>) -> usize {
     let count = tuple.bytes.first_chunk::<2>().map_or(0, |count| u16::from_be_bytes(*count));
     usize::from(count).min(1600)
@@ -73,11 +74,12 @@ fn cells_lie_in_their_bytes(batch: &RowBatch) {
     }
 }
 
-/// Values on the wire are wider than in Postgres, and text of numbers is longer than they are.
+/// Values on the wire are wider than in Postgres, and numbers are longer as text.
 const PACKED: Peak = Peak { per_byte: 4096, fixed: 1 << 20 };
 
-/// The first byte chooses the table; messages follow, each after its length in two bytes. Rows become a chunk that a
-/// consumer reads, with as many rows; or one of them cannot be carried.
+/// The first byte selects the table; messages follow, each after its length in two bytes. The rows
+/// become a chunk, which a consumer reads with the same number of rows. Otherwise one of them
+/// cannot be encoded.
 pub fn copy(data: &[u8]) {
     let Some((&which, mut rest)) = data.split_first() else { return };
     let table = tables::typed(which);
@@ -101,7 +103,7 @@ pub fn copy(data: &[u8]) {
     let Some(body) = PACKED.of(data, || packed(&packer, &batch)) else { return };
     match decode_chunk(&body, table.columns.len(), &Caps::default()) {
         Ok(chunk) => assert_eq!(chunk.row_count, batch.len()),
-        // That the server's text is UTF-8 is Postgres' word; a consumer does not rely on it.
+        // Postgres promises UTF-8; a consumer does not rely on it.
         Err(error) => assert_eq!(error.what, "a string is not UTF-8"),
     }
 }

@@ -180,8 +180,8 @@ fn reject_unsafe(mut params: TlsParams) -> Result<TlsParams, String> {
     }
 }
 
-/// Where the query of a URL begins. It is searched behind the credentials, as tokio-postgres does: a
-/// password may hold a question mark.
+/// Where the query of a URL begins. It is searched behind the credentials, as tokio-postgres does:
+/// a password may hold a question mark.
 fn query_start(text: &str) -> Option<usize> {
     let credentials_end = text.find('@').unwrap_or(0);
     Some(credentials_end + text[credentials_end..].find('?')?)

@@ -62,7 +62,7 @@ pub enum TlsError {
         /// The host as configured.
         host: String,
     },
-    /// One side refused the handshake; the text says why and what to do.
+    /// One side refused the handshake; the text has the reason and the remedy.
     #[error("{0}")]
     Refused(String),
 }

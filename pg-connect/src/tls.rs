@@ -24,7 +24,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// The ALPN protocol by which Postgres 17 and newer accept a handshake without SSLRequest.
 const ALPN: &[u8] = b"postgresql";
 
-/// Negotiates TLS as `sslmode` says. Cheap to clone.
+/// Negotiates TLS as `sslmode` demands. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TlsNegotiator {
     mode: TlsMode,
@@ -82,7 +82,7 @@ impl TlsNegotiator {
         Ok(TlsNegotiator { mode, negotiation, trusted: trusted.into(), config: Arc::new(config) })
     }
 
-    /// Sends SSLRequest as `sslmode` says, then performs the handshake. Not for unix sockets.
+    /// Sends SSLRequest as `sslmode` demands, then performs the handshake. Not for unix sockets.
     ///
     /// # Errors
     /// See [`TlsError`].

@@ -213,8 +213,8 @@ fn run_tool(command: &mut Command) -> Result<()> {
     Err(Error::Command { name, output })
 }
 
-/// The socket is in our own directory, so only our server can answer. If another server has taken the
-/// TCP port, ours ends before it makes its socket.
+/// The socket is in our own directory, so only our server can answer. If another server has taken
+/// the TCP port, ours ends before it makes its socket.
 fn accepts_connections(socket: &Path) -> bool {
     send_startup(socket).is_ok_and(|reply| match reply.first() {
         // Any authentication request.

@@ -1,5 +1,5 @@
-//! Errors of servers and toolchains, written for the person at the terminal. What the caller wanted to do
-//! with them is not known here.
+//! Errors of servers and toolchains, written for the person at the terminal. What the caller wanted
+//! to do with them is not known here.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Chooses the Postgres and the nats-server to run: the one named explicitly, else the first that is
-//! new enough on `PATH`, where distributions install it, or in the cache. It downloads nothing.
+//! Chooses the Postgres and the nats-server to run: the one named explicitly, else the first that
+//! is new enough on `PATH`, where distributions install it, or in the cache. It downloads nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -180,7 +180,8 @@ fn choose_first<B>(
 }
 
 fn list_postgres_dirs() -> Vec<(Origin, PathBuf)> {
-    // Links are followed: /usr/local/bin may hold a link to the server alone, without its other programs.
+    // Links are followed: /usr/local/bin may hold a link to the server alone, without its other
+    // programs.
     let on_path = list_on_path("postgres")
         .filter_map(|file| Some(fs::canonicalize(file).ok()?.parent()?.to_path_buf()));
     let system = POSTGRES_HOMES.iter().flat_map(|(home, prefix)| {
@@ -217,8 +218,8 @@ fn list_on_path(program: &str) -> impl Iterator<Item = PathBuf> {
     dirs.into_iter().map(move |dir| dir.join(program)).filter(|file| file.is_file())
 }
 
-/// Unpacked downloads whose name has this prefix. Directories of other users are skipped, because their
-/// contents will be executed.
+/// Unpacked downloads whose name has this prefix. Directories of other users are skipped, because
+/// their contents will be executed.
 pub fn cached_dirs(prefix: &'static str) -> impl Iterator<Item = PathBuf> {
     let ours = |dir: &PathBuf| {
         let me = rustix::process::geteuid().as_raw();

@@ -1,15 +1,15 @@
-//! Tests of the search, on directories with write_fake servers.
+//! Tests of the search, on directories with fake servers.
 
 use super::*;
 
-/// A child process writes the file. If this process had it open for writing, a fork on another test's
-/// thread could inherit that, and running the file would fail with "text file busy".
-fn write_fake(dir: &Path, name: &str, says: &str) -> PathBuf {
+/// A child process writes the file. If this process had it open for writing, a fork on another
+/// test's thread could inherit the handle. Running the file would then fail with "text file busy".
+fn write_fake(dir: &Path, name: &str, output: &str) -> PathBuf {
     fs::create_dir_all(dir).unwrap();
     let file = dir.join(name);
     let script = r#"printf '#!/bin/sh\necho "%s"\n' "$2" > "$1" && chmod 755 "$1""#;
     let mut sh = Command::new("sh");
-    sh.args(["-c", script, "sh"]).arg(&file).arg(says);
+    sh.args(["-c", script, "sh"]).arg(&file).arg(output);
     assert!(sh.status().unwrap().success());
     file
 }

@@ -1,5 +1,6 @@
 //! Finds Postgres and nats-server on this machine and runs private ones: on free ports, in private
-//! directories, gone when dropped and gone when their parent dies. It also finds the compiler for guests.
+//! directories, gone when dropped and gone when their parent dies. It also finds the compiler for
+//! guests.
 //!
 //! Everything here is synchronous. It knows no SQL and no subjects, and downloads nothing.
 

@@ -1,5 +1,5 @@
-//! A private nats-server with JetStream on disk, on loopback, killed or stopped on drop. It knows no
-//! streams and no subjects.
+//! A private nats-server with JetStream on disk, on loopback, killed or stopped on drop. It knows
+//! no streams and no subjects.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -150,8 +150,8 @@ impl NatsSite {
         self.scratch.path().join("nats.log")
     }
 
-    /// The server writes it, with its pid in the name, once it accepts connections. So replies of another
-    /// server on the same port are not mistaken for ours.
+    /// The server writes it, with its pid in the name, once it accepts connections. So replies of
+    /// another server on the same port are not mistaken for ours.
     fn ports_file(&self, pid: u32) -> PathBuf {
         let program = self.bin.file.file_name().unwrap_or_default().to_string_lossy();
         self.scratch.path().join(format!("{program}_{pid}.ports"))

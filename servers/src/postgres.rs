@@ -22,11 +22,11 @@ pub struct PgOptions {
     /// Holds `data/` and `postgres.log`, and is kept. An existing `data/` is started as it is.
     /// `None`: a private directory that is removed on drop.
     pub dir: Option<PathBuf>,
-    /// `data/` of a stopped server of the same version, copied if there is no `data/` yet. This is quicker
-    /// than `initdb`, and copies the system identifier, too.
+    /// `data/` of a stopped server of the same version, copied if there is no `data/` yet. This is
+    /// quicker than `initdb`, and copies the system identifier, too.
     pub copy_of: Option<PathBuf>,
-    /// The server begins by replaying WAL of another server, as `settings` say. Replication slots are not
-    /// copied, as with `pg_basebackup`.
+    /// The server begins by replaying WAL of another server, as `settings` say. Replication slots
+    /// are not copied, as with `pg_basebackup`.
     pub recovery: Option<Recovery>,
     /// `None`: a free one.
     pub port: Option<u16>,
@@ -34,8 +34,8 @@ pub struct PgOptions {
     pub fsync: bool,
     /// For postgresql.conf, after our own, so these win.
     pub settings: Vec<(String, String)>,
-    /// Name and text of files in `data/` that only the server may read: certificates, `pg_hba.conf`. The
-    /// superuser must be able to log in through the unix socket.
+    /// Name and text of files in `data/` that only the server may read: certificates,
+    /// `pg_hba.conf`. The superuser must be able to log in through the unix socket.
     pub files: Vec<(String, String)>,
 }
 
@@ -106,8 +106,8 @@ impl PrivatePostgres {
         self.psql_in("postgres", sql)
     }
 
-    /// Runs statements as superuser, each in its own transaction, up to the first error. Returns psql's
-    /// unaligned output without headers: `a|b` and newlines.
+    /// Runs statements as superuser, each in its own transaction, up to the first error. Returns
+    /// psql's unaligned output without headers: `a|b` and newlines.
     pub fn psql_in(&self, database: &str, sql: &str) -> Result<String> {
         let program = self.cluster.bin.program("psql");
         let mut command = Command::new(&program);
@@ -121,8 +121,8 @@ impl PrivatePostgres {
             .during(|| format!("run {}", program.display()))?;
         let input = child.stdin.take();
         let output = std::thread::scope(|scope| {
-            // From a thread: a long script and long output would otherwise block each other. An error that
-            // makes psql stop reading is in its own output.
+            // From a thread: a long script and long output would otherwise block each other. An
+            // error that makes psql stop reading is in its own output.
             scope.spawn(|| input.map(|mut input| input.write_all(sql.as_bytes())));
             child.wait_with_output()
         })
@@ -134,8 +134,9 @@ impl PrivatePostgres {
         Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_string())
     }
 
-    /// Fast shutdown: open transactions are rolled back, walsenders finish. A walsender whose receiver
-    /// never confirms would block it for ever, so after ten seconds it becomes an immediate shutdown.
+    /// Fast shutdown: open transactions are rolled back, walsenders finish. A walsender whose
+    /// receiver never confirms would block it for ever, so after ten seconds it becomes an
+    /// immediate shutdown.
     pub fn stop_fast(&mut self) -> Result<()> {
         self.resume()?;
         self.process.signal(Signal::INT)?;

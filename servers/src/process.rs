@@ -1,5 +1,5 @@
-//! A server process that we own: started on a thread that never ends, signalled by its pid, and killed
-//! together with its children. Which server it is is not known here.
+//! A server process that we own: started on a thread that never ends, signalled by its pid, and
+//! killed together with its children. Which server it is is not known here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -46,7 +46,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Returns once `ready`, which gets the pid, is true. A server that does not become ready is killed.
+    /// Returns once `ready`, which gets the pid, is true. A server that does not become ready is
+    /// killed.
     pub(crate) fn start(launch: &Launch<'_>, ready: impl Fn(u32) -> bool) -> Result<Self> {
         let mut process = Self::spawn(launch)?;
         match process.await_ready(launch.log, ready) {
@@ -169,8 +170,8 @@ impl Process {
     }
 }
 
-/// Starts a server on this port. Without one: on a free port, and on another if that was taken before
-/// the server bound it.
+/// Starts a server on this port. Without one: on a free port, and on another if that was taken
+/// before the server bound it.
 pub(crate) fn start_on<T>(port: Option<u16>, mut start: impl FnMut(u16) -> Result<T>) -> Result<T> {
     let mut tries = if port.is_some() { 1 } else { PORT_TRIES };
     loop {
@@ -260,8 +261,8 @@ fn spawn_on_lasting_thread(command: Command) -> io::Result<Child> {
     answer.recv().map_err(io::Error::other)?
 }
 
-/// Direct children. All of Postgres' processes are children of the postmaster, each in its own session:
-/// signalling the process group would not reach them.
+/// Direct children. All of Postgres' processes are children of the postmaster, each in its own
+/// session: signalling the process group would not reach them.
 fn children_of(parent: Pid) -> Vec<Pid> {
     list_processes()
         .into_iter()

@@ -1,5 +1,6 @@
-//! A private directory for one server, removed on drop. Directories that a killed parent left behind are
-//! removed by the next process: one is in use as long as its lock is held. What is in it is not known here.
+//! A private directory for one server, removed on drop. Directories that a killed parent left
+//! behind are removed by the next process: one is in use as long as its lock is held. What is in it
+//! is not known here.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,6 @@
-//! Postgres refuses to run as root. When we are root, this module finds the user that runs it instead,
-//! gives that user the files and checks that it can reach them. It does not know which files they are.
+//! Postgres refuses to run as root. When we are root, this module finds the user that runs it
+//! instead, gives that user the files and checks that it can reach them. It does not know which
+//! files they are.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

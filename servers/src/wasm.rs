@@ -1,5 +1,6 @@
-//! The Rust toolchain that builds guests: the one on `PATH`, or the one that `WALGATE_WASM_TOOLCHAIN`
-//! names. Nothing is installed or downloaded here, and what a guest does is not known.
+//! The Rust toolchain that builds guests: the one on `PATH`, or the one that
+//! `WALGATE_WASM_TOOLCHAIN` names. Nothing is installed or downloaded here, and what a guest does
+//! is not known.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,8 @@ impl WasmToolchain {
         cargo
     }
 
-    /// Builds the guest whose Cargo.toml is in `manifest_dir`, for speed and size; returns the `.wasm`.
+    /// Builds the guest whose Cargo.toml is in `manifest_dir`, for speed and size; returns the
+    /// `.wasm`.
     pub fn build_guest(&self, manifest_dir: &Path, target_dir: &Path) -> Result<PathBuf> {
         let mut build = self.cargo();
         build.args(["build", "--release", "--lib", "--target", WASM_TARGET]);

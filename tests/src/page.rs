@@ -1,5 +1,5 @@
-//! A page of the documentation as a list of steps: its fenced blocks, each with its language and the file
-//! that the line before it names. How a step is executed is not known here.
+//! A page of the documentation as a list of steps: its fenced blocks, each with its language and
+//! the file that the line before it names. This file does not know how a step is executed.
 
 use std::fmt;
 
@@ -74,7 +74,7 @@ pub fn parse_blocks(page: &str) -> Result<Vec<Block>, PageError> {
 struct OpenBlock<'a> {
     line: usize,
     kind: Kind,
-    /// Of the fence, in a list.
+    /// The indentation of the fence, inside a list.
     indent: usize,
     lines: Vec<&'a str>,
 }
@@ -122,7 +122,8 @@ pub fn postgres_urls(blocks: &[Block]) -> Vec<String> {
     urls
 }
 
-/// Commands in blocks of any kind that begin with these words, with their arguments. Comments are left out.
+/// Commands that begin with these words, in blocks of any kind, with their arguments but without
+/// comments.
 pub fn commands<'a>(blocks: &'a [Block], words: &[&str]) -> Vec<Vec<&'a str>> {
     let shell = blocks.iter().filter(|block| matches!(block.kind, Kind::Sh | Kind::Text));
     let lines = shell.flat_map(|block| block.text.lines());

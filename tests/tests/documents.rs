@@ -1,5 +1,5 @@
-//! What the documents promise about themselves: the README is one page, and files that the pages for
-//! developers name exist. Needs no server. Whether commands of a page work is not known here.
+//! Rules for the documents: the README is one page, and pages for developers name existing files.
+//! Needs no server. This file does not know whether the commands of a page work.
 
 use std::{
     fs,
@@ -34,7 +34,7 @@ fn source_files_that_pages_name_exist() {
     for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
         for (index, line) in read(page).lines().enumerate() {
             for path in named_sources(line) {
-                // A page may leave out the crate that its section is about.
+                // A page may omit the crate that its section is about.
                 let ending = format!("/{path}");
                 if !sources.iter().any(|source| *source == path || source.ends_with(&ending)) {
                     missing.push(format!("{page}:{}: {path}", index + 1));
@@ -45,14 +45,14 @@ fn source_files_that_pages_name_exist() {
     assert!(missing.is_empty(), "no such files:\n  {}", missing.join("\n  "));
 }
 
-/// Words of a line that end with `.rs`, without what is a pattern.
+/// The words of a line that end with `.rs`, except for patterns.
 fn named_sources(line: &str) -> impl Iterator<Item = &str> {
     let is_path = |c: char| c.is_alphanumeric() || "_-./*<>{}".contains(c);
     let words = line.split(move |c: char| !is_path(c)).map(|word| word.trim_end_matches('.'));
     words.filter(|word| word.ends_with(".rs") && !word.contains(['*', '<', '{']))
 }
 
-/// Paths from the root.
+/// Paths relative to the workspace.
 fn source_files() -> Vec<String> {
     let mut found = vec![];
     let mut folders = vec![root()];

@@ -1,4 +1,5 @@
-//! Fills the cache directory, which every user of the machine may read. What is in it is not known here.
+//! Fills the cache directory, which every user of the machine may read. What is in it is not known
+//! here.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -1,4 +1,5 @@
-//! Runs cargo in the workspace's root, and programs that cargo has built. What they do is not known here.
+//! Runs cargo in the workspace's root, and programs that cargo has built. What they do is not known
+//! here.
 
 use std::env;
 use std::os::unix::process::CommandExt;
@@ -12,9 +13,9 @@ pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 pub fn cargo_command<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(args).current_dir(ROOT);
-    // cargo has set these variables for the package xtask. Build scripts of other packages watch them
-    // (ring's does). They would run again, and all that depends on them would be built again, whenever
-    // cargo is called without xtask.
+    // cargo has set these variables for the package xtask. Build scripts of other packages watch
+    // them (ring's does). They would run again, and all that depends on them would be built again,
+    // whenever cargo is called without xtask.
     let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
         cargo.env_remove(name);

@@ -1,6 +1,6 @@
-//! Makes a toolchain for wasm32-unknown-unknown out of Debian's packages, without installing any: its
-//! rustc-web is unpacked into the cache, and the target's standard library is built from its sources, once.
-//! What is built with it is not known here.
+//! Makes a toolchain for wasm32-unknown-unknown out of Debian's packages, without installing any:
+//! its rustc-web is unpacked into the cache, and the target's standard library is built from its
+//! sources, once. What is built with it is not known here.
 
 use std::env::consts::ARCH;
 use std::fs::{self, Permissions};

@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: runs the targets under libFuzzer, on the installed toolchain. New inputs are put
-//! into `target/fuzz`; the committed corpus does not change.
+//! `cargo xtask fuzz`: runs the targets under libFuzzer, on the installed toolchain. New inputs are
+//! put into `target/fuzz`; the committed corpus does not change.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Builds guests to WebAssembly, for the demo, the tests and the benchmarks. What they do is not known here.
+//! Builds guests to WebAssembly, for the demo, the tests and the benchmarks. What they do is not
+//! known here.
 
 use std::env;
 use std::fs;
@@ -13,8 +14,8 @@ use crate::{cargo, wasm_toolchain};
 /// Environment variable with the folder that holds guests as `{name}.wasm`.
 const GUEST_FILES: &str = "WALGATE_GUEST_FILES";
 
-/// Hands the folder of guests to the program; builds the guests if the variable is not set. A program
-/// that builds guests itself gets the toolchain, too.
+/// Hands the folder of guests to the program; builds the guests if the variable is not set. A
+/// program that builds guests itself gets the toolchain, too.
 pub fn export_to(command: &mut Command, build: impl Fn() -> Result<PathBuf>) -> Result<()> {
     if env::var_os(GUEST_FILES).is_none() {
         command.env(GUEST_FILES, build()?);

@@ -1,5 +1,5 @@
-//! `cargo xtask`: the developer's commands. Finds or downloads the servers, then runs cargo or walgate
-//! with them. What those do is not known here.
+//! `cargo xtask`: the developer's commands. Finds or downloads the servers, then runs cargo or
+//! walgate with them. What those do is not known here.
 
 mod cache;
 mod cargo;

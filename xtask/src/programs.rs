@@ -1,5 +1,5 @@
-//! Builds the programs of the workspace and runs them with the servers and guests that they need. What
-//! the programs do is not known here.
+//! Builds the programs of the workspace and runs them with the servers and guests that they need.
+//! What the programs do is not known here.
 
 use std::process::{Command, ExitCode};
 

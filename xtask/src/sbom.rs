@@ -1,6 +1,6 @@
-//! A bill of materials of the binary `walgate` in CycloneDX 1.5: the packages that `cargo metadata` shows
-//! as linked in, with the digests of `Cargo.lock`. The same tree always gives the same file. Whether a
-//! licence is acceptable is not known here.
+//! A bill of materials of the binary `walgate` in CycloneDX 1.5: the packages that `cargo metadata`
+//! shows as linked in, with the digests of `Cargo.lock`. The same tree always gives the same file.
+//! Whether a licence is acceptable is not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -56,7 +56,8 @@ struct Dependency {
 
 #[derive(Deserialize)]
 struct DependencyKind {
-    /// `None`: an ordinary dependency, which is linked in. Those of tests and build scripts are not.
+    /// `None`: an ordinary dependency, which is linked in. Those of tests and build scripts are
+    /// not.
     kind: Option<String>,
 }
 

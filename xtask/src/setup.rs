@@ -1,5 +1,5 @@
-//! Chooses the servers, prints the choice, and hands them to other programs through the environment.
-//! What the programs do with them is not known here.
+//! Chooses the servers, prints the choice, and hands them to other programs through the
+//! environment. What the programs do with them is not known here.
 
 use std::env;
 use std::path::PathBuf;

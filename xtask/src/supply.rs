@@ -1,5 +1,5 @@
-//! Walgate's dependencies: `cargo xtask audit` checks them, `cargo xtask sbom` lists them. The check needs
-//! cargo-deny; `tests/tests/supply_chain.rs` checks licences and sources without it.
+//! Walgate's dependencies: `cargo xtask audit` checks them, `cargo xtask sbom` lists them. The
+//! check needs cargo-deny; `tests/tests/supply_chain.rs` checks licences and sources without it.
 
 use std::process::{ExitCode, Stdio};
 

@@ -1,5 +1,5 @@
-//! One target under libFuzzer, which makes the bytes and owns `main`. The target's name stands in
-//! `WALGATE_FUZZ_TARGET`; everything on the command line is libFuzzer's.
+//! Runs one target under libFuzzer, which makes the bytes and owns `main`. `WALGATE_FUZZ_TARGET`
+//! names the target; the whole command line belongs to libFuzzer.
 #![no_main]
 
 use std::sync::OnceLock;

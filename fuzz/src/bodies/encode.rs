@@ -1,4 +1,4 @@
-//! Bodies written from what was read, value by value: the way back for the targets.
+//! Writes bodies from decoded values, so that the targets can compare both directions.
 
 use walgate_wire::{Change, ChangeWriter, Chunk, ChunkWriter, Op, Value, pack};
 

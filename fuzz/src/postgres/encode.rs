@@ -1,9 +1,9 @@
-//! Messages of pgoutput written from what was read: the way back for the target.
+//! Writes messages of pgoutput from decoded ones, so that the target can compare both directions.
 
 use walgate_host::source::decode::{Message, OldTuple, POSTGRES_EPOCH_MICROS, Relation};
 use walgate_wire::Identity;
 
-/// None where nothing of the message was read.
+/// `None` if nothing of the message was decoded.
 pub fn message(message: &Message<'_>) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     match message {

@@ -1,16 +1,16 @@
-//! Tables whose rows the targets read.
+//! Tables for the rows that the targets read.
 
 use std::sync::Arc;
 
 use walgate_host::source::catalog::{Binary, ColumnType, Kind, TableVersion, Type};
 use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState};
 
-/// Columns of text, the first of them the key.
+/// Columns of text; the first is the key.
 pub fn texts(columns: usize) -> Arc<TableVersion> {
     table(vec![Type::base(25); columns])
 }
 
-/// One of three tables, which together have every way in which a value is packed.
+/// One of three tables. Together they use every form of packing.
 pub fn typed(which: u8) -> Arc<TableVersion> {
     let base = |oids: &[u32]| oids.iter().map(|&oid| Type::base(oid)).collect();
     table(match which % 3 {
@@ -35,7 +35,7 @@ fn array(oid: u32, element: Type) -> Type {
     Type { oid, kind: Kind::Array(Box::new(element)) }
 }
 
-/// Of every kind that a composite has printed.
+/// One field of each kind that Postgres prints inside a composite.
 fn composite() -> Type {
     let fields = [17, 2950, 1114, 1184, 1082, 1083, 25, 1186]
         .map(|oid| (format!("f{oid}"), Type::base(oid)));

@@ -1,4 +1,5 @@
-//! Bodies that are small on the wire and would be huge in memory: refused before anything is allocated for them.
+//! Bodies that are small on the wire and would be huge in memory. They are refused before any
+//! allocation for them.
 
 use walgate_fuzz::peak_of;
 use walgate_wire::{
@@ -9,7 +10,7 @@ use walgate_wire::{
 use crate::alone;
 
 const GIB: usize = 1 << 30;
-/// What refusing may take.
+/// The most bytes that a refusal may allocate.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
 /// A real frame of one GiB, below 64 KiB on the wire.
@@ -22,7 +23,7 @@ fn gib_frame() -> Vec<u8> {
     frame
 }
 
-/// Where the header of a frame with an 8-byte content size has it: magic, descriptor, size.
+/// Rewrites the header of a frame with an 8-byte content size: magic, descriptor, size.
 fn restated(frame: &[u8], declared: u64) -> Vec<u8> {
     // Descriptor: 8-byte size (3 << 6), one segment (1 << 5), checksum (1 << 2).
     let header_bytes = 4 + 1 + if frame[4] & 0x20 == 0 { 1 } else { 0 };
@@ -68,7 +69,7 @@ fn a_frame_that_declares_more_than_it_holds_is_refused() {
     }
 }
 
-/// Reads the bytes in all ways in which a consumer reads bytes; what each refusal took.
+/// Reads the bytes in every way in which a consumer reads bytes. Returns the peak of each refusal.
 fn refusals(body: &[u8]) -> Vec<usize> {
     let caps = Caps::default();
     let chunk = {
@@ -111,7 +112,7 @@ fn nesting_of_10_000_is_refused() {
     let in_maps = [0x81, 0xc0].repeat(10_000);
     let announced = [0xdd, 0, 0, 0x20, 0].repeat(10_000);
     for body in [in_arrays, in_maps, announced] {
-        // 64 levels of a list for which room was made.
+        // 64 levels of a list, for which room was allocated.
         let taken = refusals(&body);
         assert!(taken.iter().all(|&taken| taken < 1 << 20), "{taken:?}");
     }
@@ -124,7 +125,7 @@ fn a_list_of_lists_takes_32_bytes_a_value() {
     body.extend([0x91, 0xc0].repeat(1 << 20));
     let (value, taken) = peak_of(|| Reader::new(&body, &Caps::default()).value());
     assert!(value.is_ok());
-    // Two values an element; the outer list doubles, and is there twice while it moves.
+    // Two values for each element. The outer list doubles, and exists twice while it moves.
     assert!(taken <= 32 * (1 << 20) * 4 + REFUSAL_BYTES_MAX, "{taken}");
     drop(value);
     let caps = Caps { values_max: 1 << 20, ..Caps::default() };

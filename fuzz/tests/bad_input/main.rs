@@ -1,5 +1,5 @@
-//! Bad input in a fixed amount: what CI runs of the fuzz targets, and what must never fit into memory. One test at a
-//! time, since the heap is measured.
+//! A fixed amount of bad input: the part of fuzzing that CI runs, and inputs that must never fit
+//! into memory. One test runs at a time, because the heap is measured.
 
 mod bombs;
 mod mutation;

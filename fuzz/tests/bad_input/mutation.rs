@@ -1,4 +1,4 @@
-//! Bytes changed a little, at random from a seed: what a fuzzer does, without its sight.
+//! Small random changes of bytes, from a seed: like a fuzzer, but without coverage.
 
 use rand::{Rng, rngs::SmallRng};
 
@@ -7,7 +7,7 @@ const EDGES: [u64; 10] =
     [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX >> 1];
 const LEN_MAX: usize = 16 << 10;
 
-/// One to four changes of `input`; `other` is where pieces are taken from.
+/// One to four changes of `input`; pieces are taken from `other`.
 pub fn mutated(random: &mut SmallRng, input: &[u8], other: &[u8]) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for _ in 0..random.random_range(1..=4) {

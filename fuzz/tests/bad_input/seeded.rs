@@ -1,4 +1,4 @@
-//! Every target over its corpus, and over mutations of it that are the same on every machine.
+//! Runs every target over its corpus, and over mutations that are the same on every machine.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).expect("a file")).collect()
 }
 
-/// What a failure leaves behind: the input that did it.
+/// Prints the input at which a target panicked.
 struct Culprit<'a>(&'a str, &'a [u8]);
 
 impl Drop for Culprit<'_> {
@@ -29,7 +29,7 @@ impl Drop for Culprit<'_> {
     }
 }
 
-/// `rounds`: mutations beside the corpus itself, for about a second unoptimised.
+/// `rounds`: mutations beside the corpus itself; about a second without optimisation.
 fn run(name: &str, rounds: usize) {
     let _alone = alone();
     let run = |input: &[u8]| {

@@ -1,10 +1,11 @@
-//! The pages that a new user follows, executed as written: every command and every configuration of README.md
-//! and docs/GETTING_STARTED.md, in an empty folder, on a Postgres of the test's own and the private NATS server that
-//! the gateway brings. At the end copies and source are compared.
+//! Executes the pages that a new user follows: every command and every configuration of README.md
+//! and docs/GETTING_STARTED.md, as written, in an empty folder. Postgres is the test's own, and the
+//! gateway starts its private NATS server. At the end copies and source are compared.
 //!
-//! A block of `sh` is executed by bash, all of a page in one session. `sql` is executed by psql as a superuser.
-//! `toml` is written to the file that is named before it. `rust` is a guest, which is built. `text` is only read, but its commands
-//! have to exist. Nothing in a page is changed but the address of Postgres.
+//! A block of `sh` is executed by bash, all of a page in one session. `sql` is executed by psql as
+//! a superuser. `toml` is written to the file that is named before it. `rust` is a guest, which is
+//! built. `text` is only read, but its commands have to exist. Nothing in a page is changed but the
+//! address of Postgres.
 
 use std::{
     fs::{self, File},
@@ -68,7 +69,7 @@ fn commands_in_the_pages_exist() {
     }
 }
 
-/// What a program prints about one of its commands; none if it has no such command.
+/// The help of one of a program's commands; `None` without such a command.
 fn help_of(program: &str, command: &[&str]) -> Option<String> {
     let help = Command::new(find_built(program)).arg("help").args(command).output().unwrap();
     help.status.success().then(|| String::from_utf8_lossy(&help.stdout).into_owned())
@@ -83,13 +84,13 @@ fn read_page(page: &str) -> Vec<Block> {
     parse_blocks(&text).unwrap_or_else(|error| panic!("{page}, {error}"))
 }
 
-/// A page whose blocks were executed and whose background programs still run.
+/// A page whose blocks were executed. Its background programs still run.
 struct Walk {
     page: &'static str,
     blocks: Vec<Block>,
     session: Session,
     source: Database,
-    /// The page's URL, at this server.
+    /// The page's URL, with the address of this server.
     url: String,
     folder: TempDir,
     _lock: File,
@@ -118,7 +119,7 @@ impl Walk {
         self.folder.path().join("work")
     }
 
-    /// Every copy that a command of the page keeps, and the names of its tables.
+    /// Every copy that a command of the page keeps, with the names of its tables.
     fn copies(&self) -> Vec<(Target, Vec<String>)> {
         let copy = |command: Vec<&str>| {
             let values = |option: &str| {
@@ -134,8 +135,8 @@ impl Walk {
         commands(&executed, &["walgate", "replicate"]).into_iter().map(copy).collect()
     }
 
-    /// Builds each guest of the page with the SDK, in a crate made by `walgate guest new`, and has it checked
-    /// against its table.
+    /// Builds each guest of the page with the SDK, in a crate made by `walgate guest new`. Then
+    /// checks the guest against its table.
     fn build_guests(&self) {
         let mut number = 0;
         for block in &self.blocks {
@@ -144,7 +145,7 @@ impl Walk {
             let name = format!("guest{number}");
             let crate_dir = self.work().join(&name);
             self.walgate(&["guest", "new", &name]);
-            // What it needs was fetched to build this tree.
+            // The build of this tree has fetched the dependencies.
             fs::copy(repository().join("Cargo.lock"), crate_dir.join("Cargo.lock")).unwrap();
             fs::write(crate_dir.join(file), &block.text).unwrap();
             self.walgate(&["guest", "build", &name]);
@@ -221,7 +222,7 @@ impl Session {
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let log = File::create(folder.join("log")).unwrap();
         let mut bash = Command::new("bash");
-        // A test that is killed leaves nothing behind: the group ends with its parent.
+        // The process group ends with its parent, so that a killed test leaves no process behind.
         let watch = "(while kill -0 $1 2>/dev/null; do sleep 1; done; kill -9 0) & exec bash $2";
         bash.args(["-c", watch, "watch", &std::process::id().to_string()]).arg(&script);
         without_walgate_env(&mut bash);
@@ -232,7 +233,7 @@ impl Session {
         Session { bash, _input: input, folder: folder.to_owned() }
     }
 
-    /// bash waits for the end of its input after the last block, so it has not ended by itself.
+    /// bash waits for more input after the last block, so it must not have ended.
     fn check(&self) -> Result<(), String> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.bash.id()));
         match stat {

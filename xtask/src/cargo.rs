@@ -33,13 +33,13 @@ pub fn run_cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<()> {
     Ok(())
 }
 
-/// Formatting, lints and layering.
+/// Formatting, lints, layering and language.
 pub fn run_checks() -> Result<()> {
     run_cargo(["fmt", "--all", "--check"])?;
     let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--quiet"];
     run_cargo(clippy.into_iter().chain(["--", "-D", "warnings"]))?;
     // With the features of the whole workspace, so that the tests need no other build.
-    run_cargo(["test", "--release", "--workspace", "--test", "layering"])
+    run_cargo(["test", "--release", "--workspace", "--test", "layering", "--test", "language"])
 }
 
 /// Returns cargo's standard output.

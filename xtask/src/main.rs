@@ -42,7 +42,7 @@ enum Task {
     Bench(Rest),
     /// Build the guests that ship and those of the tests to WebAssembly, into target/guests
     Guests,
-    /// Formatting, lints and layering
+    /// Formatting, lints, layering and the language of comments
     Check,
     /// Run the fuzz targets under libFuzzer; needs a C++ compiler
     Fuzz(fuzz::Fuzz),

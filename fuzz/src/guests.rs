@@ -6,8 +6,8 @@ use walgate_host::{
     config::Guests,
     guest::{
         Engine, Limits, component,
-        decisions::{self, Shape, ShapeColumn, Value, Verdict},
-        kind::Kind,
+        exec::decisions::{self, Shape, ShapeColumn, Value, Verdict},
+        plan::kinds::Kind,
     },
 };
 

@@ -4,11 +4,14 @@ mod encode;
 mod tables;
 
 use walgate_host::{
-    batch::{Cell, Op, RowBatch, TxnMark},
-    pack::{Rendered, TablePacker},
-    source::{
-        decode::{Message, OldTuple, Tuple, decode},
+    encode::TablePacker,
+    postgres::{
+        replication::pgoutput::{Message, decode},
         snapshot::CopyFraming,
+    },
+    rows::{
+        OldTuple, Rendered, Tuple,
+        batch::{Cell, Op, RowBatch, TxnMark},
     },
 };
 use walgate_wire::{Caps, Lsn, decode_chunk};

@@ -4,40 +4,31 @@
 //! batches of that version into batches of its output. Where files and batches come from, and what a halted
 //! table means, is not known here. Only `engine`, `instance` and `calls` know the wasm runtime.
 
-mod apply;
-mod calls;
-pub mod decisions;
-mod engine;
-mod failure;
-mod images;
-mod instance;
-mod interface;
-mod isolate;
-pub mod kind;
-mod layout;
-mod leaving;
-mod limits;
-mod output;
-mod plan;
-mod pool;
-mod reading;
-mod settled;
-mod ticker;
-mod values;
+pub mod exec;
+pub mod plan;
+pub mod recorded_cells;
+pub mod runtime;
 
 use std::time::Duration;
 
-pub use engine::{Engine, Module};
-pub use failure::{CallFailure, FailedRow, GuestError, GuestFailure, Place};
-pub use interface::{Component, InterfaceError, component};
-pub use limits::Limits;
-pub use output::{OutputType, Written};
-pub use plan::{Answer, Output, PlanError, told};
-pub use pool::Bound;
+pub use exec::{
+    failure::{CallFailure, FailedRow, GuestError, GuestFailure, Place},
+    pool::Bound,
+};
+pub use plan::{
+    Answer, Output, PlanError,
+    output_types::{OutputType, Written},
+    told,
+};
+pub use runtime::{
+    component::{Component, InterfaceError, component},
+    engine::{Engine, Module},
+    limits::Limits,
+};
 
 pub use crate::config::OnGuestError;
 
-use crate::batch::RowBatch;
+use crate::rows::batch::RowBatch;
 
 /// A batch as it leaves its guest.
 #[derive(Debug)]

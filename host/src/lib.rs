@@ -1,37 +1,21 @@
-//! The Walgate gateway. `ARCHITECTURE.md` says where to find what; `run` wires it together.
+//! The Walgate gateway. `ARCHITECTURE.md` says where to find what; `supervisor` wires it together.
 
+// The order of these modules is the order in which data flows; see tests/tests/layering.rs.
 pub mod assets;
-pub mod batch;
-pub mod broker;
-pub mod changes;
-pub mod cli;
-pub mod commands;
+pub mod cdc;
+pub mod clock;
 pub mod config;
-pub mod dead_letters;
-pub mod dictionaries;
-pub mod epoch;
-pub mod gain;
-pub mod gateway;
+pub mod context;
+pub mod egress;
+pub mod encode;
+pub mod error;
 pub mod guest;
-pub mod guests;
-pub mod http;
-pub mod kv;
-pub mod lag;
-pub mod ledger;
-pub mod outlet;
-pub mod pack;
-pub mod permissions;
+pub mod jetstream;
+pub mod observe;
 mod policy;
-pub mod publish;
-pub mod requests;
-mod revisions;
-pub mod run;
-pub mod schemas;
-pub mod session;
-pub mod snapshots;
-pub mod source;
-pub mod status;
-pub mod tail;
-pub mod transform;
+pub mod postgres;
+pub mod rows;
+pub mod schema_registry;
+pub mod snapshot;
+pub mod supervisor;
 pub mod wal_budget;
-pub mod watch;

@@ -28,40 +28,33 @@ const EDGES: &[Edge] = &[
     Edge {
         what: &["tokio_postgres::"],
         allowed: &[
-            "host/src/source",
+            "host/src/postgres",
             "consumers/",
             "pg-connect/",
             // Clients of Postgres in their own right: they compare, train and write as a user's session would.
-            "host/src/commands/",
+            "cli/src/commands/",
+            "demo/",
+            "verify/",
             "tests/",
         ],
     },
-    Edge {
-        what: &["wasmtime::"],
-        allowed: &[
-            "host/src/guest/engine.rs",
-            "host/src/guest/instance.rs",
-            "host/src/guest/calls.rs",
-            "tests/",
-        ],
-    },
+    Edge { what: &["wasmtime::"], allowed: &["host/src/guest/runtime/", "tests/"] },
     Edge {
         what: &["wasmparser::", "wit_component::", "wit_parser::"],
-        allowed: &["host/src/guest/interface", "host/src/guest/tests.rs", "tests/"],
+        allowed: &["host/src/guest/runtime/component", "host/src/guest/tests.rs", "tests/"],
     },
-    Edge { what: &["notify::"], allowed: &["host/src/watch"] },
+    Edge { what: &["notify::"], allowed: &["host/src/assets/watch"] },
     Edge {
         what: &["async_nats::"],
         allowed: &[
-            "host/src/publish",
-            "host/src/kv",
-            "host/src/requests",
-            "host/src/broker",
-            "host/src/tail.rs",
+            "host/src/jetstream",
+            "host/src/snapshot/requests.rs",
             "consumers/",
             "nats-connect/",
             // Clients of NATS in their own right.
-            "host/src/commands/",
+            "cli/src/commands/",
+            "demo/",
+            "verify/",
             "tests/",
         ],
     },
@@ -70,7 +63,7 @@ const EDGES: &[Edge] = &[
         what: &["std::env", "env::var", "env::args"],
         allowed: &[
             "host/src/config",
-            "host/src/cli",
+            "cli/src/cli",
             "xtask/",
             "fuzz/src/bin/",
             "servers/",
@@ -78,17 +71,21 @@ const EDGES: &[Edge] = &[
             "consumers/rust/tests/",
         ],
     },
-    Edge { what: &["rusqlite::"], allowed: &["consumers/", "host/src/commands/", "tests/"] },
+    Edge {
+        what: &["rusqlite::"],
+        allowed: &["consumers/", "cli/src/commands/", "demo/", "verify/", "tests/"],
+    },
 ];
 
 /// Pure: neither a runtime nor a socket.
 const PURE: &[&str] = &[
     "wire/src/",
-    "host/src/ledger.rs",
-    "host/src/source/decode",
-    "host/src/epoch.rs",
+    "host/src/jetstream/ack_ledger.rs",
+    "host/src/postgres/replication/pgoutput",
+    "host/src/cdc/epoch.rs",
     "host/src/policy.rs",
-    "host/src/batch",
+    "host/src/rows",
+    "host/src/rows.rs",
     "host/src/guest/",
     "host/src/guest.rs",
     "consumers/rust/src/state",

@@ -90,8 +90,8 @@ fn build_bill(metadata: &Metadata, lock: &Lock) -> Result<Value> {
         metadata.packages.iter().map(|package| (&*package.id, package)).collect();
     let edges: BTreeMap<&str, Vec<&str>> =
         metadata.resolve.nodes.iter().map(|node| (&*node.id, node.linked_dependencies())).collect();
-    let root = metadata.packages.iter().find(|package| package.name == "walgate-host");
-    let root = root.context("cargo metadata does not show walgate-host")?;
+    let root = metadata.packages.iter().find(|package| package.name == "walgate-cli");
+    let root = root.context("cargo metadata does not show walgate-cli")?;
     let mut reached = BTreeSet::new();
     let mut ahead = vec![&*root.id];
     while let Some(id) = ahead.pop() {

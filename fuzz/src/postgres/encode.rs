@@ -1,6 +1,9 @@
 //! Writes messages of pgoutput from decoded ones, so that the target can compare both directions.
 
-use walgate_host::source::decode::{Message, OldTuple, POSTGRES_EPOCH_MICROS, Relation};
+use walgate_host::{
+    postgres::replication::pgoutput::{Message, POSTGRES_EPOCH_MICROS, Relation},
+    rows::OldTuple,
+};
 use walgate_wire::Identity;
 
 /// `None` if nothing of the message was decoded.

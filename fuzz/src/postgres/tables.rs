@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use walgate_host::source::catalog::{Binary, ColumnType, Kind, TableVersion, Type};
+use walgate_host::rows::{Binary, ColumnType, Kind, TableVersion, Type};
 use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState};
 
 /// Columns of text; the first is the key.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use walgate_nats_connect::NatsOptions;
 use walgate_wire::{TableName, Token};
 
-use super::{
+use crate::config::{
     Compression, Config, ConfigError, Guests, Http, Nats, OnGuestChange, OnGuestError, Password,
     Postgres, Snapshot, Stream, Table, TableGuest, UseDictionary, WalBudget,
 };

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use super::{
+use crate::guest::{
     OnGuestError,
     plan::Answer,
     programs::Program,
     test_support::{output, show},
     tests::{a_good_guest_goes_on, answer, bind, inserts, run, try_bind},
 };
-use crate::pack::Rendered;
+use crate::rows::Rendered;
 
 /// The guest fails with this message on any batch, whatever the policy: no row leaves.
 fn always_fails(program: &Program) -> String {

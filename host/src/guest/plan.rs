@@ -2,18 +2,24 @@
 //!
 //! Pure. All that can be wrong with a plan is refused here, with the column and a remedy, before a row is seen.
 
+pub mod kinds;
+pub mod output_schema;
+pub mod output_types;
+
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use walgate_wire::{Column, Guest, Identity};
 
-use super::{
+use crate::guest::{
     OnGuestError,
-    decisions::ShapeColumn,
-    kind::{self, Kind},
-    leaving::{cells, copied, output, places},
-    output::{self, OutputType, Written},
+    exec::decisions::ShapeColumn,
+    plan::{
+        kinds::Kind,
+        output_schema::{cells, copied, output, places},
+        output_types::{OutputType, Written},
+    },
 };
-use crate::source::catalog::{TableVersion, Type};
+use crate::rows::{TableVersion, Type};
 
 /// Postgres' NAMEDATALEN: what a consumer's column can be called.
 const NAME_BYTES_MAX: usize = 63;
@@ -61,12 +67,12 @@ pub enum PlanError {
     ReplacedKey { table: String, column: String },
     #[error(
         "it gives column {column} the type {type_name:?}, which there is not; there are {}",
-        output::names()
+        output_types::names()
     )]
     NoSuchType { column: String, type_name: String },
     #[error(
         "it replaces column {column} and keeps its type {type_name}, which a guest cannot put out: name one of {}",
-        output::names()
+        output_types::names()
     )]
     OwnType { column: String, type_name: String },
     #[error(
@@ -303,7 +309,7 @@ impl Names<'_> {
 /// of does.
 pub fn told<'a>(column: &'a Column, ty: &Type) -> (&'a str, Kind) {
     let made_of = OutputType::of(ty).filter(|_| column.base_oid.is_some());
-    (made_of.map_or(&*column.type_name, |ty| ty.name()), kind::of(ty))
+    (made_of.map_or(&*column.type_name, |ty| ty.name()), kinds::of(ty))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     guest::test_support::{guest, output, plan, reads, table, texts},
-    source::catalog::{self, Type},
+    rows::Type,
 };
 
 fn refused(table: &Arc<TableVersion>, answer: Answer) -> String {
@@ -58,7 +58,7 @@ fn keys_stay_unless_old_rows_are_sent() {
 
 #[test]
 fn types_have_to_be_known() {
-    let inet = Type { oid: 869, kind: catalog::Kind::Rendered };
+    let inet = Type { oid: 869, kind: crate::rows::Kind::Rendered };
     let table = table(&[("id", Type::base(23)), ("ip", inet)], Identity::Default);
     let message = refused(&table, replaces(&[output("ip", "")]));
     assert!(message.contains("keeps its type type 869, which a guest cannot put out"), "{message}");

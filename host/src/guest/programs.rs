@@ -1,7 +1,7 @@
 //! Wasm programs for the tests of guests: core modules with a hand-made canonical ABI, so that no wasm target is
 //! needed, and each misbehaviour is as small as it can be.
 
-use super::plan::{Answer, Output};
+use crate::guest::plan::{Answer, Output};
 
 const TRANSFORM: &str = "walgate:guest/transform";
 /// Static data begins here; the heap begins one page higher.

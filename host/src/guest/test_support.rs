@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use walgate_wire::{Column, Guest, Identity, Lsn};
 
-use super::plan::{Answer, Output, Plan};
+use crate::guest::plan::{Answer, Output, Plan};
 use crate::{
-    batch::{Cell, Op, RowBatch, TxnMark},
-    source::{
-        catalog::{Binary, ColumnType, TableVersion, Type},
-        decode::{OldTuple, Tuple},
-        test_support::{table_version, tuple},
+    rows::test_support::{table_version, tuple},
+    rows::{
+        Binary, ColumnType, OldTuple, TableVersion, Tuple, Type,
+        batch::{Cell, Op, RowBatch, TxnMark},
     },
 };
 

@@ -9,16 +9,15 @@ use std::{
 
 use walgate_wire::Identity;
 
-use super::{
+use crate::guest::{
     plan::{Answer, Output},
     programs::Program,
     test_support::{change, copied, insert, output, reads, show, texts},
     *,
 };
-use crate::{
+use crate::rows::{
+    Rendered, TableVersion,
     batch::{Op, RowBatch},
-    pack::Rendered,
-    source::catalog::TableVersion,
 };
 
 /// One for all tests, as in the gateway; small limits.
@@ -213,7 +212,7 @@ fn old_and_new_rows_stay_together_until_one_of_them_fails() {
 fn a_batch_of_another_table_is_refused() {
     let bound = bind(&Program::deciding(answer()));
     let other: std::sync::Arc<TableVersion> =
-        test_support::table(&[("id", crate::source::catalog::Type::base(23))], Identity::Default);
+        test_support::table(&[("id", crate::rows::Type::base(23))], Identity::Default);
     let error =
         bound.run(RowBatch::new(other), &mut Rendered::default(), OnGuestError::Halt).unwrap_err();
     assert!(error.to_string().contains("does not fit what its guest was bound to"), "{error}");

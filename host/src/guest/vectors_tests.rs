@@ -7,20 +7,22 @@ use serde_json::{Map, Value as Json, json};
 use walgate_guest::test::{Value as Shown, parse_row, parse_table, value_to_json};
 use walgate_wire::{Identity, hex};
 
-use super::{
-    decisions::{Garbage, Shape, Value, Verdict, decode},
-    images::Image,
-    kind::Kind,
-    layout::{Buffer, Layout},
-    plan::{Answer, Output, Plan},
+use crate::guest::{
+    exec::{
+        decisions::{Garbage, Shape, Value, Verdict, decode},
+        images::Image,
+        layout::{Buffer, Layout},
+    },
+    plan::{Answer, Output, Plan, kinds::Kind},
     test_support::{plan, table},
     *,
 };
 use crate::{
-    batch::{Cell, RowBatch},
-    commands::guest::cells,
-    pack::Rendered,
-    source::catalog::{self, Type},
+    guest::recorded_cells,
+    rows::{
+        Rendered, Type,
+        batch::{Cell, RowBatch},
+    },
 };
 
 const OPS: [&str; 4] = ["snapshot", "insert", "update", "delete"];
@@ -52,7 +54,7 @@ fn bytes(json: &Json) -> Vec<u8> {
 fn type_of(name: &str) -> Type {
     match name {
         "character varying(9)" => Type::base(1043),
-        "text[]" => Type { oid: 1009, kind: catalog::Kind::Array(Box::new(Type::base(25))) },
+        "text[]" => Type { oid: 1009, kind: crate::rows::Kind::Array(Box::new(Type::base(25))) },
         name => Type::base(OutputType::parse(name).unwrap().oid()),
     }
 }
@@ -103,7 +105,7 @@ fn shown(vector: &Json, plan: &Plan) -> (RowBatch, Vec<Image>) {
         for (named, column) in plan.table.schema.columns.iter().zip(&plan.table.columns) {
             let unchanged = given.get(&named.name).is_some_and(|cell| cell["state"] == "unchanged");
             let value = values.get(&named.name).unwrap_or(&Shown::Null);
-            let cell = cells::cell(&column.ty, value, &mut batch.bytes).unwrap();
+            let cell = recorded_cells::cell(&column.ty, value, &mut batch.bytes).unwrap();
             batch.cells.push(if unchanged { Cell::Unchanged } else { cell });
         }
     }
@@ -137,9 +139,10 @@ fn decided(plan: &Plan, decisions: &[u8], rows: usize) -> Result<Json, Garbage> 
             Verdict::Error(error) => ("error", Some(error)),
         };
         let patches = plan.patches.iter().zip(&plan.shape).enumerate();
-        let cell = |(index, (patch, shape)): (usize, (&plan::Patch, &decisions::ShapeColumn))| {
-            (patch.column.clone(), value(shape.kind, decisions.value(index, row)))
-        };
+        let cell =
+            |(index, (patch, shape)): (usize, (&plan::Patch, &exec::decisions::ShapeColumn))| {
+                (patch.column.clone(), value(shape.kind, decisions.value(index, row)))
+            };
         let cells: BTreeMap<_, _> = patches.map(cell).collect();
         json!({"verdict": verdict, "error": error, "cells": cells})
     };

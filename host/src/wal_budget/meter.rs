@@ -2,6 +2,8 @@
 //!
 //! Pure: told sizes and times. Where they come from, and what is then done, is not known here.
 
+use jiff::fmt::friendly::{Designator, Spacing, SpanPrinter};
+
 use std::{collections::VecDeque, time::Duration};
 
 use bytesize::ByteSize;
@@ -138,8 +140,14 @@ fn words(reading: &Reading, budget: u64) -> String {
     };
     let end = match full_in_seconds {
         Some(seconds) => {
-            let left = Duration::from_secs(*seconds);
-            format!("at this rate its place is used up in {}", indicatif::HumanDuration(left))
+            // Below an hour to the minute, else to the hour: it is an estimate.
+            let unit = if *seconds < 3600 { 60 } else { 3600 };
+            let left = Duration::from_secs(seconds.div_ceil(unit) * unit);
+            let left = SpanPrinter::new()
+                .designator(Designator::Verbose)
+                .spacing(Spacing::BetweenUnitsAndDesignators)
+                .unsigned_duration_to_string(&left);
+            format!("at this rate its place is used up in {left}")
         }
         None if growth < 1.0 => "it does not grow".to_owned(),
         None => "when its place is used up cannot be said: set [postgres] wal_disk, or max_slot_wal_keep_size at the server".to_owned(),

@@ -16,11 +16,13 @@ use walgate_guest::{
     test::{Change as Told, Guest, Outcome, Value as Shown},
 };
 use walgate_host::{
-    batch::{Cell, Change, Op, RowBatch, TxnMark},
     config::Guests,
+    encode::TablePacker,
     guest::{Bound, Engine, Limits, Module, OnGuestError},
-    pack::{Rendered, TablePacker},
-    source::catalog::{Binary, ColumnType, TableVersion, Type},
+    rows::{
+        Binary, ColumnType, Rendered, TableVersion, Type,
+        batch::{Cell, Change, Op, RowBatch, TxnMark},
+    },
 };
 use walgate_tests::site::guest_bytes;
 use walgate_wire::{

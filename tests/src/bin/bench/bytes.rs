@@ -9,7 +9,7 @@ mod tables;
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use walgate_host::transform::THOROUGH_LEVEL;
+use walgate_host::egress::compress::THOROUGH_LEVEL;
 use walgate_tests::{
     Site, eventually,
     program::find_built,

@@ -8,11 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rand::Rng;
 use tokio::time::MissedTickBehavior;
-use walgate_host::{
-    commands::demo::shop::{Row, Rows, Shop, now_micros, time},
-    config::Postgres,
-    source::catalog::Catalog,
-};
+use walgate_demo::shop::{Row, Rows, Shop, now_micros, time};
+use walgate_host::{config::Postgres, postgres::catalog::Catalog};
 use walgate_tests::Site;
 
 pub const TABLES: [&str; 3] = ["users", "orders", "readings"];

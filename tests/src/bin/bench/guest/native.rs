@@ -21,14 +21,13 @@ use walgate_guest::{
     transform::Instance,
 };
 use walgate_host::{
-    batch::RowBatch,
     config::{Guests, OnGuestError, Postgres},
     guest::{Bound, Engine, Limits, Outcome},
-    pack::Rendered,
-    source::{
-        catalog::{self, Catalog, TableVersion},
+    postgres::{
+        catalog::{self, Catalog},
         snapshot::sample,
     },
+    rows::{Rendered, TableVersion, batch::RowBatch},
 };
 use walgate_tests::{Site, site::guest_bytes};
 use walgate_wire::{Lsn, TableName};

@@ -1,0 +1,86 @@
+//! Rows of a batch as JSON, in the form that recorded rows have: all that travels as a string is one.
+//!
+//! Goes through the packer, so that a value is what a consumer would receive.
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value as Json};
+use walgate_consumer::{Kind, value_json};
+use walgate_wire::{Caps, Reader};
+
+use walgate_host::{
+    encode::Packer,
+    rows::{
+        Rendered, TableVersion,
+        batch::{Cell, RowBatch},
+    },
+};
+
+/// Prints the rows of one table version.
+pub struct Printer {
+    columns: Vec<Column>,
+}
+
+struct Column {
+    name: String,
+    key: bool,
+    packer: Packer,
+    kind: Kind,
+}
+
+/// Members in the order of columns.
+#[derive(Debug, Default)]
+pub struct Printed {
+    pub row: Map<String, Json>,
+    pub unchanged: Vec<String>,
+}
+
+impl Printer {
+    pub fn new(table: &TableVersion) -> Printer {
+        let columns = table.columns.iter().zip(&table.schema.columns);
+        let columns = columns.map(|(column, named)| Column {
+            name: named.name.clone(),
+            key: named.key,
+            packer: Packer::new(&column.ty),
+            kind: as_text(Kind::of(named)),
+        });
+        Printer { columns: columns.collect() }
+    }
+
+    /// `key_only`: the row has no other cells.
+    pub fn row(
+        &self,
+        batch: &RowBatch,
+        cells: &[Cell],
+        key_only: bool,
+        rendered: &mut Rendered,
+    ) -> Result<Printed> {
+        let mut printed = Printed::default();
+        let mut packed = vec![];
+        for (column, &cell) in self.columns.iter().zip(cells) {
+            if key_only && !column.key {
+                continue;
+            }
+            if cell == Cell::Unchanged {
+                printed.unchanged.push(column.name.clone());
+                continue;
+            }
+            packed.clear();
+            column
+                .packer
+                .pack_cell(batch, cell, &mut packed, rendered)
+                .with_context(|| format!("column {}", column.name))?;
+            let value = Reader::new(&packed, &Caps::default()).value()?;
+            printed.row.insert(column.name.clone(), value_json(&column.kind, &value));
+        }
+        Ok(printed)
+    }
+}
+
+/// JSON is shown as the text that it travels as: parsed and printed again it would be another one.
+fn as_text(kind: Kind) -> Kind {
+    match kind {
+        Kind::Json => Kind::Other,
+        Kind::Array(element) => Kind::Array(Box::new(as_text(*element))),
+        kind => kind,
+    }
+}

@@ -1,0 +1,76 @@
+//! `walgate guest record`: rows of a table in a file that needs no database to be tested with.
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use walgate_wire::TableName;
+
+use crate::commands::guest::{Database, Settings, printed::Printer, recorded::Head};
+use crate::commands::still_read;
+use walgate_host::{assets::write_whole, snapshot::live_rows::LiveTable};
+
+/// Write rows of a table to a file, for `walgate guest test` and `bench` and for tests of the guest's crate.
+///
+/// The first line is the table, each other one a row as a guest is shown it: before any guest, so with everything
+/// that a guest is to keep back. Treat the file like the table.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    database: Database,
+    /// Where to write them, whole [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
+    /// At most so many, from the beginning of the table
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: usize,
+    /// The table, public.users say
+    #[arg(value_name = "TABLE")]
+    table: TableName,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode> {
+    let settings = args.settings.load()?;
+    let postgres = settings.postgres(&args.database)?;
+    let mut table = LiveTable::open(&postgres, &args.table, settings.token(&args.table)).await?;
+    let parameters = settings.parameters(&args.table, &Default::default());
+    let head = Head::of(&table.version, parameters);
+    let mut out = vec![];
+    line(&mut out, &head)?;
+    let printer = Printer::new(&table.version);
+    let mut rows = 0;
+    let print = |batch: walgate_host::rows::batch::RowBatch, mut rendered| {
+        rows += batch.len();
+        batch.rows().try_for_each(|row| {
+            let printed = printer.row(&batch, row, false, &mut rendered)?;
+            line(&mut out, &json!({"op": "snapshot", "new": printed.row}))
+        })
+    };
+    table.each(args.limit, print).await?;
+    match &args.rows {
+        None => write(&out)?,
+        Some(file) => {
+            write_whole(file, &out).with_context(|| format!("writing {}", file.display()))?;
+            let kb = out.len().div_ceil(1000);
+            println!("{}: {rows} rows of {}, {kb} kB", file.display(), args.table);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(out: &mut Vec<u8>, value: &impl serde::Serialize) -> Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+fn write(bytes: &[u8]) -> Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    still_read(out.write_all(bytes).and_then(|()| out.flush())).map(|_| ())
+}

@@ -1,0 +1,99 @@
+//! `walgate replicate`: keeps local copies of tables up to date until it is stopped.
+//!
+//! The work is `walgate_consumer`'s; here it gets its settings and is watched over.
+
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use walgate_consumer::{
+    Consumer, ConsumerBuilder, Phase, PostgresSink, Sink, SqliteSink, Status, StreamNames,
+};
+use walgate_wire::Token;
+
+use crate::commands::{NatsArgs, StreamArgs};
+use walgate_verify::target::Target;
+
+/// How often is said what was done, if anything was.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// Keep a local SQLite or Postgres copy of tables.
+///
+/// Loads what is not there yet from a snapshot, then applies every change, whole transactions at a time. Rows
+/// and position are committed together: stop or kill it at any moment and start it again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    streams: StreamArgs,
+    /// Where to: sqlite:edge.db or postgres://user@host/database
+    #[arg(long, value_name = "TARGET")]
+    to: Target,
+    /// A table to keep, public.users say; may be repeated
+    #[arg(long = "table", value_name = "TABLE", required = true)]
+    tables: Vec<String>,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode> {
+    let names: StreamNames = args.streams.names();
+    let mut builder = Consumer::builder().nats(args.nats.access()?);
+    for table in args.tables {
+        builder = builder.table(table);
+    }
+    builder = builder.options(walgate_consumer::Options { streams: names, ..Default::default() });
+    match args.to {
+        Target::Sqlite(path) => follow(builder.sink(SqliteSink::new(path))).await?,
+        Target::Postgres(url) => follow(builder.sink(PostgresSink::new(url))).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn follow<S: Sink>(builder: ConsumerBuilder<S>) -> Result<()> {
+    let consumer = builder.build().await?;
+    let reports = tokio::spawn(report(consumer.status()));
+    let ended = consumer.run(walgate_host::supervisor::stop_signal()).await;
+    reports.abort();
+    ended.context("replicating")
+}
+
+/// Says now and then what was applied.
+async fn report(status: watch::Receiver<Status>) {
+    let mut said: BTreeMap<Token, (u64, u64)> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(REPORT_EVERY).await;
+        let status = status.borrow().clone();
+        for (token, table) in &status.tables {
+            let counts = (table.snapshot_rows, table.changes);
+            if said.insert(token.clone(), counts) == Some(counts) {
+                continue;
+            }
+            let phase = match table.phase {
+                Phase::Waiting => "waiting",
+                Phase::Loading => "loading",
+                Phase::Live => "live",
+            };
+            let behind_ms = behind_ms(status.committed_at);
+            let (snapshot_rows, changes) = counts;
+            tracing::info!(
+                table = token.as_str(),
+                phase,
+                snapshot_rows,
+                changes,
+                behind_ms,
+                "replicating"
+            );
+        }
+    }
+}
+
+/// Age of the last transaction that was applied; none yet: zero.
+fn behind_ms(committed_at_micros: i64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let committed_at = Duration::from_micros(committed_at_micros.unsigned_abs());
+    if committed_at_micros == 0 { 0 } else { now.saturating_sub(committed_at).as_millis() as u64 }
+}

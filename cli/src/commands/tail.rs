@@ -1,0 +1,62 @@
+//! `walgate tail`: changes as they pass, one JSON object a line.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use futures::StreamExt;
+use walgate_consumer::{Changes, TailFrom, change_json, connect};
+use walgate_wire::{Caps, TableName, Token};
+
+use crate::commands::{NatsArgs, StreamArgs, still_read};
+
+/// Print changes as JSON lines, until ctrl-c or until nobody reads them any more.
+///
+/// A line has table, op, lsn, n (place in the transaction), xid, at (when it was committed), row, and where
+/// they are there unchanged (columns whose value did not travel) and old.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    streams: StreamArgs,
+    /// Begin with the first change that the stream still holds, instead of the next one to come
+    #[arg(long)]
+    from_start: bool,
+    /// A table, public.users say
+    #[arg(value_name = "TABLE", required = true)]
+    tables: Vec<TableName>,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode> {
+    let client = connect(args.nats.access()?).await?;
+    let tokens: Vec<Token> = args.tables.iter().map(TableName::token).collect();
+    let from = if args.from_start { TailFrom::First } else { TailFrom::Now };
+    let changes =
+        walgate_consumer::tail(client, args.streams.names(), tokens, from, Caps::default()).await?;
+    let mut changes = std::pin::pin!(changes);
+    let mut stopped = std::pin::pin!(walgate_host::supervisor::stop_signal());
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = &mut stopped => return Ok(ExitCode::SUCCESS),
+            message = changes.next() => message,
+        };
+        let Some(message) = message else { return Ok(ExitCode::SUCCESS) };
+        if !still_read(print(&message?))? {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+fn print(changes: &Changes) -> io::Result<()> {
+    let decoded = changes.decode().map_err(io::Error::other)?;
+    let mut out = io::stdout().lock();
+    for change in &decoded {
+        serde_json::to_writer(&mut out, &change_json(&changes.schema, change))?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}

@@ -1,0 +1,306 @@
+//! Opening a session: hold the slot, find where the stream ends, decide whether it can go on from there.
+//!
+//! The slot is held before the stream's tail is read, so that nobody else can add to it meanwhile; a gateway
+//! that was paused and still writes is refused by the stream. What flows afterwards is `changes`' business.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::{sync::watch, time::MissedTickBehavior};
+use walgate_wire::{Epoch, EpochRecord, Lsn, POS, Position, Schema, StreamPosition, TableState};
+
+use crate::{
+    assets::{dictionaries, registry::Gate},
+    cdc::{
+        epoch::{Decision, Known, SlotFacts, decide},
+        session::{Session, progress_message},
+    },
+    clock::now_micros,
+    context::Gateway,
+    error::SessionError,
+    jetstream::{
+        ack_ledger::Durable,
+        chain::{Chain, Connected, Link},
+        kv::READS_AT_ONCE,
+        publisher::Headers,
+        revisions::NamedRevisions,
+        streams::Streams,
+        tail::{self, Tail},
+    },
+    observe::status::Status,
+    postgres::{
+        SourceError,
+        catalog::{self, Catalog},
+        endpoint::Endpoint,
+        replication::{
+            client::{Feedback, FrameReader, ReplicationClient, Timing},
+            stream::ChangeStream,
+        },
+        server_render::Renderer,
+        slot,
+        toast_lookup::Lookup,
+    },
+    schema_registry,
+};
+
+/// Postgres is told what is durable at least this often; the answer shows that it lives.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// And at most this often.
+const STATUS_PAUSE: Duration = Duration::from_millis(20);
+
+/// The slot is ours. From here on Postgres has to hear from us, however long the opening of the session takes.
+pub struct Held {
+    reader: FrameReader,
+    catalog: Catalog,
+    facts: SlotFacts,
+    durable: watch::Sender<Durable>,
+}
+
+/// What this process remembers of its sessions so far.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The stream went to here when it was known last.
+    pub acknowledged: AtomicU64,
+}
+
+/// Takes the slot. The feedback loop is to run from now on.
+pub async fn hold(gateway: &Gateway) -> Result<(Held, FeedbackLoop), SessionError> {
+    let config = &gateway.config.postgres;
+    let endpoint = Endpoint::of(config)?;
+    let catalog = Catalog::connect(config).await?;
+    let blocked = |by: &str| {
+        tracing::warn!(slot = config.slot, "creating the slot waits: {by}");
+        gateway.status.set_problem(Some(format!("creating the replication slot waits: {by}")));
+    };
+    let ensured = slot::ensure_slot(
+        &endpoint,
+        catalog.client(),
+        &config.slot,
+        gateway.server_version,
+        blocked,
+    )
+    .await?;
+    let mut client = ReplicationClient::connect(&endpoint, Timing::default()).await?;
+    let system = client.identify_system().await?;
+    let left = client.left_timelines(system.timeline).await?;
+    // Zero stands for the slot's own position.
+    let (reader, feedback) =
+        client.start_replication(&config.slot, &config.publication, Lsn(0)).await?;
+    // Another gateway may have moved it before this one got hold of it.
+    let held =
+        slot::slot_state(catalog.client(), &config.slot).await?.ok_or(SourceError::Closed)?;
+    let confirmed = held.confirmed_flush;
+    let facts = SlotFacts {
+        system_id: system.system_id,
+        timeline: system.timeline,
+        database: system.database,
+        slot: config.slot.clone(),
+        created: ensured.created,
+        confirmed,
+        left,
+        wal_end: held.server_lsn,
+    };
+    let (sender, durable) = watch::channel(Durable::default());
+    let held = Held { reader, catalog, facts, durable: sender };
+    Ok((held, FeedbackLoop { feedback, durable, confirmed }))
+}
+
+/// A session that is ready to run, once the stream's end is known and consumers are told what they have to be.
+pub async fn open(
+    gateway: &Gateway,
+    held: Held,
+    past: &Past,
+    now: u32,
+) -> Result<(Epoch, Session), SessionError> {
+    let Held { reader, catalog, facts, durable } = held;
+    let Place { epoch, resume, stated, chain } = place(gateway, &facts, past, now, durable).await?;
+    tracing::debug!(%resume, confirmed = %facts.confirmed, %stated, "resuming");
+    let asked = Arc::new(catalog::open(&gateway.config.postgres).await?);
+    let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked).await?);
+    let stream = ChangeStream::new(reader, resume);
+    let mut session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
+    if !gateway.status.has_streamed() {
+        settle(gateway).await?;
+    }
+    session.look_first().await?;
+    Ok((epoch, session))
+}
+
+/// Where a session goes on.
+struct Place {
+    epoch: Epoch,
+    resume: Position,
+    /// Up to here nothing has to be stated any more.
+    stated: Lsn,
+    chain: Chain,
+}
+
+/// Finds out where the stream ends, and begins an epoch there if it cannot be gone on with.
+async fn place(
+    gateway: &Gateway,
+    facts: &SlotFacts,
+    past: &Past,
+    now: u32,
+    durable: watch::Sender<Durable>,
+) -> Result<Place, SessionError> {
+    let connected = Connected::now(&gateway.streams.client);
+    // What was deleted, or lost with its server, is made again; what that means is decided below.
+    let streams = Box::pin(Streams::ensure(
+        &gateway.streams.client,
+        &gateway.config.nats,
+        &gateway.config.tables,
+    ))
+    .await?;
+    let named = NamedRevisions::read(gateway).await?;
+    named.pass_over_lost(gateway).await?;
+    dictionaries::store_again(gateway).await?;
+    let record = gateway.schemas.epoch().await?;
+    let lost = match &record {
+        Some(record) => named.lost(gateway, record.epoch).await?,
+        None => None,
+    };
+    let tail = tail::read_tail(&streams.cdc).await?;
+    let known =
+        Known { record: record.as_ref(), acknowledged: past.acknowledged.load(Relaxed), lost };
+    let decision = decide(known, facts, &tail, now);
+    let link = if tail::is_replicated(&streams.cdc) { Link::Sequence } else { Link::Id };
+    let client = &gateway.streams.client;
+    let mut chain = Chain::open(client, tail.last_sequence, connected, link, durable).await?;
+    let (epoch, resume, stated) = match decision {
+        Decision::Continue { epoch, resume, record } => {
+            if let Some(record) = &record {
+                tracing::warn!(timeline = record.timeline, %epoch, "a standby has taken over; the stream goes on");
+                gateway.schemas.put_epoch(record).await?;
+            }
+            (epoch, resume, stated(&tail, resume, facts.confirmed))
+        }
+        Decision::Begin { record, resume, reseed } => {
+            begin_epoch(gateway, &mut chain, &record, resume, reseed).await?;
+            (record.epoch, resume, facts.confirmed)
+        }
+    };
+    // What was lost has been judged.
+    past.acknowledged.store(tail.last_sequence, Relaxed);
+    Ok(Place { epoch, resume, stated, chain })
+}
+
+/// A heartbeat that was stored and not confirmed before the process died is not repeated; and none comes behind a part
+/// of a transaction, whose commit Postgres reads again only now.
+fn stated(tail: &Tail, resume: Position, confirmed: Lsn) -> Lsn {
+    let progress = tail.progress.as_ref().map_or(Lsn(0), |(_, progress)| progress.end_lsn);
+    progress.max(confirmed).max(resume.commit_lsn)
+}
+
+/// Once a process holds the slot for the first time. What an earlier one suspended flows again, and copies have
+/// to be loaded again, for the changes in between were left out; what is not configured any more is gone.
+async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
+    let mut catalog = Catalog::connect(&gateway.config.postgres).await?;
+    let tables = &gateway.config.tables;
+    let latest = gateway.schemas.latest_of(tables.iter().map(|table| &table.token)).await?;
+    for (table, latest) in tables.iter().zip(latest) {
+        match latest {
+            Some(schema) if is_current(&schema, &gateway.assets.gate(&table.token)) => {
+                gateway.status.table(&table.token).flows(schema.guest.as_ref());
+            }
+            _ => schema_registry::publish_or_suspend(gateway, &mut catalog, table).await?,
+        }
+    }
+    for token in gateway.schemas.tokens().await? {
+        if gateway.table_by_token(&token).is_none() {
+            let reason = "the gateway's configuration does not name it";
+            schema_registry::retire(&gateway.schemas, &token, reason).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing has to be said about the table before its first rows. Its shape is the stream's to tell.
+fn is_current(schema: &Schema, gate: &Gate) -> bool {
+    let same_guest = match gate {
+        Gate::Open => schema.guest.is_none(),
+        Gate::Guest(module) => schema.guest.as_ref() == Some(module.description()),
+        Gate::Shut(_) => false,
+    };
+    same_guest && matches!(schema.state, TableState::Live | TableState::Reseed)
+}
+
+/// Copies are distrusted first, then the record is stored, then the first message of the stream says where it
+/// begins: dying in between loads copies again that need not be, never the other way round.
+async fn begin_epoch(
+    gateway: &Gateway,
+    chain: &mut Chain,
+    record: &EpochRecord,
+    resume: Position,
+    reseed: Option<String>,
+) -> Result<(), SessionError> {
+    if let Some(reason) = &reseed {
+        tracing::error!(epoch = %record.epoch, reason, "a new epoch begins: every copy has to be loaded again");
+        let (store, from) = (&gateway.schemas, record.slot_start);
+        let all = stream::iter(&gateway.config.tables)
+            .map(|table| schema_registry::reseed(store, &table.token, from, reason));
+        all.buffer_unordered(READS_AT_ONCE).try_collect::<()>().await?;
+    }
+    gateway.schemas.put_epoch(record).await?;
+    let position = StreamPosition { epoch: record.epoch, position: resume }.to_string();
+    let mut headers = Headers::new();
+    headers.insert(POS, position);
+    let message = progress_message(headers, resume, resume.commit_lsn, now_micros())?;
+    Ok(chain.publish(message).await?)
+}
+
+/// Tells Postgres what is durable. It runs beside the session, from before it is open, so that one which waits for NATS
+/// does not let the connection die.
+pub struct FeedbackLoop {
+    feedback: Feedback,
+    durable: watch::Receiver<Durable>,
+    confirmed: Lsn,
+}
+
+impl FeedbackLoop {
+    /// Ends with the error that ended the connection.
+    pub async fn run(mut self, status: Status) -> SourceError {
+        let mut tick = tokio::time::interval(STATUS_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut chain_lives = true;
+        loop {
+            let ask_reply = tokio::select! {
+                biased;
+                changed = self.durable.changed(), if chain_lives => {
+                    chain_lives = changed.is_ok();
+                    false
+                }
+                _ = tick.tick() => true,
+            };
+            let Durable(durable) = *self.durable.borrow_and_update();
+            // The slot never moves back.
+            self.confirmed = self.confirmed.max(durable);
+            if let Err(error) = self.feedback.send(self.confirmed, ask_reply).await {
+                return error;
+            }
+            status.set_confirmed_lsn(self.confirmed.0);
+            status.lag().stored(self.confirmed.0, now_micros());
+            tokio::time::sleep(STATUS_PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walgate_wire::Progress;
+
+    #[test]
+    fn no_heartbeat_stands_behind_a_part_of_a_transaction() {
+        let progress = Progress { lsn: Lsn(890), n: 1, end_lsn: Lsn(900), at: 0 };
+        let tail = Tail { progress: Some((Epoch(1), progress)), ..Tail::default() };
+        assert_eq!(stated(&tail, Position::new(Lsn(1000), 3), Lsn(900)), Lsn(1000));
+        assert_eq!(stated(&tail, Position::new(Lsn(890), 1), Lsn(800)), Lsn(900));
+        assert_eq!(stated(&tail, Position::new(Lsn(890), 1), Lsn(950)), Lsn(950));
+    }
+}

@@ -1,0 +1,354 @@
+//! The changes session: from the slot to the CDC stream, from connecting to the first doubt.
+//!
+//! One session is one replication connection and one chain of publishes. It ends with an error or when asked
+//! to stop; `run` then begins the next one, which finds out afresh where the stream ends. What a row looks like
+//! inside is not known here.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use walgate_wire::{
+    Epoch, GUEST, Lsn, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, Token,
+    subjects, to_msgpack,
+};
+
+use crate::{
+    clock::now_micros,
+    config::Table,
+    context::Gateway,
+    egress::{
+        compress::{Effort, Transform},
+        dead_letters,
+        outlet::Outlet,
+    },
+    error::SessionError,
+    jetstream::{
+        chain::Chain,
+        publisher::{Headers, Outgoing},
+    },
+    postgres::{
+        catalog::Catalog,
+        replication::stream::{ChangeStream, Event, RelationChange},
+        server_render::Renderer,
+        toast_lookup::Lookup,
+    },
+    rows::{Rendered, batch::RowBatch},
+    wal_budget::Pressure,
+};
+
+/// An idle slot is moved forward this often, if there was WAL.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long a stopping session waits for the acknowledgement of what it has sent.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// While batches follow each other, progress is stated at least this often, and before every large batch.
+const STATE_WITHIN: Duration = Duration::from_millis(5);
+const LARGE_BATCH_BYTES: usize = 32 << 10;
+
+/// A commit that no progress message has stated yet.
+#[derive(Clone, Copy, Debug)]
+struct Commit {
+    position: Position,
+    end_lsn: Lsn,
+    at: i64,
+}
+
+/// With fewer messages on their way there is time to make bodies smaller.
+const CALM_MESSAGES: usize = 8;
+
+/// The state of one session.
+pub struct Session {
+    pub(crate) gateway: Gateway,
+    epoch: Epoch,
+    pub(crate) stream: ChangeStream,
+    chain: Chain,
+    pub(crate) catalog: Catalog,
+    renderer: Renderer,
+    lookup: Lookup,
+    /// Configured tables by the relation that carries their rows.
+    pub(crate) announced: HashMap<u32, (RelationChange, Table)>,
+    /// Those of them whose rows leave.
+    pub(crate) outlets: HashMap<u32, Outlet>,
+    /// Whether the folder of guests has offered something since it was looked at last.
+    pub(crate) offers: watch::Receiver<()>,
+    /// From the WAL that the slot holds back.
+    pub(crate) pressure: watch::Receiver<Pressure>,
+    transform: Transform,
+    rendered: Rendered,
+    unstated: Option<Commit>,
+    /// `end_lsn` of the last progress message, and when it was sent.
+    pub(crate) stated: (Lsn, Instant),
+    /// When it was looked whether the tables are still there, and which relation each of them was.
+    pub(crate) looked: Instant,
+    pub(crate) relids: HashMap<Token, u32>,
+}
+
+impl Session {
+    /// `stated`: the last progress message said this, or the slot is confirmed to it.
+    pub fn new(
+        gateway: Gateway,
+        epoch: Epoch,
+        stream: ChangeStream,
+        chain: Chain,
+        catalog: Catalog,
+        (renderer, lookup): (Renderer, Lookup),
+        stated: Lsn,
+    ) -> Session {
+        let mut offers = gateway.assets.offers();
+        offers.mark_changed();
+        let mut pressure = gateway.relief.pressure();
+        pressure.mark_changed();
+        Session {
+            transform: Transform::new(&gateway.config.compression),
+            gateway,
+            epoch,
+            stream,
+            chain,
+            catalog,
+            renderer,
+            lookup,
+            announced: HashMap::new(),
+            outlets: HashMap::new(),
+            offers,
+            pressure,
+            rendered: Rendered::default(),
+            unstated: None,
+            stated: (stated, Instant::now()),
+            looked: Instant::now(),
+            relids: HashMap::new(),
+        }
+    }
+
+    /// Runs until an error, or until `stop` is true; then what was sent is acknowledged first.
+    pub async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), SessionError> {
+        self.gateway.status.lag().begin(now_micros());
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = asked(&mut stop) => return self.drain().await,
+                broken = self.chain.broken() => return Err(broken.into()),
+                _ = self.offers.changed(), if self.stream.is_between_transactions() => {
+                    self.state_progress().await?;
+                    self.adopt_offers().await?;
+                    continue;
+                }
+                _ = self.pressure.changed(), if self.stream.is_between_transactions() => {
+                    self.state_progress().await?;
+                    self.give_way().await?;
+                    continue;
+                }
+                event = self.stream.next() => event,
+            };
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    self.quarantine_or(error.into()).await?;
+                    continue;
+                }
+            };
+            match event {
+                Event::Rows(batch) => self.rows(batch).await?,
+                Event::Commit { position, end_lsn, at_micros } => {
+                    self.gateway.status.set_received_lsn(end_lsn.0);
+                    self.gateway.status.lag().read(at_micros, now_micros());
+                    self.unstated = Some(Commit { position, end_lsn, at: at_micros });
+                    if self.offers.has_changed().unwrap_or(false) {
+                        self.offers.mark_unchanged();
+                        self.adopt_offers().await?;
+                    }
+                    if self.pressure.has_changed().unwrap_or(false) {
+                        self.give_way().await?;
+                    }
+                    self.look_at_tables().await?;
+                }
+                Event::Relation(change) => self.relation(change).await?,
+                Event::KeepAlive { wal_end, reply_requested } => {
+                    self.state_progress().await?;
+                    self.keepalive(wal_end, reply_requested).await?;
+                    self.look_at_tables().await?;
+                    let all_stored = self.chain.in_flight() == 0;
+                    self.gateway.status.lag().heard(now_micros(), all_stored);
+                }
+                Event::Idle => self.state_progress().await?,
+            }
+        }
+    }
+
+    /// Tells, also when the session is gone, up to which stream sequence everything was acknowledged in it.
+    pub fn acknowledged_sequence(&self) -> impl Fn() -> u64 + Send + use<> {
+        self.chain.acknowledged_sequence()
+    }
+
+    async fn drain(&mut self) -> Result<(), SessionError> {
+        self.state_progress().await?;
+        let deadline = Instant::now() + DRAIN;
+        while self.chain.in_flight() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Publishes what leaves of a batch as one message; a table whose rows cannot leave is suspended.
+    async fn rows(&mut self, mut batch: RowBatch) -> Result<(), SessionError> {
+        // Positions in the stream only grow: a commit that is not stated before these rows is not stated at
+        // all, the next one speaks for it. Where batches are small that saves a message for each of them.
+        if batch.raw_bytes() >= LARGE_BATCH_BYTES || self.stated.1.elapsed() >= STATE_WITHIN {
+            self.state_progress().await?;
+        } else {
+            self.unstated = None;
+        }
+        if let Some(first) = batch.changes.first() {
+            self.gateway.status.lag().read(batch.txn(first).at_micros, now_micros());
+        }
+        let committed_at = batch.changes.last().map_or(0, |last| batch.txn(last).at_micros);
+        let relid = batch.table.relid;
+        // A snapshot may have stopped the table.
+        let stopped = self.gateway.stopped(&batch.table.token).is_some();
+        let outlet = self.outlets.remove(&relid).filter(|_| !stopped);
+        let Some(mut outlet) = outlet else {
+            self.stream.recycle(batch);
+            return Ok(());
+        };
+        let mut prepared = self.prepare(&outlet, &mut batch).await;
+        if prepared.as_ref().is_err_and(SessionError::is_altered_type) {
+            outlet = self.read_types_again(&mut batch, outlet).await?;
+            prepared = self.prepare(&outlet, &mut batch).await;
+        }
+        let left = match prepared {
+            Ok(()) => self.leave(&outlet, batch).await,
+            Err(error) => Err(error),
+        };
+        let status = self.gateway.status.table(&outlet.output().token);
+        self.outlets.insert(relid, outlet);
+        match left {
+            Ok(Some(message)) => {
+                self.chain.publish(message).await?;
+                status.set_lag(now_micros().saturating_sub(committed_at).max(0) as u64);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => self.quarantine_or(error).await,
+        }
+    }
+
+    /// Asks the server for what the rows alone do not say.
+    async fn prepare(&mut self, outlet: &Outlet, batch: &mut RowBatch) -> Result<(), SessionError> {
+        if batch.lacks_values(outlet.needed()) {
+            self.lookup.fill(batch, outlet.needed()).await?;
+        }
+        self.rendered.clear();
+        if outlet.renders() {
+            outlet.collect(batch, &mut self.rendered)?;
+            self.renderer.render(&batch.table.name.to_string(), &mut self.rendered).await?;
+        }
+        Ok(())
+    }
+
+    /// The message with what leaves of the batch; none if nothing does.
+    async fn leave(
+        &mut self,
+        outlet: &Outlet,
+        mut batch: RowBatch,
+    ) -> Result<Option<Outgoing>, SessionError> {
+        // Rows behind the last that leaves are settled, too.
+        let position = batch.last_position().unwrap_or_default();
+        let table = outlet.output();
+        let token = &table.token;
+        let status = self.gateway.status.table(token);
+        let rows = batch.len() as u64;
+        if table.schema.guest.is_some() {
+            let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut self.rendered))?;
+            status.add_guest(table.schema.guest.as_ref(), rows, &passed);
+            let (failed, rendered) = (&passed.failed, &mut self.rendered);
+            dead_letters::publish(&self.gateway, Some(self.epoch), table, failed, rendered).await?;
+            batch = passed.batch;
+        }
+        if batch.is_empty() {
+            self.stream.recycle(batch);
+            return Ok(None);
+        }
+        let dictionary = self.gateway.assets.dictionary(token);
+        let packer = outlet.packer();
+        let effort = match self.chain.in_flight() {
+            0..CALM_MESSAGES => Effort::Thorough,
+            _ => Effort::Quick,
+        };
+        let rendered = &mut self.rendered;
+        let packed = self.transform.changes(packer, &batch, rendered, dictionary, effort)?;
+        if let Some((revision, ratio)) = packed.ratio
+            && let Some(first) = status.set_dictionary_ratio(revision, ratio)
+        {
+            let (now, first) = (ratio * 100.0, first * 100.0);
+            tracing::warn!(
+                table = %token,
+                "its dictionary has worn out: with it, single changes take {now:.0} % of what they take without, {first:.0} % at first; train it again with `walgate train`"
+            );
+        }
+        let changes = batch.changes.len() as u64;
+        self.stream.recycle(batch);
+        let mut headers = self.headers(position);
+        packed.describe(&mut headers);
+        headers.insert(SCHEMA, table.schema.revision.to_string());
+        if let Some(guest) = &table.schema.guest {
+            headers.insert(GUEST, guest.short_hash());
+        }
+        let (raw_bytes, sent_bytes) = (packed.raw_bytes as u64, packed.body.len() as u64);
+        status.add_changes(changes, raw_bytes, sent_bytes);
+        let subject = subjects::cdc(token);
+        Ok(Some(Outgoing { subject, headers, body: packed.body, confirms: None }))
+    }
+
+    fn headers(&self, position: Position) -> Headers {
+        let position = StreamPosition { epoch: self.epoch, position }.to_string();
+        let mut headers = Headers::new();
+        headers.insert(POS, position);
+        headers
+    }
+
+    /// States the last commit, if it is not stated yet.
+    pub(crate) async fn state_progress(&mut self) -> Result<(), SessionError> {
+        let Some(commit) = self.unstated.take() else { return Ok(()) };
+        self.progress(commit).await
+    }
+
+    async fn keepalive(&mut self, wal_end: Lsn, reply_requested: bool) -> Result<(), SessionError> {
+        let (stated, at) = self.stated;
+        let due = reply_requested || at.elapsed() >= HEARTBEAT;
+        if self.unstated.is_some() || wal_end <= stated || !due {
+            return Ok(());
+        }
+        self.gateway.status.set_received_lsn(wal_end.0);
+        let position = Position::new(wal_end, 0);
+        self.progress(Commit { position, end_lsn: wal_end, at: now_micros() }).await
+    }
+
+    async fn progress(&mut self, commit: Commit) -> Result<(), SessionError> {
+        let Commit { position, end_lsn, at } = commit;
+        self.stated = (end_lsn, Instant::now());
+        self.gateway.status.lag().stated(end_lsn.0, at);
+        let message = progress_message(self.headers(position), position, end_lsn, at)?;
+        Ok(self.chain.publish(message).await?)
+    }
+}
+
+/// Completes when `stop` is true, or nobody is left to say so.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// The message that states a position.
+pub fn progress_message(
+    headers: Headers,
+    position: Position,
+    end_lsn: Lsn,
+    at: i64,
+) -> Result<Outgoing, SessionError> {
+    let progress = Progress { lsn: position.commit_lsn, n: position.ordinal, end_lsn, at };
+    let body = to_msgpack(&progress).map_err(|e| SessionError::Task(e.to_string()))?;
+    let subject = PROGRESS_SUBJECT.to_owned();
+    Ok(Outgoing { subject, headers, body: Bytes::from(body), confirms: Some(end_lsn) })
+}

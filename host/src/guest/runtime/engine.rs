@@ -1,0 +1,192 @@
+//! The wasm runtime: set up once, compiles guests, interrupts what runs too long.
+//!
+//! Compiling takes milliseconds to seconds and blocks: call it off the hot path. What a guest says of a table,
+//! and rows, are not known here.
+
+use std::{
+    fmt::Display,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use sha2::{Digest, Sha256};
+use walgate_wire::{Guest, hex};
+use wasmtime::{
+    Cache, CacheConfig, Config, InstanceAllocationStrategy, PoolingAllocationConfig,
+    component::{Component, Linker},
+};
+
+use crate::guest::{
+    Limits,
+    exec::failure::{CallFailure, GuestError},
+    runtime::{
+        component::{self, TRANSFORM},
+        epoch_ticker::Ticker,
+        instance::{Code, State, link_host},
+        limits::{LogGate, TABLE_ELEMENTS_MAX},
+    },
+};
+
+const DESCRIPTION_BYTES_MAX: usize = 100;
+
+/// Runs guests; cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(super) engine: wasmtime::Engine,
+    pub(in crate::guest) limits: Limits,
+    pub(super) ticker: Ticker,
+    cache: Option<Cache>,
+}
+
+/// A guest, compiled and asked for its name. Cheap to clone.
+#[derive(Clone)]
+pub struct Module {
+    pub(in crate::guest) code: Arc<Code>,
+    description: Arc<Guest>,
+}
+
+impl Engine {
+    /// `cache`: a directory for compiled code, which has to be ours alone: what lies there is run as it is.
+    pub fn new(limits: Limits, cache: Option<&Path>) -> Result<Engine, GuestError> {
+        let cache = cache.map(compiled_code).transpose()?;
+        let config = |pooled| config(&limits, cache.clone(), pooled);
+        let engine = wasmtime::Engine::new(&config(true)).or_else(|error| {
+            tracing::info!(
+                error = format!("{error:#}"),
+                "no address space for a pool of guest instances: allocating them one by one"
+            );
+            wasmtime::Engine::new(&config(false)).map_err(runtime)
+        })?;
+        let weak = engine.weak();
+        let ticker = Ticker::start(move || {
+            if let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+            }
+        });
+        let ticker = ticker.map_err(|error| GuestError::Runtime(error.to_string()))?;
+        Ok(Engine(Arc::new(Shared { engine, limits, ticker, cache })))
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// How many guests needed no compiling, for their code was in the cache.
+    pub fn cache_hits(&self) -> usize {
+        self.0.cache.as_ref().map_or(0, Cache::cache_hits)
+    }
+
+    /// Checks and compiles a file, and asks the guest for its name. Blocks.
+    pub fn load(&self, file: &[u8]) -> Result<Module, GuestError> {
+        let max = self.0.limits.module_bytes;
+        if file.len() > max {
+            return Err(GuestError::ModuleSize { bytes: file.len(), max });
+        }
+        let component::Component { bytes, transform, stubbed, .. } = component::component(file)?;
+        let component = Component::from_binary(&self.0.engine, &bytes)
+            .map_err(|error| GuestError::Compile(format!("{error:#}")))?;
+        let code = self.code(&component, &transform, &stubbed)?;
+        let description =
+            code.describe().map_err(|failure| GuestError::Call { what: "describe", failure })?;
+        let good = |text: &str| {
+            (1..=DESCRIPTION_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+        };
+        let (name, version) = (description.name, description.version);
+        if !good(&name) || !good(&version) {
+            return Err(GuestError::Description);
+        }
+        if !stubbed.is_empty() {
+            tracing::info!(
+                guest = name,
+                version,
+                imports = stubbed.join(", "),
+                "the guest imports system interfaces: they are there in name only, calling one is a trap"
+            );
+        }
+        let sha256 = hex::encode(&Sha256::digest(file));
+        let description = Arc::new(Guest { name, version, sha256 });
+        Ok(Module { code: Arc::new(code), description })
+    }
+
+    fn code(
+        &self,
+        component: &Component,
+        transform: &str,
+        stubbed: &[String],
+    ) -> Result<Code, GuestError> {
+        let encode = |error: wasmtime::Error| {
+            GuestError::Interface(component::InterfaceError::Encode(format!("{error:#}")))
+        };
+        let mut linker: Linker<State> = Linker::new(&self.0.engine);
+        link_host(&mut linker).map_err(runtime)?;
+        if !stubbed.is_empty() {
+            linker.define_unknown_imports_as_traps(component).map_err(runtime)?;
+        }
+        let instance = component.get_export_index(None, transform);
+        let function = |name: &str| {
+            let index = component.get_export_index(instance.as_ref(), name);
+            index.ok_or_else(|| {
+                let what = format!("{TRANSFORM} without the function {name}");
+                component::InterfaceError::NoTransform(vec![what])
+            })
+        };
+        let log = LogGate::new(self.0.limits.log_lines_per_s, Instant::now());
+        Ok(Code {
+            log: Arc::new(Mutex::new(log)),
+            describe: function("describe")?,
+            plan: function("plan")?,
+            process: function("process")?,
+            pre: linker.instantiate_pre(component).map_err(encode)?,
+            shared: Arc::clone(&self.0),
+        })
+    }
+}
+
+impl Module {
+    /// Name, version and SHA-256 of the file.
+    pub fn description(&self) -> &Guest {
+        &self.description
+    }
+}
+
+fn runtime(error: wasmtime::Error) -> GuestError {
+    GuestError::Runtime(format!("{error:#}"))
+}
+
+fn compiled_code(directory: &Path) -> Result<Cache, GuestError> {
+    let unusable = |error: &dyn Display| {
+        GuestError::Runtime(format!(
+            "{} cannot hold compiled guests: {error:#}; name a directory that the gateway may write",
+            directory.display()
+        ))
+    };
+    let mut cache = CacheConfig::new();
+    // wasmtime refuses a relative path.
+    cache.with_directory(std::path::absolute(directory).map_err(|error| unusable(&error))?);
+    Cache::new(cache).map_err(|error| unusable(&error))
+}
+
+fn config(limits: &Limits, cache: Option<Cache>, pooled: bool) -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.parallel_compilation(true);
+    config.wasm_component_model(true);
+    // Guests are called, not awaited.
+    config.concurrency_support(false);
+    config.cache(cache);
+    if pooled {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.max_memory_size(limits.memory_bytes).table_elements(TABLE_ELEMENTS_MAX);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+impl From<CallFailure> for GuestError {
+    fn from(failure: CallFailure) -> GuestError {
+        GuestError::Call { what: "plan", failure }
+    }
+}

@@ -1,0 +1,219 @@
+//! The configured server: its URL in libpq's words, its password, and what its refusals mean to us.
+//!
+//! Made anew for every connection, so that a password or certificate that was rotated on disk is taken up.
+
+use std::{path::Path, time::Duration};
+
+use secrecy::ExposeSecret;
+use tokio_postgres::{Config, config::Host};
+use walgate_pg_connect::{PgConnectError, PgConnector, TlsNegotiator, sqlstate_remedy};
+
+use crate::config::{Password, Postgres};
+use crate::postgres::SourceError;
+
+/// SQLSTATE of a password that is not the role's.
+const INVALID_PASSWORD: &str = "28P01";
+const DEFAULT_PORT: u16 = 5432;
+/// A server whose machine acknowledges nothing of what was sent for so long is gone.
+const UNANSWERED_MAX: Duration = Duration::from_secs(35);
+
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    server: PgConnector,
+    /// The password is read from a file: another one may be there next time.
+    rotates: bool,
+}
+
+impl Endpoint {
+    /// Errors do not show the URL, for it may hold a password.
+    pub fn of(postgres: &Postgres) -> Result<Endpoint, SourceError> {
+        let mut server = PgConnector::parse(postgres.url.expose_secret())
+            .map_err(|reason| SourceError::Url(reason.to_string()))?;
+        check(server.config())?;
+        let rotates = match &postgres.password {
+            None => false,
+            Some(Password::Given(password)) => {
+                server.config_mut().password(password.expose_secret());
+                false
+            }
+            Some(Password::File(path)) => {
+                server.config_mut().password(read_password(path)?);
+                true
+            }
+        };
+        if server.config().get_application_name().is_none() {
+            server.config_mut().application_name("walgate");
+        }
+        if server.config().get_tcp_user_timeout().is_none() {
+            // What we send is small and read at once: unlike a copy's rows it never waits for the server to make room.
+            server.config_mut().tcp_user_timeout(UNANSWERED_MAX);
+        }
+        Ok(Endpoint { server, rotates })
+    }
+
+    pub fn config(&self) -> &Config {
+        self.server.config()
+    }
+
+    pub fn tls(&self) -> &TlsNegotiator {
+        self.server.tls()
+    }
+
+    pub fn server(&self) -> &PgConnector {
+        &self.server
+    }
+
+    /// Host, port and database of the first server, without the password.
+    pub fn target(&self) -> String {
+        self.places().first().map(|place| self.target_at(place)).unwrap_or_default()
+    }
+
+    pub fn target_at(&self, place: &Place) -> String {
+        let host = match &place.host {
+            Host::Tcp(host) => host.clone(),
+            Host::Unix(folder) => folder.display().to_string(),
+        };
+        let database = self.config().get_dbname().or(self.config().get_user()).unwrap_or_default();
+        format!("{host}:{}/{database}", place.port)
+    }
+
+    /// What a connection that did not come about means.
+    pub fn refused(&self, target: &str, error: PgConnectError) -> SourceError {
+        match error {
+            PgConnectError::Unreachable(source) => {
+                SourceError::Connect { target: target.to_owned(), source }
+            }
+            PgConnectError::Server { message, code } if code == INVALID_PASSWORD => {
+                let remedy = if self.rotates {
+                    "postgres.password_file is read again at the next attempt"
+                } else {
+                    "check the password in postgres.url; one that is rotated belongs into postgres.password_file"
+                };
+                let problem =
+                    format!("Postgres at {target}: {message} (SQLSTATE {code}); {remedy}");
+                SourceError::Password { problem, rotates: self.rotates }
+            }
+            PgConnectError::Server { message, code } => {
+                let hint = sqlstate_remedy(&code, &message).to_owned();
+                SourceError::Server {
+                    what: format!("open a connection to {target}"),
+                    message,
+                    code,
+                    hint,
+                }
+            }
+            PgConnectError::NoPassword => SourceError::Config(format!(
+                "Postgres at {target} asks for a password, and there is none: add it to postgres.url, or set \
+                 postgres.password_file"
+            )),
+            error @ (PgConnectError::Tls(_) | PgConnectError::Authentication(_)) => {
+                SourceError::Config(format!("Postgres at {target}: {error}"))
+            }
+        }
+    }
+
+    /// Where to try, in turn.
+    pub fn places(&self) -> Vec<Place> {
+        let config = self.config();
+        let (addresses, ports) = (config.get_hostaddrs(), config.get_ports());
+        let place = |(index, host): (usize, &Host)| Place {
+            host: host.clone(),
+            address: addresses.get(index).map(ToString::to_string),
+            port: ports.get(index).or(ports.first()).copied().unwrap_or(DEFAULT_PORT),
+        };
+        config.get_hosts().iter().enumerate().map(place).collect()
+    }
+}
+
+/// One server of a URL that may name several.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Also the name that its certificate has to bear.
+    pub host: Host,
+    /// Where to go instead of asking what the name means.
+    pub address: Option<String>,
+    pub port: u16,
+}
+
+/// It may be missing for the moment in which it is replaced.
+fn read_password(path: &Path) -> Result<String, SourceError> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let problem = format!("postgres.password_file {} cannot be read: {e}", path.display());
+        SourceError::Password { problem, rotates: true }
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Whether one can connect so at all.
+fn check(config: &Config) -> Result<(), SourceError> {
+    let refused = |problem: &str| Err(SourceError::Url(problem.to_owned()));
+    if config.get_user().is_none() {
+        return refused("names no user: write postgres://USER:PASSWORD@HOST:PORT/DATABASE");
+    }
+    if config.get_hosts().is_empty() {
+        return refused(
+            "names no host: write postgres://USER:PASSWORD@HOST:PORT/DATABASE, or host=/path for a unix socket",
+        );
+    }
+    let addresses = config.get_hostaddrs().len();
+    if addresses > 0 && addresses != config.get_hosts().len() {
+        return refused("has another number of hostaddr than of host: give each host one, or none");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::ErrorKind;
+
+    fn endpoint(url: &str) -> Result<Endpoint, String> {
+        Endpoint::of(&Postgres::at(url.into(), String::new())).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn urls_are_checked() {
+        assert!(endpoint("postgres://u@localhost/d").is_ok());
+        assert!(endpoint("host=/run/postgresql user=u").is_ok());
+        assert!(endpoint("postgres://localhost/d").unwrap_err().contains("no user"));
+        assert!(endpoint("user=u").unwrap_err().contains("no host"));
+        let mode = endpoint("postgres://u@h/d?sslmode=verify").unwrap_err();
+        assert!(mode.contains("postgres.url") && mode.contains("verify-full"), "{mode}");
+    }
+
+    #[test]
+    fn a_target_does_not_show_the_password() {
+        let endpoint = endpoint("postgres://u:hunter2@db/shop").unwrap();
+        assert_eq!(endpoint.target(), "db:5432/shop");
+        assert!(!format!("{endpoint:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_host_has_its_own_address_and_port() {
+        let endpoint = endpoint("host=a,b hostaddr=10.0.0.1,10.0.0.2 port=1,2 user=u").unwrap();
+        let places = endpoint.places();
+        assert_eq!(places[1].host, Host::Tcp("b".into()));
+        assert_eq!((places[1].address.as_deref(), places[1].port), (Some("10.0.0.2"), 2));
+        assert_eq!(endpoint.target_at(&places[1]), "b:2/u");
+    }
+
+    #[test]
+    fn a_password_of_a_file_may_be_another_one_next_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "first\n").unwrap();
+        let mut postgres = Postgres::at("postgres://u:other@db/shop".into(), String::new());
+        postgres.password = Some(Password::File(file.path().to_owned()));
+        let endpoint = Endpoint::of(&postgres).unwrap();
+        assert_eq!(endpoint.config().get_password(), Some(&b"first"[..]));
+        let wrong = || PgConnectError::Server { message: "no".into(), code: "28P01".into() };
+        assert_eq!(endpoint.refused("db", wrong()).kind(), ErrorKind::Retry);
+        std::fs::write(file.path(), "second").unwrap();
+        let again = Endpoint::of(&postgres).unwrap();
+        assert_eq!(again.config().get_password(), Some(&b"second"[..]));
+        drop(file);
+        assert_eq!(Endpoint::of(&postgres).unwrap_err().kind(), ErrorKind::Retry);
+        postgres.password = Some(Password::Given("static".to_owned().into()));
+        let endpoint = Endpoint::of(&postgres).unwrap();
+        assert_eq!(endpoint.refused("db", wrong()).kind(), ErrorKind::Fatal);
+    }
+}

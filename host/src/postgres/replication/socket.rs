@@ -1,0 +1,73 @@
+//! From an endpoint to two byte streams: TCP or unix socket, each server in turn, encrypted as the URL says.
+
+use std::io;
+
+use tokio::{
+    io::AsyncRead,
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_postgres::config::Host;
+use walgate_pg_connect::{CONNECT_TIMEOUT, NegotiatedStream, PgConnectError, TlsNegotiator};
+
+use crate::postgres::replication::client::Writer;
+use crate::postgres::{
+    SourceError,
+    endpoint::{Endpoint, Place},
+};
+
+pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A connection on which nothing was said yet.
+pub(super) struct Socket {
+    pub reader: Reader,
+    pub writer: Writer,
+    /// What a password's proof is bound to, if the connection is encrypted.
+    pub end_point: Option<Vec<u8>>,
+}
+
+pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, SourceError> {
+    let limit = endpoint.config().get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+    let mut last = None;
+    for place in endpoint.places() {
+        let attempt = timeout(limit, Box::pin(reach(&place, endpoint.tls()))).await;
+        let timed_out = |_| Err(PgConnectError::Unreachable(io::ErrorKind::TimedOut.into()));
+        match attempt.unwrap_or_else(timed_out) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = Some(endpoint.refused(&endpoint.target_at(&place), error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| SourceError::Config("postgres.url names no host".into())))
+}
+
+async fn reach(place: &Place, tls: &TlsNegotiator) -> Result<Socket, PgConnectError> {
+    match &place.host {
+        Host::Tcp(name) => {
+            let address = place.address.as_deref().unwrap_or(name);
+            let socket = TcpStream::connect((address, place.port)).await;
+            let socket = socket.map_err(PgConnectError::Unreachable)?;
+            socket.set_nodelay(true).map_err(PgConnectError::Unreachable)?;
+            match tls.negotiate(socket, name).await? {
+                NegotiatedStream::Plain(socket) => {
+                    let (reader, writer) = socket.into_split();
+                    Ok(Socket {
+                        reader: Box::new(reader),
+                        writer: Box::new(writer),
+                        end_point: None,
+                    })
+                }
+                NegotiatedStream::Encrypted(stream) => {
+                    let end_point = stream.tls_server_end_point();
+                    let (reader, writer) = tokio::io::split(*stream);
+                    Ok(Socket { reader: Box::new(reader), writer: Box::new(writer), end_point })
+                }
+            }
+        }
+        Host::Unix(folder) => {
+            let file = folder.join(format!(".s.PGSQL.{}", place.port));
+            let socket = UnixStream::connect(file).await.map_err(PgConnectError::Unreachable)?;
+            let (reader, writer) = socket.into_split();
+            Ok(Socket { reader: Box::new(reader), writer: Box::new(writer), end_point: None })
+        }
+    }
+}

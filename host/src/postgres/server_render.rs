@@ -1,0 +1,148 @@
+//! Has the server print what only it can print: binary values go back to it, texts return.
+//!
+//! One round trip a type and batch. Needs a connection of its own with the session settings of every other one
+//! (ISO dates, UTC), so that a range prints like its bounds would. What the texts are for is not known here.
+
+use std::{collections::HashMap, error::Error, sync::Arc};
+
+use bytes::{BufMut, BytesMut};
+use postgres_types::{IsNull, Kind, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Statement};
+
+use crate::postgres::{ErrorKind, SourceError, catalog::SqlClient};
+use crate::rows::Rendered;
+
+/// Output functions, not casts: `inet::text` says `10.0.0.1/32` where the type prints `10.0.0.1`.
+const PRINT_SQL: &str = "SELECT pg_catalog.format('%s', pg_catalog.unnest($1))";
+/// The output of money depends on lc_monetary, its numeric value does not.
+const PRINT_MONEY_SQL: &str =
+    "SELECT pg_catalog.format('%s', pg_catalog.unnest($1)::pg_catalog.numeric)";
+const MONEY: u32 = 790;
+
+/// Asks on a connection that nobody else uses meanwhile.
+pub struct Renderer {
+    client: Arc<SqlClient>,
+    statements: HashMap<u32, Statement>,
+}
+
+impl Renderer {
+    pub fn new(client: impl Into<Arc<SqlClient>>) -> Self {
+        Renderer { client: client.into(), statements: HashMap::new() }
+    }
+
+    /// Makes everything known that `rendered` misses. `table` is whose values they are, for errors.
+    pub async fn render(
+        &mut self,
+        table: &str,
+        rendered: &mut Rendered,
+    ) -> Result<(), SourceError> {
+        let missing: Vec<(u32, Vec<Box<[u8]>>)> = rendered
+            .missing()
+            .map(|(oid, values)| (oid, values.into_iter().map(Box::from).collect()))
+            .collect();
+        for (oid, values) in missing {
+            let texts = self.print(table, oid, &values).await?;
+            for (value, text) in values.iter().zip(texts) {
+                rendered.insert(oid, value, text);
+            }
+        }
+        Ok(())
+    }
+
+    async fn print(
+        &mut self,
+        table: &str,
+        oid: u32,
+        values: &[Box<[u8]>],
+    ) -> Result<Vec<String>, SourceError> {
+        let statement = match self.statements.get(&oid) {
+            Some(statement) => statement.clone(),
+            None => {
+                let statement = self.prepare(table, oid).await?;
+                self.statements.insert(oid, statement.clone());
+                statement
+            }
+        };
+        let array = BinaryArray { element: oid, values };
+        let rows = self.client.query(&statement, &[&array]).await;
+        let rows = rows.map_err(|source| cannot_print(table, oid, source))?;
+        if rows.len() != values.len() {
+            return Err(SourceError::Protocol(format!(
+                "{} values of type {oid} were printed as {}",
+                values.len(),
+                rows.len()
+            )));
+        }
+        let text = |row: &tokio_postgres::Row| row.try_get(0);
+        rows.iter()
+            .map(text)
+            .collect::<Result<_, _>>()
+            .map_err(SourceError::query("read printed values"))
+    }
+
+    async fn prepare(&self, table: &str, oid: u32) -> Result<Statement, SourceError> {
+        let Some(array) = array_type(&self.client, oid).await? else {
+            let what = format!(
+                "the type with oid {oid} does not exist any more or has no array type, so that its values \
+                 cannot be read: take a new snapshot of the table, or leave the column out of the publication"
+            );
+            return Err(SourceError::Table { table: table.to_owned(), what });
+        };
+        let array = Type::new(String::new(), array, Kind::Simple, String::new());
+        let sql = if oid == MONEY { PRINT_MONEY_SQL } else { PRINT_SQL };
+        self.client
+            .prepare_typed(sql, &[array])
+            .await
+            .map_err(|source| cannot_print(table, oid, source))
+    }
+}
+
+/// The type of arrays of a type; none if it does not exist (any more) or has no arrays.
+pub(super) async fn array_type(client: &Client, oid: u32) -> Result<Option<u32>, SourceError> {
+    let query = "SELECT typarray FROM pg_catalog.pg_type WHERE oid = $1";
+    let row = client.query_opt(query, &[&oid]).await.map_err(SourceError::query("read types"))?;
+    Ok(row.map(|row| row.get(0)).filter(|&array| array != 0))
+}
+
+fn cannot_print(table: &str, oid: u32, source: tokio_postgres::Error) -> SourceError {
+    let error = SourceError::Sql { what: "print values", source };
+    match error.kind() {
+        ErrorKind::Fatal => SourceError::Table {
+            table: table.to_owned(),
+            what: format!(
+                "values of the type with oid {oid} cannot be printed: {error}; leave the column out of the \
+                 publication, or report it"
+            ),
+        },
+        ErrorKind::Retry | ErrorKind::TableOnly => error,
+    }
+}
+
+/// A one-dimensional array parameter whose elements are in binary form already.
+#[derive(Debug)]
+pub(super) struct BinaryArray<'a> {
+    pub element: u32,
+    pub values: &'a [Box<[u8]>],
+}
+
+impl ToSql for BinaryArray<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        let dimensions = i32::from(!self.values.is_empty());
+        out.put_i32(dimensions);
+        out.put_i32(0);
+        out.put_u32(self.element);
+        out.put_i32(i32::try_from(self.values.len())?);
+        out.put_i32(1);
+        for value in self.values {
+            out.put_i32(i32::try_from(value.len())?);
+            out.put_slice(value);
+        }
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}

@@ -1,0 +1,192 @@
+//! One of the connections that copy a table: pieces → batches → chunks → stream.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::task::{JoinError, JoinHandle};
+use walgate_wire::{ChunkDigest, ChunkWriter};
+
+use crate::snapshot::job::Plan;
+use crate::{
+    egress::{
+        compress::{Packed, Transform, TransformError},
+        dead_letters,
+    },
+    error::SessionError,
+    jetstream::publisher::{Outgoing, PublishFailed, publish_acknowledged},
+    postgres::{catalog, server_render::Renderer, snapshot::SnapshotReader},
+    rows::{Rendered, batch::RowBatch},
+};
+
+/// Raw rows that are packed at a time.
+const BATCH_BYTES: usize = 256 << 10;
+/// A frame of about this size fits one message of a server's usual 1 MiB with its headers.
+const FRAME_BYTES: usize = 850 << 10;
+/// What a chunk holds before it is known how well the rows compress.
+const FIRST_CHUNK_BYTES: usize = 1 << 20;
+/// Chunks of one worker whose acknowledgement is awaited while the next is made.
+pub(super) const CHUNKS_IN_FLIGHT_MAX: usize = 2;
+
+pub(super) struct Worker {
+    plan: Arc<Plan>,
+    writer: ChunkWriter,
+    transform: Transform,
+    rendered: Rendered,
+    renderer: Option<Renderer>,
+    raw: Vec<u8>,
+    chunk_bytes: usize,
+    in_flight: FuturesUnordered<JoinHandle<Result<u64, PublishFailed>>>,
+}
+
+impl Worker {
+    pub(super) fn new(plan: Arc<Plan>) -> Worker {
+        let config = &plan.gateway.config;
+        Worker {
+            writer: plan.outlet.packer().chunk_writer(),
+            transform: Transform::new(&config.compression),
+            chunk_bytes: FIRST_CHUNK_BYTES.min(config.snapshot.chunk_bytes),
+            plan,
+            rendered: Rendered::default(),
+            renderer: None,
+            raw: Vec::new(),
+            in_flight: FuturesUnordered::new(),
+        }
+    }
+
+    /// Copies pieces until there are no more; gives the reader back.
+    pub(super) async fn run(
+        mut self,
+        mut reader: SnapshotReader,
+    ) -> Result<SnapshotReader, SessionError> {
+        let plan = Arc::clone(&self.plan);
+        let mut batch = RowBatch::new(Arc::clone(&plan.table));
+        while let Some(piece) = plan.next_piece() {
+            let mut rows = reader.copy(&plan.table, &piece, plan.row_filter.as_deref()).await?;
+            let mut more = true;
+            while more {
+                let turn = plan.gateway.relief.turn().await;
+                batch.clear(Arc::clone(&plan.table));
+                more = rows.fill(&mut batch, BATCH_BYTES).await?;
+                batch = self.pack(batch).await?;
+                if turn.is_some() {
+                    self.all_acknowledged().await?;
+                }
+            }
+        }
+        if self.writer.rows() > 0 {
+            self.chunk().await?;
+        }
+        self.all_acknowledged().await?;
+        Ok(reader)
+    }
+
+    async fn all_acknowledged(&mut self) -> Result<(), SessionError> {
+        while let Some(published) = self.in_flight.next().await {
+            acknowledged(published)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what leaves of the batch to the chunk; gives the buffers back.
+    async fn pack(&mut self, batch: RowBatch) -> Result<RowBatch, SessionError> {
+        let plan = Arc::clone(&self.plan);
+        self.rendered.clear();
+        if plan.outlet.renders() {
+            plan.outlet.collect(&batch, &mut self.rendered)?;
+            self.render().await?;
+        }
+        let batch = self.pass(batch).await?;
+        let packer = plan.outlet.packer();
+        let rows = 0..batch.len();
+        packer
+            .pack_rows(&batch, rows, &mut self.writer, &mut self.rendered)
+            .map_err(TransformError::from)?;
+        if self.writer.raw_bytes() >= self.chunk_bytes {
+            self.chunk().await?;
+        }
+        Ok(batch)
+    }
+
+    /// Has the server print what only it can print.
+    async fn render(&mut self) -> Result<(), SessionError> {
+        if self.rendered.is_complete() {
+            return Ok(());
+        }
+        let renderer = match self.renderer.take() {
+            Some(renderer) => renderer,
+            None => Renderer::new(catalog::open(&self.plan.gateway.config.postgres).await?),
+        };
+        let renderer = self.renderer.insert(renderer);
+        Ok(renderer.render(&self.plan.table.name.to_string(), &mut self.rendered).await?)
+    }
+
+    async fn pass(&mut self, batch: RowBatch) -> Result<RowBatch, SessionError> {
+        let plan = Arc::clone(&self.plan);
+        if plan.schema().guest.is_none() {
+            return Ok(batch);
+        }
+        let rows = batch.len() as u64;
+        let passed = tokio::task::block_in_place(|| plan.outlet.pass(batch, &mut self.rendered))?;
+        let status = plan.gateway.status.table(&plan.token);
+        status.add_guest(plan.schema().guest.as_ref(), rows, &passed);
+        let leaving = plan.outlet.output();
+        let (failed, rendered) = (&passed.failed, &mut self.rendered);
+        dead_letters::publish(&plan.gateway, None, leaving, failed, rendered).await?;
+        Ok(passed.batch)
+    }
+
+    /// Ends the chunk that is being gathered and sends it.
+    async fn chunk(&mut self) -> Result<(), SessionError> {
+        let rows = self.writer.rows() as u64;
+        let dictionary = self.plan.dictionary.clone();
+        let plan = Arc::clone(&self.plan);
+        let packed =
+            self.transform.chunk(&plan.table, &mut self.writer, &mut self.raw, dictionary)?;
+        self.chunk_bytes = next_chunk_bytes(&packed, self.plan.gateway.config.snapshot.chunk_bytes);
+        let number = self.count(rows, &packed);
+        let (subject, mut headers) = self.plan.chunk_message(number);
+        packed.describe(&mut headers);
+        let message = Outgoing { subject, headers, body: packed.body, confirms: None };
+        if self.in_flight.len() >= CHUNKS_IN_FLIGHT_MAX
+            && let Some(published) = self.in_flight.next().await
+        {
+            acknowledged(published)?;
+        }
+        let context = plan.gateway.streams.context.clone();
+        let permit = Arc::clone(&plan.publishing).acquire_owned().await;
+        // It goes on, and is waited for, also where the worker fails or is stopped.
+        self.in_flight.push(tokio::spawn(async move {
+            let _permit = permit;
+            publish_acknowledged(&context, message).await
+        }));
+        Ok(())
+    }
+
+    /// Adds the chunk to the totals and gives it its number.
+    fn count(&self, rows: u64, packed: &Packed) -> u64 {
+        let digest = ChunkDigest::of(&self.raw);
+        let (raw_bytes, bytes) = (packed.raw_bytes as u64, packed.body.len() as u64);
+        self.plan.gateway.status.table(&self.plan.token).add_snapshot_rows(rows, raw_bytes, bytes);
+        let mut totals = self.plan.totals();
+        let number = totals.chunks;
+        totals.chunks += 1;
+        totals.rows += rows;
+        totals.raw_bytes += raw_bytes;
+        totals.bytes += bytes;
+        totals.digest.add(number, digest);
+        number
+    }
+}
+
+/// As large as the last chunk's compression lets fit one message, within what is configured.
+fn next_chunk_bytes(packed: &Packed, configured: usize) -> usize {
+    let fitting = packed.raw_bytes.saturating_mul(FRAME_BYTES) / packed.body.len().max(1);
+    fitting.clamp(64 << 10, configured)
+}
+
+fn acknowledged(
+    published: Result<Result<u64, PublishFailed>, JoinError>,
+) -> Result<(), SessionError> {
+    published.map_err(|e| SessionError::Task(format!("a chunk was not published: {e}")))??;
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! A side that lies in Postgres: read as the gateway reads snapshots, all passes from one exported snapshot.
+//!
+//! The source's values are compared in the form in which the replica keeps them, see [`Form`].
+
+use anyhow::{Context, Result};
+use walgate_consumer::{Kind, sqlite_value, value_json};
+use walgate_wire::{Caps, Column, Lsn, Reader, Schema, TableName, Value, pack};
+
+use crate::{
+    TableGate,
+    compare::{Look, Row},
+    sqlite,
+};
+use walgate_host::{
+    config::Postgres,
+    egress::outlet::Outlet,
+    encode::Packer,
+    postgres::catalog::{self, Catalog, TypeCache},
+    rows::{
+        Rendered, TableVersion,
+        batch::{Cell, RowBatch},
+    },
+    snapshot::live_rows::{Exporter, LiveTable},
+};
+
+/// What a column's values are compared as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As they travel.
+    Wire,
+    /// As the SQLite sink stores them.
+    Sqlite,
+    /// As the Postgres sink writes what the target has no type for into `text`.
+    Text,
+}
+
+pub struct PostgresSide {
+    table: LiveTable,
+    /// What a row goes through before it is compared.
+    outlet: Outlet,
+    /// In the order of the replica's.
+    columns: Vec<ComparedColumn>,
+    /// What is published here, or put out by the guest, and not among the replica's.
+    beyond: Vec<String>,
+}
+
+impl PostgresSide {
+    /// `schema`: the replica's idea of the table; only its columns are compared. `forms`: one for each of them.
+    /// `guest`: what stands between the two.
+    pub async fn open(
+        postgres: &Postgres,
+        schema: &Schema,
+        forms: &[Form],
+        guest: Option<&TableGate>,
+    ) -> Result<PostgresSide> {
+        let exporter = Exporter::begin(postgres).await?;
+        let replicas = schema.columns.iter().map(|column| column.name.as_str()).collect();
+        let wanted = guest.is_none().then_some(replicas);
+        let (table, filter, published) =
+            describe(&exporter.catalog, &postgres.publication, schema, wanted).await?;
+        let outlet = match guest {
+            Some(TableGate { table: config, gate }) => Outlet::open(gate, config, table.clone())?,
+            None => Outlet::unguarded(table.clone()),
+        };
+        let mut beyond = match guest {
+            Some(_) => names(&outlet.output().schema.columns),
+            None => published,
+        };
+        beyond.retain(|name| schema.columns.iter().all(|column| column.name != *name));
+        let columns = compared_columns(outlet.output(), schema, forms)?;
+        let table = exporter.open(postgres, table, filter).await?;
+        Ok(PostgresSide { table, outlet, columns, beyond })
+    }
+
+    /// In which form a source has to bring the values of each column, if this is the replica.
+    pub fn forms(&self) -> Vec<Form> {
+        let form = |compared: &ComparedColumn| match compared.packer {
+            Packer::Text => Form::Text,
+            _ => Form::Wire,
+        };
+        self.columns.iter().map(form).collect()
+    }
+
+    /// Columns that the replica should have and does not, if this is the source.
+    pub fn beyond(&self) -> &[String] {
+        &self.beyond
+    }
+
+    pub async fn scan<L: Look>(&mut self, mut look: L) -> Result<L> {
+        let PostgresSide { table, outlet, columns, .. } = self;
+        let shown = table.each(usize::MAX, |batch, mut rendered| {
+            let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut rendered))?;
+            look_at(&passed.batch, columns, &mut rendered, &mut look)
+        });
+        shown.await?;
+        Ok(look)
+    }
+}
+
+/// A column of the replica and how its values are read here.
+struct ComparedColumn {
+    /// Place in a row of this side.
+    index: usize,
+    packer: Packer,
+    column: Column,
+    form: Form,
+}
+
+fn look_at(
+    batch: &RowBatch,
+    columns: &[ComparedColumn],
+    rendered: &mut Rendered,
+    look: &mut impl Look,
+) -> Result<()> {
+    let (mut row, mut scratch) = (Row::default(), Vec::new());
+    for cells in batch.rows() {
+        row.clear();
+        for compared in columns {
+            let packed = if compared.form == Form::Wire { &mut row.bytes } else { &mut scratch };
+            compared.pack(batch, cells[compared.index], packed, rendered).with_context(|| {
+                format!("column {} of {}", compared.column.name, batch.table.name)
+            })?;
+            if compared.form != Form::Wire {
+                compared.convert(&scratch, &mut row.bytes)?;
+                scratch.clear();
+            }
+            row.end_cell();
+        }
+        look.at(&row);
+    }
+    Ok(())
+}
+
+impl ComparedColumn {
+    fn pack(
+        &self,
+        batch: &RowBatch,
+        cell: Cell,
+        out: &mut Vec<u8>,
+        rendered: &mut Rendered,
+    ) -> Result<()> {
+        match (cell, batch.cell_bytes(cell)) {
+            (Cell::Text { .. }, Some(text)) => pack::str_bytes(out, text),
+            (_, Some(bytes)) => self.packer.pack(bytes, out, rendered)?,
+            (_, None) => pack::nil(out),
+        }
+        Ok(())
+    }
+
+    fn convert(&self, packed: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let value = Reader::new(packed, &Caps::default()).value()?;
+        match (self.form, &value) {
+            (Form::Sqlite, value) => sqlite::append(out, &sqlite_value(&self.column, value)),
+            (_, Value::Nil | Value::Str(_)) => out.extend_from_slice(packed),
+            (_, value) => pack::str(out, &value_json(&Kind::of(&self.column), value).to_string()),
+        }
+        Ok(())
+    }
+}
+
+/// The table as its catalog shows it, reduced to `columns` or to what is published; the publication's row
+/// filter; and the names of all columns that are published.
+async fn describe(
+    postgres: &Catalog,
+    publication: &str,
+    schema: &Schema,
+    columns: Option<Vec<&str>>,
+) -> Result<(TableVersion, Option<String>, Vec<String>)> {
+    let name: TableName = schema.table.parse()?;
+    let client = postgres.client();
+    let mut info = catalog::load_table(client, publication, &name)
+        .await?
+        .with_context(|| format!("there is no table {name} on this side"))?;
+    let published: Vec<String> = info.published().map(|column| column.name.clone()).collect();
+    if let Some(columns) = columns {
+        for column in &mut info.columns {
+            column.published = columns.contains(&&*column.name);
+        }
+    }
+    let mut types = TypeCache::default();
+    let table =
+        catalog::version_of_catalog(client, &mut types, &info, schema.token.clone(), Lsn(0))
+            .await?;
+    let filter = catalog::row_filter(client, publication, table.relid).await?;
+    Ok((table, filter, published))
+}
+
+fn names(columns: &[Column]) -> Vec<String> {
+    columns.iter().map(|column| column.name.clone()).collect()
+}
+
+fn compared_columns(
+    table: &TableVersion,
+    schema: &Schema,
+    forms: &[Form],
+) -> Result<Vec<ComparedColumn>> {
+    let compared = |(column, &form): (&Column, &Form)| {
+        let index = table.schema.columns.iter().position(|found| found.name == column.name);
+        let index = index.with_context(|| {
+            format!(
+                "the replica has a column {} that {} has not (any more): has a change of the table not reached it yet?",
+                column.name, table.name
+            )
+        })?;
+        let packer = Packer::new(&table.columns[index].ty);
+        Ok(ComparedColumn { index, packer, column: column.clone(), form })
+    };
+    schema.columns.iter().zip(forms).map(compared).collect()
+}

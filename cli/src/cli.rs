@@ -141,7 +141,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<walgate_consumer::Error>() {
             return match error.kind() {
                 ErrorKind::Configuration => Some(2),
-                ErrorKind::Nats if matches!(error, Error::Access(_)) => Some(3),
+                ErrorKind::Nats if matches!(error, Error::Connect(_)) => Some(3),
                 _ => None,
             };
         }

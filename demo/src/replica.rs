@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
-use walgate_consumer::{Consumer, Phase, SqliteSink, Status};
+use walgate_consumer::{Consumer, ConsumerStatus, SqliteSink, TablePhase};
 use walgate_wire::Token;
 
 use crate::{latency, shop, site::Site};
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Replica {
     path: PathBuf,
-    status: watch::Receiver<Status>,
+    status: watch::Receiver<ConsumerStatus>,
 }
 
 /// The consumer, to be run.
@@ -54,11 +54,11 @@ impl Replica {
 
     /// Waits until every table is loaded and follows its changes. Returns the rows that were loaded.
     pub async fn wait_until_live(&mut self, at_most: Duration) -> Result<u64> {
-        let is_live = |status: &Status| {
+        let is_live = |status: &ConsumerStatus| {
             let mut tables = status.tables.values();
             // It knows of no tables until it has begun.
             status.tables.len() == shop::TABLES.len()
-                && tables.all(|table| table.phase == Phase::Live)
+                && tables.all(|table| table.phase == TablePhase::Live)
         };
         let live = tokio::time::timeout(at_most, self.status.wait_for(is_live)).await;
         let status = live.context("the replica has not loaded its tables in time")??.clone();

@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn delays_grow_and_differ() {
-        let (first, max) = (Duration::from_millis(100), Duration::from_secs(1));
+        let first = Duration::from_millis(100);
+        let max = Duration::from_secs(1);
         let mut backoff = Backoff::new(first, max);
         for least in [100, 200, 400, 800, 1000, 1000] {
             let least = Duration::from_millis(least);

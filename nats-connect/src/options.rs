@@ -123,7 +123,8 @@ impl NatsOptions {
         // Without this, an attacker on the path could offer a connection in clear text.
         let tls = self.tls || self.ca_file.is_some() || self.cert_file.is_some();
         options = options.require_tls(tls);
-        let (ca_file, cert_file) = (self.ca_file.clone(), self.cert_file.clone());
+        let ca_file = self.ca_file.clone();
+        let cert_file = self.cert_file.clone();
         Ok(NatsConnector::new(servers, options, identity, ca_file, cert_file))
     }
 }

@@ -191,7 +191,8 @@ impl From<tokio_postgres::Error> for PgConnectError {
     /// tokio-postgres does not expose its error kinds: the cause's type and text have to do.
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            let (message, code) = (db.message().to_owned(), db.code().code().to_owned());
+            let message = db.message().to_owned();
+            let code = db.code().code().to_owned();
             return PgConnectError::Server { message, code };
         }
         let text = error.to_string();

@@ -3,7 +3,7 @@
 //! The source's values are compared in the form in which the replica keeps them, see [`Form`].
 
 use anyhow::{Context, Result};
-use walgate_consumer::{Kind, sqlite_value, value_json};
+use walgate_consumer::{ValueKind, sqlite_value, value_json};
 use walgate_wire::{Caps, Column, Lsn, Reader, Schema, TableName, Value, pack};
 
 use crate::{
@@ -152,7 +152,9 @@ impl ComparedColumn {
         match (self.form, &value) {
             (Form::Sqlite, value) => sqlite::append(out, &sqlite_value(&self.column, value)),
             (_, Value::Nil | Value::Str(_)) => out.extend_from_slice(packed),
-            (_, value) => pack::str(out, &value_json(&Kind::of(&self.column), value).to_string()),
+            (_, value) => {
+                pack::str(out, &value_json(&ValueKind::of_column(&self.column), value).to_string())
+            }
         }
         Ok(())
     }

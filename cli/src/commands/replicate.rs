@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 use walgate_consumer::{
-    Consumer, ConsumerBuilder, Phase, PostgresSink, Sink, SqliteSink, Status, StreamNames,
+    Consumer, ConsumerBuilder, ConsumerStatus, PostgresSink, Sink, SqliteSink, StreamNames,
+    TablePhase,
 };
 use walgate_wire::Token;
 
@@ -45,7 +46,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     for table in args.tables {
         builder = builder.table(table);
     }
-    builder = builder.options(walgate_consumer::Options { streams: names, ..Default::default() });
+    builder =
+        builder.options(walgate_consumer::ConsumerOptions { streams: names, ..Default::default() });
     match args.to {
         Target::Sqlite(path) => follow(builder.sink(SqliteSink::new(path))).await?,
         Target::Postgres(url) => follow(builder.sink(PostgresSink::new(url))).await?,
@@ -62,7 +64,7 @@ async fn follow<S: Sink>(builder: ConsumerBuilder<S>) -> Result<()> {
 }
 
 /// Says now and then what was applied.
-async fn report(status: watch::Receiver<Status>) {
+async fn report(status: watch::Receiver<ConsumerStatus>) {
     let mut said: BTreeMap<Token, (u64, u64)> = BTreeMap::new();
     loop {
         tokio::time::sleep(REPORT_EVERY).await;
@@ -73,9 +75,9 @@ async fn report(status: watch::Receiver<Status>) {
                 continue;
             }
             let phase = match table.phase {
-                Phase::Waiting => "waiting",
-                Phase::Loading => "loading",
-                Phase::Live => "live",
+                TablePhase::Waiting => "waiting",
+                TablePhase::Loading => "loading",
+                TablePhase::Live => "live",
             };
             let behind_ms = behind_ms(status.committed_at);
             let (snapshot_rows, changes) = counts;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use futures::StreamExt;
-use walgate_consumer::{Changes, TailFrom, change_json, connect};
+use walgate_consumer::{ChangeBatch, TailFrom, change_json, connect};
 use walgate_wire::{Caps, TableName, Token};
 
 use crate::commands::{NatsArgs, StreamArgs, still_read};
@@ -35,7 +35,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let tokens: Vec<Token> = args.tables.iter().map(TableName::token).collect();
     let from = if args.from_start { TailFrom::First } else { TailFrom::Now };
     let changes =
-        walgate_consumer::tail(client, args.streams.names(), tokens, from, Caps::default()).await?;
+        walgate_consumer::tail_changes(client, args.streams.names(), tokens, from, Caps::default())
+            .await?;
     let mut changes = std::pin::pin!(changes);
     let mut stopped = std::pin::pin!(walgate_host::supervisor::stop_signal());
     loop {
@@ -51,7 +52,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-fn print(changes: &Changes) -> io::Result<()> {
+fn print(changes: &ChangeBatch) -> io::Result<()> {
     let decoded = changes.decode().map_err(io::Error::other)?;
     let mut out = io::stdout().lock();
     for change in &decoded {

@@ -11,7 +11,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use tokio::sync::mpsc;
-use walgate_consumer::{Consumer, Options, StreamNames};
+use walgate_consumer::{Consumer, ConsumerOptions, StreamNames};
 use walgate_wire::{Compressor, Dictionary, MAX_DICTIONARY_BYTES, TableName};
 
 use self::{
@@ -108,7 +108,7 @@ async fn sample(args: &Args, table: &TableName) -> Result<Sampled> {
     let consumer = Consumer::builder()
         .nats(args.nats.access()?)
         .table(table.to_string())
-        .options(Options { streams: names, ..Options::default() })
+        .options(ConsumerOptions { streams: names, ..ConsumerOptions::default() })
         .sink(Sampler::new(args.samples_bytes, sender))
         .build()
         .await?;

@@ -1,4 +1,5 @@
-//! The way in: what to replicate, from where, into what. How it is done is in `engine`.
+//! The entry point: which tables to replicate, from which server, into which sink. The work itself
+//! is in `engine`.
 
 use std::time::Duration;
 
@@ -7,32 +8,33 @@ use walgate_nats_connect::Backoff;
 use walgate_wire::{Caps, TableName, Token};
 
 use crate::{
-    Error, NatsOptions, Sink, Status, StreamNames,
-    engine::{Engine, Limits},
-    remote::Remote,
+    ConsumerStatus, Error, NatsOptions, Sink, StreamNames,
+    engine::{Engine, EngineLimits},
+    remote::RemoteStreams,
 };
 
-/// Between attempts to open a sink that is away.
+/// Delays between attempts to open a sink after a transient error.
 const SINK_RETRY_FIRST: Duration = Duration::from_millis(200);
 const SINK_RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Settings that rarely need changing.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ConsumerOptions {
+    /// Names of the streams.
     pub streams: StreamNames,
-    /// What is accepted from outside.
+    /// Limits for the sizes in received bodies.
     pub caps: Caps,
-    /// While more is waiting, transactions of the source are gathered into one local commit for so long.
-    /// Default 50 ms. With nothing waiting each is committed at once.
+    /// How long source transactions are combined into one local commit while more messages wait.
+    /// Default 50 ms. If no message waits, the consumer commits at once.
     pub commit_delay_max: Duration,
-    /// … or until they take this many bytes decompressed. Default 8 MiB. A single transaction of the source
-    /// is committed as one, however large.
+    /// Bytes, decompressed, after which a local commit is made earlier. Default 8 MiB. A single
+    /// source transaction is always one commit, however large.
     pub commit_bytes_max: usize,
 }
 
-impl Default for Options {
+impl Default for ConsumerOptions {
     fn default() -> Self {
-        Options {
+        ConsumerOptions {
             streams: StreamNames::default(),
             caps: Caps::default(),
             commit_delay_max: Duration::from_millis(50),
@@ -42,53 +44,54 @@ impl Default for Options {
 }
 
 #[derive(Debug)]
-enum Nats {
+enum NatsConnection {
     Options(Box<NatsOptions>),
     Client(async_nats::Client),
 }
 
-/// See [`Consumer::builder`].
+/// Settings of a [`Consumer`]. See [`Consumer::builder`].
 #[derive(Debug)]
 pub struct ConsumerBuilder<S> {
-    nats: Option<Nats>,
+    nats: Option<NatsConnection>,
     tables: Vec<String>,
     tokens: Vec<Token>,
-    options: Options,
+    options: ConsumerOptions,
     sink: S,
 }
 
 impl<S> ConsumerBuilder<S> {
-    /// `nats://host:4222`, several separated by commas, with user and password if need be; or [`NatsOptions`], with TLS and
+    /// Where NATS is: a URL such as `nats://host:4222`, or [`NatsOptions`] with TLS and
     /// credentials.
     pub fn nats(mut self, options: impl Into<NatsOptions>) -> Self {
-        self.nats = Some(Nats::Options(Box::new(options.into())));
+        self.nats = Some(NatsConnection::Options(Box::new(options.into())));
         self
     }
 
-    /// A connection made elsewhere.
+    /// Uses an existing connection instead of [`nats`](Self::nats).
     pub fn client(mut self, client: async_nats::Client) -> Self {
-        self.nats = Some(Nats::Client(client));
+        self.nats = Some(NatsConnection::Client(client));
         self
     }
 
-    /// A table as one writes it: `orders`, `public.users`, `"odd.schema".t`. May be called several times.
+    /// Adds a table by its SQL name: `orders`, `public.users`, `"odd.schema".t`.
     pub fn table(mut self, name: impl Into<String>) -> Self {
         self.tables.push(name.into());
         self
     }
 
-    /// A table by its token, for those that the gateway gives an alias.
+    /// Adds a table by its token, for a table with an alias in the gateway's configuration.
     pub fn token(mut self, token: Token) -> Self {
         self.tokens.push(token);
         self
     }
 
-    pub fn options(mut self, options: Options) -> Self {
+    /// Replaces the default options.
+    pub fn options(mut self, options: ConsumerOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Where the rows go.
+    /// The sink that stores the rows.
     pub fn sink<T: Sink>(self, sink: T) -> ConsumerBuilder<T> {
         let ConsumerBuilder { nats, tables, tokens, options, .. } = self;
         ConsumerBuilder { nats, tables, tokens, options, sink }
@@ -96,7 +99,12 @@ impl<S> ConsumerBuilder<S> {
 }
 
 impl<S: Sink> ConsumerBuilder<S> {
-    /// Checks the settings and connects. The server may be away: it is waited for. If it refuses us that is an error.
+    /// Validates the settings and connects. An unreachable server is no error: the connection is
+    /// made in the background.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] for settings that cannot work; [`Error::Connect`] if NATS refuses
+    /// the connection.
     pub async fn build(self) -> Result<Consumer<S>, Error> {
         let mut tokens = self.tokens;
         for name in self.tables {
@@ -109,17 +117,24 @@ impl<S: Sink> ConsumerBuilder<S> {
             return Err(Error::Configuration("name at least one table".to_owned()));
         }
         let client = match self.nats {
-            Some(Nats::Client(client)) => client,
-            Some(Nats::Options(options)) => connect(*options).await?,
-            None => return Err(Error::Configuration("say where NATS is: nats(url)".to_owned())),
+            Some(NatsConnection::Client(client)) => client,
+            Some(NatsConnection::Options(options)) => connect(*options).await?,
+            None => {
+                return Err(Error::Configuration(
+                    "no NATS server is set: call nats(url)".to_owned(),
+                ));
+            }
         };
-        let (status, _) = watch::channel(Status::default());
+        let (status, _) = watch::channel(ConsumerStatus::default());
         Ok(Consumer { client, tokens, options: self.options, sink: self.sink, status })
     }
 }
 
-/// A connection that is kept up for as long as it is used. A server that is away is waited for; one that refuses us
-/// is not.
+/// Connects to NATS. The client reconnects by itself, without limit. An unreachable server is no
+/// error: the connection is made in the background.
+///
+/// # Errors
+/// [`Error::Connect`] for settings that cannot work, or if NATS refuses the connection.
 pub async fn connect(options: impl Into<NatsOptions>) -> Result<async_nats::Client, Error> {
     let connector = options.into().build_connector()?;
     let connector =
@@ -133,94 +148,113 @@ pub async fn connect(options: impl Into<NatsOptions>) -> Result<async_nats::Clie
     }
 }
 
-/// Keeps local copies of tables.
+/// Keeps copies of tables up to date in a sink.
 #[derive(Debug)]
 pub struct Consumer<S = ()> {
     client: async_nats::Client,
     tokens: Vec<Token>,
-    options: Options,
+    options: ConsumerOptions,
     sink: S,
-    status: watch::Sender<Status>,
+    status: watch::Sender<ConsumerStatus>,
 }
 
 impl Consumer {
+    /// Starts with no server, no table and no sink; all three must be set.
     pub fn builder() -> ConsumerBuilder<()> {
-        let (tables, tokens) = (vec![], vec![]);
-        ConsumerBuilder { nats: None, tables, tokens, options: Options::default(), sink: () }
+        let tables = vec![];
+        let tokens = vec![];
+        ConsumerBuilder {
+            nats: None,
+            tables,
+            tokens,
+            options: ConsumerOptions::default(),
+            sink: (),
+        }
     }
 }
 
 impl<S: Sink> Consumer<S> {
-    /// What it is doing, for a display.
-    pub fn status(&self) -> watch::Receiver<Status> {
+    /// The consumer's status, updated at each commit and each chunk.
+    pub fn status(&self) -> watch::Receiver<ConsumerStatus> {
         self.status.subscribe()
     }
 
-    /// Loads what is missing, then applies changes, until `shutdown` is done or something fails that
-    /// waiting does not mend: the sink, or a message that cannot be read. What was committed stays. A sink that is away
-    /// ([`SinkError::passing`]) is opened again.
+    /// Loads missing copies, then applies changes, until `shutdown` completes. Committed rows stay.
+    /// After a transient error of the sink ([`SinkError::transient`]) the sink is opened again.
+    ///
+    /// # Errors
+    /// A permanent error: [`Error::Sink`], or [`Error::Protocol`] for a message that cannot be
+    /// read.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Consumer { client, tokens, options, mut sink, status } = self;
-        let limits = Limits {
+        let limits = EngineLimits {
             caps: options.caps,
             commit_delay_max: options.commit_delay_max,
             commit_bytes_max: options.commit_bytes_max,
         };
-        let remote = Remote::new(client, options.streams);
+        let remote = RemoteStreams::new(client, options.streams);
         let mut shutdown = std::pin::pin!(shutdown);
         let mut backoff = Backoff::new(SINK_RETRY_FIRST, SINK_RETRY_MAX);
         loop {
-            let session =
-                session(remote.clone(), &mut sink, &tokens, limits, status.clone(), &mut shutdown);
-            let (away, has_moved) = match Box::pin(session).await {
-                Ended::Failed { error: Error::Sink(error), has_moved } if error.passes() => {
-                    (error, has_moved)
+            let session = run_session(
+                remote.clone(),
+                &mut sink,
+                &tokens,
+                limits,
+                status.clone(),
+                &mut shutdown,
+            );
+            let (unavailable, has_committed) = match Box::pin(session).await {
+                SessionEnd::Failed { error: Error::Sink(error), has_committed }
+                    if error.is_transient() =>
+                {
+                    (error, has_committed)
                 }
-                Ended::Failed { error, .. } => return Err(error),
-                Ended::Stopped(closed) => return closed,
+                SessionEnd::Failed { error, .. } => return Err(error),
+                SessionEnd::Stopped(closed) => return closed,
             };
-            if has_moved {
+            if has_committed {
                 backoff.reset();
             }
-            let wait = backoff.next_delay();
-            tracing::warn!(error = %away, retry_in_ms = wait.as_millis() as u64, "opening the copy again");
+            let delay = backoff.next_delay();
+            tracing::warn!(error = %unavailable, retry_in_ms = delay.as_millis() as u64, "sink unavailable, reopening");
             tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(()),
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(delay) => {}
             }
         }
     }
 }
 
 /// How a session ended.
-enum Ended {
-    /// As asked. A sink that is away then has nothing to give up.
+enum SessionEnd {
+    /// At shutdown. A transient error while closing the sink does not matter then.
     Stopped(Result<(), Error>),
-    /// `has_moved`: something was committed before.
-    Failed { error: Error, has_moved: bool },
+    /// `has_committed`: the session had committed before it failed.
+    Failed { error: Error, has_committed: bool },
 }
 
-/// As long as the sink can be written.
-async fn session<S: Sink>(
-    remote: Remote,
+/// Runs until shutdown or an error.
+async fn run_session<S: Sink>(
+    remote: RemoteStreams,
     sink: &mut S,
     tokens: &[Token],
-    limits: Limits,
-    status: watch::Sender<Status>,
+    limits: EngineLimits,
+    status: watch::Sender<ConsumerStatus>,
     shutdown: &mut (impl Future<Output = ()> + Unpin),
-) -> Ended {
+) -> SessionEnd {
     let opening = Engine::open(remote, sink, tokens, limits, status);
     let opened = tokio::select! {
         biased;
-        () = &mut *shutdown => return Ended::Stopped(Ok(())),
+        () = &mut *shutdown => return SessionEnd::Stopped(Ok(())),
         opened = Box::pin(opening) => opened,
     };
     let mut engine = match opened {
         Ok(engine) => Box::new(engine),
-        Err(error) => return Ended::Failed { error, has_moved: false },
+        Err(error) => return SessionEnd::Failed { error, has_committed: false },
     };
-    let before = engine.commits();
+    let before = engine.commit_count();
     let ended = tokio::select! {
         biased;
         () = shutdown => None,
@@ -228,9 +262,11 @@ async fn session<S: Sink>(
     };
     let closed = engine.close().await;
     match ended {
-        Some(Err(error)) => Ended::Failed { error, has_moved: engine.commits() > before },
-        Some(Ok(())) | None => Ended::Stopped(match closed {
-            Err(Error::Sink(error)) if error.passes() => Ok(()),
+        Some(Err(error)) => {
+            SessionEnd::Failed { error, has_committed: engine.commit_count() > before }
+        }
+        Some(Ok(())) | None => SessionEnd::Stopped(match closed {
+            Err(Error::Sink(error)) if error.is_transient() => Ok(()),
             closed => closed,
         }),
     }

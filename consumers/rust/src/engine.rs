@@ -1,5 +1,5 @@
-//! Wires feeds, tables and sink together: what arrives, what it means, what is done about it. Decisions are
-//! in `state`; how rows are kept is in the sink.
+//! Connects feeds, table states and sink: receives messages, asks `state` for decisions, and
+//! carries them out. How rows are stored is the sink's business.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,61 +13,62 @@ use tokio::{
 use walgate_wire::{Caps, Epoch, PROGRESS_SUBJECT, Position, Token, subjects};
 
 use crate::{
-    Error, Sink, SinkError, Status,
-    assets::Assets,
-    decode::Joiner,
+    ConsumerStatus, Error, Sink, SinkError,
+    assets::AssetCache,
+    decode::PartJoiner,
     feed::{Delivery, Feed},
-    remote::{Remote, patiently},
-    snapshot::Loader,
+    remote::{RemoteStreams, ask_until_answered},
+    snapshot::SnapshotLoader,
     state::{TableRecord, Tables},
-    status::{Board, Phase},
+    status::{StatusPublisher, TablePhase},
 };
 
 mod changes;
 mod loading;
 mod schemas;
 
-use changes::Open;
-use loading::Retry;
-use schemas::Schemas;
+use changes::OpenTransaction;
+use loading::LoadRetry;
+use schemas::SchemaFeed;
 
-/// How often the stream is looked at and the position of an idle consumer is stored.
+/// How often the stream is checked and the position of an idle consumer is stored.
 const TICK: Duration = Duration::from_secs(1);
-/// How many of these pass between looks at a stream that is silent.
+/// Ticks between checks of a silent stream.
 const IDLE_TICKS: u32 = 5;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct EngineLimits {
     pub caps: Caps,
     pub commit_delay_max: Duration,
     pub commit_bytes_max: usize,
 }
 
 pub(crate) struct Engine<'s, S> {
-    remote: Remote,
-    assets: Assets,
+    remote: RemoteStreams,
+    assets: AssetCache,
     sink: &'s mut S,
     tables: Tables,
-    board: Board,
-    limits: Limits,
+    status: StatusPublisher,
+    limits: EngineLimits,
     epoch: Option<Epoch>,
-    schemas: Schemas,
-    /// Changes; none while no table flows, or when it has to begin elsewhere.
+    schemas: SchemaFeed,
+    /// The feed of changes. None while no table is live, or if it must be opened at another
+    /// position.
     changes: Option<Feed>,
-    joiner: Joiner,
-    open: Open,
-    /// A position that memory has and the sink surely has not: nothing of ours happened up to it.
+    joiner: PartJoiner,
+    transaction: OpenTransaction,
+    /// The checkpoint in memory is newer than the sink's: only other tables changed up to it.
     unsaved: bool,
-    loader: Option<Loader>,
-    /// Whether a chunk comes before a change if both are there: they take turns.
+    loader: Option<SnapshotLoader>,
+    /// Whether a chunk precedes a change if both are available: they take turns.
     chunk_first: bool,
-    retries: HashMap<Token, Retry>,
-    asked: HashSet<Token>,
+    retries: HashMap<Token, LoadRetry>,
+    requested: HashSet<Token>,
     tick: Interval,
     ticks: u32,
 }
 
-enum Input {
+enum EngineInput {
     CommitDue,
     Schema(Delivery),
     Tick,
@@ -77,11 +78,11 @@ enum Input {
 
 impl<'s, S: Sink> Engine<'s, S> {
     pub async fn open(
-        remote: Remote,
+        remote: RemoteStreams,
         sink: &'s mut S,
         tokens: &[Token],
-        limits: Limits,
-        status: watch::Sender<Status>,
+        limits: EngineLimits,
+        status: watch::Sender<ConsumerStatus>,
     ) -> Result<Engine<'s, S>, Error> {
         let stored = sink.open().await?;
         let (tables, forgotten) = Tables::new(tokens, stored);
@@ -89,28 +90,28 @@ impl<'s, S: Sink> Engine<'s, S> {
             let table = token.as_str();
             tracing::info!(
                 table,
-                "not replicated any more: its rows stay, its position is forgotten"
+                "table no longer configured: its rows stay, its position is removed"
             );
-            sink.forget(token).await?;
+            sink.forget_table(token).await?;
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Engine {
-            assets: Assets::new(remote.clone(), limits.caps),
-            board: Board::new(status, tokens),
-            schemas: Schemas::open(&remote, tokens),
-            joiner: Joiner::new(&limits.caps),
+            assets: AssetCache::new(remote.clone(), limits.caps),
+            status: StatusPublisher::new(status, tokens),
+            schemas: SchemaFeed::open(&remote, tokens),
+            joiner: PartJoiner::new(&limits.caps),
             sink,
             tables,
             limits,
             epoch: None,
             changes: None,
-            open: Open::default(),
+            transaction: OpenTransaction::default(),
             unsaved: false,
             loader: None,
             chunk_first: false,
             retries: HashMap::new(),
-            asked: HashSet::new(),
+            requested: HashSet::new(),
             tick,
             ticks: 0,
             remote,
@@ -124,168 +125,179 @@ impl<'s, S: Sink> Engine<'s, S> {
                 self.start_loading().await?;
             }
             match self.next_input().await {
-                Input::CommitDue => self.commit().await?,
-                Input::Schema(delivery) => self.on_schema(&delivery).await?,
-                Input::Tick => self.on_tick().await?,
-                Input::Change(delivery) => self.on_change(delivery).await?,
-                Input::Snapshot(delivery) => self.on_snapshot(delivery).await?,
+                EngineInput::CommitDue => self.commit_transaction().await?,
+                EngineInput::Schema(delivery) => self.on_schema(&delivery).await?,
+                EngineInput::Tick => self.on_tick().await?,
+                EngineInput::Change(delivery) => self.on_change(delivery).await?,
+                EngineInput::Snapshot(delivery) => self.on_snapshot(delivery).await?,
             }
         }
     }
 
-    /// Gives up what is not committed and lets go of the sink.
+    /// Discards uncommitted work and closes the sink.
     pub async fn close(&mut self) -> Result<(), Error> {
         self.changes = None;
         self.loader = None;
-        let given_up = self.give_up().await;
+        let discarded = self.discard_uncommitted().await;
         let closed = self.sink.close().await;
-        Ok(given_up.and(closed)?)
+        Ok(discarded.and(closed)?)
     }
 
-    async fn give_up(&mut self) -> Result<(), SinkError> {
+    async fn discard_uncommitted(&mut self) -> Result<(), SinkError> {
         self.sink.rollback().await?;
-        match self.tables.mark().filter(|_| self.unsaved && !self.open.has_changes()) {
-            Some(mark) => self.sink.commit(mark).await,
+        match self.tables.checkpoint().filter(|_| self.unsaved && !self.transaction.has_changes()) {
+            Some(checkpoint) => self.sink.commit(checkpoint).await,
             None => Ok(()),
         }
     }
 
     /// Local commits so far.
-    pub fn commits(&self) -> u64 {
-        self.board.commits()
+    pub fn commit_count(&self) -> u64 {
+        self.status.commit_count()
     }
 
-    async fn next_input(&mut self) -> Input {
-        // A chunk is a local transaction of its own: not in the middle of another.
-        let between_transactions = !self.open.has_changes();
-        let commit_due = self.open.commit_due(self.limits.commit_delay_max);
+    async fn next_input(&mut self) -> EngineInput {
+        // A chunk is a local transaction of its own, so it waits for the end of the open one.
+        let between_transactions = !self.transaction.has_changes();
+        let commit_due = self.transaction.commit_due(self.limits.commit_delay_max);
         let changes = self.changes.as_mut();
         let change = async {
             match changes {
-                Some(feed) => Input::Change(feed.next().await),
+                Some(feed) => EngineInput::Change(feed.next().await),
                 None => std::future::pending().await,
             }
         };
         let loader = self.loader.as_mut();
         let chunk = async {
             match loader {
-                Some(loader) if between_transactions => Input::Snapshot(loader.next().await),
+                Some(loader) if between_transactions => EngineInput::Snapshot(loader.next().await),
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            () = at(commit_due) => Input::CommitDue,
-            _ = self.tick.tick() => Input::Tick,
-            delivery = self.schemas.next() => Input::Schema(delivery),
-            input = first_of(change, chunk, self.chunk_first) => input,
+            () = sleep_until_due(commit_due) => EngineInput::CommitDue,
+            _ = self.tick.tick() => EngineInput::Tick,
+            delivery = self.schemas.next() => EngineInput::Schema(delivery),
+            input = select_biased(change, chunk, self.chunk_first) => input,
         }
     }
 
-    /// Opens the feed of changes where the tables that flow are.
+    /// Opens the feed of changes at the lowest position of the live tables.
     async fn start_changes(&mut self) -> Result<(), Error> {
         if self.changes.is_some() {
             return Ok(());
         }
-        while let Some(next) = self.tables.read_from() {
+        while let Some(next) = self.tables.next_sequence() {
             let remote = &self.remote;
-            let look = || async { remote.extent(&remote.names.cdc).await.map(Some) };
-            let extent = patiently("the stream of changes", look).await;
-            let gaps = self.tables.gaps(extent);
+            let read_extent = || async { remote.stream_extent(&remote.names.cdc).await.map(Some) };
+            let extent = ask_until_answered("the stream of changes", read_extent).await;
+            let gaps = self.tables.find_gaps(extent);
             if gaps.is_empty() {
-                let live: Vec<&Token> = self.tables.live().collect();
-                tracing::info!(tables = live.len(), from = next, "applying changes");
+                let live: Vec<&Token> = self.tables.live_tables().collect();
+                tracing::info!(tables = live.len(), from = next, "reading changes");
                 let mut subjects: Vec<String> = live.into_iter().map(subjects::cdc).collect();
                 subjects.push(PROGRESS_SUBJECT.to_owned());
-                for token in self.tables.live() {
-                    self.board.table(token).phase = Phase::Live;
+                for token in self.tables.live_tables() {
+                    self.status.table_mut(token).phase = TablePhase::Live;
                 }
-                self.board.publish();
-                self.changes = Some(Feed::open(self.remote.cdc(subjects), next));
+                self.status.publish();
+                self.changes = Some(Feed::open(self.remote.cdc_source(subjects), next));
                 return Ok(());
             }
-            self.reload(gaps).await?;
+            self.reload_tables(gaps).await?;
         }
         Ok(())
     }
 
-    /// These copies cannot be continued, for the reasons given. Everything since the last commit is given up
-    /// and read again for the tables that go on.
-    async fn reload(&mut self, tables: Vec<(Token, String)>) -> Result<(), Error> {
+    /// These copies cannot be continued, for the given reasons. Everything since the last commit is
+    /// discarded, and read again for the other tables.
+    async fn reload_tables(&mut self, tables: Vec<(Token, String)>) -> Result<(), Error> {
         self.changes = None;
         self.joiner.clear();
-        self.assets.forget();
+        self.assets.clear();
         self.sink.rollback().await?;
-        for record in std::mem::take(&mut self.open).undo() {
-            self.tables.restore(record);
+        for record in std::mem::take(&mut self.transaction).into_undo_records() {
+            self.tables.restore_record(record);
         }
         let mut records: Vec<TableRecord> = Vec::new();
         for (token, reason) in tables {
             let table = token.as_str();
-            tracing::warn!(table, reason, "loading again; the rows that are there stay until then");
-            let status = self.board.table(&token);
-            status.phase = Phase::Loading;
+            tracing::warn!(
+                table,
+                reason,
+                "table copy is invalid, loading again; its rows stay until then"
+            );
+            let status = self.status.table_mut(&token);
+            status.phase = TablePhase::Loading;
             status.reason = Some(reason.clone());
-            self.asked.remove(&token);
-            records.extend(self.tables.mark_reload(&token, &reason));
+            self.requested.remove(&token);
+            records.extend(self.tables.require_reload(&token, &reason));
         }
-        self.board.publish();
-        Ok(self.sink.save(records).await?)
+        self.status.publish();
+        Ok(self.sink.save_records(records).await?)
     }
 
-    /// What is at `position` cannot be applied to these copies: a snapshot that ends before it would lead back there.
-    async fn reload_beyond(
+    /// The change at `position` cannot be applied to these copies. A snapshot with a lower
+    /// watermark would lead back to it, so the next one must have a higher watermark.
+    async fn reload_tables_beyond(
         &mut self,
         position: Position,
         tables: Vec<(Token, String)>,
     ) -> Result<(), Error> {
-        tables.iter().for_each(|(token, _)| self.tables.stuck(token, position));
-        self.reload(tables).await
+        tables.iter().for_each(|(token, _)| self.tables.require_snapshot_beyond(token, position));
+        self.reload_tables(tables).await
     }
 
     async fn on_tick(&mut self) -> Result<(), Error> {
-        self.schemas.say_what_is_missing(&self.tables);
-        if self.unsaved && !self.open.has_changes() {
-            if let Some(mark) = self.tables.mark() {
-                self.sink.commit(mark).await?;
-                self.board.committed(mark);
+        self.schemas.warn_about_missing_schemas(&self.tables);
+        if self.unsaved && !self.transaction.has_changes() {
+            if let Some(checkpoint) = self.tables.checkpoint() {
+                self.sink.commit(checkpoint).await?;
+                self.status.set_committed(checkpoint);
             }
             self.unsaved = false;
         }
         self.ticks += 1;
-        let Some(mark) = self.tables.mark().filter(|_| self.changes.is_some()) else {
+        let Some(checkpoint) = self.tables.checkpoint().filter(|_| self.changes.is_some()) else {
             return Ok(());
         };
-        // Also now and then when nothing comes: nothing can come of a stream that was created anew.
-        if mark.seq == mark.verified_seq && !self.ticks.is_multiple_of(IDLE_TICKS) {
+        // A silent stream is checked, too: after it was created again, no message arrives.
+        if checkpoint.seq == checkpoint.verified_seq && !self.ticks.is_multiple_of(IDLE_TICKS) {
             return Ok(());
         }
-        // Asked after the messages were read: if it still begins before them, nothing was missing between.
-        match self.remote.extent(&self.remote.names.cdc).await {
-            Err(error) => tracing::debug!(%error, "cannot look at the stream, later then"),
+        // The extent is read after the messages: if the stream still begins before them, no message
+        // between was dropped.
+        match self.remote.stream_extent(&self.remote.names.cdc).await {
+            Err(error) => tracing::debug!(%error, "stream check failed, retrying later"),
             Ok(extent) => {
-                let gaps = self.tables.gaps(extent);
+                let gaps = self.tables.find_gaps(extent);
                 if !gaps.is_empty() {
-                    return self.reload(gaps).await;
+                    return self.reload_tables(gaps).await;
                 }
-                self.unsaved |= mark.seq > mark.verified_seq;
-                self.tables.verified(mark.seq);
+                self.unsaved |= checkpoint.seq > checkpoint.verified_seq;
+                self.tables.mark_verified(checkpoint.seq);
             }
         }
         Ok(())
     }
 }
 
-async fn at(instant: Option<Instant>) {
+async fn sleep_until_due(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }
 
-/// Whichever is there; if both are, the one that is preferred.
-async fn first_of<T>(a: impl Future<Output = T>, b: impl Future<Output = T>, b_first: bool) -> T {
-    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
+/// The future that is ready; if both are, `b` if `b_first`, otherwise `a`.
+async fn select_biased<T>(
+    a: impl Future<Output = T>,
+    b: impl Future<Output = T>,
+    b_first: bool,
+) -> T {
+    let mut a = std::pin::pin!(a);
+    let mut b = std::pin::pin!(b);
     if b_first {
         tokio::select! { biased; out = &mut b => out, out = &mut a => out }
     } else {

@@ -1,5 +1,5 @@
-//! An ordered reading of a stream from a sequence on, that begins again where it was when anything happens
-//! to the server, the connection or the consumer on it. What is read is not known here.
+//! Ordered reading of a stream from a sequence on. After a failure of the server, the connection or
+//! the consumer on it, reading resumes at the same sequence. Message contents are not known here.
 
 use std::time::Duration;
 
@@ -15,45 +15,46 @@ use futures::StreamExt;
 use tokio::{sync::mpsc, task::JoinHandle};
 use walgate_nats_connect::Backoff;
 
-/// Messages between the reading task and its reader, beside what one pull request may hold.
+/// Messages queued between the reading task and the feed's owner, beside those of one pull request.
 const QUEUE_MESSAGES: usize = 8;
 const PULL_MESSAGES: usize = 2000;
 const PULL_BYTES_MIN: usize = 4 << 20;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// The server drops a consumer that nobody asks for so long.
+/// The server drops a consumer without requests after this time.
 const INACTIVE: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// More filters than this cost the server more than the messages that they keep away.
+/// More filter subjects than this cost the server more than sending all messages does.
 const FILTERS_MAX: usize = 64;
 
 /// One stored message.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
+    /// Sequence in the stream.
     pub seq: u64,
     pub subject: String,
     pub headers: HeaderMap,
     pub payload: Bytes,
-    /// Messages that the stream held behind this one when it was sent.
+    /// Messages that the stream held after this one when the server sent it.
     pub pending: u64,
-    /// The first of another stream of the same name: revisions count anew.
+    /// This is the first message of a new stream of the same name: KV revisions start over.
     pub rewound: bool,
 }
 
-/// What to read.
+/// What a feed reads.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
+pub(crate) struct FeedSource {
     pub jetstream: jetstream::Context,
     pub stream: String,
     pub subjects: Vec<String>,
-    /// All that `subjects` may be part of, `cdc.>` say.
+    /// A wildcard that covers all `subjects`, for example `cdc.>`.
     pub everything: &'static str,
-    /// Whether to begin at the first message if the stream turns out to be another of the same name.
+    /// Whether to begin at the first message if the stream was deleted and created again.
     pub rewinds: bool,
 }
 
-/// The reading end. The reading stops when it is dropped.
+/// Receives the messages of a stream. The reading task ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Feed {
     queue: mpsc::Receiver<Delivery>,
@@ -67,84 +68,87 @@ impl Drop for Feed {
 }
 
 impl Feed {
-    /// Reads from the message with sequence `next` on.
-    pub fn open(source: Source, next: u64) -> Feed {
+    /// Starts a task that reads from the message with sequence `next` on.
+    pub fn open(source: FeedSource, next: u64) -> Feed {
         let (sender, queue) = mpsc::channel(QUEUE_MESSAGES);
         let task = tokio::spawn(
-            Reading { source, next, consumer_seq: 0, created: None, rewound: false }.run(sender),
+            StreamReader { source, next, consumer_seq: 0, created: None, rewound: false }
+                .run(sender),
         );
         Feed { queue, task }
     }
 
-    /// The next message. Waits for as long as there is none, and while the server is away. Loses nothing
-    /// when it is dropped.
+    /// The next message. Waits while there is none, and while the server is unreachable. Cancel
+    /// safe.
     pub async fn next(&mut self) -> Delivery {
         match self.queue.recv().await {
             Some(delivery) => delivery,
-            // The task ends only when this end is dropped.
+            // The task ends only when this feed is dropped.
             None => std::future::pending().await,
         }
     }
 
-    /// Whether nothing more has arrived.
+    /// Whether no message is queued.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty()
     }
 }
 
-struct Reading {
-    source: Source,
+struct StreamReader {
+    source: FeedSource,
     next: u64,
-    /// Of the last message; the server numbers what it sends without gaps.
+    /// Consumer sequence of the last message. The server numbers deliveries without gaps.
     consumer_seq: u64,
-    /// When the stream was created, as far as it was asked for.
+    /// When the stream was created, in nanoseconds since 1970; none until it was read.
     created: Option<i128>,
     rewound: bool,
 }
 
-impl Reading {
+impl StreamReader {
     async fn run(mut self, sender: mpsc::Sender<Delivery>) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         loop {
-            match self.messages().await {
-                Ok(messages) => match self.forward(messages, &sender).await {
+            match self.open_messages().await {
+                Ok(messages) => match self.forward_messages(messages, &sender).await {
                     None => return,
-                    Some((reason, moved)) => {
+                    Some((reason, has_progressed)) => {
                         let stream = &self.source.stream;
-                        tracing::debug!(stream, reason, "reading again from where it was");
-                        if moved {
+                        tracing::debug!(stream, reason, "stream reading interrupted, resuming");
+                        if has_progressed {
                             backoff.reset();
                         }
                     }
                 },
                 Err(reason) => {
                     let stream = &self.source.stream;
-                    tracing::warn!(stream, reason, "cannot read the stream, trying again");
+                    tracing::warn!(stream, reason, "stream cannot be read, retrying");
                 }
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 
-    /// Whoever wipes a server does not tell.
-    async fn rewind_if_new(&mut self) -> Result<(), String> {
-        let Source { jetstream, stream, .. } = &self.source;
+    /// Detects a stream that was deleted and created again, which the server does not report.
+    async fn rewind_if_recreated(&mut self) -> Result<(), String> {
+        let FeedSource { jetstream, stream, .. } = &self.source;
         let handle = jetstream.get_stream_no_info(stream).await.map_err(|e| e.to_string())?;
         let info = handle.get_info().await.map_err(|e| e.to_string())?;
         let created = info.created.unix_timestamp_nanos();
         let known = *self.created.get_or_insert(created);
         if known != created || info.state.last_sequence + 1 < self.next {
-            tracing::warn!(stream, "the stream was created anew: reading it from its beginning");
-            (self.created, self.next, self.rewound) = (Some(created), 1, true);
+            tracing::warn!(stream, "stream was created again, reading it from its beginning");
+            self.created = Some(created);
+            self.next = 1;
+            self.rewound = true;
         }
         Ok(())
     }
 
-    async fn messages(&mut self) -> Result<pull::Stream, String> {
+    async fn open_messages(&mut self) -> Result<pull::Stream, String> {
         if self.source.rewinds {
-            self.rewind_if_new().await?;
+            self.rewind_if_recreated().await?;
         }
-        let Source { jetstream, stream, subjects, everything, .. } = &self.source;
+        let FeedSource { jetstream, stream, subjects, everything, .. } = &self.source;
         let filter_subjects = if subjects.len() > FILTERS_MAX {
             vec![(*everything).to_owned()]
         } else {
@@ -162,7 +166,8 @@ impl Reading {
         let consumer: PullConsumer =
             jetstream.create_consumer_on_stream(config, stream).await.map_err(|e| e.to_string())?;
         self.consumer_seq = 0;
-        // A message larger than what is left of a request ends the request, so it has to fit a whole one.
+        // A message larger than the rest of a pull request ends the request, so every message must
+        // fit into a whole one.
         let message_bytes_max = jetstream.client().server_info().max_payload;
         consumer
             .stream()
@@ -175,13 +180,14 @@ impl Reading {
             .map_err(|e| e.to_string())
     }
 
-    /// Until the reader is gone (none) or the reading broke off: why, and whether it had moved.
-    async fn forward(
+    /// Forwards messages until the feed is dropped (none), or until reading fails. Returns the
+    /// reason of the failure, and whether any message was forwarded.
+    async fn forward_messages(
         &mut self,
         mut messages: pull::Stream,
         sender: &mpsc::Sender<Delivery>,
     ) -> Option<(String, bool)> {
-        let mut moved = false;
+        let mut has_progressed = false;
         loop {
             let message = tokio::select! {
                 biased;
@@ -190,15 +196,15 @@ impl Reading {
             };
             let message = match message {
                 Some(Ok(message)) => message,
-                Some(Err(error)) => return Some((error.to_string(), moved)),
-                None => return Some(("the server ended the reading".to_owned(), moved)),
+                Some(Err(error)) => return Some((error.to_string(), has_progressed)),
+                None => return Some(("the server ended the delivery".to_owned(), has_progressed)),
             };
             let info = match message.info() {
                 Ok(info) => info,
-                Err(error) => return Some((error.to_string(), moved)),
+                Err(error) => return Some((error.to_string(), has_progressed)),
             };
             if info.consumer_sequence != self.consumer_seq + 1 {
-                return Some(("a message was lost on the way".to_owned(), moved));
+                return Some(("a message was lost in delivery".to_owned(), has_progressed));
             }
             self.consumer_seq = info.consumer_sequence;
             let delivery = Delivery {
@@ -210,7 +216,7 @@ impl Reading {
                 payload: message.message.payload,
             };
             self.next = delivery.seq + 1;
-            moved = true;
+            has_progressed = true;
             if sender.send(delivery).await.is_err() {
                 return None;
             }
@@ -219,6 +225,6 @@ impl Reading {
 }
 
 /// Microseconds since 1970 from nanoseconds.
-pub(crate) fn micros(nanos: i128) -> i64 {
+pub(crate) fn micros_from_nanos(nanos: i128) -> i64 {
     i64::try_from(nanos / 1000).unwrap_or(i64::MAX)
 }

@@ -1,58 +1,74 @@
-//! What the values of a column mean: MessagePack has one integer where Postgres has numbers, dates and times.
+//! The meaning of a column's values: MessagePack has one integer type where Postgres has numbers,
+//! dates and times.
 
 use walgate_wire::Column;
 
-/// How values of a type are to be read. Types that travel as text, and types that are not known, are
-/// [`Kind::Other`]: there the value speaks for itself.
+/// How the values of a column are to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
+    /// `boolean`
     Bool,
+    /// `bigint`, `integer`, `smallint`, `oid`
     Int,
+    /// `real`, `double precision`
     Float,
+    /// `bytea`
     Bytes,
+    /// `uuid`: 16 bytes.
     Uuid,
+    /// `timestamptz`: microseconds since 1970, UTC.
     Timestamptz,
+    /// `timestamp`: microseconds since 1970.
     Timestamp,
+    /// `date`: days since 1970.
     Date,
+    /// `time`: microseconds since midnight.
     Time,
+    /// `json`, `jsonb`: text.
     Json,
-    Array(Box<Kind>),
+    /// An array with elements of this kind.
+    Array(Box<ValueKind>),
+    /// Types that are published as text, and unknown types.
     Other,
 }
 
-impl Kind {
-    /// By the OID of built-in types (`pg_type.dat`), which never change.
-    pub fn of(column: &Column) -> Kind {
+impl ValueKind {
+    /// By the OID of the column's type. OIDs of built-in types (`pg_type.dat`) never change.
+    pub fn of_column(column: &Column) -> ValueKind {
         let oid = column.value_oid();
-        match Self::scalar(oid) {
+        match Self::from_scalar_oid(oid) {
             Some(kind) => kind,
-            None => match element(oid) {
-                Some(oid) => Kind::Array(Box::new(Self::scalar(oid).unwrap_or(Kind::Other))),
-                None if column.type_name.ends_with("[]") => Kind::Array(Box::new(Kind::Other)),
-                None => Kind::Other,
+            None => match array_element_oid(oid) {
+                Some(oid) => ValueKind::Array(Box::new(
+                    Self::from_scalar_oid(oid).unwrap_or(ValueKind::Other),
+                )),
+                None if column.type_name.ends_with("[]") => {
+                    ValueKind::Array(Box::new(ValueKind::Other))
+                }
+                None => ValueKind::Other,
             },
         }
     }
 
-    fn scalar(oid: u32) -> Option<Kind> {
+    fn from_scalar_oid(oid: u32) -> Option<ValueKind> {
         Some(match oid {
-            16 => Kind::Bool,
-            20 | 21 | 23 | 26 => Kind::Int,
-            700 | 701 => Kind::Float,
-            17 => Kind::Bytes,
-            2950 => Kind::Uuid,
-            1184 => Kind::Timestamptz,
-            1114 => Kind::Timestamp,
-            1082 => Kind::Date,
-            1083 => Kind::Time,
-            114 | 3802 => Kind::Json,
+            16 => ValueKind::Bool,
+            20 | 21 | 23 | 26 => ValueKind::Int,
+            700 | 701 => ValueKind::Float,
+            17 => ValueKind::Bytes,
+            2950 => ValueKind::Uuid,
+            1184 => ValueKind::Timestamptz,
+            1114 => ValueKind::Timestamp,
+            1082 => ValueKind::Date,
+            1083 => ValueKind::Time,
+            114 | 3802 => ValueKind::Json,
             _ => return None,
         })
     }
 }
 
 /// The element type of a built-in array type.
-fn element(array: u32) -> Option<u32> {
+fn array_element_oid(array: u32) -> Option<u32> {
     Some(match array {
         1000 => 16,
         1016 => 20,

@@ -1,8 +1,9 @@
 //! Local copies of Postgres tables, kept up to date from NATS.
 //!
-//! A [`Consumer`] follows the published protocol (`docs/PROTOCOL.md`) step by step: schema, dictionary,
-//! snapshot, changes. Rows and position are kept together in a [`Sink`], so it goes on where it was, also
-//! after being killed. Nothing here knows the gateway or its database.
+//! A [`Consumer`] follows the published protocol (`docs/PROTOCOL.md`): schema, dictionary,
+//! snapshot, changes. A [`Sink`] stores rows and position in one transaction, so a consumer
+//! continues where it was, even if it was killed. Nothing here knows the gateway or the source
+//! database.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), walgate_consumer::Error> {
@@ -19,6 +20,8 @@
 //! consumer.run(shutdown).await
 //! # }
 //! ```
+
+#![warn(missing_docs)]
 
 mod assets;
 mod consumer;
@@ -41,17 +44,19 @@ mod status;
 mod test_support;
 mod text;
 
-pub use consumer::{Consumer, ConsumerBuilder, Options, connect};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerOptions, connect};
 pub use error::{Error, ErrorKind, SinkError};
 pub use json::{change_json, row_json, value_json};
-pub use kind::Kind;
-pub use observe::{SnapshotProgress, TailFrom, request_snapshot, tail};
+pub use kind::ValueKind;
+pub use observe::{SnapshotProgress, TailFrom, request_snapshot, tail_changes};
 pub use postgres::PostgresSink;
 pub use remote::StreamNames;
 pub use row::{FromValue, Row, RowError};
-pub use sink::{Changes, Rows, Sink};
+pub use sink::{ChangeBatch, Sink, SnapshotRows};
 pub use sqlite::{SqliteSink, sqlite_table_name, sqlite_value};
-pub use state::{Filter, Mark, SnapshotWindow, Step, Stored, TableRecord, same_column};
-pub use status::{Phase, Status, TableStatus};
+pub use state::{
+    ChangeFilter, Checkpoint, MigrationStep, SnapshotWindow, StoredState, TableRecord, same_column,
+};
+pub use status::{ConsumerStatus, TablePhase, TableStatus};
 pub use walgate_nats_connect::{NatsConnectError, NatsOptions};
 pub use walgate_wire as wire;

@@ -1,4 +1,4 @@
-//! Looking without keeping: changes as they pass, and a snapshot's progress. For tools.
+//! Observing without storing: changes as they are published, and a snapshot's progress. For tools.
 
 use std::{
     collections::VecDeque,
@@ -14,72 +14,79 @@ use walgate_wire::{
 };
 
 use crate::{
-    Changes, Error, Filter, StreamNames,
-    assets::Assets,
-    decode::{self, Envelope, Joiner, unreadable},
-    error::Unreadable,
-    feed::{Delivery, Feed, Source},
-    remote::Remote,
-    snapshot::{all_subjects, chunk_place, row_count, without_end},
+    ChangeBatch, ChangeFilter, Error, StreamNames,
+    assets::AssetCache,
+    decode::{self, Envelope, PartJoiner, protocol_error},
+    error::UnreadableMessage,
+    feed::{Delivery, Feed, FeedSource},
+    remote::RemoteStreams,
+    snapshot::{all_subjects, find_unfinished, parse_chunk_subject, read_row_count},
 };
 
-/// How often a snapshot of which nothing is heard is asked after.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often the gateway's stream is checked while no message of a snapshot arrives.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// From where to show changes.
+/// Where [`tail_changes`] begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TailFrom {
-    /// What comes from now on.
+    /// With the next message that is published.
     Now,
-    /// All that the stream holds.
+    /// With the first message that the stream holds.
     First,
-    /// From this stream sequence on.
+    /// With the message of this stream sequence.
     Sequence(u64),
 }
 
-/// Changes of these tables, decoded message by message: [`Changes::decode`] gives them with positions and
-/// values, [`change_json`](crate::change_json) turns each into JSON. Of a stream that is deleted and made again it shows the
-/// new one from its beginning, and says so in the log. Ends with the first error.
-pub async fn tail(
+/// The changes of these tables, one item per message. [`ChangeBatch::decode`] returns the changes
+/// with positions and values; [`change_json`](crate::change_json) converts a change to JSON.
+///
+/// If the stream is deleted and created again, the new one is read from its beginning, with a
+/// warning in the log. The stream of changes ends with the first error.
+///
+/// # Errors
+/// [`Error::Nats`] if the stream cannot be read; [`Error::Protocol`] for a message that cannot be
+/// decoded.
+pub async fn tail_changes(
     client: async_nats::Client,
     names: StreamNames,
     tokens: Vec<Token>,
     from: TailFrom,
     caps: Caps,
-) -> Result<impl Stream<Item = Result<Changes, Error>>, Error> {
-    let remote = Remote::new(client, names);
+) -> Result<impl Stream<Item = Result<ChangeBatch, Error>>, Error> {
+    let remote = RemoteStreams::new(client, names);
     let next = match from {
         TailFrom::Sequence(next) => next,
         TailFrom::First => 1,
-        TailFrom::Now => remote.extent(&remote.names.cdc).await?.last_seq + 1,
+        TailFrom::Now => remote.stream_extent(&remote.names.cdc).await?.last_seq + 1,
     };
-    let source = remote.cdc(tokens.iter().map(walgate_wire::subjects::cdc).collect());
-    let feed = Feed::open(Source { rewinds: true, ..source }, next);
-    let (assets, joiner) = (Assets::new(remote.clone(), caps), Joiner::new(&caps));
-    let tail = Tail { feed, remote, assets, joiner, caps, tokens };
+    let source = remote.cdc_source(tokens.iter().map(walgate_wire::subjects::cdc).collect());
+    let feed = Feed::open(FeedSource { rewinds: true, ..source }, next);
+    let assets = AssetCache::new(remote.clone(), caps);
+    let joiner = PartJoiner::new(&caps);
+    let tail = TailReader { feed, remote, assets, joiner, caps, tokens };
     Ok(futures::stream::try_unfold(tail, |mut tail| async move {
         let changes = tail.next().await?;
         Ok(Some((changes, tail)))
     }))
 }
 
-struct Tail {
+struct TailReader {
     feed: Feed,
-    remote: Remote,
-    assets: Assets,
-    joiner: Joiner,
+    remote: RemoteStreams,
+    assets: AssetCache,
+    joiner: PartJoiner,
     caps: Caps,
     tokens: Vec<Token>,
 }
 
-impl Tail {
-    async fn next(&mut self) -> Result<Changes, Error> {
+impl TailReader {
+    async fn next(&mut self) -> Result<ChangeBatch, Error> {
         loop {
             let delivery = self.feed.next().await;
             if delivery.rewound {
-                // Whoever wiped the stream may have wiped the buckets: their revisions count anew.
-                self.assets = Assets::new(self.remote.clone(), self.caps);
-                self.joiner = Joiner::new(&self.caps);
+                // The buckets may have been deleted as well; then their revisions start over.
+                self.assets = AssetCache::new(self.remote.clone(), self.caps);
+                self.joiner = PartJoiner::new(&self.caps);
             }
             let token =
                 self.tokens.iter().find(|t| delivery.subject == walgate_wire::subjects::cdc(t));
@@ -90,88 +97,110 @@ impl Tail {
         }
     }
 
-    async fn read(&mut self, delivery: &Delivery, token: &Token) -> Result<Option<Changes>, Error> {
-        let envelope = Envelope::read(&delivery.headers).map_err(unreadable(delivery))?;
+    async fn read(
+        &mut self,
+        delivery: &Delivery,
+        token: &Token,
+    ) -> Result<Option<ChangeBatch>, Error> {
+        let envelope = Envelope::read(&delivery.headers).map_err(protocol_error(delivery))?;
         // A tail may begin in the middle of a body.
         if envelope
             .part
-            .is_some_and(|part| part.number > 1 && !self.joiner.is_open(&delivery.subject))
+            .is_some_and(|part| part.number > 1 && !self.joiner.has_partial_body(&delivery.subject))
         {
             return Ok(None);
         }
         let revision = envelope.schema.unwrap_or_default();
-        let body = decode::body(delivery, envelope, &mut self.joiner, &mut self.assets, None).await;
-        let Some(body) = body.map_err(unreadable(delivery))? else { return Ok(None) };
-        let Some(schema) = self.assets.schema(token, revision).await? else {
+        let body =
+            decode::complete_body(delivery, envelope, &mut self.joiner, &mut self.assets, None)
+                .await;
+        let Some(body) = body.map_err(protocol_error(delivery))? else { return Ok(None) };
+        let Some(schema) = self.assets.schema_revision(token, revision).await? else {
             let reason = format!("schema revision {revision} is not in KV");
-            return Err(unreadable(delivery)(Unreadable::Other(reason)));
+            return Err(protocol_error(delivery)(UnreadableMessage::Other(reason)));
         };
-        Ok(Some(Changes {
+        Ok(Some(ChangeBatch {
             local: schema.clone(),
             schema,
             body,
-            filter: Filter::default(),
+            filter: ChangeFilter::default(),
             caps: self.caps,
             count: Arc::new(AtomicU64::new(0)),
         }))
     }
 }
 
-/// What became of a snapshot that was asked for.
+/// The progress of a requested snapshot.
 #[derive(Clone, Debug)]
 pub enum SnapshotProgress {
-    /// The gateway has not begun yet.
+    /// The request is stored.
     Requested,
-    /// Nor has it for so long; but it is alive, or was a moment ago.
+    /// The snapshot has not begun after this time, but the gateway is alive.
     Waiting(Duration),
+    /// The snapshot has begun.
     Started {
+        /// Its id.
         snapshot_id: String,
+        /// The gateway's estimate of its rows.
         estimated_rows: u64,
+        /// Its watermark.
         watermark: walgate_wire::Lsn,
     },
-    /// Sums so far; bytes as sent.
+    /// A chunk arrived.
     Chunk {
+        /// Rows so far.
         rows: u64,
+        /// Bytes so far, as sent.
         bytes: u64,
     },
+    /// The snapshot is complete.
     Finished(Box<InitMeta>),
+    /// The gateway reported a failure.
     Failed(InitError),
 }
 
-/// Asks for a snapshot and tells how it goes, until it is finished or failed. It may have to wait in Postgres for as long as
-/// others have transactions open: it is given up only if the gateway shows no sign of life for `patience`, which has to
-/// be longer than its heartbeat of ten seconds where nothing else happens. That somebody else has asked already is fine: if theirs has begun, it is shown from its beginning.
+/// Requests a snapshot and reports its progress until it is finished or failed. If a snapshot of
+/// the table is already running, its progress is reported from the start.
+///
+/// A snapshot may wait in Postgres for as long as other transactions are open. So the stream of
+/// progress ends with an error only if the gateway writes nothing for `patience`. It must be longer
+/// than the gateway's heartbeat of ten seconds.
+///
+/// # Errors
+/// [`Error::Configuration`] if no gateway has published the table; [`Error::Nats`] if a request
+/// fails or the gateway is silent; [`Error::Protocol`] for a message that cannot be read.
 pub async fn request_snapshot(
     client: async_nats::Client,
     names: StreamNames,
     token: Token,
     patience: Duration,
 ) -> Result<impl Stream<Item = Result<SnapshotProgress, Error>>, Error> {
-    let remote = Remote::new(client, names);
-    if remote.last_of(SCHEMAS_STREAM, &format!("{SCHEMAS_PREFIX}{token}")).await?.is_none() {
+    let remote = RemoteStreams::new(client, names);
+    if remote.last_message(SCHEMAS_STREAM, &format!("{SCHEMAS_PREFIX}{token}")).await?.is_none() {
         return Err(Error::Configuration(format!(
             "no gateway has published a table {token}: is it in the gateway's configuration?"
         )));
     }
-    // Noted before asking: whatever begins from now on is behind it, and what is under way is seen to its end.
-    let next = remote.extent(&remote.names.init).await?.last_seq + 1;
-    let written = remote.extent(&remote.names.cdc).await?.last_seq;
-    let begun = without_end(&remote, &token).await?;
-    remote.ask_for_snapshot(&token).await?;
-    let feed = Feed::open(remote.init(all_subjects(&token)), begun.unwrap_or(next));
+    // Read before the request, so that a new snapshot begins at or after it. A snapshot in progress
+    // is followed to its end.
+    let next = remote.stream_extent(&remote.names.init).await?.last_seq + 1;
+    let written = remote.stream_extent(&remote.names.cdc).await?.last_seq;
+    let unfinished = find_unfinished(&remote, &token).await?;
+    remote.publish_snapshot_request(&token).await?;
+    let feed = Feed::open(remote.init_source(all_subjects(&token)), unfinished.unwrap_or(next));
     let caps = Caps::default();
-    let watch = Watch {
+    let watch = SnapshotWatch {
         feed,
-        assets: Assets::new(remote.clone(), caps),
+        assets: AssetCache::new(remote.clone(), caps),
         remote,
-        joiner: Joiner::new(&caps),
+        joiner: PartJoiner::new(&caps),
         caps,
         patience,
         asked: Instant::now(),
         alive: Instant::now(),
         written,
         token,
-        asked_at: next,
+        requested_at: next,
         snapshot_id: None,
         rows: 0,
         bytes: 0,
@@ -183,21 +212,21 @@ pub async fn request_snapshot(
     }))
 }
 
-struct Watch {
+struct SnapshotWatch {
     feed: Feed,
-    remote: Remote,
-    assets: Assets,
-    joiner: Joiner,
+    remote: RemoteStreams,
+    assets: AssetCache,
+    joiner: PartJoiner,
     caps: Caps,
     patience: Duration,
     asked: Instant,
-    /// The last sign of the gateway's life.
+    /// When the gateway last wrote a message.
     alive: Instant,
-    /// Last sequence of the stream of changes, which it alone writes to, heartbeats at least.
+    /// Last sequence of the stream of changes. Only the gateway writes to it, at least heartbeats.
     written: u64,
     token: Token,
-    /// Messages from this sequence on came after the snapshot was asked for.
-    asked_at: u64,
+    /// Messages from this sequence on were published after the request.
+    requested_at: u64,
     snapshot_id: Option<String>,
     rows: u64,
     bytes: u64,
@@ -205,7 +234,7 @@ struct Watch {
     ended: bool,
 }
 
-impl Watch {
+impl SnapshotWatch {
     async fn next(&mut self) -> Result<Option<SnapshotProgress>, Error> {
         if self.ended {
             return Ok(None);
@@ -216,48 +245,53 @@ impl Watch {
                 self.ended = matches!(progress, Finished(_) | Failed(_));
                 return Ok(Some(progress));
             }
-            let silence = LOOK_EVERY.min(self.patience / 2);
+            let silence = CHECK_INTERVAL.min(self.patience / 2);
             let Ok(delivery) = timeout(silence, self.feed.next()).await else {
-                self.look_for_life().await?;
+                self.check_gateway_alive().await?;
                 if self.snapshot_id.is_none() {
                     self.queue.push_back(SnapshotProgress::Waiting(self.asked.elapsed()));
                 }
                 continue;
             };
             self.alive = Instant::now();
-            let progress = self.read(&delivery).await.map_err(unreadable(&delivery))?;
+            let progress = self.read(&delivery).await.map_err(protocol_error(&delivery))?;
             self.queue.extend(progress);
         }
     }
 
-    async fn look_for_life(&mut self) -> Result<(), Error> {
-        // A server that is away is no sign either way.
-        if let Ok(extent) = self.remote.extent(&self.remote.names.cdc).await
+    async fn check_gateway_alive(&mut self) -> Result<(), Error> {
+        // An unreachable server is no sign of life or death.
+        if let Ok(extent) = self.remote.stream_extent(&self.remote.names.cdc).await
             && extent.last_seq != self.written
         {
-            (self.written, self.alive) = (extent.last_seq, Instant::now());
+            self.written = extent.last_seq;
+            self.alive = Instant::now();
         }
         if self.alive.elapsed() < self.patience {
             return Ok(());
         }
         let reason = format!(
-            "the gateway has written nothing for {} s: is it running, and what does its /readyz say? The request stays \
-             and is served as soon as it can be",
+            "the gateway has written nothing for {} s: is it running, and what does its /readyz \
+             report? The request stays stored and is served as soon as possible",
             self.patience.as_secs()
         );
         Err(Error::nats(format!("snapshot of {}", self.token), reason))
     }
 
-    async fn read(&mut self, delivery: &Delivery) -> Result<Option<SnapshotProgress>, Unreadable> {
+    async fn read(
+        &mut self,
+        delivery: &Delivery,
+    ) -> Result<Option<SnapshotProgress>, UnreadableMessage> {
         match delivery.subject.split('.').nth(1).unwrap_or_default() {
             "start" => {
                 let start: InitStart = from_msgpack(&delivery.payload)?;
-                (self.rows, self.bytes) = (0, 0);
+                self.rows = 0;
+                self.bytes = 0;
                 self.snapshot_id = Some(start.snapshot_id.clone());
                 let InitStart { snapshot_id, estimated_rows, lsn: watermark, .. } = start;
                 Ok(Some(SnapshotProgress::Started { snapshot_id, estimated_rows, watermark }))
             }
-            "snap" => self.chunk(delivery).await,
+            "snap" => self.on_chunk(delivery).await,
             "meta" => {
                 let meta: InitMeta = from_msgpack(&delivery.payload)?;
                 let ours = self.snapshot_id.as_ref() == Some(&meta.start.snapshot_id);
@@ -267,24 +301,28 @@ impl Watch {
                 let error: InitError = from_msgpack(&delivery.payload)?;
                 let known = error.snapshot_id.is_some() && self.snapshot_id.is_some();
                 let other = known && error.snapshot_id != self.snapshot_id;
-                let earlier = error.snapshot_id.is_none() && delivery.seq < self.asked_at;
+                let earlier = error.snapshot_id.is_none() && delivery.seq < self.requested_at;
                 Ok((!other && !earlier).then_some(SnapshotProgress::Failed(error)))
             }
             _ => Ok(None),
         }
     }
 
-    async fn chunk(&mut self, delivery: &Delivery) -> Result<Option<SnapshotProgress>, Unreadable> {
-        let id = chunk_place(&delivery.subject).map(|(id, _)| id);
+    async fn on_chunk(
+        &mut self,
+        delivery: &Delivery,
+    ) -> Result<Option<SnapshotProgress>, UnreadableMessage> {
+        let id = parse_chunk_subject(&delivery.subject).map(|(id, _)| id);
         if id.is_none() || id != self.snapshot_id.as_deref() {
             return Ok(None);
         }
         self.bytes += delivery.payload.len() as u64;
         let envelope = Envelope::read(&delivery.headers)?;
         let body =
-            decode::body(delivery, envelope, &mut self.joiner, &mut self.assets, None).await?;
+            decode::complete_body(delivery, envelope, &mut self.joiner, &mut self.assets, None)
+                .await?;
         if let Some(body) = body {
-            self.rows += row_count(&body, &self.caps)?;
+            self.rows += read_row_count(&body, &self.caps)?;
         }
         Ok(Some(SnapshotProgress::Chunk { rows: self.rows, bytes: self.bytes }))
     }

@@ -1,61 +1,43 @@
-//! A Postgres database as the place for rows.
+//! A sink that stores rows in a Postgres database.
 //!
-//! Tables keep their schema, name and types. A type that the target does not have, composites and types that
-//! name objects of the source become `text` (composites as JSON); `money` becomes `numeric`. Not null is
-//! enforced for keys only. Local transactions are committed with `synchronous_commit = off`: a crash may take
-//! the last ones, rows and position together; they are read again. One consumer writes to a database at a
-//! time. The connection is encrypted as the URL says, in libpq's words (`sslmode`, `sslrootcert`, `sslcert`, `sslkey`).
+//! Tables keep their schema, name and types. Composites, types that the target does not have, and
+//! types that refer to objects of the source become `text` (composites as JSON); `money` becomes
+//! `numeric`. NOT NULL is enforced for keys only.
+//!
+//! Local transactions are committed with `synchronous_commit = off`: a crash may lose the last
+//! ones, rows and position together; the consumer reads them again. One consumer writes to a
+//! database at a time. TLS follows the URL's `sslmode`, `sslrootcert`, `sslcert` and `sslkey`.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use walgate_pg_connect::PgConnector;
 use walgate_wire::{Schema, Token};
 
 use crate::{
-    Changes, Mark, Rows, Sink, SinkError, Step, Stored, TableRecord, postgres::session::Session,
+    ChangeBatch, Checkpoint, MigrationStep, Sink, SinkError, SnapshotRows, StoredState,
+    TableRecord, postgres::session::TargetSession,
 };
 
 mod apply;
 mod ddl;
+mod error;
 mod load;
-mod plan;
 mod reshape;
 mod session;
+mod statements;
 mod text;
 
-/// See the module.
+/// Stores rows in a Postgres database, in tables with the names and types of the source.
+///
+/// Types that the target does not have become `text`. After a crash of the target the last commits
+/// may be missing; the consumer applies them again. One consumer writes to a database at a time.
 #[derive(Debug)]
 pub struct PostgresSink {
     url: String,
-    session: Option<Session>,
-    /// It was ours alone before: who seems to have it now is our own connection, which the server has not missed yet.
+    session: Option<TargetSession>,
+    /// This sink held the database's lock before. If the lock is taken now, its own lost connection
+    /// probably still holds it.
     was_held: bool,
-}
-
-/// Here a table in use is our own transaction's, a limit or a protocol violation comes again.
-fn passes(code: &str) -> bool {
-    walgate_pg_connect::is_transient_sqlstate(code) && !["55006", "53400", "08P01"].contains(&code)
-}
-
-/// Whether it is the connection, not a message that cannot be written or read.
-fn is_lost(cause: &(dyn std::error::Error + 'static)) -> bool {
-    use io::ErrorKind::{InvalidData, InvalidInput};
-    let error = cause.downcast_ref::<io::Error>();
-    error.is_some_and(|error| ![InvalidData, InvalidInput].contains(&error.kind()))
-}
-
-/// Turns a driver's error into one that says what was being done and what the server said.
-fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> SinkError {
-    let what = what.into();
-    move |error| {
-        let cause = std::error::Error::source(&error);
-        let (passes, reason) = match (error.as_db_error(), cause) {
-            (Some(db), _) => (passes(db.code().code()), walgate_pg_connect::describe_db_error(db)),
-            (None, Some(cause)) => (is_lost(cause), format!("{error}: {cause}")),
-            (None, None) => (error.is_closed(), error.to_string()),
-        };
-        if passes { SinkError::passing(what, reason) } else { SinkError::new(what, reason) }
-    }
 }
 
 impl PostgresSink {
@@ -64,74 +46,78 @@ impl PostgresSink {
         PostgresSink { url: url.into(), session: None, was_held: false }
     }
 
-    fn session(&mut self) -> Result<&mut Session, SinkError> {
+    fn session(&mut self) -> Result<&mut TargetSession, SinkError> {
         self.session.as_mut().ok_or_else(|| SinkError::new("the Postgres sink", "is closed"))
     }
 }
 
 impl Sink for PostgresSink {
-    async fn open(&mut self) -> Result<Stored, SinkError> {
-        // With its lock.
+    async fn open(&mut self) -> Result<StoredState, SinkError> {
+        // Closes the connection, which releases its lock.
         self.session = None;
         let what = "connecting to the target database";
-        let server = PgConnector::parse(&self.url)
+        let connector = PgConnector::parse(&self.url)
             .map_err(|reason| SinkError::new(what, format_args!("its URL {reason}")))?;
         let (client, connection) =
-            server.connect().await.map_err(|error| match error.is_transient() {
-                true => SinkError::passing(what, error),
+            connector.connect().await.map_err(|error| match error.is_transient() {
+                true => SinkError::transient(what, error),
                 false => SinkError::new(what, error),
             })?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::warn!(%error, "the connection to the target database broke");
+                tracing::warn!(%error, "connection to the target database lost");
             }
         });
-        let session = self.session.insert(Session::new(client));
+        let session = self.session.insert(TargetSession::new(client));
         session.prepare_database(self.was_held).await?;
         self.was_held = true;
-        session.stored().await
+        session.read_state().await
     }
 
-    async fn save(&mut self, records: Vec<TableRecord>) -> Result<(), SinkError> {
+    async fn save_records(&mut self, records: Vec<TableRecord>) -> Result<(), SinkError> {
         let session = self.session()?;
-        session.begin().await?;
+        session.begin_transaction().await?;
         session.write_records(&records).await?;
-        session.end().await
+        session.commit_transaction().await
     }
 
-    async fn forget(&mut self, token: Token) -> Result<(), SinkError> {
-        self.session()?.forget(&token).await
+    async fn forget_table(&mut self, token: Token) -> Result<(), SinkError> {
+        self.session()?.forget_table(&token).await
     }
 
     async fn begin_load(&mut self, schema: Arc<Schema>) -> Result<(), SinkError> {
         self.session()?.begin_load(&schema).await
     }
 
-    async fn load(&mut self, rows: Rows) -> Result<(), SinkError> {
-        self.session()?.load(&rows).await
+    async fn load_rows(&mut self, rows: SnapshotRows) -> Result<(), SinkError> {
+        self.session()?.load_rows(&rows).await
     }
 
     async fn finish_load(
         &mut self,
         schema: Arc<Schema>,
         records: Vec<TableRecord>,
-        mark: Mark,
+        checkpoint: Checkpoint,
     ) -> Result<(), SinkError> {
-        self.session()?.finish_load(&schema, &records, mark).await
+        self.session()?.finish_load(&schema, &records, checkpoint).await
     }
 
-    async fn migrate(&mut self, record: TableRecord, steps: Vec<Step>) -> Result<(), SinkError> {
-        self.session()?.migrate(&record, &steps).await
+    async fn migrate_table(
+        &mut self,
+        record: TableRecord,
+        steps: Vec<MigrationStep>,
+    ) -> Result<(), SinkError> {
+        self.session()?.migrate_table(&record, &steps).await
     }
 
-    async fn apply(&mut self, changes: Changes) -> Result<(), SinkError> {
-        self.session()?.apply(&changes).await
+    async fn apply_changes(&mut self, changes: ChangeBatch) -> Result<(), SinkError> {
+        self.session()?.apply_changes(&changes).await
     }
 
-    async fn commit(&mut self, mark: Mark) -> Result<(), SinkError> {
+    async fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
         let session = self.session()?;
-        session.begin().await?;
-        session.end_at(mark).await
+        session.begin_transaction().await?;
+        session.commit_at(checkpoint).await
     }
 
     async fn rollback(&mut self) -> Result<(), SinkError> {

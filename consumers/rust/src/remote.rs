@@ -1,5 +1,5 @@
-//! The questions that a consumer asks the server, and patience with its absence. Message bodies are not
-//! known here.
+//! The requests of a consumer to JetStream, and their repetition while the server is unreachable.
+//! Message bodies are not known here.
 
 use std::time::Duration;
 
@@ -12,23 +12,24 @@ use walgate_nats_connect::Backoff;
 
 use crate::{
     Error,
-    feed::{Source, micros},
+    feed::{FeedSource, micros_from_nanos},
     state::StreamExtent,
 };
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// Failures in a row that pass without a word: elections and restarts.
-const QUIET_FAILURES: u32 = 3;
+/// Consecutive failures that are not logged: elections and restarts.
+const UNLOGGED_FAILURES: u32 = 3;
 
-/// What the streams are called on this server.
+/// The names of the gateway's streams, if they differ from the defaults.
 #[derive(Clone, Debug)]
 pub struct StreamNames {
-    /// Changes. Default `CDC`.
+    /// The stream of changes. Default `CDC`.
     pub cdc: String,
-    /// Snapshots. Default `INIT`.
+    /// The stream of snapshots. Default `INIT`.
     pub init: String,
-    /// Where JetStream is asked, for an account that imports it from the gateway's. Default `$JS.API`.
+    /// The prefix of JetStream API subjects, for an account that imports the streams from the
+    /// gateway's account. Default `$JS.API`.
     pub api: String,
 }
 
@@ -38,42 +39,41 @@ impl Default for StreamNames {
     }
 }
 
+/// The gateway's streams and buckets on the server.
 #[derive(Clone, Debug)]
-pub(crate) struct Remote {
+pub(crate) struct RemoteStreams {
     pub jetstream: jetstream::Context,
     pub names: StreamNames,
 }
 
-impl Remote {
-    pub fn new(client: async_nats::Client, names: StreamNames) -> Remote {
-        Remote { jetstream: jetstream::with_prefix(client, &names.api), names }
+impl RemoteStreams {
+    pub fn new(client: async_nats::Client, names: StreamNames) -> RemoteStreams {
+        RemoteStreams { jetstream: jetstream::with_prefix(client, &names.api), names }
     }
 
-    pub fn cdc(&self, subjects: Vec<String>) -> Source {
-        let (jetstream, stream) = (self.jetstream.clone(), self.names.cdc.clone());
-        Source {
-            jetstream,
-            stream,
+    pub fn cdc_source(&self, subjects: Vec<String>) -> FeedSource {
+        FeedSource {
+            jetstream: self.jetstream.clone(),
+            stream: self.names.cdc.clone(),
             subjects,
             everything: walgate_wire::subjects::CDC_ALL,
             rewinds: false,
         }
     }
 
-    pub fn init(&self, subjects: Vec<String>) -> Source {
-        let (jetstream, stream) = (self.jetstream.clone(), self.names.init.clone());
-        Source {
-            jetstream,
-            stream,
+    pub fn init_source(&self, subjects: Vec<String>) -> FeedSource {
+        FeedSource {
+            jetstream: self.jetstream.clone(),
+            stream: self.names.init.clone(),
             subjects,
             everything: walgate_wire::subjects::INIT_ALL,
             rewinds: true,
         }
     }
 
-    pub fn schemas(&self, subjects: Vec<String>) -> Source {
+    pub fn schemas_source(&self, subjects: Vec<String>) -> FeedSource {
         let stream = walgate_wire::buckets::SCHEMAS_STREAM.to_owned();
-        Source {
+        FeedSource {
             jetstream: self.jetstream.clone(),
             stream,
             subjects,
@@ -82,7 +82,7 @@ impl Remote {
         }
     }
 
-    pub async fn extent(&self, stream: &str) -> Result<StreamExtent, Error> {
+    pub async fn stream_extent(&self, stream: &str) -> Result<StreamExtent, Error> {
         let failed =
             |e: &dyn std::fmt::Display| Error::nats(format!("looking at stream {stream}"), e);
         let handle = self.jetstream.get_stream_no_info(stream).await.map_err(|e| failed(&e))?;
@@ -90,32 +90,32 @@ impl Remote {
         Ok(StreamExtent {
             first_seq: info.state.first_sequence,
             last_seq: info.state.last_sequence,
-            created: micros(info.created.unix_timestamp_nanos()),
+            created: micros_from_nanos(info.created.unix_timestamp_nanos()),
         })
     }
 
     pub async fn message_at(&self, stream: &str, seq: u64) -> Result<Option<StreamMessage>, Error> {
-        let handle = self.handle(stream).await?;
-        found(stream, handle.get_raw_message(seq).await)
+        let handle = self.open_stream(stream).await?;
+        optional_message(stream, handle.get_raw_message(seq).await)
     }
 
-    /// `subject` may hold wildcards.
-    pub async fn last_of(
+    /// The last message on `subject`, which may contain wildcards.
+    pub async fn last_message(
         &self,
         stream: &str,
         subject: &str,
     ) -> Result<Option<StreamMessage>, Error> {
-        let handle = self.handle(stream).await?;
-        found(stream, handle.get_last_raw_message_by_subject(subject).await)
+        let handle = self.open_stream(stream).await?;
+        optional_message(stream, handle.get_last_raw_message_by_subject(subject).await)
     }
 
-    async fn handle(&self, stream: &str) -> Result<jetstream::stream::Stream<()>, Error> {
+    async fn open_stream(&self, stream: &str) -> Result<jetstream::stream::Stream<()>, Error> {
         let handle = self.jetstream.get_stream_no_info(stream).await;
         handle.map_err(|e| Error::nats(format!("opening stream {stream}"), e))
     }
 
-    /// Through JetStream. That somebody else has asked already is as good.
-    pub async fn ask_for_snapshot(&self, token: &walgate_wire::Token) -> Result<(), Error> {
+    /// Requests a snapshot through JetStream. A request that is stored already counts as success.
+    pub async fn publish_snapshot_request(&self, token: &walgate_wire::Token) -> Result<(), Error> {
         let subject = walgate_wire::subjects::snapshot_request(token);
         let failed = |e: &dyn std::fmt::Display| Error::nats(format!("publishing {subject}"), e);
         let publish = self.jetstream.publish(subject.clone(), bytes::Bytes::new());
@@ -127,7 +127,7 @@ impl Remote {
     }
 }
 
-fn found(
+fn optional_message(
     stream: &str,
     result: Result<StreamMessage, RawMessageError>,
 ) -> Result<Option<StreamMessage>, Error> {
@@ -138,8 +138,8 @@ fn found(
     }
 }
 
-/// Asks until there is an answer: a server that is away comes back. `what` is being waited for.
-pub(crate) async fn patiently<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+/// Repeats a request until it has an answer. `what` is named in the log.
+pub(crate) async fn ask_until_answered<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<Option<T>, Error>>,
 {
@@ -148,11 +148,11 @@ where
     loop {
         let reason = match ask().await {
             Ok(Some(answer)) => return answer,
-            Ok(None) => "it is not there yet".to_owned(),
+            Ok(None) => "not available yet".to_owned(),
             Err(error) => error.to_string(),
         };
         failures += 1;
-        if failures > QUIET_FAILURES {
+        if failures > UNLOGGED_FAILURES {
             tracing::warn!(reason, "waiting for {what}");
         }
         tokio::time::sleep(backoff.next_delay()).await;

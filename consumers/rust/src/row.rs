@@ -1,17 +1,17 @@
-//! Rows by column name and Rust type, for those who write their own sink.
+//! Rows by column name and Rust type, for user-defined sinks.
 
 use walgate_wire::{Column, Schema, Value};
 
-use crate::{Kind, text};
+use crate::{ValueKind, text};
 
-/// A row and what its columns are called.
+/// A row with the names and types of its columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     columns: &'a [Column],
     values: &'a [Value<'a>],
 }
 
-/// A column that is not there, or holds something else than was asked for.
+/// The row has no such column, or its value has another type than requested.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column}: {reason}")]
 pub struct RowError {
@@ -20,12 +20,15 @@ pub struct RowError {
 }
 
 impl<'a> Row<'a> {
-    /// `values`: one for each column of the schema, as in an insert.
+    /// `values`: one for each column of the schema, in its order, as in an insert.
     pub fn new(schema: &'a Schema, values: &'a [Value<'a>]) -> Row<'a> {
         Row { columns: &schema.columns, values }
     }
 
-    /// `let email: Option<&str> = row.get("email")?;`
+    /// Reads a value by column name: `let email: Option<&str> = row.get("email")?;`
+    ///
+    /// # Errors
+    /// There is no such column, or its value is of another type. NULL needs an `Option`.
     pub fn get<T: FromValue<'a>>(&self, name: &str) -> Result<T, RowError> {
         let error = |reason: String| RowError { column: name.to_owned(), reason };
         let place = self.columns.iter().zip(self.values).find(|(column, _)| column.name == name);
@@ -34,18 +37,20 @@ impl<'a> Row<'a> {
             .ok_or_else(|| error(format!("of type {}, holds {value:?}", column.type_name)))
     }
 
+    /// The columns, in the order of the values.
     pub fn columns(&self) -> &'a [Column] {
         self.columns
     }
 
+    /// The values, one for each column.
     pub fn values(&self) -> &'a [Value<'a>] {
         self.values
     }
 }
 
-/// A type that a value can be read as.
+/// A Rust type that a value can be read as.
 pub trait FromValue<'a>: Sized {
-    /// None if the value is of another type.
+    /// The value as this type; none if it is of another type.
     fn from_value(column: &Column, value: &'a Value<'a>) -> Option<Self>;
 }
 
@@ -61,7 +66,8 @@ impl<'a> FromValue<'a> for bool {
     }
 }
 
-/// For times, dates and times of day: as the protocol counts them, from 1970 or midnight.
+/// Integers. Timestamps are microseconds since 1970, dates days since 1970, times microseconds
+/// since midnight.
 impl<'a> FromValue<'a> for i64 {
     fn from_value(_: &Column, value: &'a Value<'a>) -> Option<Self> {
         if let Value::Int(i) = value { Some(*i) } else { None }
@@ -90,16 +96,16 @@ impl<'a> FromValue<'a> for &'a str {
     }
 }
 
-/// Also dates, times and UUIDs, as Postgres prints them.
+/// Text; also dates, times and UUIDs, as Postgres prints them.
 impl<'a> FromValue<'a> for String {
     fn from_value(column: &Column, value: &'a Value<'a>) -> Option<Self> {
-        Some(match (Kind::of(column), value) {
+        Some(match (ValueKind::of_column(column), value) {
             (_, Value::Str(s)) => (*s).to_owned(),
-            (Kind::Timestamptz, Value::Int(i)) => text::timestamptz(*i),
-            (Kind::Timestamp, Value::Int(i)) => text::timestamp(*i),
-            (Kind::Date, Value::Int(i)) => text::date(*i),
-            (Kind::Time, Value::Int(i)) => text::time(*i),
-            (Kind::Uuid, Value::Bin(b)) => return text::uuid(b),
+            (ValueKind::Timestamptz, Value::Int(i)) => text::format_timestamptz(*i),
+            (ValueKind::Timestamp, Value::Int(i)) => text::format_timestamp(*i),
+            (ValueKind::Date, Value::Int(i)) => text::format_date(*i),
+            (ValueKind::Time, Value::Int(i)) => text::format_time(*i),
+            (ValueKind::Uuid, Value::Bin(b)) => return text::format_uuid(b),
             _ => return None,
         })
     }

@@ -1,6 +1,8 @@
-//! What a place for rows has to do. Two are here, SQLite and Postgres; anybody can write a third.
+//! The trait of a target for rows. SQLite and Postgres implement it here; users can write their
+//! own.
 //!
-//! A sink applies what it is given. What to apply, when to commit and when to load again is decided elsewhere.
+//! A sink stores what it is given. What to apply, when to commit and when to load again is decided
+//! in `engine`.
 
 use std::sync::{
     Arc,
@@ -11,25 +13,29 @@ use walgate_wire::{Caps, Change, Chunk, DecodeError, Schema, Token, decode_chang
 
 use crate::{
     SinkError,
-    state::{Filter, Mark, Step, Stored, TableRecord},
+    state::{ChangeFilter, Checkpoint, MigrationStep, StoredState, TableRecord},
 };
 
-/// Rows of a snapshot: one chunk, to be decoded where it is used.
+/// One chunk of a snapshot. The sink decodes it, on the thread where it uses the rows.
 #[derive(Clone, Debug)]
-pub struct Rows {
+pub struct SnapshotRows {
+    /// The shape of the rows.
     pub schema: Arc<Schema>,
     pub(crate) body: Vec<u8>,
     pub(crate) caps: Caps,
     pub(crate) count: Arc<AtomicU64>,
 }
 
-impl Rows {
-    /// A chunk's body, decompressed, with rows of this shape. For tests of sinks.
-    pub fn new(schema: Arc<Schema>, body: Vec<u8>) -> Rows {
-        Rows { schema, body, caps: Caps::default(), count: Arc::default() }
+impl SnapshotRows {
+    /// From the decompressed body of a chunk with rows of this shape. For tests of sinks.
+    pub fn new(schema: Arc<Schema>, body: Vec<u8>) -> SnapshotRows {
+        SnapshotRows { schema, body, caps: Caps::default(), count: Arc::default() }
     }
 
-    /// Column by column; [`Chunk::into_rows`] turns them.
+    /// The rows, column by column. [`Chunk::into_rows`] transposes them.
+    ///
+    /// # Errors
+    /// The body is malformed or exceeds a cap.
     pub fn decode(&self) -> Result<Chunk<'_>, DecodeError> {
         let chunk = decode_chunk(&self.body, self.schema.columns.len(), &self.caps)?;
         self.count.fetch_add(chunk.row_count as u64, Ordering::Relaxed);
@@ -37,29 +43,32 @@ impl Rows {
     }
 }
 
-/// Consecutive changes of one table, to be decoded where they are used.
+/// Consecutive changes of one table. The sink decodes them, on the thread where it uses them.
 #[derive(Clone, Debug)]
-pub struct Changes {
-    /// The shape of the rows in here. The local table can have a later one: match columns by
+pub struct ChangeBatch {
+    /// The shape of these rows. The local table can have a later shape: match columns with
     /// [`same_column`](crate::same_column).
     pub schema: Arc<Schema>,
     /// The shape of the local table.
     pub local: Arc<Schema>,
     pub(crate) body: Vec<u8>,
-    pub(crate) filter: Filter,
+    pub(crate) filter: ChangeFilter,
     pub(crate) caps: Caps,
     pub(crate) count: Arc<AtomicU64>,
 }
 
-impl Changes {
-    /// A body of changes, decompressed, with rows of the shape `schema`, for a table that has the shape
-    /// `local`. For tests of sinks.
-    pub fn new(schema: Arc<Schema>, local: Arc<Schema>, body: Vec<u8>) -> Changes {
-        let filter = Filter::default();
-        Changes { schema, local, body, filter, caps: Caps::default(), count: Arc::default() }
+impl ChangeBatch {
+    /// From a decompressed body with rows of the shape `schema`, for a table of the shape `local`.
+    /// For tests of sinks.
+    pub fn new(schema: Arc<Schema>, local: Arc<Schema>, body: Vec<u8>) -> ChangeBatch {
+        let filter = ChangeFilter::default();
+        ChangeBatch { schema, local, body, filter, caps: Caps::default(), count: Arc::default() }
     }
 
-    /// Without those that the table has already.
+    /// The changes, without those that the table contains already.
+    ///
+    /// # Errors
+    /// The body is malformed or exceeds a cap.
     pub fn decode(&self) -> Result<Vec<Change<'_>>, DecodeError> {
         let mut changes = decode_changes(&self.body, self.schema.columns.len(), &self.caps)?;
         changes.retain(|change| self.filter.keeps(change));
@@ -68,56 +77,68 @@ impl Changes {
     }
 }
 
-/// A place for rows. Calls come one at a time. `migrate` and `apply` belong to one local transaction that
-/// [`commit`](Sink::commit) ends; a sink may report what failed in them only then. The other calls come
-/// with no such transaction open and are durable, whole or not at all, when they return.
+/// A target for rows. The consumer makes one call at a time.
+///
+/// [`migrate_table`](Sink::migrate_table) and [`apply_changes`](Sink::apply_changes) belong to one
+/// local transaction, which [`commit`](Sink::commit) ends. A sink may report their errors as late
+/// as that. All other calls come while no such transaction is open. They are atomic, and durable
+/// when they return.
 pub trait Sink: Send {
-    /// Opens the place, drops loads that were not finished, and says what is there. Called again, with or without a
-    /// [`close`](Sink::close) before, after a call failed with [`SinkError::passing`].
-    fn open(&mut self) -> impl Future<Output = Result<Stored, SinkError>> + Send;
+    /// Opens the target, drops unfinished loads, and returns the stored state. Called again after a
+    /// call failed with [`SinkError::transient`], with or without a [`close`](Sink::close) before.
+    fn open(&mut self) -> impl Future<Output = Result<StoredState, SinkError>> + Send;
 
-    /// Stores these records; the rows stay as they are.
-    fn save(
+    /// Stores these records. The rows stay as they are.
+    fn save_records(
         &mut self,
         records: Vec<TableRecord>,
     ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Removes the table's record; the rows stay.
-    fn forget(&mut self, token: Token) -> impl Future<Output = Result<(), SinkError>> + Send;
+    /// Removes the table's record. The rows stay.
+    fn forget_table(&mut self, token: Token) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// A new, empty generation of the table, invisible to readers. A load that was not finished is dropped.
+    /// Begins a new, empty generation of the table, invisible to readers. Drops an unfinished load.
     fn begin_load(
         &mut self,
         schema: Arc<Schema>,
     ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Adds rows to the generation. May return before it is done.
-    fn load(&mut self, rows: Rows) -> impl Future<Output = Result<(), SinkError>> + Send;
+    /// Adds rows to the generation. May return before they are stored.
+    fn load_rows(
+        &mut self,
+        rows: SnapshotRows,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Makes the generation the table, and stores records and position, in one transaction.
+    /// Makes the generation the table, and stores records and checkpoint, in one transaction.
     fn finish_load(
         &mut self,
         schema: Arc<Schema>,
         records: Vec<TableRecord>,
-        mark: Mark,
+        checkpoint: Checkpoint,
     ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Alters the local table and stores the record, whose schema is the new one.
-    fn migrate(
+    /// Alters the local table and stores the record, which has the new schema.
+    fn migrate_table(
         &mut self,
         record: TableRecord,
-        steps: Vec<Step>,
+        steps: Vec<MigrationStep>,
     ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Applies changes. May return before it is done.
-    fn apply(&mut self, changes: Changes) -> impl Future<Output = Result<(), SinkError>> + Send;
+    /// Applies changes. May return before they are stored.
+    fn apply_changes(
+        &mut self,
+        changes: ChangeBatch,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Stores the position and commits it with all that was applied.
-    fn commit(&mut self, mark: Mark) -> impl Future<Output = Result<(), SinkError>> + Send;
+    /// Stores the checkpoint and commits it with everything that was applied.
+    fn commit(
+        &mut self,
+        checkpoint: Checkpoint,
+    ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Gives up what was applied since the last commit.
+    /// Discards everything that was applied since the last commit.
     fn rollback(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Waits for what is under way and lets go of the place.
+    /// Waits for pending work and releases the target.
     fn close(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
 }

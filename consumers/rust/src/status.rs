@@ -1,4 +1,4 @@
-//! What a consumer is doing, for those who watch: a picture that is renewed at each commit and each chunk.
+//! What a consumer is doing: a snapshot of its status, published at each commit and each chunk.
 
 use std::{
     collections::BTreeMap,
@@ -11,128 +11,133 @@ use std::{
 use tokio::sync::watch;
 use walgate_wire::{Schema, StreamPosition, TableState, Token};
 
-use crate::state::Mark;
+use crate::state::Checkpoint;
 
-/// Where a table stands.
+/// What the consumer does with a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// The gateway has not published its schema yet, or does not let it flow and there is no copy.
+pub enum TablePhase {
+    /// The gateway has not published the table's schema yet, or the table is suspended and there is
+    /// no copy.
     #[default]
     Waiting,
-    /// A snapshot was asked for or is being read.
+    /// A snapshot was requested or is being read.
     Loading,
     /// Changes are applied.
     Live,
 }
 
-/// One table. Rows and bytes count from the start of this process.
+/// One table. Rows and bytes are counted since the consumer was built.
 #[derive(Clone, Debug, Default)]
 pub struct TableStatus {
-    pub phase: Phase,
-    /// As the gateway says; none until its schema was seen.
+    /// What the consumer does with the table.
+    pub phase: TablePhase,
+    /// The state that the gateway published; none until the schema was read.
     pub state: Option<TableState>,
-    /// Why it is suspended, dropped or loaded again.
+    /// Why the table is suspended, dropped or loaded again.
     pub reason: Option<String>,
-    /// Rows of snapshots.
+    /// Rows received in snapshots.
     pub snapshot_rows: u64,
-    /// What the gateway estimated for the snapshot that is being read.
+    /// The gateway's estimate of the rows in the snapshot that is being read.
     pub estimated_rows: u64,
-    /// Changes that were applied.
+    /// Changes applied.
     pub changes: u64,
-    /// Bytes of bodies as sent and after decompression.
+    /// Bytes of bodies as received.
     pub bytes: u64,
+    /// Bytes of bodies after decompression.
     pub raw_bytes: u64,
-    /// `users_dict@7`: what the last message that had one named.
+    /// The dictionary revision of the last message that named one, such as `users_dict@7`.
     pub dictionary: Option<String>,
 }
 
-/// All tables and the position they have in common.
+/// The status of all tables and their common position.
 #[derive(Clone, Debug, Default)]
-pub struct Status {
+pub struct ConsumerStatus {
+    /// By the table's token.
     pub tables: BTreeMap<Token, TableStatus>,
-    /// Committed locally.
+    /// The position committed locally; none before the first commit.
     pub position: Option<StreamPosition>,
-    /// When the source committed that, microseconds since 1970.
+    /// When the source committed that position; microseconds since 1970.
     pub committed_at: i64,
-    /// Local commits since the start.
+    /// Local commits since the consumer was built.
     pub commits: u64,
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct TableCounters {
     snapshot_rows: Arc<AtomicU64>,
     changes: Arc<AtomicU64>,
 }
 
-/// Gathers and publishes.
+/// Collects the status and publishes it to subscribers.
 #[derive(Debug)]
-pub(crate) struct Board {
-    status: Status,
-    counters: BTreeMap<Token, Counters>,
-    sender: watch::Sender<Status>,
+pub(crate) struct StatusPublisher {
+    status: ConsumerStatus,
+    counters: BTreeMap<Token, TableCounters>,
+    sender: watch::Sender<ConsumerStatus>,
 }
 
-impl Board {
-    pub fn new(sender: watch::Sender<Status>, tokens: &[Token]) -> Board {
-        // The sink may have been opened before: what was counted goes on, where tables stand is seen anew.
+impl StatusPublisher {
+    pub fn new(sender: watch::Sender<ConsumerStatus>, tokens: &[Token]) -> StatusPublisher {
+        // The sink may have been opened before: counters continue, phases start over.
         let status = sender.borrow().clone();
-        let mut board = Board { status, counters: BTreeMap::new(), sender };
+        let mut publisher = StatusPublisher { status, counters: BTreeMap::new(), sender };
         for token in tokens {
-            let table = board.status.tables.entry(token.clone()).or_default();
-            table.phase = Phase::Waiting;
-            let counted = |sum: u64| Arc::new(AtomicU64::new(sum));
-            let counters = Counters {
-                snapshot_rows: counted(table.snapshot_rows),
-                changes: counted(table.changes),
+            let table = publisher.status.tables.entry(token.clone()).or_default();
+            table.phase = TablePhase::Waiting;
+            let counter = |sum: u64| Arc::new(AtomicU64::new(sum));
+            let counters = TableCounters {
+                snapshot_rows: counter(table.snapshot_rows),
+                changes: counter(table.changes),
             };
-            board.counters.insert(token.clone(), counters);
+            publisher.counters.insert(token.clone(), counters);
         }
-        board.publish();
-        board
+        publisher.publish();
+        publisher
     }
 
-    /// To be counted up where changes are decoded.
-    pub fn changes(&mut self, token: &Token) -> Arc<AtomicU64> {
+    /// The counter that decoding of changes increments.
+    pub fn change_counter(&mut self, token: &Token) -> Arc<AtomicU64> {
         self.counters.entry(token.clone()).or_default().changes.clone()
     }
 
-    /// To be counted up where rows are decoded.
-    pub fn snapshot_rows(&mut self, token: &Token) -> Arc<AtomicU64> {
+    /// The counter that decoding of snapshot rows increments.
+    pub fn snapshot_row_counter(&mut self, token: &Token) -> Arc<AtomicU64> {
         self.counters.entry(token.clone()).or_default().snapshot_rows.clone()
     }
 
-    pub fn table(&mut self, token: &Token) -> &mut TableStatus {
+    pub fn table_mut(&mut self, token: &Token) -> &mut TableStatus {
         self.status.tables.entry(token.clone()).or_default()
     }
 
-    pub fn received(
+    pub fn add_received(
         &mut self,
         token: &Token,
         bytes: usize,
         raw_bytes: usize,
         dictionary: Option<String>,
     ) {
-        let table = self.table(token);
+        let table = self.table_mut(token);
         table.bytes += bytes as u64;
         table.raw_bytes += raw_bytes as u64;
-        // A body that is too small to gain by one names none.
+        // A body that is too small for a dictionary names none.
         table.dictionary = dictionary.or(table.dictionary.take());
     }
 
-    pub fn schema(&mut self, schema: &Schema) {
-        let table = self.table(&schema.token);
+    pub fn set_schema(&mut self, schema: &Schema) {
+        let table = self.table_mut(&schema.token);
         table.state = Some(schema.state);
         table.reason.clone_from(&schema.reason);
     }
 
-    pub fn committed(&mut self, mark: Mark) {
-        self.status.position = Some(StreamPosition { epoch: mark.epoch, position: mark.position });
-        self.status.committed_at = mark.at;
+    pub fn set_committed(&mut self, checkpoint: Checkpoint) {
+        self.status.position =
+            Some(StreamPosition { epoch: checkpoint.epoch, position: checkpoint.position });
+        self.status.committed_at = checkpoint.at;
         self.status.commits += 1;
         self.publish();
     }
 
-    pub fn commits(&self) -> u64 {
+    pub fn commit_count(&self) -> u64 {
         self.status.commits
     }
 

@@ -7,22 +7,22 @@ use walgate_wire::hex;
 const DAY_US: i64 = 86_400_000_000;
 
 /// `2026-11-22 16:51:38.123456+00`; `micros` since 1970.
-pub fn timestamptz(micros: i64) -> String {
-    let (mut out, era) = date_and_time(micros);
+pub fn format_timestamptz(micros: i64) -> String {
+    let (mut out, era) = format_date_and_time(micros);
     out.push_str("+00");
     out.push_str(era);
     out
 }
 
 /// `2026-11-22 16:51:38.123456`
-pub fn timestamp(micros: i64) -> String {
-    let (mut out, era) = date_and_time(micros);
+pub fn format_timestamp(micros: i64) -> String {
+    let (mut out, era) = format_date_and_time(micros);
     out.push_str(era);
     out
 }
 
 /// `2026-11-22`; `days` since 1970.
-pub fn date(days: i64) -> String {
+pub fn format_date(days: i64) -> String {
     let mut out = String::with_capacity(16);
     let era = push_date(&mut out, days);
     out.push_str(era);
@@ -30,13 +30,13 @@ pub fn date(days: i64) -> String {
 }
 
 /// `16:51:38.123456`; `micros` since midnight, up to and with 24:00:00.
-pub fn time(micros: i64) -> String {
+pub fn format_time(micros: i64) -> String {
     let mut out = String::with_capacity(16);
     push_time(&mut out, micros);
     out
 }
 
-fn date_and_time(micros: i64) -> (String, &'static str) {
+fn format_date_and_time(micros: i64) -> (String, &'static str) {
     let mut out = String::with_capacity(32);
     let era = push_date(&mut out, micros.div_euclid(DAY_US));
     out.push(' ');
@@ -44,9 +44,9 @@ fn date_and_time(micros: i64) -> (String, &'static str) {
     (out, era)
 }
 
-/// Returns what has to stand at the end.
+/// Returns the era that has to follow the time.
 fn push_date(out: &mut String, days: i64) -> &'static str {
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil_date(days);
     let (shown, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
     push_digits(out, shown.unsigned_abs(), 4);
     out.push('-');
@@ -58,7 +58,8 @@ fn push_date(out: &mut String, days: i64) -> &'static str {
 
 fn push_time(out: &mut String, micros: i64) {
     let micros = micros.unsigned_abs();
-    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let seconds = micros / 1_000_000;
+    let fraction = micros % 1_000_000;
     push_digits(out, seconds / 3600, 2);
     out.push(':');
     push_digits(out, seconds / 60 % 60, 2);
@@ -71,7 +72,7 @@ fn push_time(out: &mut String, micros: i64) {
     }
 }
 
-/// Decimal, with zeros in front up to `width`.
+/// Decimal, padded with zeros to `width`.
 fn push_digits(out: &mut String, mut value: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut at = digits.len();
@@ -85,7 +86,7 @@ fn push_digits(out: &mut String, mut value: u64, width: usize) {
 
 /// Proleptic Gregorian year, month and day of a count of days since 1970
 /// (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn civil(days: i64) -> (i64, u64, u64) {
+fn civil_date(days: i64) -> (i64, u64, u64) {
     let days = i128::from(days) + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
@@ -100,7 +101,7 @@ fn civil(days: i64) -> (i64, u64, u64) {
 }
 
 /// `01234567-89ab-cdef-0123-456789abcdef`; none unless there are 16 bytes.
-pub fn uuid(bytes: &[u8]) -> Option<String> {
+pub fn format_uuid(bytes: &[u8]) -> Option<String> {
     if bytes.len() != 16 {
         return None;
     }
@@ -115,15 +116,15 @@ pub fn uuid(bytes: &[u8]) -> Option<String> {
 }
 
 /// `\xdeadbeef`
-pub fn bytea(bytes: &[u8]) -> String {
+pub fn format_bytea(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(2 + bytes.len() * 2);
     out.push_str("\\x");
     hex::append_str(&mut out, bytes);
     out
 }
 
-/// The shortest text that reads back as the same number, in Postgres' words for the rest.
-pub fn float(value: impl Into<f64> + std::fmt::LowerExp + Copy) -> String {
+/// The shortest text that parses to the same number; NaN and infinities as Postgres prints them.
+pub fn format_float(value: impl Into<f64> + std::fmt::LowerExp + Copy) -> String {
     let wide: f64 = value.into();
     if wide.is_nan() {
         return "NaN".to_owned();
@@ -147,24 +148,24 @@ mod tests {
 
     #[test]
     fn as_postgres_prints() {
-        assert_eq!(timestamptz(1_795_366_298_123_456), "2026-11-22 16:51:38.123456+00");
-        assert_eq!(timestamptz(1_795_366_298_100_000), "2026-11-22 16:51:38.1+00");
-        assert_eq!(timestamp(0), "1970-01-01 00:00:00");
-        assert_eq!(timestamp(-1), "1969-12-31 23:59:59.999999");
-        assert_eq!(date(-719_162), "0001-01-01");
-        assert_eq!(date(-719_163), "0001-12-31 BC");
-        assert_eq!(date(10_957), "2000-01-01");
-        assert_eq!(date(11_016), "2000-02-29");
-        assert_eq!(date(2_932_897), "10000-01-01");
-        assert_eq!(time(86_400_000_000), "24:00:00");
-        assert_eq!(time(60_000_001), "00:01:00.000001");
-        assert_eq!(uuid(&[0xab; 16]).unwrap(), "abababab-abab-abab-abab-abababababab");
-        assert_eq!(uuid(&[0xab; 15]), None);
-        assert_eq!(bytea(&[0xde, 0xad, 0]), "\\xdead00");
-        assert_eq!(float(1.5f64), "1.5");
-        assert_eq!(float(0.1f32), "1e-1");
-        assert_eq!(float(f64::NEG_INFINITY), "-Infinity");
-        assert_eq!(float(-0.0f64), "-0");
+        assert_eq!(format_timestamptz(1_795_366_298_123_456), "2026-11-22 16:51:38.123456+00");
+        assert_eq!(format_timestamptz(1_795_366_298_100_000), "2026-11-22 16:51:38.1+00");
+        assert_eq!(format_timestamp(0), "1970-01-01 00:00:00");
+        assert_eq!(format_timestamp(-1), "1969-12-31 23:59:59.999999");
+        assert_eq!(format_date(-719_162), "0001-01-01");
+        assert_eq!(format_date(-719_163), "0001-12-31 BC");
+        assert_eq!(format_date(10_957), "2000-01-01");
+        assert_eq!(format_date(11_016), "2000-02-29");
+        assert_eq!(format_date(2_932_897), "10000-01-01");
+        assert_eq!(format_time(86_400_000_000), "24:00:00");
+        assert_eq!(format_time(60_000_001), "00:01:00.000001");
+        assert_eq!(format_uuid(&[0xab; 16]).unwrap(), "abababab-abab-abab-abab-abababababab");
+        assert_eq!(format_uuid(&[0xab; 15]), None);
+        assert_eq!(format_bytea(&[0xde, 0xad, 0]), "\\xdead00");
+        assert_eq!(format_float(1.5f64), "1.5");
+        assert_eq!(format_float(0.1f32), "1e-1");
+        assert_eq!(format_float(f64::NEG_INFINITY), "-Infinity");
+        assert_eq!(format_float(-0.0f64), "-0");
     }
 
     proptest! {
@@ -172,18 +173,18 @@ mod tests {
         fn dates_agree_with_another_calendar(days in -719_162i64..2_900_000) {
             let epoch = jiff::civil::date(1970, 1, 1);
             let expected = epoch.checked_add(jiff::Span::new().days(days)).unwrap();
-            prop_assert_eq!(date(days), expected.to_string());
+            prop_assert_eq!(format_date(days), expected.to_string());
         }
 
         #[test]
         fn no_number_panics(n: i64) {
-            let _ = (timestamptz(n), date(n), time(n));
+            let _ = (format_timestamptz(n), format_date(n), format_time(n));
         }
 
         #[test]
         fn floats_read_back(f: f64, g: f32) {
-            prop_assert!(float(f).parse::<f64>().unwrap().to_bits() == f.to_bits() || f.is_nan());
-            prop_assert!(float(g).parse::<f32>().unwrap().to_bits() == g.to_bits() || g.is_nan());
+            prop_assert!(format_float(f).parse::<f64>().unwrap().to_bits() == f.to_bits() || f.is_nan());
+            prop_assert!(format_float(g).parse::<f32>().unwrap().to_bits() == g.to_bits() || g.is_nan());
         }
     }
 }

@@ -78,7 +78,7 @@ on_newest_postgres! {
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}' and pid <> pg_backend_pid()",
             copy.name()
         );
-        let again = || replica.log().matches("opening the copy again").count();
+        let again = || replica.log().matches("sink unavailable, reopening").count();
         for times in 1..=3 {
             eventually("the copy is opened again", async || {
                 site.sql(&cut).await;

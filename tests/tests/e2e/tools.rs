@@ -71,7 +71,7 @@ on_newest_postgres! {
         let _gateway = gateway.kill9().start().await;
         site.sql("insert into t values (1000, 'after')").await;
         wait_for_output(&tail, r#""v":"after""#).await;
-        wait_for_output(&tail, "created anew").await;
+        wait_for_output(&tail, "created again").await;
         assert!(tail.terminate().success(), "{}", tail.log());
     }
 

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value as Json};
-use walgate_consumer::{Kind, value_json};
+use walgate_consumer::{ValueKind, value_json};
 use walgate_wire::{Caps, Reader};
 
 use walgate_host::{
@@ -24,7 +24,7 @@ struct Column {
     name: String,
     key: bool,
     packer: Packer,
-    kind: Kind,
+    kind: ValueKind,
 }
 
 /// Members in the order of columns.
@@ -41,7 +41,7 @@ impl Printer {
             name: named.name.clone(),
             key: named.key,
             packer: Packer::new(&column.ty),
-            kind: as_text(Kind::of(named)),
+            kind: as_text(ValueKind::of_column(named)),
         });
         Printer { columns: columns.collect() }
     }
@@ -77,10 +77,10 @@ impl Printer {
 }
 
 /// JSON is shown as the text that it travels as: parsed and printed again it would be another one.
-fn as_text(kind: Kind) -> Kind {
+fn as_text(kind: ValueKind) -> ValueKind {
     match kind {
-        Kind::Json => Kind::Other,
-        Kind::Array(element) => Kind::Array(Box::new(as_text(*element))),
+        ValueKind::Json => ValueKind::Other,
+        ValueKind::Array(element) => ValueKind::Array(Box::new(as_text(*element))),
         kind => kind,
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use walgate_consumer::{Changes, Mark, Rows, Sink, SinkError, Step, Stored, TableRecord};
+use walgate_consumer::{
+    ChangeBatch, Checkpoint, MigrationStep, Sink, SinkError, SnapshotRows, StoredState, TableRecord,
+};
 use walgate_wire::{ChangeWriter, Lsn, Schema, Token, Value};
 
 use crate::commands::train::samples::{Samples, Thinned};
@@ -55,8 +57,8 @@ impl Sampler {
 }
 
 impl Sink for Sampler {
-    async fn open(&mut self) -> Result<Stored, SinkError> {
-        Ok(Stored::default())
+    async fn open(&mut self) -> Result<StoredState, SinkError> {
+        Ok(StoredState::default())
     }
 
     async fn begin_load(&mut self, _: Arc<Schema>) -> Result<(), SinkError> {
@@ -64,7 +66,7 @@ impl Sink for Sampler {
         Ok(())
     }
 
-    async fn load(&mut self, rows: Rows) -> Result<(), SinkError> {
+    async fn load_rows(&mut self, rows: SnapshotRows) -> Result<(), SinkError> {
         let chunk = rows
             .decode()
             .map_err(|e| SinkError::new(format!("a chunk of {}", rows.schema.table), e))?;
@@ -76,7 +78,7 @@ impl Sink for Sampler {
         &mut self,
         _: Arc<Schema>,
         _: Vec<TableRecord>,
-        _: Mark,
+        _: Checkpoint,
     ) -> Result<(), SinkError> {
         let thinned = std::mem::replace(&mut self.thinned, Thinned::new(self.bytes_max));
         let sampled = Sampled { rows: thinned.seen(), samples: thinned.into_samples() };
@@ -85,23 +87,27 @@ impl Sink for Sampler {
         Ok(())
     }
 
-    async fn save(&mut self, _: Vec<TableRecord>) -> Result<(), SinkError> {
+    async fn save_records(&mut self, _: Vec<TableRecord>) -> Result<(), SinkError> {
         Ok(())
     }
 
-    async fn forget(&mut self, _: Token) -> Result<(), SinkError> {
+    async fn forget_table(&mut self, _: Token) -> Result<(), SinkError> {
         Ok(())
     }
 
-    async fn migrate(&mut self, _: TableRecord, _: Vec<Step>) -> Result<(), SinkError> {
+    async fn migrate_table(
+        &mut self,
+        _: TableRecord,
+        _: Vec<MigrationStep>,
+    ) -> Result<(), SinkError> {
         Ok(())
     }
 
-    async fn apply(&mut self, _: Changes) -> Result<(), SinkError> {
+    async fn apply_changes(&mut self, _: ChangeBatch) -> Result<(), SinkError> {
         Ok(())
     }
 
-    async fn commit(&mut self, _: Mark) -> Result<(), SinkError> {
+    async fn commit(&mut self, _: Checkpoint) -> Result<(), SinkError> {
         Ok(())
     }
 

@@ -1,55 +1,57 @@
-//! Changes as they arrive: judged, decoded, applied in one local transaction that ends at a progress mark.
+//! Changes: judged, decoded, and applied in a local transaction that ends at a progress message.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use walgate_wire::{PROGRESS_SUBJECT, Progress, Schema, StreamPosition, Token, from_msgpack};
 
-use super::{Engine, Limits};
+use super::{Engine, EngineLimits};
 use crate::{
-    Changes, Error, Sink,
-    decode::{self, Envelope, unreadable},
-    error::Unreadable,
+    ChangeBatch, Error, Sink,
+    decode::{self, Envelope, protocol_error},
+    error::UnreadableMessage,
     feed::Delivery,
-    state::{Filter, Mark, Migration, TableRecord, Verdict, migration},
+    state::{ChangeFilter, ChangeVerdict, Checkpoint, Migration, TableRecord, plan_migration},
 };
 
 const CDC_PREFIX: &str = "cdc.";
 
-/// The local transaction that is open, if one is.
+/// The open local transaction. Empty if none is open.
 #[derive(Debug, Default)]
-pub(super) struct Open {
-    /// When the first of its changes was applied.
+pub(super) struct OpenTransaction {
+    /// When its first change was applied.
     since: Option<Instant>,
     bytes: usize,
-    /// The last progress mark, if nothing was applied after it: here it can be committed.
-    mark: Option<Mark>,
-    /// The records of tables that it altered, as they were.
+    /// The checkpoint of the last progress message, if nothing was applied after it. The
+    /// transaction can be committed only then.
+    checkpoint: Option<Checkpoint>,
+    /// The previous records of the tables that it altered.
     undo: Vec<TableRecord>,
 }
 
-impl Open {
+impl OpenTransaction {
     pub fn has_changes(&self) -> bool {
         self.since.is_some()
     }
 
-    /// In the order in which to restore them: a table that was altered twice ends as it was at first.
-    pub fn undo(self) -> impl Iterator<Item = TableRecord> {
+    /// The records in the order in which to restore them: a table that was altered twice gets its
+    /// first record.
+    pub fn into_undo_records(self) -> impl Iterator<Item = TableRecord> {
         self.undo.into_iter().rev()
     }
 
-    /// When it has to be committed at the latest.
+    /// The latest time for the commit.
     pub fn commit_due(&self, delay_max: Duration) -> Option<Instant> {
-        self.mark.and(self.since).map(|since| since + delay_max)
+        self.checkpoint.and(self.since).map(|since| since + delay_max)
     }
 
-    fn applied(&mut self, bytes: usize) {
+    fn record_applied(&mut self, bytes: usize) {
         self.since.get_or_insert_with(Instant::now);
         self.bytes += bytes;
-        self.mark = None;
+        self.checkpoint = None;
     }
 
-    fn is_full(&self, limits: &Limits) -> bool {
+    fn is_full(&self, limits: &EngineLimits) -> bool {
         self.bytes >= limits.commit_bytes_max
             || self.commit_due(limits.commit_delay_max).is_some_and(|due| due <= Instant::now())
     }
@@ -62,51 +64,54 @@ impl<S: Sink> Engine<'_, S> {
         }
         let token = delivery.subject.strip_prefix(CDC_PREFIX).map(Token::parse);
         let Some(Ok(token)) = token else { return Ok(()) };
-        let envelope = Envelope::read(&delivery.headers).map_err(unreadable(&delivery))?;
+        let envelope = Envelope::read(&delivery.headers).map_err(protocol_error(&delivery))?;
         let Some(position) = envelope.position else {
-            return Err(missing(&delivery, walgate_wire::POS));
+            return Err(missing_header(&delivery, walgate_wire::POS));
         };
-        match self.tables.judge(&token, delivery.seq, position) {
-            Verdict::Skip => Ok(()),
-            Verdict::Reload(reason) => self.reload(vec![(token, reason)]).await,
-            Verdict::Apply(filter) => self.apply(delivery, envelope, token, filter).await,
+        match self.tables.judge_change(&token, delivery.seq, position) {
+            ChangeVerdict::Skip => Ok(()),
+            ChangeVerdict::Reload(reason) => self.reload_tables(vec![(token, reason)]).await,
+            ChangeVerdict::Apply(filter) => {
+                self.apply_change(delivery, envelope, token, filter).await
+            }
         }
     }
 
-    async fn apply(
+    async fn apply_change(
         &mut self,
         delivery: Delivery,
         envelope: Envelope,
         token: Token,
-        filter: Filter,
+        filter: ChangeFilter,
     ) -> Result<(), Error> {
-        if self.open.is_full(&self.limits) && self.open.mark.is_some() {
-            self.commit().await?;
+        if self.transaction.is_full(&self.limits) && self.transaction.checkpoint.is_some() {
+            self.commit_transaction().await?;
         }
         let Some(revision) = envelope.schema else {
-            return Err(missing(&delivery, walgate_wire::SCHEMA));
+            return Err(missing_header(&delivery, walgate_wire::SCHEMA));
         };
         let dictionary =
             envelope.dictionary.as_ref().map(|name| format!("{}@{}", name.key, name.revision));
         let position = envelope.position.unwrap_or_default().position;
         let body =
-            decode::body(&delivery, envelope, &mut self.joiner, &mut self.assets, None).await;
+            decode::complete_body(&delivery, envelope, &mut self.joiner, &mut self.assets, None)
+                .await;
         let body = match body {
-            Err(lost @ Unreadable::Lost(_)) => {
-                return self.reload_beyond(position, vec![(token, lost.to_string())]).await;
+            Err(lost @ UnreadableMessage::Lost(_)) => {
+                return self.reload_tables_beyond(position, vec![(token, lost.to_string())]).await;
             }
-            body => body.map_err(unreadable(&delivery))?,
+            body => body.map_err(protocol_error(&delivery))?,
         };
         let Some(body) = body else { return Ok(()) };
-        let Some(schema) = self.assets.schema(&token, revision).await? else {
-            let reason = format!("schema revision {revision} is not in KV any more");
-            return self.reload_beyond(position, vec![(token, reason)]).await;
+        let Some(schema) = self.assets.schema_revision(&token, revision).await? else {
+            let reason = format!("schema revision {revision} is no longer in KV");
+            return self.reload_tables_beyond(position, vec![(token, reason)]).await;
         };
-        if self.tables.reseeds(&schema) {
-            return self.reload(vec![(token, reseed_reason(&schema))]).await;
+        if self.tables.voids_copy(&schema) {
+            return self.reload_tables(vec![(token, reseed_reason(&schema))]).await;
         }
-        if let Some(reason) = self.follow(&schema).await? {
-            return self.reload_beyond(position, vec![(token, reason)]).await;
+        if let Some(reason) = self.migrate_to(&schema).await? {
+            return self.reload_tables_beyond(position, vec![(token, reason)]).await;
         }
         let Some(record) = self.tables.record(&token) else { return Ok(()) };
         let local = if record.schema.revision == schema.revision {
@@ -114,94 +119,106 @@ impl<S: Sink> Engine<'_, S> {
         } else {
             Arc::new(record.schema.clone())
         };
-        self.board.received(&token, delivery.payload.len(), body.len(), dictionary);
-        self.open.applied(body.len());
-        let (count, caps) = (self.board.changes(&token), self.limits.caps);
-        Ok(self.sink.apply(Changes { schema, local, body, filter, caps, count }).await?)
+        self.status.add_received(&token, delivery.payload.len(), body.len(), dictionary);
+        self.transaction.record_applied(body.len());
+        let count = self.status.change_counter(&token);
+        let caps = self.limits.caps;
+        Ok(self
+            .sink
+            .apply_changes(ChangeBatch { schema, local, body, filter, caps, count })
+            .await?)
     }
 
-    /// Gives the local table the shape of `schema` if that is later than what it has. Returns why the table
-    /// has to be loaded again, if it has.
-    async fn follow(&mut self, schema: &Arc<Schema>) -> Result<Option<String>, Error> {
+    /// Alters the local table to the shape of `schema` if that is later than its own. Returns the
+    /// reason if the table must be loaded again instead.
+    async fn migrate_to(&mut self, schema: &Arc<Schema>) -> Result<Option<String>, Error> {
         let Some(record) = self.tables.record(&schema.token) else { return Ok(None) };
         if schema.revision <= record.schema.revision {
             return Ok(None);
         }
         let before = record.clone();
-        let steps = match migration(&before.schema, schema) {
+        let steps = match plan_migration(&before.schema, schema) {
             Migration::Steps(steps) => steps,
             Migration::Reload(reason) => return Ok(Some(reason)),
         };
-        let (table, revision) = (schema.table.as_str(), schema.revision);
-        tracing::info!(table, revision, ?steps, "the source table was altered");
-        let Some(record) = self.tables.migrated(schema) else { return Ok(None) };
-        self.open.applied(0);
-        self.open.undo.push(before);
-        self.sink.migrate(record, steps).await?;
+        let table = schema.table.as_str();
+        let revision = schema.revision;
+        tracing::info!(table, revision, ?steps, "source table altered, migrating the copy");
+        let Some(record) = self.tables.set_local_schema(schema) else { return Ok(None) };
+        self.transaction.record_applied(0);
+        self.transaction.undo.push(before);
+        self.sink.migrate_table(record, steps).await?;
         Ok(None)
     }
 
     async fn on_progress(&mut self, delivery: &Delivery) -> Result<(), Error> {
-        let place = self.progress_place(delivery).map_err(unreadable(delivery))?;
+        let place = self.progress_position(delivery).map_err(protocol_error(delivery))?;
         let Some((place, at)) = place else { return Ok(()) };
-        let mark = match self.tables.judge_progress(delivery.seq, at, place) {
-            Ok(mark) => mark,
-            Err(outdated) => return self.reload(outdated).await,
+        let checkpoint = match self.tables.judge_progress(delivery.seq, at, place) {
+            Ok(checkpoint) => checkpoint,
+            Err(outdated) => return self.reload_tables(outdated).await,
         };
-        let lost = self.joiner.overdue(place);
+        let lost = self.joiner.overdue_subjects(place);
         if !lost.is_empty() {
             let token = |subject: &String| Token::parse(subject.strip_prefix(CDC_PREFIX)?).ok();
             let reason = format!("the stream lost part of a body before {place}");
             let lost = lost.iter().filter_map(token).map(|token| (token, reason.clone()));
-            return self.reload_beyond(place.position, lost.collect()).await;
+            return self.reload_tables_beyond(place.position, lost.collect()).await;
         }
-        // Of what is not stated yet the rest did not follow: it comes again from its first part.
+        // A body that is still incomplete will be published again from its first part.
         self.joiner.clear();
-        if !self.open.has_changes() {
-            self.tables.advance(mark);
+        if !self.transaction.has_changes() {
+            self.tables.advance_to(checkpoint);
             self.unsaved = true;
             return Ok(());
         }
-        self.open.mark = Some(mark);
-        let nothing_waits =
-            delivery.pending == 0 && self.changes.as_ref().is_some_and(|c| c.is_idle());
-        if nothing_waits || self.open.is_full(&self.limits) { self.commit().await } else { Ok(()) }
+        self.transaction.checkpoint = Some(checkpoint);
+        let is_idle = delivery.pending == 0 && self.changes.as_ref().is_some_and(|c| c.is_idle());
+        if is_idle || self.transaction.is_full(&self.limits) {
+            self.commit_transaction().await
+        } else {
+            Ok(())
+        }
     }
 
-    /// Position and commit time; none if no epoch is known.
-    fn progress_place(
+    /// The position and commit time of a progress message; none if no epoch is known.
+    fn progress_position(
         &self,
         delivery: &Delivery,
-    ) -> Result<Option<(StreamPosition, i64)>, Unreadable> {
+    ) -> Result<Option<(StreamPosition, i64)>, UnreadableMessage> {
         let progress: Progress = from_msgpack(&delivery.payload)?;
         let envelope = Envelope::read(&delivery.headers)?;
-        let current = self.tables.mark().map(|mark| mark.epoch);
+        let current = self.tables.checkpoint().map(|checkpoint| checkpoint.epoch);
         let Some(epoch) = envelope.position.map(|place| place.epoch).or(current) else {
             return Ok(None);
         };
         Ok(Some((StreamPosition { epoch, position: progress.position() }, progress.at)))
     }
 
-    /// Only where nothing was applied after the last progress mark.
-    pub(super) async fn commit(&mut self) -> Result<(), Error> {
-        let Some(mark) = std::mem::take(&mut self.open).mark else { return Ok(()) };
-        // From here on the sink may hold this mark: the one in memory is older, and whoever ends this must not store it.
+    /// Commits the open transaction. Does nothing if changes were applied after the last progress
+    /// message.
+    pub(super) async fn commit_transaction(&mut self) -> Result<(), Error> {
+        let Some(checkpoint) = std::mem::take(&mut self.transaction).checkpoint else {
+            return Ok(());
+        };
+        // From here on the sink may hold this checkpoint. The one in memory is older, and must not
+        // be stored if this future is dropped.
         self.unsaved = false;
-        self.sink.commit(mark).await?;
-        self.tables.advance(mark);
+        self.sink.commit(checkpoint).await?;
+        self.tables.advance_to(checkpoint);
         self.chunk_first = true;
-        self.board.committed(mark);
+        self.status.set_committed(checkpoint);
         Ok(())
     }
 }
 
 pub(super) fn reseed_reason(schema: &Schema) -> String {
-    let reason = schema.reason.as_deref().unwrap_or("the gateway asks for it");
+    let reason = schema.reason.as_deref().unwrap_or("the gateway requires it");
     format!("{reason} (at {})", schema.lsn)
 }
 
-fn missing(delivery: &Delivery, header: &str) -> Error {
-    unreadable(delivery)(Unreadable::Other(format!("it has no header {header}")))
+fn missing_header(delivery: &Delivery, header: &str) -> Error {
+    protocol_error(delivery)(UnreadableMessage::Other(format!("it has no header {header}")))
 }
 
 #[cfg(test)]
@@ -212,16 +229,21 @@ mod tests {
     use crate::test_support::schema;
 
     #[test]
-    fn what_was_altered_twice_is_restored_to_its_first_shape() {
+    fn a_table_altered_twice_is_restored_to_its_first_shape() {
         let altered = |revision| {
             let schema = Schema { revision, ..schema(&[("id", 20)]) };
-            let (epoch, position) = (Epoch(1), Position::default());
+            let epoch = Epoch(1);
+            let position = Position::default();
             let token = schema.token.clone();
-            let (seeded, seq, window, reload) = (Lsn(0), 0, None, None);
+            let seeded = Lsn(0);
+            let seq = 0;
+            let window = None;
+            let reload = None;
             TableRecord { token, schema, epoch, seeded, seq, position, window, reload }
         };
-        let open = Open { undo: vec![altered(7), altered(8)], ..Open::default() };
-        let restored = open.undo().last().map(|record| record.schema.revision);
+        let transaction =
+            OpenTransaction { undo: vec![altered(7), altered(8)], ..OpenTransaction::default() };
+        let restored = transaction.into_undo_records().last().map(|record| record.schema.revision);
         assert_eq!(restored, Some(7));
     }
 }

@@ -1,136 +1,141 @@
-//! Tables without a usable copy: one after the other is loaded, between the local transactions of the others.
+//! Loading of tables without a usable copy, one at a time, between the local transactions of the
+//! others.
 
 use tokio::time::{Duration, Instant};
 use walgate_nats_connect::add_jitter;
 use walgate_wire::Token;
 
-use super::{Engine, Open};
+use super::{Engine, OpenTransaction};
 use crate::{
-    Error, Rows, Sink,
+    Error, Sink, SnapshotRows,
     feed::Delivery,
-    snapshot::{Complete, Event, Loader, Wish, ask_unless_there},
-    status::Phase,
+    snapshot::{CompleteSnapshot, SnapshotEvent, SnapshotLoader, SnapshotWanted, find_or_request},
+    status::TablePhase,
 };
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 const AVOIDED_MAX: usize = 8;
 
-/// What was learned from attempts that failed.
+/// When to load a table again after failed attempts, and which snapshots to avoid.
 #[derive(Debug)]
-pub(super) struct Retry {
+pub(super) struct LoadRetry {
     at: Instant,
     delay: Duration,
-    /// Snapshots that turned out bad.
+    /// Ids of snapshots that could not be used.
     avoid: Vec<String>,
 }
 
-impl Retry {
-    /// `after`: what the gateway asks for; `avoid`: the snapshot, if it is to blame.
-    fn next(
-        earlier: Option<Retry>,
+impl LoadRetry {
+    /// `after`: the delay that the gateway requested. `avoid`: the snapshot that could not be used.
+    fn after_failure(
+        earlier: Option<LoadRetry>,
         now: Instant,
         after: Option<Duration>,
         avoid: Option<String>,
-    ) -> Retry {
+    ) -> LoadRetry {
         let delay = earlier.as_ref().map_or(RETRY_FIRST, |retry| (retry.delay * 2).min(RETRY_MAX));
         let mut avoided = earlier.map_or(vec![], |retry| retry.avoid);
         avoided.extend(avoid);
-        // Only the last one is ever offered; those before it are gone from the stream.
+        // Only the latest snapshot can be found in the stream; the stream has dropped those before
+        // it.
         let avoid = avoided.split_off(avoided.len().saturating_sub(AVOIDED_MAX));
-        // What the gateway asks for is a number from outside, and all its consumers are told the same.
-        let wait = add_jitter(after.unwrap_or(delay).min(RETRY_MAX));
-        Retry { at: now + wait, delay, avoid }
+        // The gateway's delay is limited, because it comes from outside, and gets jitter, because
+        // all consumers receive the same.
+        let delay_with_jitter = add_jitter(after.unwrap_or(delay).min(RETRY_MAX));
+        LoadRetry { at: now + delay_with_jitter, delay, avoid }
     }
 }
 
 impl<S: Sink> Engine<'_, S> {
-    /// Begins to load the next table that needs it. The others' snapshots are asked for as well, so that the
-    /// gateway works ahead.
+    /// Begins to load the next table that needs it. Requests the other tables' snapshots as well,
+    /// so that the gateway can work ahead.
     pub(super) async fn start_loading(&mut self) -> Result<(), Error> {
-        self.make_way();
+        self.abandon_stale_load();
         if self.loader.is_some() {
             return Ok(());
         }
-        let wanted: Vec<(Token, String)> = self
+        let waiting: Vec<(Token, String)> = self
             .tables
-            .wanted()
+            .tables_to_load()
             .map(|(token, reason)| (token.clone(), reason.to_owned()))
             .collect();
         let now = Instant::now();
         let ready = |token: &Token| self.retries.get(token).is_none_or(|retry| retry.at <= now);
-        let Some((token, reason)) = wanted.iter().find(|(token, _)| ready(token)).cloned() else {
+        let Some((token, reason)) = waiting.iter().find(|(token, _)| ready(token)).cloned() else {
             return Ok(());
         };
         let table = token.as_str();
-        tracing::info!(table, reason, "loading");
-        let wish = self.wish(&token);
-        match Box::pin(Loader::begin(&self.remote, wish, self.limits.caps)).await {
+        tracing::info!(table, reason, "loading table");
+        let wanted = self.snapshot_wanted(&token);
+        match Box::pin(SnapshotLoader::begin(&self.remote, wanted, self.limits.caps)).await {
             Ok(loader) => self.loader = Some(loader),
             Err(error) => {
-                self.try_later(&token, &error.to_string(), None, None);
+                self.schedule_retry(&token, &error.to_string(), None, None);
                 return Ok(());
             }
         }
-        self.board.table(&token).phase = Phase::Loading;
-        self.asked.insert(token.clone());
-        for (other, _) in wanted {
-            if self.asked.insert(other.clone()) {
-                self.ask_ahead(&other).await;
+        self.status.table_mut(&token).phase = TablePhase::Loading;
+        self.requested.insert(token.clone());
+        for (other, _) in waiting {
+            if self.requested.insert(other.clone()) {
+                self.request_ahead(&other).await;
             }
         }
         Ok(())
     }
 
-    /// Gives up a load that nothing will come of, or nothing for now while others wait. What the sink holds of it is
-    /// dropped when the next begins.
-    fn make_way(&mut self) {
+    /// Ends a load that is no longer possible, or that has stalled while other tables wait. The
+    /// sink drops its partial rows when the next load begins.
+    fn abandon_stale_load(&mut self) {
         let Some(loader) = &self.loader else { return };
-        let token = loader.wish.token.clone();
-        if !self.tables.is_wanted(&token) {
-            tracing::info!(
-                table = token.as_str(),
-                "not loaded any further: it does not flow any more"
+        let token = loader.wanted.token.clone();
+        if !self.tables.must_load(&token) {
+            tracing::info!(table = token.as_str(), "load abandoned: table is suspended or dropped");
+            self.loader = None;
+            self.requested.remove(&token);
+            self.status.table_mut(&token).phase = TablePhase::Waiting;
+            self.status.publish();
+        } else if loader.has_stalled() && self.has_other_ready_table(&token) {
+            self.loader = None;
+            self.schedule_retry(
+                &token,
+                "no snapshot begins, other tables are loaded first",
+                None,
+                None,
             );
-            self.loader = None;
-            self.asked.remove(&token);
-            self.board.table(&token).phase = Phase::Waiting;
-            self.board.publish();
-        } else if loader.has_stalled() && self.others_wait(&token) {
-            self.loader = None;
-            self.try_later(&token, "no snapshot begins, others are loaded first", None, None);
         }
     }
 
-    /// Whether another table could be loaded now.
-    fn others_wait(&self, token: &Token) -> bool {
+    /// Whether another table is ready to be loaded.
+    fn has_other_ready_table(&self, token: &Token) -> bool {
         let now = Instant::now();
-        self.tables.wanted().any(|(other, _)| {
+        self.tables.tables_to_load().any(|(other, _)| {
             other != token && self.retries.get(other).is_none_or(|retry| retry.at <= now)
         })
     }
 
-    async fn ask_ahead(&mut self, token: &Token) {
-        let wish = self.wish(token);
-        let asked = async {
-            let cdc = self.remote.extent(&self.remote.names.cdc).await?;
-            ask_unless_there(&self.remote, &wish, cdc).await
+    async fn request_ahead(&mut self, token: &Token) {
+        let wanted = self.snapshot_wanted(token);
+        let requested = async {
+            let cdc = self.remote.stream_extent(&self.remote.names.cdc).await?;
+            find_or_request(&self.remote, &wanted, cdc).await
         };
-        if let Err(error) = asked.await {
-            tracing::debug!(table = token.as_str(), %error, "cannot ask ahead, later then");
+        if let Err(error) = requested.await {
+            tracing::debug!(table = token.as_str(), %error, "snapshot request failed, retrying later");
         }
     }
 
-    fn wish(&self, token: &Token) -> Wish {
-        Wish {
+    fn snapshot_wanted(&self, token: &Token) -> SnapshotWanted {
+        SnapshotWanted {
             token: token.clone(),
             epoch: self.epoch,
-            watermark: self.tables.watermark_min(token),
+            watermark: self.tables.required_watermark(token),
             avoid: self.retries.get(token).map_or(vec![], |retry| retry.avoid.clone()),
         }
     }
 
-    fn try_later(
+    fn schedule_retry(
         &mut self,
         token: &Token,
         reason: &str,
@@ -138,17 +143,18 @@ impl<S: Sink> Engine<'_, S> {
         avoid: Option<String>,
     ) {
         let now = Instant::now();
-        let retry = Retry::next(self.retries.remove(token), now, after, avoid);
-        let (table, retry_in_s) = (token.as_str(), (retry.at - now).as_secs());
-        tracing::warn!(table, reason, retry_in_s, "the snapshot failed");
-        self.board.table(token).reason = Some(reason.to_owned());
-        self.board.publish();
-        self.asked.remove(token);
+        let retry = LoadRetry::after_failure(self.retries.remove(token), now, after, avoid);
+        let table = token.as_str();
+        let retry_in_s = (retry.at - now).as_secs();
+        tracing::warn!(table, reason, retry_in_s, "snapshot failed");
+        self.status.table_mut(token).reason = Some(reason.to_owned());
+        self.status.publish();
+        self.requested.remove(token);
         self.retries.insert(token.clone(), retry);
     }
 
-    /// The table flows again: what kept its snapshot from being taken has passed.
-    pub(super) fn try_now(&mut self, token: &Token) {
+    /// The table is live again, so its snapshot can be taken now.
+    pub(super) fn retry_now(&mut self, token: &Token) {
         if let Some(retry) = self.retries.get_mut(token) {
             retry.at = Instant::now();
         }
@@ -157,27 +163,28 @@ impl<S: Sink> Engine<'_, S> {
     pub(super) async fn on_snapshot(&mut self, delivery: Delivery) -> Result<(), Error> {
         self.chunk_first = false;
         let Some(mut loader) = self.loader.take() else { return Ok(()) };
-        let event = loader.take(&delivery, &mut self.assets).await?;
-        let token = loader.wish.token.clone();
+        let event = loader.handle_message(&delivery, &mut self.assets).await?;
+        let token = loader.wanted.token.clone();
         match event {
-            Event::Nothing => {}
-            Event::Begin { schema, estimated_rows } => {
-                self.board.table(&token).estimated_rows = estimated_rows;
-                self.board.publish();
+            SnapshotEvent::Nothing => {}
+            SnapshotEvent::Begin { schema, estimated_rows } => {
+                self.status.table_mut(&token).estimated_rows = estimated_rows;
+                self.status.publish();
                 self.sink.begin_load(schema).await?;
             }
-            Event::Rows { schema, body, bytes, dictionary } => {
-                self.board.received(&token, bytes, body.len(), dictionary);
-                self.board.publish();
-                let (count, caps) = (self.board.snapshot_rows(&token), loader.caps());
-                self.sink.load(Rows { schema, body, caps, count }).await?;
+            SnapshotEvent::Rows { schema, body, bytes, dictionary } => {
+                self.status.add_received(&token, bytes, body.len(), dictionary);
+                self.status.publish();
+                let count = self.status.snapshot_row_counter(&token);
+                let caps = loader.caps();
+                self.sink.load_rows(SnapshotRows { schema, body, caps, count }).await?;
             }
-            Event::Complete(complete) => {
+            SnapshotEvent::Complete(complete) => {
                 let created = loader.cdc.created;
-                return self.finish(&token, *complete, created).await;
+                return self.finish_load(&token, *complete, created).await;
             }
-            Event::Failed { reason, retry_after, snapshot_id } => {
-                self.try_later(&token, &reason, retry_after, snapshot_id);
+            SnapshotEvent::Failed { reason, retry_after, snapshot_id } => {
+                self.schedule_retry(&token, &reason, retry_after, snapshot_id);
                 return Ok(());
             }
         }
@@ -185,28 +192,30 @@ impl<S: Sink> Engine<'_, S> {
         Ok(())
     }
 
-    /// The new generation becomes the table. Changes are read from where the snapshot says, for this table;
-    /// the others skip what they have.
-    async fn finish(
+    /// The new generation becomes the table. The feed of changes is opened again at the snapshot's
+    /// position; the other tables skip messages that they have applied.
+    async fn finish_load(
         &mut self,
         token: &Token,
-        complete: Complete,
+        complete: CompleteSnapshot,
         created: i64,
     ) -> Result<(), Error> {
-        let Complete { start, schema, finished_at, rows } = complete;
-        let (records, mark) = self.tables.loaded(&start, &schema, finished_at, created);
-        // From here on the sink may hold this mark, and no other may be stored after it by whoever ends this.
+        let CompleteSnapshot { start, schema, finished_at, rows } = complete;
+        let (records, checkpoint) =
+            self.tables.complete_load(&start, &schema, finished_at, created);
+        // From here on the sink may hold this checkpoint. No other may be stored if this future is
+        // dropped.
         self.unsaved = false;
-        self.sink.finish_load(schema.clone(), records.clone(), mark).await?;
-        self.tables.adopt(records, mark);
-        tracing::info!(table = schema.table, rows, watermark = %start.lsn, "loaded");
+        self.sink.finish_load(schema.clone(), records.clone(), checkpoint).await?;
+        self.tables.adopt_load(records, checkpoint);
+        tracing::info!(table = schema.table, rows, watermark = %start.lsn, "table loaded");
         self.changes = None;
         self.joiner.clear();
-        self.open = Open::default();
+        self.transaction = OpenTransaction::default();
         self.retries.remove(token);
-        self.asked.remove(token);
-        self.board.table(token).phase = Phase::Live;
-        self.board.committed(mark);
+        self.requested.remove(token);
+        self.status.table_mut(token).phase = TablePhase::Live;
+        self.status.set_committed(checkpoint);
         Ok(())
     }
 }
@@ -222,11 +231,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        SqliteSink, Status, StreamNames, engine::Limits, remote::Remote, test_support::schema,
+        ConsumerStatus, SqliteSink, StreamNames, engine::EngineLimits, remote::RemoteStreams,
+        test_support::schema,
     };
 
-    /// Streams and the schemas of these tables, and no gateway.
-    async fn deserted(nats: &PrivateNats, tables: &[&str]) -> Remote {
+    /// Streams and the schemas of these tables, but no gateway.
+    async fn streams_without_gateway(nats: &PrivateNats, tables: &[&str]) -> RemoteStreams {
         let client = async_nats::connect(nats.url()).await.unwrap();
         let jetstream = jetstream::new(client.clone());
         let streams = [
@@ -243,34 +253,35 @@ mod tests {
         let bucket = jetstream.create_key_value(config).await.unwrap();
         for table in tables {
             let name = TableName::new("public", *table);
-            let (table, token) = (name.to_string(), name.token());
+            let table = name.to_string();
+            let token = name.token();
             let schema = Schema { table, token, revision: 0, ..schema(&[("id", 20)]) };
             let body = to_msgpack(&schema).unwrap();
             bucket.put(schema.token.as_str(), body.into()).await.unwrap();
         }
-        Remote::new(client, StreamNames::default())
+        RemoteStreams::new(client, StreamNames::default())
     }
 
     #[tokio::test]
-    async fn a_table_of_which_no_snapshot_begins_lets_others_go_first() {
+    async fn a_table_without_a_snapshot_does_not_block_others() {
         let bin = find_nats(None).unwrap().bin;
         let nats = PrivateNats::start(&bin, NatsOptions::default()).unwrap();
-        let remote = deserted(&nats, &["a", "b"]).await;
+        let remote = streams_without_gateway(&nats, &["a", "b"]).await;
         let dir = tempfile::tempdir().unwrap();
         let mut sink = SqliteSink::new(dir.path().join("replica.db"));
-        let limits = Limits {
+        let limits = EngineLimits {
             caps: Caps::default(),
             commit_delay_max: Duration::from_millis(50),
             commit_bytes_max: 1 << 20,
         };
         let tokens = ["a", "b"].map(|table| Token::parse(table).unwrap());
-        let (status, _) = watch::channel(Status::default());
+        let (status, _) = watch::channel(ConsumerStatus::default());
         let mut engine = Engine::open(remote, &mut sink, &tokens, limits, status).await.unwrap();
         let mut tried = BTreeSet::new();
         for _ in 0..100 {
             let ended = timeout(Duration::from_millis(100), engine.run()).await;
-            assert!(ended.is_err(), "it goes on: {ended:?}");
-            tried.extend(engine.loader.as_ref().map(|loader| loader.wish.token.clone()));
+            assert!(ended.is_err(), "the engine ended: {ended:?}");
+            tried.extend(engine.loader.as_ref().map(|loader| loader.wanted.token.clone()));
             if tried.len() == 2 {
                 return;
             }
@@ -279,26 +290,26 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_snapshot_is_remembered_over_attempts_that_fail_otherwise() {
+    fn an_unusable_snapshot_is_remembered_over_other_failures() {
         let now = Instant::now();
-        let first = Retry::next(None, now, None, Some("a".into()));
-        let refused = Retry::next(Some(first), now, Some(Duration::ZERO), None);
+        let first = LoadRetry::after_failure(None, now, None, Some("a".into()));
+        let refused = LoadRetry::after_failure(Some(first), now, Some(Duration::ZERO), None);
         assert_eq!((refused.at, refused.delay), (now, RETRY_FIRST * 2));
-        let mut retry = Retry::next(Some(refused), now, None, Some("b".into()));
+        let mut retry = LoadRetry::after_failure(Some(refused), now, None, Some("b".into()));
         assert_eq!(retry.avoid, ["a", "b"]);
         for n in 0..20 {
-            retry = Retry::next(Some(retry), now, None, Some(n.to_string()));
+            retry = LoadRetry::after_failure(Some(retry), now, None, Some(n.to_string()));
         }
         assert_eq!((retry.avoid.len(), retry.delay), (AVOIDED_MAX, RETRY_MAX));
         assert_eq!(retry.avoid.last().unwrap(), "19");
     }
 
     #[test]
-    fn a_gateway_cannot_ask_for_a_wait_without_end() {
+    fn a_requested_delay_is_limited() {
         let now = Instant::now();
-        let retry = Retry::next(None, now, Some(Duration::from_secs(u64::MAX)), None);
+        let retry = LoadRetry::after_failure(None, now, Some(Duration::from_secs(u64::MAX)), None);
         assert!(retry.at <= now + RETRY_MAX * 2);
-        let retry = Retry::next(None, now, Some(Duration::from_secs(7)), None);
-        assert!(retry.at >= now + Duration::from_secs(7), "never sooner than it asks for");
+        let retry = LoadRetry::after_failure(None, now, Some(Duration::from_secs(7)), None);
+        assert!(retry.at >= now + Duration::from_secs(7), "never sooner than requested");
     }
 }

@@ -1,5 +1,5 @@
-//! Snapshots: copied into a table of another name; when it is whole its rows take the place of the old ones, or it becomes
-//! the table itself if there is none.
+//! Snapshots: copied into a table of another name. When it is complete, its rows replace the old
+//! ones; if there is no old table, it is renamed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,58 +9,53 @@ use walgate_nats_connect::Backoff;
 use walgate_wire::Schema;
 
 use super::{
-    ddl::{self, LOADING, Table, TargetColumn, quoted, target_columns},
-    failed,
-    reshape::{self, Outcome, Shape},
-    session::Session,
+    ddl::{self, LOADING, TargetTable, quote_identifier, target_columns},
+    error::postgres_error,
+    reshape::{self, AlterOutcome, TableShape},
+    session::{LoadingTable, TargetSession},
     text::{postgres_text, push_copy_field},
 };
-use crate::{Kind, Mark, Rows, SinkError, TableRecord};
+use crate::{Checkpoint, SinkError, SnapshotRows, TableRecord, ValueKind};
 
-/// COPY data a message.
+/// Bytes of one CopyData message.
 const COPY_BYTES: usize = 256 << 10;
-/// How long what is in the way of a new shape is waited for before looking again.
-const REFUSED_RETRY_FIRST: Duration = Duration::from_millis(500);
-const REFUSED_RETRY_MAX: Duration = Duration::from_secs(15);
+/// Delays between attempts while an object of the owner blocks the table's new shape.
+const CONFLICT_RETRY_FIRST: Duration = Duration::from_millis(500);
+const CONFLICT_RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// The generation that is being loaded.
-pub(super) struct Loading {
-    table: Table,
-    schema: Arc<Schema>,
-    columns: Vec<TargetColumn>,
-}
-
-impl Session {
+impl TargetSession {
     pub async fn begin_load(&mut self, schema: &Arc<Schema>) -> Result<(), SinkError> {
-        self.drop_loading().await?;
-        let table = Table { name: LOADING.to_owned(), ..ddl::free_table(schema)? };
+        self.drop_loading_table().await?;
+        let table = TargetTable { name: LOADING.to_owned(), ..ddl::new_target_table(schema)? };
         let mut columns = Vec::new();
         for column in &schema.columns {
             let type_name = ddl::target_type(&self.client, column).await?;
-            columns.push(format!("{} {type_name}", quoted(&column.name)));
+            columns.push(format!("{} {type_name}", quote_identifier(&column.name)));
         }
-        self.execute(&format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&table.schema))).await?;
+        self.execute(&format!("CREATE SCHEMA IF NOT EXISTS {}", quote_identifier(&table.schema)))
+            .await?;
         self.execute(&format!("CREATE TABLE {table} ({})", columns.join(", "))).await?;
         let columns = target_columns(&self.client, &table).await?.unwrap_or_default();
-        self.loading = Some(Loading { table, schema: schema.clone(), columns });
+        self.loading = Some(LoadingTable { table, schema: schema.clone(), columns });
         Ok(())
     }
 
-    pub async fn load(&mut self, rows: &Rows) -> Result<(), SinkError> {
+    pub async fn load_rows(&mut self, rows: &SnapshotRows) -> Result<(), SinkError> {
         let loading = self.loading.as_ref();
         let loading = loading.ok_or_else(|| SinkError::new("loading", "was not begun"))?;
         let what = format!("copying rows of {}", loading.schema.table);
         let chunk = rows.decode().map_err(|e| SinkError::new(&what, e))?;
         let columns = loading.columns.iter().zip(&loading.schema.columns);
-        let kinds: Vec<Kind> = columns.map(|(target, column)| target.kind(column)).collect();
+        let kinds: Vec<ValueKind> =
+            columns.map(|(target, column)| target.value_kind(column)).collect();
         let names: Vec<String> =
-            loading.columns.iter().map(|column| quoted(&column.name)).collect();
+            loading.columns.iter().map(|column| quote_identifier(&column.name)).collect();
         let copy = if names.is_empty() {
             format!("COPY {} FROM STDIN", loading.table)
         } else {
             format!("COPY {} ({}) FROM STDIN", loading.table, names.join(", "))
         };
-        let sink = self.client.copy_in::<_, Bytes>(&copy).await.map_err(failed(&what))?;
+        let sink = self.client.copy_in::<_, Bytes>(&copy).await.map_err(postgres_error(&what))?;
         let mut sink = std::pin::pin!(sink);
         let mut buffer = Vec::with_capacity(COPY_BYTES + (COPY_BYTES >> 2));
         for row in 0..chunk.row_count {
@@ -74,78 +69,79 @@ impl Session {
             buffer.push(b'\n');
             if buffer.len() >= COPY_BYTES {
                 let full = Bytes::from(std::mem::take(&mut buffer));
-                sink.send(full).await.map_err(failed(&what))?;
+                sink.send(full).await.map_err(postgres_error(&what))?;
             }
         }
-        sink.send(Bytes::from(buffer)).await.map_err(failed(&what))?;
-        sink.as_mut().finish().await.map(drop).map_err(failed(what))
+        sink.send(Bytes::from(buffer)).await.map_err(postgres_error(&what))?;
+        sink.as_mut().finish().await.map(drop).map_err(postgres_error(what))
     }
 
-    /// Waits, with the rows at hand, for as long as something that the owner built on the table is in the way: reading
-    /// them once more would not help.
+    /// Waits while an object that the owner built on the table blocks its new shape. The loaded
+    /// rows are kept, because reading them again would not help.
     pub async fn finish_load(
         &mut self,
         schema: &Schema,
         records: &[TableRecord],
-        mark: Mark,
+        checkpoint: Checkpoint,
     ) -> Result<(), SinkError> {
         let Some(loading) = self.loading.take() else {
             return Err(SinkError::new("finishing a load", "it was not begun"));
         };
-        let table = ddl::table(schema)?;
-        let mut backoff = Backoff::new(REFUSED_RETRY_FIRST, REFUSED_RETRY_MAX);
-        while let Some(refused) = self.take_the_place(&table, &loading, schema).await? {
+        let table = ddl::target_table(schema)?;
+        let mut backoff = Backoff::new(CONFLICT_RETRY_FIRST, CONFLICT_RETRY_MAX);
+        while let Some(conflict) = self.replace_table(&table, &loading, schema).await? {
             self.rollback().await?;
-            tracing::error!(%table, "the copy's table cannot take its new shape, waiting: {refused}");
+            tracing::error!(%table, %conflict, "table cannot take its new shape, waiting");
             tokio::time::sleep(backoff.next_delay()).await;
         }
         self.write_records(records).await?;
-        self.end_at(mark).await
+        self.commit_at(checkpoint).await
     }
 
-    /// In the local transaction that it opens.
-    async fn take_the_place(
+    /// Replaces the table's rows and shape in a local transaction, which stays open.
+    async fn replace_table(
         &mut self,
-        table: &Table,
-        loading: &Loading,
+        table: &TargetTable,
+        loading: &LoadingTable,
         schema: &Schema,
-    ) -> Outcome {
+    ) -> AlterOutcome {
         let before = target_columns(&self.client, table).await?;
         let Some(before) = before else {
-            // After the rows: building an index at once is faster.
+            // After the rows, because building the index in one pass is faster.
             reshape::add_key(&self.client, &loading.table, schema).await?;
-            self.begin().await?;
-            self.plans.remove(&schema.token);
-            let name = quoted(&table.name);
+            self.begin_transaction().await?;
+            self.statements.remove(&schema.token);
+            let name = quote_identifier(&table.name);
             self.execute(&format!("ALTER TABLE {} RENAME TO {name}", loading.table)).await?;
             return Ok(None);
         };
-        let (constraint, key) = reshape::key_of(&self.client, table).await?.unzip();
+        let (constraint, key) = reshape::read_primary_key(&self.client, table).await?.unzip();
         let key = key.unwrap_or_default();
-        let wanted = Shape { columns: &loading.columns, key: &schema.key };
-        let alter = reshape::statement(
+        let wanted = TableShape { columns: &loading.columns, key: &schema.key };
+        let alter = reshape::alter_statement(
             table,
             constraint.as_deref(),
-            &Shape { columns: &before, key: &key },
+            &TableShape { columns: &before, key: &key },
             &wanted,
         );
-        self.begin().await?;
-        self.plans.remove(&schema.token);
+        self.begin_transaction().await?;
+        self.statements.remove(&schema.token);
         if alter.is_some() {
-            // At once: two that hold a part of it could wait for each other.
+            // Before any other lock on the table, to avoid a deadlock with its readers.
             self.execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
         }
-        // Not TRUNCATE: where the shape stays, that would show an empty table to transactions that began before.
-        let mut refused = reshape::try_delete(&self.client, table).await?;
-        if let (None, Some(alter)) = (&refused, alter) {
-            refused = reshape::try_alter(&self.client, &alter).await?;
+        // Not TRUNCATE: transactions that began before would see an empty table.
+        let mut conflict = reshape::try_delete(&self.client, table).await?;
+        if let (None, Some(alter)) = (&conflict, alter) {
+            conflict = reshape::try_alter(&self.client, &alter).await?;
         }
-        if refused.is_some() {
-            return Ok(refused);
+        if conflict.is_some() {
+            return Ok(conflict);
         }
         let names: Vec<String> =
-            loading.columns.iter().map(|column| quoted(&column.name)).collect();
-        let (names, from) = (names.join(", "), &loading.table);
+            loading.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let names = names.join(", ");
+        let from = &loading.table;
         let into = if names.is_empty() { String::new() } else { format!(" ({names})") };
         self.execute(&format!("INSERT INTO {table}{into} SELECT {names} FROM {from}")).await?;
         self.execute(&format!("DROP TABLE {from}")).await?;

@@ -1,12 +1,17 @@
-//! The connection: what is remembered in the database, and its transactions.
+//! The connection to the target database: the state stored there, and its transactions.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_postgres::Client;
-use walgate_wire::{Epoch, Lsn, Position, Token};
+use walgate_wire::{Epoch, Lsn, Position, Schema, Token};
 
-use super::{ddl, failed, load::Loading, plan::Plan, reshape::try_alter};
-use crate::{Mark, SinkError, Step, Stored, TableRecord};
+use super::{
+    ddl::{self, TargetColumn, TargetTable},
+    error::postgres_error,
+    reshape::try_alter,
+    statements::PostgresStatements,
+};
+use crate::{Checkpoint, MigrationStep, SinkError, StoredState, TableRecord};
 
 const SETTINGS: &str = "
     SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex';
@@ -26,74 +31,87 @@ const STATE_TABLES: &str = "
     );
 ";
 
-/// Any number will do, as long as every consumer takes the same.
+/// The advisory lock that every consumer takes; the number itself is arbitrary.
 const ADVISORY_LOCK: i64 = 0x57_616c_6761_7465;
-/// The server may take a while to notice that a consumer was killed.
+/// Attempts to take the lock. The server may notice late that a consumer was killed.
 const LOCK_TRIES: u32 = 30;
 const LOCK_RETRY: Duration = Duration::from_secs(1);
 
-pub(super) struct Session {
+/// The table that receives a snapshot until it is complete.
+pub(super) struct LoadingTable {
+    pub table: TargetTable,
+    pub schema: Arc<Schema>,
+    pub columns: Vec<TargetColumn>,
+}
+
+/// The connection to the target database, with what is prepared and loading on it.
+pub(super) struct TargetSession {
     pub(super) client: Client,
     in_transaction: bool,
-    pub(super) plans: HashMap<Token, Plan>,
-    pub(super) loading: Option<Loading>,
+    pub(super) statements: HashMap<Token, PostgresStatements>,
+    pub(super) loading: Option<LoadingTable>,
 }
 
-impl std::fmt::Debug for Session {
+impl std::fmt::Debug for TargetSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Session")
+        f.write_str("TargetSession")
     }
 }
 
-impl Session {
-    pub fn new(client: Client) -> Session {
-        Session { client, in_transaction: false, plans: HashMap::new(), loading: None }
+impl TargetSession {
+    pub fn new(client: Client) -> TargetSession {
+        TargetSession { client, in_transaction: false, statements: HashMap::new(), loading: None }
     }
 
-    /// `was_held`: the lock was this process' before.
+    /// `was_held`: this process held the lock before.
     pub async fn prepare_database(&mut self, was_held: bool) -> Result<(), SinkError> {
         self.execute(SETTINGS).await?;
         self.take_lock(was_held).await?;
         self.execute(STATE_TABLES).await?;
-        self.drop_loading().await
+        self.drop_loading_table().await
     }
 
     async fn take_lock(&self, was_held: bool) -> Result<(), SinkError> {
         for _ in 0..LOCK_TRIES {
             let row =
                 self.client.query_one("SELECT pg_try_advisory_lock($1)", &[&ADVISORY_LOCK]).await;
-            if row.map_err(failed("locking the target database"))?.get::<_, bool>(0) {
+            if row.map_err(postgres_error("locking the target database"))?.get::<_, bool>(0) {
                 return Ok(());
             }
-            tracing::info!("waiting: another consumer is writing to this database");
+            tracing::info!("another consumer is writing to this database, waiting");
             tokio::time::sleep(LOCK_RETRY).await;
         }
         let reason = "another consumer is writing to it; stop it or choose another database";
-        let failed = if was_held { SinkError::passing } else { SinkError::new };
-        Err(failed("the target database", reason))
+        let error = if was_held { SinkError::transient } else { SinkError::new };
+        Err(error("the target database", reason))
     }
 
-    pub async fn drop_loading(&mut self) -> Result<(), SinkError> {
+    pub async fn drop_loading_table(&mut self) -> Result<(), SinkError> {
         self.loading = None;
         let select =
             "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                       WHERE c.relname = $1 AND c.relkind = 'r'";
         let rows = self.client.query(select, &[&ddl::LOADING]).await;
-        for row in rows.map_err(failed("looking for unfinished loads"))? {
+        for row in rows.map_err(postgres_error("looking for unfinished loads"))? {
             let schema: String = row.get(0);
-            self.execute(&format!("DROP TABLE {}.{}", ddl::quoted(&schema), ddl::LOADING)).await?;
+            self.execute(&format!(
+                "DROP TABLE {}.{}",
+                ddl::quote_identifier(&schema),
+                ddl::LOADING
+            ))
+            .await?;
         }
         Ok(())
     }
 
-    pub async fn stored(&self) -> Result<Stored, SinkError> {
+    pub async fn read_state(&self) -> Result<StoredState, SinkError> {
         let what = "reading _walgate_tables";
         let rows = self
             .client
             .query("SELECT record FROM public._walgate_tables ORDER BY token", &[])
             .await;
         let mut tables = Vec::new();
-        for row in rows.map_err(failed(what))? {
+        for row in rows.map_err(postgres_error(what))? {
             let record: String = row.get(0);
             tables.push(serde_json::from_str(&record).map_err(|e| SinkError::new(what, e))?);
         }
@@ -103,19 +121,19 @@ impl Session {
             .client
             .query_opt(select, &[])
             .await
-            .map_err(failed("reading _walgate_position"))?;
-        let mark = row.map(|row| read_mark(&row)).transpose()?;
-        Ok(Stored { mark, tables })
+            .map_err(postgres_error("reading _walgate_position"))?;
+        let checkpoint = row.map(|row| read_checkpoint(&row)).transpose()?;
+        Ok(StoredState { checkpoint, tables })
     }
 
-    pub async fn forget(&mut self, token: &Token) -> Result<(), SinkError> {
+    pub async fn forget_table(&mut self, token: &Token) -> Result<(), SinkError> {
         let delete = "DELETE FROM public._walgate_tables WHERE token = $1";
         let deleted = self.client.execute(delete, &[&token.as_str()]).await;
-        deleted.map(drop).map_err(failed("writing _walgate_tables"))
+        deleted.map(drop).map_err(postgres_error("writing _walgate_tables"))
     }
 
-    /// Opens the local transaction if none is.
-    pub async fn begin(&mut self) -> Result<(), SinkError> {
+    /// Opens the local transaction if none is open.
+    pub async fn begin_transaction(&mut self) -> Result<(), SinkError> {
         if !self.in_transaction {
             self.execute("BEGIN").await?;
             self.in_transaction = true;
@@ -123,16 +141,16 @@ impl Session {
         Ok(())
     }
 
-    /// Commits without a position.
-    pub async fn end(&mut self) -> Result<(), SinkError> {
+    /// Commits without a checkpoint.
+    pub async fn commit_transaction(&mut self) -> Result<(), SinkError> {
         self.execute("COMMIT").await?;
         self.in_transaction = false;
         Ok(())
     }
 
-    /// Commits with a position, in one round trip.
-    pub async fn end_at(&mut self, mark: Mark) -> Result<(), SinkError> {
-        let Mark { epoch, position, seq, verified_seq, stream_created, at } = mark;
+    /// Commits with a checkpoint, in one round trip.
+    pub async fn commit_at(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
+        let Checkpoint { epoch, position, seq, verified_seq, stream_created, at } = checkpoint;
         let Position { commit_lsn, ordinal } = position;
         let sql = format!(
             "INSERT INTO public._walgate_position
@@ -149,9 +167,9 @@ impl Session {
     }
 
     pub async fn rollback(&mut self) -> Result<(), SinkError> {
-        self.plans.clear();
+        self.statements.clear();
         self.in_transaction = false;
-        // Without a transaction this is a warning that nobody sees.
+        // Without an open transaction the server only warns.
         self.execute("ROLLBACK").await
     }
 
@@ -161,46 +179,60 @@ impl Session {
         for record in records {
             let what = format!("record of {}", record.token);
             let json = serde_json::to_string(record).map_err(|e| SinkError::new(&what, e))?;
-            let (token, table) = (record.token.as_str(), &record.schema.table);
-            self.client.execute(upsert, &[&token, table, &json]).await.map_err(failed(what))?;
+            let token = record.token.as_str();
+            let table = &record.schema.table;
+            self.client
+                .execute(upsert, &[&token, table, &json])
+                .await
+                .map_err(postgres_error(what))?;
         }
         Ok(())
     }
 
-    pub async fn migrate(&mut self, record: &TableRecord, steps: &[Step]) -> Result<(), SinkError> {
-        self.begin().await?;
-        self.plans.remove(&record.token);
-        let table = ddl::table(&record.schema)?.to_string();
+    pub async fn migrate_table(
+        &mut self,
+        record: &TableRecord,
+        steps: &[MigrationStep],
+    ) -> Result<(), SinkError> {
+        self.begin_transaction().await?;
+        self.statements.remove(&record.token);
+        let table = ddl::target_table(&record.schema)?.to_string();
         for step in steps {
             let action = match step {
-                Step::Drop { name } => format!("DROP COLUMN IF EXISTS {}", ddl::quoted(name)),
-                Step::Rename { from, to } => {
-                    format!("RENAME COLUMN {} TO {}", ddl::quoted(from), ddl::quoted(to))
+                MigrationStep::Drop { name } => {
+                    format!("DROP COLUMN IF EXISTS {}", ddl::quote_identifier(name))
                 }
-                Step::Add(column) => {
+                MigrationStep::Rename { from, to } => {
+                    format!(
+                        "RENAME COLUMN {} TO {}",
+                        ddl::quote_identifier(from),
+                        ddl::quote_identifier(to)
+                    )
+                }
+                MigrationStep::Add(column) => {
                     let type_name = ddl::target_type(&self.client, column).await?;
-                    format!("ADD COLUMN {} {type_name}", ddl::quoted(&column.name))
+                    format!("ADD COLUMN {} {type_name}", ddl::quote_identifier(&column.name))
                 }
             };
             let sql = format!("ALTER TABLE {table} {action}");
             if let Some(refused) = try_alter(&self.client, &sql).await? {
-                let what = format!("following the source: {sql}");
-                return Err(SinkError::passing(what, refused));
+                let what = format!("migrating the copy: {sql}");
+                return Err(SinkError::transient(what, refused));
             }
         }
         self.write_records(std::slice::from_ref(record)).await
     }
 
     pub async fn execute(&self, sql: &str) -> Result<(), SinkError> {
-        self.client.batch_execute(sql).await.map_err(failed(sql))
+        self.client.batch_execute(sql).await.map_err(postgres_error(sql))
     }
 }
 
-fn read_mark(row: &tokio_postgres::Row) -> Result<Mark, SinkError> {
+fn read_checkpoint(row: &tokio_postgres::Row) -> Result<Checkpoint, SinkError> {
     let wrong = |e: &dyn std::fmt::Display| SinkError::new("reading _walgate_position", e);
     let lsn: Lsn = row.get::<_, String>(1).parse().map_err(|e| wrong(&e))?;
     let ordinal = u32::try_from(row.get::<_, i64>(2)).map_err(|e| wrong(&e))?;
-    Ok(Mark {
+    Ok(Checkpoint {
         epoch: Epoch(u32::try_from(row.get::<_, i64>(0)).map_err(|e| wrong(&e))?),
         position: Position::new(lsn, ordinal),
         seq: row.get::<_, i64>(3) as u64,

@@ -1,57 +1,60 @@
-//! Values as text that Postgres reads, and as COPY wants it.
+//! Values in Postgres' text format, and fields in COPY's text format.
 
 use walgate_wire::Value;
 
-use crate::{Kind, json, text};
+use crate::{ValueKind, json, text};
 
-/// How a value that is not a scalar is written for the type that it goes into.
+/// How a value that is not a scalar is written for the target column's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum TextForm {
     /// `{1,2}`
     Array,
     /// `"a"=>"1"`
     Hstore,
-    /// `[1,2]`, which is what pgvector reads; for all other types the value as JSON.
+    /// `[1,2]`, which pgvector reads; for all other types the value as JSON.
     Json,
 }
 
-impl Form {
-    pub fn of(category: &str, type_name: &str) -> Form {
+impl TextForm {
+    pub fn for_type(category: &str, type_name: &str) -> TextForm {
         match (category, type_name) {
-            ("A", _) => Form::Array,
-            (_, "hstore") => Form::Hstore,
-            _ => Form::Json,
+            ("A", _) => TextForm::Array,
+            (_, "hstore") => TextForm::Hstore,
+            _ => TextForm::Json,
         }
     }
 }
 
-/// None for null.
-pub(super) fn postgres_text(form: Form, kind: &Kind, value: &Value<'_>) -> Option<String> {
+/// The value as text; none for NULL.
+pub(super) fn postgres_text(form: TextForm, kind: &ValueKind, value: &Value<'_>) -> Option<String> {
     Some(match (kind, value) {
         (_, Value::Nil) => return None,
         (_, Value::Bool(b)) => if *b { "t" } else { "f" }.to_owned(),
-        (Kind::Timestamptz, Value::Int(i)) => text::timestamptz(*i),
-        (Kind::Timestamp, Value::Int(i)) => text::timestamp(*i),
-        (Kind::Date, Value::Int(i)) => text::date(*i),
-        (Kind::Time, Value::Int(i)) => text::time(*i),
+        (ValueKind::Timestamptz, Value::Int(i)) => text::format_timestamptz(*i),
+        (ValueKind::Timestamp, Value::Int(i)) => text::format_timestamp(*i),
+        (ValueKind::Date, Value::Int(i)) => text::format_date(*i),
+        (ValueKind::Time, Value::Int(i)) => text::format_time(*i),
         (_, Value::Int(i)) => i.to_string(),
-        (_, Value::F32(f)) => text::float(*f),
-        (_, Value::F64(f)) => text::float(*f),
+        (_, Value::F32(f)) => text::format_float(*f),
+        (_, Value::F64(f)) => text::format_float(*f),
         (_, Value::Str(s)) => (*s).to_owned(),
-        (Kind::Uuid, Value::Bin(b)) => text::uuid(b).unwrap_or_else(|| text::bytea(b)),
-        (_, Value::Bin(b)) => text::bytea(b),
-        (_, Value::Array(items)) if form == Form::Array => {
-            let element = if let Kind::Array(element) = kind { element } else { &Kind::Other };
+        (ValueKind::Uuid, Value::Bin(b)) => {
+            text::format_uuid(b).unwrap_or_else(|| text::format_bytea(b))
+        }
+        (_, Value::Bin(b)) => text::format_bytea(b),
+        (_, Value::Array(items)) if form == TextForm::Array => {
+            let element =
+                if let ValueKind::Array(element) = kind { element } else { &ValueKind::Other };
             let mut out = String::new();
             push_array(&mut out, element, items);
             out
         }
-        (_, Value::Map(pairs)) if form == Form::Hstore => hstore(pairs),
+        (_, Value::Map(pairs)) if form == TextForm::Hstore => hstore_text(pairs),
         (_, Value::Array(_) | Value::Map(_)) => json::value_json(kind, value).to_string(),
     })
 }
 
-fn push_array(out: &mut String, element: &Kind, items: &[Value<'_>]) {
+fn push_array(out: &mut String, element: &ValueKind, items: &[Value<'_>]) {
     out.push('{');
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
@@ -59,7 +62,7 @@ fn push_array(out: &mut String, element: &Kind, items: &[Value<'_>]) {
         }
         match item {
             Value::Array(items) => push_array(out, element, items),
-            item => match postgres_text(Form::Json, element, item) {
+            item => match postgres_text(TextForm::Json, element, item) {
                 None => out.push_str("NULL"),
                 Some(text) => push_quoted(out, &text),
             },
@@ -79,15 +82,18 @@ fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
 }
 
-fn hstore(pairs: &[(Value<'_>, Value<'_>)]) -> String {
+fn hstore_text(pairs: &[(Value<'_>, Value<'_>)]) -> String {
     let mut out = String::new();
     for (i, (key, value)) in pairs.iter().enumerate() {
         if i > 0 {
             out.push(',');
         }
-        push_quoted(&mut out, &postgres_text(Form::Json, &Kind::Other, key).unwrap_or_default());
+        push_quoted(
+            &mut out,
+            &postgres_text(TextForm::Json, &ValueKind::Other, key).unwrap_or_default(),
+        );
         out.push_str("=>");
-        match postgres_text(Form::Json, &Kind::Other, value) {
+        match postgres_text(TextForm::Json, &ValueKind::Other, value) {
             None => out.push_str("NULL"),
             Some(text) => push_quoted(&mut out, &text),
         }
@@ -95,7 +101,7 @@ fn hstore(pairs: &[(Value<'_>, Value<'_>)]) -> String {
     out
 }
 
-/// A field of COPY's text format.
+/// Appends a field in COPY's text format.
 pub(super) fn push_copy_field(out: &mut Vec<u8>, text: Option<&str>) {
     let Some(text) = text else { return out.extend_from_slice(b"\\N") };
     for byte in text.bytes() {
@@ -113,7 +119,7 @@ pub(super) fn push_copy_field(out: &mut Vec<u8>, text: Option<&str>) {
 mod tests {
     use super::*;
 
-    fn text(form: Form, kind: &Kind, value: Value<'_>) -> String {
+    fn text(form: TextForm, kind: &ValueKind, value: Value<'_>) -> String {
         postgres_text(form, kind, &value).unwrap()
     }
 
@@ -123,14 +129,14 @@ mod tests {
             Value::Array(vec![Value::Str("a\"b\\c"), Value::Nil]),
             Value::Array(vec![Value::Str("NULL"), Value::Str("")]),
         ]);
-        let kind = Kind::Array(Box::new(Kind::Other));
-        assert_eq!(text(Form::Array, &kind, array), r#"{{"a\"b\\c",NULL},{"NULL",""}}"#);
+        let kind = ValueKind::Array(Box::new(ValueKind::Other));
+        assert_eq!(text(TextForm::Array, &kind, array), r#"{{"a\"b\\c",NULL},{"NULL",""}}"#);
         let times = Value::Array(vec![Value::Int(0), Value::Str("infinity")]);
-        let kind = Kind::Array(Box::new(Kind::Timestamptz));
-        assert_eq!(text(Form::Array, &kind, times), r#"{"1970-01-01 00:00:00+00","infinity"}"#);
+        let kind = ValueKind::Array(Box::new(ValueKind::Timestamptz));
+        assert_eq!(text(TextForm::Array, &kind, times), r#"{"1970-01-01 00:00:00+00","infinity"}"#);
         let bytes = Value::Array(vec![Value::Bin(&[0xde])]);
-        let kind = Kind::Array(Box::new(Kind::Bytes));
-        assert_eq!(text(Form::Array, &kind, bytes), r#"{"\\xde"}"#);
+        let kind = ValueKind::Array(Box::new(ValueKind::Bytes));
+        assert_eq!(text(TextForm::Array, &kind, bytes), r#"{"\\xde"}"#);
     }
 
     #[test]
@@ -138,10 +144,10 @@ mod tests {
         let map = || {
             Value::Map(vec![(Value::Str("a"), Value::Nil), (Value::Str("b\""), Value::Str("1"))])
         };
-        assert_eq!(text(Form::Hstore, &Kind::Other, map()), r#""a"=>NULL,"b\""=>"1""#);
-        assert_eq!(text(Form::Json, &Kind::Other, map()), r#"{"a":null,"b\"":"1"}"#);
+        assert_eq!(text(TextForm::Hstore, &ValueKind::Other, map()), r#""a"=>NULL,"b\""=>"1""#);
+        assert_eq!(text(TextForm::Json, &ValueKind::Other, map()), r#"{"a":null,"b\"":"1"}"#);
         let vector = Value::Array(vec![Value::F32(0.1), Value::F32(2.0)]);
-        assert_eq!(text(Form::Json, &Kind::Other, vector), "[0.1,2.0]");
+        assert_eq!(text(TextForm::Json, &ValueKind::Other, vector), "[0.1,2.0]");
     }
 
     #[test]

@@ -1,113 +1,134 @@
-//! Whether a snapshot that is good enough is in the stream already, complete or under way.
+//! Finds a usable snapshot in the stream, complete or in progress.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use walgate_wire::{InitError, InitMeta, InitStart, Token, from_msgpack, subjects};
 
-use super::Wish;
-use crate::{Error, feed::micros, remote::Remote, state::StreamExtent};
+use super::SnapshotWanted;
+use crate::{Error, feed::micros_from_nanos, remote::RemoteStreams, state::StreamExtent};
 
-/// A snapshot without an end whose last message is older has been given up. Clocks differ: that costs a
-/// snapshot too many or a minute of waiting, no more.
-const UNDER_WAY: Duration = Duration::from_secs(30);
+/// An unfinished snapshot whose last message is older has been abandoned. Differing clocks cost at
+/// most one unnecessary snapshot or a minute of waiting.
+const ABANDONED_AFTER: Duration = Duration::from_secs(30);
 
-/// Returns the sequence of `INIT` to read from. If nothing there will do, asks for a new snapshot.
-pub(crate) async fn ask_unless_there(
-    remote: &Remote,
-    wish: &Wish,
+/// Returns the sequence of `INIT` to read from. Requests a new snapshot if none there is usable.
+pub(crate) async fn find_or_request(
+    remote: &RemoteStreams,
+    wanted: &SnapshotWanted,
     cdc: StreamExtent,
 ) -> Result<u64, Error> {
-    // Noted before looking and asking: whatever begins from now on is behind it.
-    let next = remote.extent(&remote.names.init).await?.last_seq + 1;
-    let table = wish.token.as_str();
-    match find(remote, wish, cdc).await? {
+    // Read before the search and the request, so that a new snapshot begins at or after it.
+    let next = remote.stream_extent(&remote.names.init).await?.last_seq + 1;
+    let table = wanted.token.as_str();
+    match find_snapshot(remote, wanted, cdc).await? {
         Some(found) => {
-            tracing::debug!(table, from = found, "a snapshot is there already");
+            tracing::debug!(table, from = found, "found a usable snapshot");
             Ok(found)
         }
         None => {
-            tracing::info!(table, "asking for a snapshot");
-            remote.ask_for_snapshot(&wish.token).await?;
+            tracing::info!(table, "requesting snapshot");
+            remote.publish_snapshot_request(&wanted.token).await?;
             Ok(next)
         }
     }
 }
 
-async fn find(remote: &Remote, wish: &Wish, cdc: StreamExtent) -> Result<Option<u64>, Error> {
-    let Some(begun) = last_begun(remote, &wish.token).await? else { return Ok(None) };
-    if !good_enough(&begun.start, wish, cdc) {
+async fn find_snapshot(
+    remote: &RemoteStreams,
+    wanted: &SnapshotWanted,
+    cdc: StreamExtent,
+) -> Result<Option<u64>, Error> {
+    let Some(started) = last_started(remote, &wanted.token).await? else { return Ok(None) };
+    if !is_usable(&started.start, wanted, cdc) {
         return Ok(None);
     }
-    let will_do = match end(remote, &wish.token, &begun.start).await? {
-        Some(End::Complete) => true,
-        Some(End::Failed) => false,
-        None => is_under_way(remote, &wish.token, &begun).await?,
+    let is_usable = match find_end(remote, &wanted.token, &started.start).await? {
+        Some(SnapshotEnd::Complete) => true,
+        Some(SnapshotEnd::Failed) => false,
+        None => is_in_progress(remote, &wanted.token, &started).await?,
     };
-    Ok(will_do.then_some(begun.sequence))
+    Ok(is_usable.then_some(started.sequence))
 }
 
-/// The sequence of `INIT` at which the snapshot begins that has no end yet, if there is one. It may have been given up:
-/// then it is superseded by the next.
-pub(crate) async fn without_end(remote: &Remote, token: &Token) -> Result<Option<u64>, Error> {
-    let Some(begun) = last_begun(remote, token).await? else { return Ok(None) };
-    let end = end(remote, token, &begun.start).await?;
-    Ok(end.is_none().then_some(begun.sequence))
+/// The sequence of `INIT` at which an unfinished snapshot begins, if there is one. If that snapshot
+/// was abandoned, the next one supersedes it.
+pub(crate) async fn find_unfinished(
+    remote: &RemoteStreams,
+    token: &Token,
+) -> Result<Option<u64>, Error> {
+    let Some(started) = last_started(remote, token).await? else { return Ok(None) };
+    let end = find_end(remote, token, &started.start).await?;
+    Ok(end.is_none().then_some(started.sequence))
 }
 
-/// A snapshot that is in the stream, or its beginning.
-struct Begun {
+/// The start message of a snapshot in the stream.
+struct StartedSnapshot {
     sequence: u64,
     /// Microseconds since 1970, by the server's clock.
     at: i64,
     start: InitStart,
 }
 
-enum End {
+enum SnapshotEnd {
     Complete,
     Failed,
 }
 
-async fn last_begun(remote: &Remote, token: &Token) -> Result<Option<Begun>, Error> {
-    let message = remote.last_of(&remote.names.init, &subjects::init_start(token)).await?;
+async fn last_started(
+    remote: &RemoteStreams,
+    token: &Token,
+) -> Result<Option<StartedSnapshot>, Error> {
+    let message = remote.last_message(&remote.names.init, &subjects::init_start(token)).await?;
     let Some(message) = message else { return Ok(None) };
     let Ok(start) = from_msgpack::<InitStart>(&message.payload) else { return Ok(None) };
-    let (sequence, at) = (message.sequence, micros(message.time.unix_timestamp_nanos()));
-    Ok(Some(Begun { sequence, at, start }))
+    let sequence = message.sequence;
+    let at = micros_from_nanos(message.time.unix_timestamp_nanos());
+    Ok(Some(StartedSnapshot { sequence, at, start }))
 }
 
-/// How the snapshot that began last has ended, if it has.
-async fn end(remote: &Remote, token: &Token, start: &InitStart) -> Result<Option<End>, Error> {
-    let (init, id) = (&remote.names.init, &start.snapshot_id);
-    if let Some(message) = remote.last_of(init, &subjects::init_meta(token)).await? {
+/// How the snapshot ended, if it has ended.
+async fn find_end(
+    remote: &RemoteStreams,
+    token: &Token,
+    start: &InitStart,
+) -> Result<Option<SnapshotEnd>, Error> {
+    let init = &remote.names.init;
+    let id = &start.snapshot_id;
+    if let Some(message) = remote.last_message(init, &subjects::init_meta(token)).await? {
         let meta = from_msgpack::<InitMeta>(&message.payload);
         if meta.is_ok_and(|meta| meta.start.snapshot_id == *id) {
-            return Ok(Some(End::Complete));
+            return Ok(Some(SnapshotEnd::Complete));
         }
     }
-    if let Some(message) = remote.last_of(init, &subjects::init_error(token)).await? {
+    if let Some(message) = remote.last_message(init, &subjects::init_error(token)).await? {
         let error = from_msgpack::<InitError>(&message.payload);
         if error.is_ok_and(|error| error.snapshot_id.as_ref() == Some(id)) {
-            return Ok(Some(End::Failed));
+            return Ok(Some(SnapshotEnd::Failed));
         }
     }
     Ok(None)
 }
 
-/// Whether something was heard lately of a snapshot that has no end.
-async fn is_under_way(remote: &Remote, token: &Token, begun: &Begun) -> Result<bool, Error> {
-    let chunks = subjects::init_snap_of(token, &begun.start.snapshot_id);
-    let chunk = remote.last_of(&remote.names.init, &chunks).await?;
-    let heard_at = chunk.map_or(begun.at, |chunk| micros(chunk.time.unix_timestamp_nanos()));
+/// Whether an unfinished snapshot has a recent message.
+async fn is_in_progress(
+    remote: &RemoteStreams,
+    token: &Token,
+    started: &StartedSnapshot,
+) -> Result<bool, Error> {
+    let chunks = subjects::init_snap_of(token, &started.start.snapshot_id);
+    let chunk = remote.last_message(&remote.names.init, &chunks).await?;
+    let heard_at =
+        chunk.map_or(started.at, |chunk| micros_from_nanos(chunk.time.unix_timestamp_nanos()));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let silent = now.saturating_sub(Duration::from_micros(heard_at.unsigned_abs()));
-    Ok(silent < UNDER_WAY)
+    Ok(silent < ABANDONED_AFTER)
 }
 
-/// Whether its watermark will do and the stream still holds all changes behind it.
-fn good_enough(start: &InitStart, wish: &Wish, cdc: StreamExtent) -> bool {
-    wish.epoch.is_none_or(|epoch| start.epoch == epoch)
-        && start.lsn >= wish.watermark
-        && !wish.avoid.contains(&start.snapshot_id)
+/// Whether the snapshot meets the conditions, and the stream still holds all changes after it.
+fn is_usable(start: &InitStart, wanted: &SnapshotWanted, cdc: StreamExtent) -> bool {
+    wanted.epoch.is_none_or(|epoch| start.epoch == epoch)
+        && start.lsn >= wanted.watermark
+        && !wanted.avoid.contains(&start.snapshot_id)
         && cdc.first_seq <= start.cdc_sequence + 1
         && start.cdc_sequence <= cdc.last_seq
 }

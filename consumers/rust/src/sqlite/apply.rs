@@ -1,4 +1,4 @@
-//! What each change does to a table.
+//! Applies changes to a SQLite table, one at a time.
 
 use std::collections::HashMap;
 
@@ -6,91 +6,94 @@ use rusqlite::{CachedStatement, Connection};
 use walgate_wire::{Op, Value};
 
 use super::{
-    plan::{Partial, Plan},
-    store::failed,
-    value::stored,
+    error::sqlite_error,
+    statements::{SqliteStatements, UpdateMode},
+    value::to_sql,
 };
-use crate::{Changes, SinkError};
+use crate::{ChangeBatch, SinkError};
 
-pub(super) fn apply(
+pub(super) fn apply_changes(
     connection: &Connection,
-    plan: &Plan,
-    changes: &Changes,
+    statements: &SqliteStatements,
+    changes: &ChangeBatch,
 ) -> Result<(), SinkError> {
     let table = &changes.schema.table;
     let decoded = changes.decode().map_err(|e| SinkError::new(format!("changes of {table}"), e))?;
-    let applied = Applier::new(connection, plan)
-        .and_then(|mut applier| decoded.iter().try_for_each(|change| applier.apply(&change.op)));
+    let applied = SqliteApplier::new(connection, statements)
+        .and_then(|mut applier| decoded.iter().try_for_each(|change| applier.apply_op(&change.op)));
     applied.map_err(|e| match e {
-        Trouble::Sqlite(error) => failed(format!("table {table}"))(error),
-        Trouble::Wire(reason) => SinkError::new(format!("changes of {table}"), reason),
+        ApplyError::Sqlite(error) => sqlite_error(format!("table {table}"))(error),
+        ApplyError::Wire(reason) => SinkError::new(format!("changes of {table}"), reason),
     })
 }
 
-enum Trouble {
+enum ApplyError {
     Sqlite(rusqlite::Error),
     Wire(&'static str),
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for ApplyError {
     fn from(error: rusqlite::Error) -> Self {
-        Trouble::Sqlite(error)
+        ApplyError::Sqlite(error)
     }
 }
 
-struct Applier<'a> {
+struct SqliteApplier<'a> {
     connection: &'a Connection,
-    plan: &'a Plan,
+    statements: &'a SqliteStatements,
     upsert: CachedStatement<'a>,
     delete: CachedStatement<'a>,
-    /// By what they do and the columns that are unchanged; none where nothing would change.
-    partial: HashMap<(Partial, Vec<usize>), Option<CachedStatement<'a>>>,
+    /// Update statements by mode and unchanged columns; none where nothing would change.
+    partial: HashMap<(UpdateMode, Vec<usize>), Option<CachedStatement<'a>>>,
 }
 
-impl<'a> Applier<'a> {
-    fn new(connection: &'a Connection, plan: &'a Plan) -> Result<Self, Trouble> {
-        let upsert = connection.prepare_cached(&plan.upsert)?;
-        let delete = connection.prepare_cached(&plan.delete)?;
-        Ok(Applier { connection, plan, upsert, delete, partial: HashMap::new() })
+impl<'a> SqliteApplier<'a> {
+    fn new(
+        connection: &'a Connection,
+        statements: &'a SqliteStatements,
+    ) -> Result<Self, ApplyError> {
+        let upsert = connection.prepare_cached(&statements.upsert)?;
+        let delete = connection.prepare_cached(&statements.delete)?;
+        Ok(SqliteApplier { connection, statements, upsert, delete, partial: HashMap::new() })
     }
 
-    fn apply(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
+    fn apply_op(&mut self, op: &Op<'_>) -> Result<(), ApplyError> {
         match op {
-            Op::Insert { row } => self.upsert(row),
-            Op::Update { row, unchanged, old } => self.update(row, unchanged, old.as_deref()),
+            Op::Insert { row } => self.upsert_row(row),
+            Op::Update { row, unchanged, old } => self.update_row(row, unchanged, old.as_deref()),
             Op::Delete { old } => {
-                bind_old(&mut self.delete, 0, self.plan, old)?;
+                bind_old(&mut self.delete, 0, self.statements, old)?;
                 self.delete.raw_execute()?;
                 Ok(())
             }
             Op::Truncate => {
                 self.connection
-                    .prepare_cached(&format!("DELETE FROM {}", self.plan.table))?
+                    .prepare_cached(&format!("DELETE FROM {}", self.statements.table))?
                     .raw_execute()?;
                 Ok(())
             }
         }
     }
 
-    fn upsert(&mut self, row: &[Value<'_>]) -> Result<(), Trouble> {
-        for (at, target) in self.plan.targets.iter().enumerate() {
-            self.upsert.raw_bind_parameter(at + 1, stored(&target.kind, &row[target.index]))?;
+    fn upsert_row(&mut self, row: &[Value<'_>]) -> Result<(), ApplyError> {
+        for (at, target) in self.statements.targets.iter().enumerate() {
+            self.upsert.raw_bind_parameter(at + 1, to_sql(&target.kind, &row[target.index]))?;
         }
         self.upsert.raw_execute()?;
         Ok(())
     }
 
-    /// Where no row is found, one is added: of what did not travel it holds NULL.
-    fn update(
+    /// If no row is found, one is inserted, with NULL in the columns that were not sent.
+    fn update_row(
         &mut self,
         row: &[Value<'_>],
         unchanged: &[usize],
         old: Option<&[Value<'_>]>,
-    ) -> Result<(), Trouble> {
-        let plan = self.plan;
-        let stays = match old {
-            None if plan.key.is_empty() => {
-                return Err(Trouble::Wire("an update of a table without a key carries no old row"));
+    ) -> Result<(), ApplyError> {
+        let statements = self.statements;
+        let keeps_key = match old {
+            None if statements.key.is_empty() => {
+                return Err(ApplyError::Wire("an update of a table without a key has no old row"));
             }
             None => true,
             Some(old) => {
@@ -98,45 +101,53 @@ impl<'a> Applier<'a> {
                     unchanged.contains(&index)
                         || place.and_then(|place| old.get(place)) == row.get(index)
                 };
-                !plan.key.is_empty() && plan.old.iter().all(same)
+                !statements.key.is_empty() && statements.old.iter().all(same)
             }
         };
-        let update = Update { row, unchanged, old };
-        if !stays && self.run(Partial::Move, &update)? > 0 {
+        let update = SentUpdate { row, unchanged, old };
+        if !keeps_key && self.run_update(UpdateMode::Move, &update)? > 0 {
             return Ok(());
         }
-        if !plan.key.is_empty() && self.run(Partial::Stay, &update)? > 0 {
+        if !statements.key.is_empty() && self.run_update(UpdateMode::Stay, &update)? > 0 {
             return Ok(());
         }
         if unchanged.is_empty() {
-            return self.upsert(row);
+            return self.upsert_row(row);
         }
-        self.run(Partial::Insert, &update).map(drop)
+        self.run_update(UpdateMode::Insert, &update).map(drop)
     }
 
-    /// Returns how many rows it found.
-    fn run(&mut self, what: Partial, update: &Update<'_>) -> Result<usize, Trouble> {
-        let (plan, unchanged) = (self.plan, update.unchanged);
+    /// Returns the number of updated rows.
+    fn run_update(
+        &mut self,
+        what: UpdateMode,
+        update: &SentUpdate<'_>,
+    ) -> Result<usize, ApplyError> {
+        let statements = self.statements;
+        let unchanged = update.unchanged;
         let key = (what, unchanged.to_vec());
         if !self.partial.contains_key(&key) {
-            let sql = plan.partial_sql(what, unchanged);
+            let sql = statements.update_sql(what, unchanged);
             let statement = sql.map(|sql| self.connection.prepare_cached(&sql)).transpose()?;
             self.partial.insert(key.clone(), statement);
         }
         let Some(Some(statement)) = self.partial.get_mut(&key) else { return Ok(0) };
         let mut at = 0;
-        for target in plan.travelled(what, unchanged) {
+        for target in statements.sent_columns(what, unchanged) {
             at += 1;
-            let value = update.value(plan, target.index)?;
-            statement.raw_bind_parameter(at, stored(&target.kind, value))?;
+            let value = update.new_value(statements, target.index)?;
+            statement.raw_bind_parameter(at, to_sql(&target.kind, value))?;
         }
         match (what, update.old) {
-            (Partial::Insert, _) => {}
-            (Partial::Move, old) => bind_old(statement, at, plan, old.unwrap_or_default())?,
-            (Partial::Stay, _) => {
-                for &(_, index) in &plan.old {
+            (UpdateMode::Insert, _) => {}
+            (UpdateMode::Move, old) => {
+                bind_old(statement, at, statements, old.unwrap_or_default())?
+            }
+            (UpdateMode::Stay, _) => {
+                for &(_, index) in &statements.old {
                     at += 1;
-                    let value = stored(&plan.kinds[index], update.value(plan, index)?);
+                    let value =
+                        to_sql(&statements.kinds[index], update.new_value(statements, index)?);
                     statement.raw_bind_parameter(at, value)?;
                 }
             }
@@ -145,37 +156,44 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// An update as it was sent.
-struct Update<'a> {
+/// An update as the message contains it.
+struct SentUpdate<'a> {
     row: &'a [Value<'a>],
     unchanged: &'a [usize],
     old: Option<&'a [Value<'a>]>,
 }
 
-impl Update<'_> {
-    /// The column's new value; of one that is unchanged the old one.
-    fn value(&self, plan: &Plan, index: usize) -> Result<&Value<'_>, Trouble> {
+impl SentUpdate<'_> {
+    /// The column's new value; the old value if it is unchanged.
+    fn new_value(
+        &self,
+        statements: &SqliteStatements,
+        index: usize,
+    ) -> Result<&Value<'_>, ApplyError> {
         if !self.unchanged.contains(&index) {
             return Ok(&self.row[index]);
         }
         let place =
-            plan.old.iter().find(|(_, known)| *known == index).and_then(|(place, _)| *place);
+            statements.old.iter().find(|(_, known)| *known == index).and_then(|(place, _)| *place);
         let value = place.and_then(|place| self.old?.get(place));
-        value.ok_or(Trouble::Wire("an update says that its key is unchanged, but not what it is"))
+        value.ok_or(ApplyError::Wire(
+            "an update has an unchanged key, but no old row with its value",
+        ))
     }
 }
 
-/// Parameters after the first `at`.
+/// Binds the values that identify a row, after the first `at` parameters.
 fn bind_old(
     statement: &mut CachedStatement<'_>,
     at: usize,
-    plan: &Plan,
+    statements: &SqliteStatements,
     old: &[Value<'_>],
-) -> Result<(), Trouble> {
-    for (i, &(place, index)) in plan.old.iter().enumerate() {
+) -> Result<(), ApplyError> {
+    for (i, &(place, index)) in statements.old.iter().enumerate() {
         let value = place.and_then(|place| old.get(place));
-        let value = value.ok_or(Trouble::Wire("an old row does not carry what finds the row"))?;
-        statement.raw_bind_parameter(at + i + 1, stored(&plan.kinds[index], value))?;
+        let value =
+            value.ok_or(ApplyError::Wire("an old row lacks the columns that identify the row"))?;
+        statement.raw_bind_parameter(at + i + 1, to_sql(&statements.kinds[index], value))?;
     }
     Ok(())
 }

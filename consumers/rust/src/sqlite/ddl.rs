@@ -1,15 +1,15 @@
-//! What tables and columns are called and how they are declared.
+//! Names and declarations of tables and columns in SQLite.
 
 use walgate_wire::{Column, Schema, TableName};
 
-use crate::{Kind, SinkError};
+use crate::{SinkError, ValueKind};
 
-/// Where a snapshot is gathered until it is whole.
+/// The table that receives a snapshot until it is complete.
 pub(super) const LOADING: &str = "_walgate_loading";
-/// What the names of our own tables begin with, and those of SQLite's; in lower case.
+/// Prefixes of Walgate's and of SQLite's own tables, in lower case.
 pub(super) const RESERVED: [&str; 2] = ["_walgate_", "sqlite_"];
 
-/// What the table of this schema is called: `users`, `sales.orders`.
+/// The name of this schema's table in SQLite: `users`, `sales.orders`.
 pub fn table_name(schema: &Schema) -> String {
     match schema.table.parse::<TableName>() {
         Ok(name) if name.schema == "public" => {
@@ -20,58 +20,64 @@ pub fn table_name(schema: &Schema) -> String {
     }
 }
 
-/// As an SQL identifier.
-pub(super) fn quoted(name: &str) -> String {
+/// The name as an SQL identifier.
+pub(super) fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The declared type, which decides the affinity. Text for whatever SQLite would otherwise turn into a number.
+/// The declared type, which decides the affinity. TEXT where SQLite would otherwise convert text to
+/// a number.
 pub(super) fn column_type(column: &Column) -> &'static str {
-    match Kind::of(column) {
-        Kind::Bool | Kind::Int => "INTEGER",
-        Kind::Float => "REAL",
-        Kind::Bytes => "BLOB",
-        Kind::Uuid | Kind::Timestamptz | Kind::Timestamp | Kind::Date | Kind::Time => "TEXT",
-        Kind::Json | Kind::Array(_) => "TEXT",
-        Kind::Other if USER_TYPES_FROM <= column.value_oid() => "BLOB",
-        Kind::Other => "TEXT",
+    match ValueKind::of_column(column) {
+        ValueKind::Bool | ValueKind::Int => "INTEGER",
+        ValueKind::Float => "REAL",
+        ValueKind::Bytes => "BLOB",
+        ValueKind::Uuid
+        | ValueKind::Timestamptz
+        | ValueKind::Timestamp
+        | ValueKind::Date
+        | ValueKind::Time => "TEXT",
+        ValueKind::Json | ValueKind::Array(_) => "TEXT",
+        ValueKind::Other if USER_TYPES_FROM <= column.value_oid() => "BLOB",
+        ValueKind::Other => "TEXT",
     }
 }
 
-/// OIDs from here on are given to types that users and extensions create. Declared BLOB, a column keeps
-/// whatever arrives as it is.
+/// The first OID of types that users and extensions create. Such a column is declared BLOB, which
+/// stores values without conversion.
 const USER_TYPES_FROM: u32 = 16_384;
 
-/// Not null is not enforced: a replica holds what the source held.
+/// The CREATE TABLE statement. NOT NULL is not declared: the copy holds what the source held.
 pub(super) fn create_table(name: &str, schema: &Schema) -> Result<String, SinkError> {
     check_names(schema)?;
     let single_key = match schema.key_indexes()[..] {
-        [index] if Kind::of(&schema.columns[index]) == Kind::Int => Some(index),
+        [index] if ValueKind::of_column(&schema.columns[index]) == ValueKind::Int => Some(index),
         _ => None,
     };
     let column = |(index, column): (usize, &Column)| {
-        // Then the key is the row's own number and needs no index.
+        // An INTEGER PRIMARY KEY is the rowid itself and needs no index.
         let primary = if single_key == Some(index) { " PRIMARY KEY" } else { "" };
-        format!("{} {}{primary}", quoted(&column.name), column_type(column))
+        format!("{} {}{primary}", quote_identifier(&column.name), column_type(column))
     };
     let mut parts: Vec<String> = schema.columns.iter().enumerate().map(column).collect();
     if single_key.is_none() && !schema.key.is_empty() {
-        let key: Vec<String> = schema.key.iter().map(|name| quoted(name)).collect();
+        let key: Vec<String> = schema.key.iter().map(|name| quote_identifier(name)).collect();
         parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
     }
     if parts.is_empty() {
         parts.push("_walgate_no_columns INTEGER".to_owned());
     }
-    Ok(format!("CREATE TABLE {} ({})", quoted(name), parts.join(", ")))
+    Ok(format!("CREATE TABLE {} ({})", quote_identifier(name), parts.join(", ")))
 }
 
-/// SQLite does not tell upper from lower case in names.
+/// Fails if two columns have the same name in SQLite, where names are case-insensitive.
 fn check_names(schema: &Schema) -> Result<(), SinkError> {
     let mut seen = std::collections::HashMap::new();
     for column in &schema.columns {
         if let Some(other) = seen.insert(column.name.to_ascii_lowercase(), &column.name) {
             let reason = format!(
-                "columns {other} and {} have the same name in SQLite; rename one at the source or hide one with a guest",
+                "columns {other} and {} have the same name in SQLite; rename one at the source or \
+                 hide one with a guest",
                 column.name
             );
             return Err(SinkError::new(format!("creating table {}", schema.table), reason));
@@ -80,8 +86,8 @@ fn check_names(schema: &Schema) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// A name of SQLite's row number that no column has taken.
-pub(super) fn rowid(schema: &Schema) -> &'static str {
+/// A name of SQLite's rowid that is not the name of a column.
+pub(super) fn free_rowid_name(schema: &Schema) -> &'static str {
     let taken =
         |name: &&str| schema.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
     ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name)).unwrap_or("rowid")

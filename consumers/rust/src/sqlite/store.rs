@@ -1,4 +1,5 @@
-//! The file: its settings, what is remembered in it, its transactions. What a change does is in `apply`.
+//! The SQLite file: its settings, its stored state, its transactions. How a change is applied is in
+//! `apply`.
 
 use std::{
     collections::HashMap,
@@ -12,10 +13,11 @@ use rusqlite::{Connection, params};
 use walgate_wire::{Lsn, Position, Token};
 
 use super::{
-    ddl::{LOADING, quoted, table_name},
-    plan::Plan,
+    ddl::{LOADING, quote_identifier, table_name},
+    error::sqlite_error,
+    statements::SqliteStatements,
 };
-use crate::{Changes, Mark, SinkError, Step, Stored, TableRecord};
+use crate::{ChangeBatch, Checkpoint, MigrationStep, SinkError, StoredState, TableRecord};
 
 const PREPARED_STATEMENTS: usize = 256;
 const BUSY_WAIT: Duration = Duration::from_secs(30);
@@ -28,7 +30,7 @@ const SETTINGS: &str = "
     PRAGMA cache_size = -32768;
     PRAGMA wal_autocheckpoint = 4000;
     PRAGMA journal_size_limit = 67108864;
-    -- A table can be replaced under the views that mention it.
+    -- A table can be replaced although views refer to it.
     PRAGMA legacy_alter_table = ON;
     PRAGMA foreign_keys = OFF;
 ";
@@ -44,80 +46,78 @@ const STATE_TABLES: &str = "
     );
 ";
 
-pub(super) struct Store {
+pub(super) struct SqliteStore {
     pub(super) connection: Connection,
     path: String,
     in_transaction: bool,
-    /// Why a chunk of the load that is under way is missing, if one is.
+    /// The error of a chunk of the current load, if one failed.
     pub(super) load_failed: Option<SinkError>,
-    plans: HashMap<Token, Arc<Plan>>,
-    /// Held as long as the file is written to: two writers would each apply everything.
+    statements: HashMap<Token, Arc<SqliteStatements>>,
+    /// Held while the file is open for writing: two consumers would apply every change twice.
     _lock: File,
 }
 
-/// Turns an SQLite error into one that says what was being done.
-pub(super) fn failed(what: impl Into<String>) -> impl FnOnce(rusqlite::Error) -> SinkError {
-    let what = what.into();
-    move |error| SinkError::new(what, error)
-}
-
-impl Store {
-    pub fn open(path: &Path) -> Result<Store, SinkError> {
+impl SqliteStore {
+    pub fn open(path: &Path) -> Result<SqliteStore, SinkError> {
         let name = format!("SQLite file {}", path.display());
-        let lock = lock(path)?;
-        let connection = Connection::open(path).map_err(failed(&name))?;
-        connection.busy_timeout(BUSY_WAIT).map_err(failed(&name))?;
+        let lock = lock_file(path)?;
+        let connection = Connection::open(path).map_err(sqlite_error(&name))?;
+        connection.busy_timeout(BUSY_WAIT).map_err(sqlite_error(&name))?;
         connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
-        connection.execute_batch(SETTINGS).map_err(failed(&name))?;
-        connection.execute_batch(STATE_TABLES).map_err(failed(&name))?;
-        let store = Store {
+        connection.execute_batch(SETTINGS).map_err(sqlite_error(&name))?;
+        connection.execute_batch(STATE_TABLES).map_err(sqlite_error(&name))?;
+        let store = SqliteStore {
             connection,
             path: name,
             in_transaction: false,
             load_failed: None,
-            plans: HashMap::new(),
+            statements: HashMap::new(),
             _lock: lock,
         };
-        store.drop_loading()?;
+        store.drop_loading_table()?;
         Ok(store)
     }
 
-    pub fn stored(&mut self) -> Result<Stored, SinkError> {
+    pub fn read_state(&mut self) -> Result<StoredState, SinkError> {
         let mut select = self
             .connection
             .prepare("SELECT record FROM _walgate_tables ORDER BY token")
-            .map_err(failed(&self.path))?;
-        let records =
-            select.query_map([], |row| row.get::<_, String>(0)).map_err(failed(&self.path))?;
+            .map_err(sqlite_error(&self.path))?;
+        let records = select
+            .query_map([], |row| row.get::<_, String>(0))
+            .map_err(sqlite_error(&self.path))?;
         let mut tables = Vec::new();
         for record in records {
-            let record = record.map_err(failed(&self.path))?;
+            let record = record.map_err(sqlite_error(&self.path))?;
             let unreadable = |e| SinkError::new(format!("{}: _walgate_tables", self.path), e);
             tables.push(serde_json::from_str(&record).map_err(unreadable)?);
         }
-        let mark = self.connection.query_row(
+        let checkpoint = self.connection.query_row(
             "SELECT epoch, lsn, ordinal, seq, verified_seq, stream_created, at FROM _walgate_position",
             [],
-            read_mark,
+            read_checkpoint,
         );
-        match mark {
-            Ok(mark) => Ok(Stored { mark: Some(mark), tables }),
-            Err(rusqlite::Error::QueryReturnedNoRows) => Ok(Stored { mark: None, tables }),
-            Err(error) => Err(failed(&self.path)(error)),
+        match checkpoint {
+            Ok(checkpoint) => Ok(StoredState { checkpoint: Some(checkpoint), tables }),
+            Err(rusqlite::Error::QueryReturnedNoRows) => {
+                Ok(StoredState { checkpoint: None, tables })
+            }
+            Err(error) => Err(sqlite_error(&self.path)(error)),
         }
     }
 
-    /// Opens the local transaction if none is.
-    pub fn begin(&mut self) -> Result<(), SinkError> {
+    /// Opens the local transaction if none is open.
+    pub fn begin_transaction(&mut self) -> Result<(), SinkError> {
         if !self.in_transaction {
             self.execute("BEGIN IMMEDIATE")?;
             self.in_transaction = true;
         }
-        self.still_open()
+        self.check_transaction_open()
     }
 
-    /// SQLite ends a transaction by itself when a disk is full, say: what is done after that would stand alone.
-    pub fn still_open(&self) -> Result<(), SinkError> {
+    /// Fails if SQLite has rolled the transaction back by itself, for example on a full disk.
+    /// Further statements would then be committed on their own.
+    pub fn check_transaction_open(&self) -> Result<(), SinkError> {
         if self.connection.is_autocommit() {
             let reason = "SQLite has rolled the transaction back: is the disk full?";
             return Err(SinkError::new(&self.path, reason));
@@ -125,22 +125,22 @@ impl Store {
         Ok(())
     }
 
-    pub fn commit(&mut self, mark: Mark) -> Result<(), SinkError> {
-        self.begin()?;
-        self.write_mark(mark)?;
-        self.end()
+    pub fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
+        self.begin_transaction()?;
+        self.write_checkpoint(checkpoint)?;
+        self.commit_transaction()
     }
 
-    /// Commits without a position.
-    pub fn end(&mut self) -> Result<(), SinkError> {
+    /// Commits without a checkpoint.
+    pub fn commit_transaction(&mut self) -> Result<(), SinkError> {
         self.execute("COMMIT")?;
         self.in_transaction = false;
         Ok(())
     }
 
     pub fn rollback(&mut self) -> Result<(), SinkError> {
-        self.plans.clear();
-        // SQLite may have ended it by itself.
+        self.statements.clear();
+        // SQLite may have rolled it back by itself.
         if !self.connection.is_autocommit() {
             self.execute("ROLLBACK")?;
         }
@@ -148,48 +148,57 @@ impl Store {
         Ok(())
     }
 
-    pub fn save(&mut self, records: &[TableRecord]) -> Result<(), SinkError> {
-        self.begin()?;
+    pub fn save_records(&mut self, records: &[TableRecord]) -> Result<(), SinkError> {
+        self.begin_transaction()?;
         self.write_records(records)?;
-        self.end()
+        self.commit_transaction()
     }
 
-    pub fn forget(&mut self, token: &Token) -> Result<(), SinkError> {
+    pub fn forget_table(&mut self, token: &Token) -> Result<(), SinkError> {
         let delete = "DELETE FROM _walgate_tables WHERE token = ?";
-        self.connection.execute(delete, [token.as_str()]).map_err(failed(&self.path))?;
+        self.connection.execute(delete, [token.as_str()]).map_err(sqlite_error(&self.path))?;
         Ok(())
     }
 
-    pub fn apply(&mut self, changes: &Changes) -> Result<(), SinkError> {
-        self.begin()?;
+    pub fn apply_changes(&mut self, changes: &ChangeBatch) -> Result<(), SinkError> {
+        self.begin_transaction()?;
         let token = &changes.local.token;
-        let plan = match self.plans.get(token) {
-            Some(plan) if plan.fits(changes) => plan.clone(),
+        let statements = match self.statements.get(token) {
+            Some(statements) if statements.matches(changes) => statements.clone(),
             _ => {
-                let plan = Arc::new(Plan::new(&changes.schema, &changes.local)?);
-                self.plans.insert(token.clone(), plan.clone());
-                plan
+                let statements = Arc::new(SqliteStatements::new(&changes.schema, &changes.local)?);
+                self.statements.insert(token.clone(), statements.clone());
+                statements
             }
         };
-        super::apply::apply(&self.connection, &plan, changes)
+        super::apply::apply_changes(&self.connection, &statements, changes)
     }
 
-    pub fn migrate(&mut self, record: &TableRecord, steps: &[Step]) -> Result<(), SinkError> {
-        self.begin()?;
-        self.plans.remove(&record.token);
-        let table = quoted(&table_name(&record.schema));
+    pub fn migrate_table(
+        &mut self,
+        record: &TableRecord,
+        steps: &[MigrationStep],
+    ) -> Result<(), SinkError> {
+        self.begin_transaction()?;
+        self.statements.remove(&record.token);
+        let table = quote_identifier(&table_name(&record.schema));
         for step in steps {
             match step {
-                Step::Drop { name } => {
+                MigrationStep::Drop { name } => {
                     self.drop_indexes_on(&table_name(&record.schema), name)?;
-                    self.execute(&format!("ALTER TABLE {table} DROP COLUMN {}", quoted(name)))?;
+                    self.execute(&format!(
+                        "ALTER TABLE {table} DROP COLUMN {}",
+                        quote_identifier(name)
+                    ))?;
                 }
-                Step::Rename { from, to } => {
-                    let (from, to) = (quoted(from), quoted(to));
+                MigrationStep::Rename { from, to } => {
+                    let from = quote_identifier(from);
+                    let to = quote_identifier(to);
                     self.execute(&format!("ALTER TABLE {table} RENAME COLUMN {from} TO {to}"))?;
                 }
-                Step::Add(column) => {
-                    let (name, kind) = (quoted(&column.name), super::ddl::column_type(column));
+                MigrationStep::Add(column) => {
+                    let name = quote_identifier(&column.name);
+                    let kind = super::ddl::column_type(column);
                     self.execute(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"))?;
                 }
             }
@@ -197,22 +206,22 @@ impl Store {
         self.write_records(std::slice::from_ref(record))
     }
 
-    /// SQLite refuses to drop a column that an index needs.
+    /// SQLite does not drop a column that has an index.
     fn drop_indexes_on(&self, table: &str, column: &str) -> Result<(), SinkError> {
         let sql = "SELECT DISTINCT i.name FROM pragma_index_list(?1) i, pragma_index_info(i.name) c
                    WHERE c.name = ?2 AND i.origin = 'c'";
-        let mut select = self.connection.prepare(sql).map_err(failed(table))?;
+        let mut select = self.connection.prepare(sql).map_err(sqlite_error(table))?;
         let names = select.query_map([table, column], |row| row.get::<_, String>(0));
-        let names: Result<Vec<String>, _> = names.map_err(failed(table))?.collect();
-        for index in names.map_err(failed(table))? {
-            tracing::warn!(table, index, column, "an index goes with the column that it was on");
-            self.execute(&format!("DROP INDEX {}", quoted(&index)))?;
+        let names: Result<Vec<String>, _> = names.map_err(sqlite_error(table))?.collect();
+        for index in names.map_err(sqlite_error(table))? {
+            tracing::warn!(table, index, column, "dropping an index of a dropped column");
+            self.execute(&format!("DROP INDEX {}", quote_identifier(&index)))?;
         }
         Ok(())
     }
 
-    pub fn forget_plan(&mut self, token: &Token) {
-        self.plans.remove(token);
+    pub fn drop_statements(&mut self, token: &Token) {
+        self.statements.remove(token);
     }
 
     pub fn write_records(&self, records: &[TableRecord]) -> Result<(), SinkError> {
@@ -222,26 +231,28 @@ impl Store {
             let unwritable = |e| SinkError::new(format!("record of {}", record.token), e);
             let json = serde_json::to_string(record).map_err(unwritable)?;
             let values = params![record.token.as_str(), table_name(&record.schema), json];
-            self.connection.execute(upsert, values).map_err(failed(&self.path))?;
+            self.connection.execute(upsert, values).map_err(sqlite_error(&self.path))?;
         }
         Ok(())
     }
 
-    pub fn write_mark(&self, mark: Mark) -> Result<(), SinkError> {
+    pub fn write_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), SinkError> {
         let upsert = "INSERT INTO _walgate_position VALUES (1, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, lsn = excluded.lsn,
             ordinal = excluded.ordinal, seq = excluded.seq, verified_seq = excluded.verified_seq,
             stream_created = excluded.stream_created, at = excluded.at";
-        let Mark { epoch, position, seq, verified_seq, stream_created, at } = mark;
+        let Checkpoint { epoch, position, seq, verified_seq, stream_created, at } = checkpoint;
         let lsn = position.commit_lsn.to_string();
-        let (seq, verified_seq) = (seq as i64, verified_seq as i64);
+        let seq = seq as i64;
+        let verified_seq = verified_seq as i64;
         let values = params![epoch.0, lsn, position.ordinal, seq, verified_seq, stream_created, at];
-        let mut statement = self.connection.prepare_cached(upsert).map_err(failed(&self.path))?;
-        statement.execute(values).map_err(failed(&self.path))?;
+        let mut statement =
+            self.connection.prepare_cached(upsert).map_err(sqlite_error(&self.path))?;
+        statement.execute(values).map_err(sqlite_error(&self.path))?;
         Ok(())
     }
 
-    pub fn drop_loading(&self) -> Result<(), SinkError> {
+    pub fn drop_loading_table(&self) -> Result<(), SinkError> {
         self.execute(&format!("DROP TABLE IF EXISTS {LOADING}"))
     }
 
@@ -252,12 +263,12 @@ impl Store {
     }
 }
 
-fn read_mark(row: &rusqlite::Row<'_>) -> rusqlite::Result<Mark> {
+fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<Checkpoint> {
     let lsn: String = row.get(1)?;
     let wrong =
         |e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(e));
     let lsn: Lsn = lsn.parse().map_err(wrong)?;
-    Ok(Mark {
+    Ok(Checkpoint {
         epoch: walgate_wire::Epoch(row.get(0)?),
         position: Position::new(lsn, row.get(2)?),
         seq: row.get::<_, i64>(3)? as u64,
@@ -267,7 +278,7 @@ fn read_mark(row: &rusqlite::Row<'_>) -> rusqlite::Result<Mark> {
     })
 }
 
-fn lock(path: &Path) -> Result<File, SinkError> {
+fn lock_file(path: &Path) -> Result<File, SinkError> {
     let mut name = path.as_os_str().to_owned();
     name.push("-walgate-lock");
     let what = || format!("lock file {}", name.display());
@@ -276,7 +287,7 @@ fn lock(path: &Path) -> Result<File, SinkError> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            // One that was killed holds it until the system has cleared it away.
+            // The system may take a moment to release the lock of a killed consumer.
             Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_WAIT => {
                 std::thread::sleep(LOCK_RETRY);
             }

@@ -1,31 +1,32 @@
-//! The thread that owns the connection, and its queue of work. It does not know what the work is.
+//! The thread that owns the SQLite connection, and its job queue. It does not know what the jobs
+//! do.
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::store::Store;
+use super::store::SqliteStore;
 use crate::SinkError;
 
-/// Work that waits while one piece is being done: bodies of a few MiB each.
+/// Jobs that wait while one is running; each holds a body of a few MiB.
 const QUEUE_JOBS: usize = 2;
 
-type Job = Box<dyn FnOnce(&mut Station) + Send>;
+type Job = Box<dyn FnOnce(&mut WorkerState) + Send>;
 
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(super) struct SqliteWorker {
     jobs: mpsc::Sender<Job>,
     thread: std::thread::JoinHandle<()>,
 }
 
-struct Station {
-    store: Store,
-    /// What failed while nobody waited for it.
+struct WorkerState {
+    store: SqliteStore,
+    /// The first error of an enqueued job, for the next call.
     failed: Option<SinkError>,
 }
 
-impl Worker {
+impl SqliteWorker {
     pub async fn start(
-        open: impl FnOnce() -> Result<Store, SinkError> + Send + 'static,
-    ) -> Result<Worker, SinkError> {
+        open: impl FnOnce() -> Result<SqliteStore, SinkError> + Send + 'static,
+    ) -> Result<SqliteWorker, SinkError> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_JOBS);
         let (opened, is_open) = oneshot::channel();
         let work = move || {
@@ -36,7 +37,7 @@ impl Worker {
                     return;
                 }
             };
-            let mut station = Station { store, failed: None };
+            let mut station = WorkerState { store, failed: None };
             let _ = opened.send(Ok(()));
             while let Some(job) = queue.blocking_recv() {
                 job(&mut station);
@@ -46,59 +47,61 @@ impl Worker {
             .name("walgate-sqlite".to_owned())
             .spawn(work)
             .map_err(|e| SinkError::new("starting SQLite's thread", e))?;
-        is_open.await.map_err(|_| gone())??;
-        Ok(Worker { jobs, thread })
+        is_open.await.map_err(|_| thread_ended())??;
+        Ok(SqliteWorker { jobs, thread })
     }
 
-    /// Waits for the result, and for everything before it.
+    /// Runs a job and waits for its result. Returns the error of an earlier enqueued job instead,
+    /// if there is one.
     pub async fn call<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<T, SinkError> + Send + 'static,
+        work: impl FnOnce(&mut SqliteStore) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
         let (reply, result) = oneshot::channel();
-        let job = move |station: &mut Station| {
+        let job = move |station: &mut WorkerState| {
             let result = match station.failed.take() {
                 Some(error) => Err(error),
                 None => work(&mut station.store),
             };
-            // Nobody waits any more when the consumer is being stopped.
+            // The receiver is gone if the consumer is being stopped.
             let _ = reply.send(result);
         };
-        self.jobs.send(Box::new(job)).await.map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?
+        self.jobs.send(Box::new(job)).await.map_err(|_| thread_ended())?;
+        result.await.map_err(|_| thread_ended())?
     }
 
-    /// Does not wait: what fails is told by the next call. After a failure nothing more is done until then.
-    pub async fn send(
+    /// Enqueues a job without waiting. The next call returns its error. Until then, no further
+    /// enqueued job runs.
+    pub async fn enqueue(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<(), SinkError> + Send + 'static,
+        work: impl FnOnce(&mut SqliteStore) -> Result<(), SinkError> + Send + 'static,
     ) -> Result<(), SinkError> {
-        let job = move |station: &mut Station| {
+        let job = move |station: &mut WorkerState| {
             if station.failed.is_none() {
                 station.failed = work(&mut station.store).err();
             }
         };
-        self.jobs.send(Box::new(job)).await.map_err(|_| gone())
+        self.jobs.send(Box::new(job)).await.map_err(|_| thread_ended())
     }
 
-    /// Like `call`, and whatever failed before is forgotten.
+    /// Discards the error of an earlier enqueued job, then runs a job and waits for it.
     pub async fn recover(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<(), SinkError> + Send + 'static,
+        work: impl FnOnce(&mut SqliteStore) -> Result<(), SinkError> + Send + 'static,
     ) -> Result<(), SinkError> {
-        let forget = |station: &mut Station| station.failed = None;
-        self.jobs.send(Box::new(forget)).await.map_err(|_| gone())?;
+        let discard = |station: &mut WorkerState| station.failed = None;
+        self.jobs.send(Box::new(discard)).await.map_err(|_| thread_ended())?;
         self.call(work).await
     }
 
-    /// Waits for what is queued.
+    /// Waits for all jobs and ends the thread.
     pub async fn stop(self) -> Result<(), SinkError> {
         drop(self.jobs);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
-        if matches!(joined, Ok(Ok(()))) { Ok(()) } else { Err(gone()) }
+        if matches!(joined, Ok(Ok(()))) { Ok(()) } else { Err(thread_ended()) }
     }
 }
 
-fn gone() -> SinkError {
+fn thread_ended() -> SinkError {
     SinkError::new("SQLite's thread", "has ended unexpectedly")
 }

@@ -1,41 +1,47 @@
-//! Which changes of a message are new to a table: those behind its position that its snapshot did not see.
+//! Which changes of a message are new to a table: those after its position that its snapshot does
+//! not contain.
 
 use serde::{Deserialize, Serialize};
 use walgate_wire::{Change, Position, XidWindow};
 
-/// Transaction ids return after 2³¹ of them, so a window must not be asked for ever. Six hours would take
-/// 99,000 writing transactions a second, and are far more than two clocks differ.
-const WINDOW_LASTS_US: i64 = 6 * 3600 * 1_000_000;
+/// How long a snapshot's window is consulted. Transaction ids wrap around after 2³¹, which takes
+/// six hours at 99,000 writing transactions a second. Clock differences are far smaller.
+const WINDOW_LIFETIME_US: i64 = 6 * 3600 * 1_000_000;
 
-/// Which transactions a snapshot saw although they committed at or above its watermark.
+/// The transactions that a snapshot contains although they committed at or above its watermark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotWindow {
+    /// The transactions that were visible to the snapshot.
     pub xids: XidWindow,
-    /// Transactions that committed later were not seen; microseconds since 1970.
+    /// Transactions that committed after this time are not in the snapshot; microseconds since
+    /// 1970.
     pub until: i64,
 }
 
 impl SnapshotWindow {
-    /// `finished_at`: when the snapshot was complete, microseconds since 1970.
+    /// `finished_at`: when the snapshot was completed, in microseconds since 1970.
     pub fn new(xids: XidWindow, finished_at: i64) -> Self {
-        SnapshotWindow { xids, until: finished_at.saturating_add(WINDOW_LASTS_US) }
+        SnapshotWindow { xids, until: finished_at.saturating_add(WINDOW_LIFETIME_US) }
     }
 
-    fn saw(&self, xid: u32, at: i64) -> bool {
-        at <= self.until && super::is_open(&self.xids) && self.xids.sees(xid)
+    fn has_seen(&self, xid: u32, at: i64) -> bool {
+        at <= self.until && super::has_transactions(&self.xids) && self.xids.sees(xid)
     }
 }
 
-/// Keeps what is new.
+/// Selects the changes that are new to a table.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Filter {
+pub struct ChangeFilter {
+    /// Changes up to this position were applied already.
     pub after: Position,
+    /// The window of the table's snapshot.
     pub window: Option<SnapshotWindow>,
 }
 
-impl Filter {
+impl ChangeFilter {
+    /// Whether the change is new to the table.
     pub fn keeps(&self, change: &Change<'_>) -> bool {
         change.position > self.after
-            && !self.window.as_ref().is_some_and(|window| window.saw(change.xid, change.at))
+            && !self.window.as_ref().is_some_and(|window| window.has_seen(change.xid, change.at))
     }
 }

@@ -1,30 +1,42 @@
-//! From one shape of a table to a later one, column by column; columns are the same if their place in the
-//! source table (attnum) is.
+//! From one shape of a table to a later one, column by column. Columns are identified by their
+//! place in the source table (attnum).
 
 use walgate_wire::{Column, Schema};
 
-/// One step; steps are taken in order.
+/// One step of a migration. Steps are applied in order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    Drop { name: String },
-    Rename { from: String, to: String },
+pub enum MigrationStep {
+    /// Drops a column.
+    Drop {
+        /// Its name in the local table.
+        name: String,
+    },
+    /// Renames a column. Intermediate names begin with `_walgate_`.
+    Rename {
+        /// Its name in the local table.
+        from: String,
+        /// Its new name.
+        to: String,
+    },
+    /// Adds a column at the end; existing rows hold NULL.
     Add(Column),
 }
 
-/// How to get there.
+/// How a table gets its later shape.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Migration {
-    Steps(Vec<Step>),
-    /// Rows must be read again.
+    Steps(Vec<MigrationStep>),
+    /// The table must be loaded again, for this reason.
     Reload(String),
 }
 
-/// A column that a guest added has no place in the source: there the name decides.
+/// Whether two schemas of a table mean the same column: the place in the source table (attnum)
+/// decides. A column that a guest added has no place; there the name decides.
 pub fn same_column(a: &Column, b: &Column) -> bool {
     if a.attnum > 0 || b.attnum > 0 { a.attnum == b.attnum } else { a.name == b.name }
 }
 
-pub fn migration(from: &Schema, to: &Schema) -> Migration {
+pub fn plan_migration(from: &Schema, to: &Schema) -> Migration {
     let successor = |old: &Column| to.columns.iter().find(|new| same_column(old, new));
     let mut steps = Vec::new();
     let mut renames = Vec::new();
@@ -33,9 +45,11 @@ pub fn migration(from: &Schema, to: &Schema) -> Migration {
             None if old.key => {
                 return Migration::Reload(format!("key column {} is gone", old.name));
             }
-            None => steps.push(Step::Drop { name: old.name.clone() }),
+            None => steps.push(MigrationStep::Drop { name: old.name.clone() }),
             Some(new) if new.type_name != old.type_name || new.value_oid() != old.value_oid() => {
-                let (name, before, after) = (&new.name, &old.type_name, &new.type_name);
+                let name = &new.name;
+                let before = &old.type_name;
+                let after = &new.type_name;
                 return Migration::Reload(format!("column {name} was {before} and is {after}"));
             }
             Some(new) if new.name != old.name => {
@@ -47,21 +61,21 @@ pub fn migration(from: &Schema, to: &Schema) -> Migration {
     if key_places(from) != key_places(to) {
         return Migration::Reload("the table has another key".to_owned());
     }
-    // Names can be exchanged: go through names that nobody has.
-    let stopover = |i: usize| format!("_walgate_{i}");
+    // Two columns can exchange names, so every rename goes through a unique intermediate name.
+    let intermediate = |i: usize| format!("_walgate_{i}");
     for (i, (from, _)) in renames.iter().enumerate() {
-        steps.push(Step::Rename { from: from.clone(), to: stopover(i) });
+        steps.push(MigrationStep::Rename { from: from.clone(), to: intermediate(i) });
     }
     for (i, (_, to)) in renames.into_iter().enumerate() {
-        steps.push(Step::Rename { from: stopover(i), to });
+        steps.push(MigrationStep::Rename { from: intermediate(i), to });
     }
     let added =
         to.columns.iter().filter(|new| !from.columns.iter().any(|old| same_column(old, new)));
-    steps.extend(added.cloned().map(Step::Add));
+    steps.extend(added.cloned().map(MigrationStep::Add));
     Migration::Steps(steps)
 }
 
-/// The key by place, in key order.
+/// The key's columns by place, in key order. A guest's column is identified by name.
 fn key_places(schema: &Schema) -> Vec<(i16, Option<&str>)> {
     let place = |index: usize| {
         let column = &schema.columns[index];

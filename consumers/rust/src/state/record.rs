@@ -1,59 +1,67 @@
-//! What is remembered of tables and of the stream.
+//! The state that a sink stores about tables and about the stream.
 
 use serde::{Deserialize, Serialize};
 use walgate_wire::{Epoch, Lsn, Position, Schema, Token};
 
-use super::{Filter, SnapshotWindow};
+use super::{ChangeFilter, SnapshotWindow};
 
-/// How far the stream was read, for all tables together. Stored with the rows, in their transaction.
+/// How far the stream was applied, for all tables together. A sink stores it in the transaction of
+/// the rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct Checkpoint {
+    /// The epoch of `position`.
     pub epoch: Epoch,
-    /// Everything up to here was applied.
+    /// All changes up to this position were applied.
     pub position: Position,
-    /// Stream sequence of the message that said so.
+    /// Stream sequence of the progress message with this position.
     pub seq: u64,
-    /// Up to here it is known that the stream had lost nothing before it was read.
+    /// Up to this sequence, the stream had dropped nothing before it was read.
     pub verified_seq: u64,
-    /// When the stream was created, in microseconds since 1970: tells it from a later one of its name.
+    /// When the stream was created, in microseconds since 1970. Distinguishes it from a later
+    /// stream of the same name.
     pub stream_created: i64,
-    /// Commit time of the last transaction, or of the heartbeat; microseconds since 1970.
+    /// Commit time of the last transaction or heartbeat; microseconds since 1970.
     pub at: i64,
 }
 
-/// What a sink keeps of a table beside its rows.
+/// What a sink stores about a table beside its rows. Serializable; a sink may treat it as opaque.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRecord {
+    /// The table's name in subjects and KV keys.
     pub token: Token,
-    /// The shape that the local table has.
+    /// The shape of the local table.
     pub schema: Schema,
+    /// The epoch of the copy.
     pub epoch: Epoch,
-    /// The watermark that the copy reaches: a `reseed` above it means loading again.
+    /// The watermark of the copy's snapshot. A `reseed` above it requires a new snapshot.
     pub seeded: Lsn,
-    /// Stream sequence that was applied already, if beyond the common one.
+    /// Stream sequence up to which changes were applied, if beyond the common checkpoint.
     pub seq: u64,
-    /// Position that was applied already, if beyond the common one.
+    /// Position up to which changes were applied, if beyond the common checkpoint.
     pub position: Position,
+    /// Which transactions above the watermark the snapshot contains.
     pub window: Option<SnapshotWindow>,
-    /// The copy must be loaded again, and why; its rows stay visible until then.
+    /// Why the copy must be loaded again, if it must be. Its rows stay visible until then.
     pub reload: Option<String>,
 }
 
-/// Everything that a sink remembers.
+/// Everything that a sink stores beside rows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Stored {
-    pub mark: Option<Mark>,
+pub struct StoredState {
+    /// None before the first commit.
+    pub checkpoint: Option<Checkpoint>,
+    /// One record for each table with a copy.
     pub tables: Vec<TableRecord>,
 }
 
-/// What to do with a message of changes.
+/// The decision about a message of changes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// Applied already, or of another table or epoch.
+pub enum ChangeVerdict {
+    /// The message was applied already, or is of another table or epoch.
     Skip,
     /// Apply the changes that the filter keeps.
-    Apply(Filter),
-    /// Load the table again.
+    Apply(ChangeFilter),
+    /// Load the table again, for this reason.
     Reload(String),
 }
 
@@ -62,5 +70,6 @@ pub enum Verdict {
 pub struct StreamExtent {
     pub first_seq: u64,
     pub last_seq: u64,
+    /// Microseconds since 1970.
     pub created: i64,
 }

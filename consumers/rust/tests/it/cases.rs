@@ -1,4 +1,5 @@
-//! Updates that are not as usual, in both sinks: what moves, what did not travel, what is not there.
+//! Unusual updates, in both sinks: changed keys, unchanged columns that were not sent, missing
+//! rows.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +7,7 @@ use walgate_consumer::{PostgresSink, Sink, SqliteSink, sqlite_table_name, wire::
 use walgate_servers::{PgOptions, PrivatePostgres, find_postgres};
 
 use crate::{
-    rows::{Did, V, changes, mark, s, schema},
+    rows::{Did, V, changes, checkpoint, s, schema},
     sinks::{postgres_rows, seed, sorted, sqlite_rows},
 };
 
@@ -22,7 +23,7 @@ fn row(id: i64, b: &str, c: Option<&str>) -> Vec<V> {
     vec![V::Int(id), s(b), c.map_or(V::Nil, s)]
 }
 
-/// `c` did not travel; `old`: the key was this.
+/// An update without the value of `c`. `old`: the previous key.
 fn without_c(id: i64, b: &str, old: Option<i64>) -> Did {
     Did::Update { row: row(id, b, None), unchanged: vec![2], old: old.map(|id| vec![V::Int(id)]) }
 }
@@ -102,7 +103,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// One column of the key changes, and what is not in the key does not travel.
+/// One column of the key changes, and columns outside of the key are not sent.
 fn parted_key() -> Case {
     let schema = schema("sales.t", &["*a bigint", "*b text", "c text"], false);
     let update = |to: &str, from: &str| Did::Update {
@@ -119,7 +120,7 @@ fn parted_key() -> Case {
     }
 }
 
-/// Numbers that are equal and not written alike.
+/// Keys that are equal numbers with different texts.
 fn alike_key() -> Case {
     let update =
         Did::Update { row: vec![s("1.00"), V::Nil], unchanged: vec![1], old: Some(vec![s("1.0")]) };
@@ -149,41 +150,41 @@ fn keyless() -> Case {
     }
 }
 
-async fn play(sink: &mut impl Sink, case: &Case) -> Arc<Schema> {
+async fn run_case(sink: &mut impl Sink, case: &Case) -> Arc<Schema> {
     let schema = Arc::new(case.schema.clone());
     sink.open().await.unwrap();
     seed(sink, &schema, &case.before).await;
-    sink.apply(changes(&schema, &schema, &case.dids)).await.unwrap();
-    sink.commit(mark(2)).await.unwrap();
+    sink.apply_changes(changes(&schema, &schema, &case.dids)).await.unwrap();
+    sink.commit(checkpoint(2)).await.unwrap();
     sink.close().await.unwrap();
     schema
 }
 
 #[tokio::test]
-async fn sqlite_updates_what_is_not_as_usual() {
+async fn sqlite_applies_unusual_updates() {
     for case in cases() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("replica.db");
-        let schema = play(&mut SqliteSink::new(&path), &case).await;
+        let schema = run_case(&mut SqliteSink::new(&path), &case).await;
         let got = sqlite_rows(&path, &sqlite_table_name(&schema), schema.columns.len());
         assert_eq!(got, sorted(&case.after), "{}", case.what);
     }
 }
 
 #[tokio::test]
-async fn postgres_updates_what_is_not_as_usual() {
+async fn postgres_applies_unusual_updates() {
     let server =
         PrivatePostgres::start(&find_postgres(None).unwrap().bin, PgOptions::default()).unwrap();
     for case in cases() {
         let url = server.url("postgres");
-        let schema = play(&mut PostgresSink::new(url.clone()), &case).await;
+        let schema = run_case(&mut PostgresSink::new(url.clone()), &case).await;
         assert_eq!(postgres_rows(&url, &schema).await, sorted(&case.after), "{}", case.what);
     }
 }
 
-/// A consumer that was killed may hold its lock for a moment longer.
+/// A killed consumer may hold its lock for a moment longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_is_let_go_of_is_taken_at_once() {
+async fn a_released_file_is_locked_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("replica.db");
     let mut first = SqliteSink::new(&path);

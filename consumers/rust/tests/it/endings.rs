@@ -1,4 +1,4 @@
-//! Consumers that end in the middle of something: what is stored is never older than what was stored before.
+//! Consumers that end during a commit or a load: the stored checkpoint never moves back.
 
 use std::{
     path::Path,
@@ -11,7 +11,8 @@ use std::{
 
 use tokio::sync::oneshot;
 use walgate_consumer::{
-    Changes, Consumer, Error, Mark, Rows, Sink, SinkError, SqliteSink, Step, Stored, TableRecord,
+    ChangeBatch, Checkpoint, Consumer, Error, MigrationStep, Sink, SinkError, SnapshotRows,
+    SqliteSink, StoredState, TableRecord,
     wire::{Schema, TableState, Token},
 };
 
@@ -21,55 +22,59 @@ use crate::{
     rows::schema,
 };
 
-/// An SQLite file that does not answer, or fails, when it is told to.
-struct Awkward {
+/// A SQLite sink that hangs or fails on demand.
+struct FaultySink {
     inner: SqliteSink,
-    whims: Arc<Whims>,
+    faults: Arc<SinkFaults>,
 }
 
 #[derive(Default)]
-struct Whims {
-    /// The next commit is done, but never says so.
+struct SinkFaults {
+    /// The next commit is made, but its call never returns.
     hang_after_commit: AtomicBool,
     refuse_loads: AtomicBool,
 }
 
-impl Sink for Awkward {
-    async fn open(&mut self) -> Result<Stored, SinkError> {
+impl Sink for FaultySink {
+    async fn open(&mut self) -> Result<StoredState, SinkError> {
         self.inner.open().await
     }
-    async fn save(&mut self, records: Vec<TableRecord>) -> Result<(), SinkError> {
-        self.inner.save(records).await
+    async fn save_records(&mut self, records: Vec<TableRecord>) -> Result<(), SinkError> {
+        self.inner.save_records(records).await
     }
-    async fn forget(&mut self, token: Token) -> Result<(), SinkError> {
-        self.inner.forget(token).await
+    async fn forget_table(&mut self, token: Token) -> Result<(), SinkError> {
+        self.inner.forget_table(token).await
     }
     async fn begin_load(&mut self, schema: Arc<Schema>) -> Result<(), SinkError> {
         self.inner.begin_load(schema).await
     }
-    async fn load(&mut self, rows: Rows) -> Result<(), SinkError> {
-        self.inner.load(rows).await
+    async fn load_rows(&mut self, rows: SnapshotRows) -> Result<(), SinkError> {
+        self.inner.load_rows(rows).await
     }
     async fn finish_load(
         &mut self,
         schema: Arc<Schema>,
         records: Vec<TableRecord>,
-        mark: Mark,
+        checkpoint: Checkpoint,
     ) -> Result<(), SinkError> {
-        if self.whims.refuse_loads.load(SeqCst) {
+        if self.faults.refuse_loads.load(SeqCst) {
             return Err(SinkError::new("the disk", "is full"));
         }
-        self.inner.finish_load(schema, records, mark).await
+        self.inner.finish_load(schema, records, checkpoint).await
     }
-    async fn migrate(&mut self, record: TableRecord, steps: Vec<Step>) -> Result<(), SinkError> {
-        self.inner.migrate(record, steps).await
+    async fn migrate_table(
+        &mut self,
+        record: TableRecord,
+        steps: Vec<MigrationStep>,
+    ) -> Result<(), SinkError> {
+        self.inner.migrate_table(record, steps).await
     }
-    async fn apply(&mut self, changes: Changes) -> Result<(), SinkError> {
-        self.inner.apply(changes).await
+    async fn apply_changes(&mut self, changes: ChangeBatch) -> Result<(), SinkError> {
+        self.inner.apply_changes(changes).await
     }
-    async fn commit(&mut self, mark: Mark) -> Result<(), SinkError> {
-        self.inner.commit(mark).await?;
-        if self.whims.hang_after_commit.swap(false, SeqCst) {
+    async fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
+        self.inner.commit(checkpoint).await?;
+        if self.faults.hang_after_commit.swap(false, SeqCst) {
             std::future::pending::<()>().await;
         }
         Ok(())
@@ -85,20 +90,20 @@ impl Sink for Awkward {
 struct Ending {
     task: tokio::task::JoinHandle<Result<(), Error>>,
     stop: oneshot::Sender<()>,
-    whims: Arc<Whims>,
+    faults: Arc<SinkFaults>,
 }
 
 async fn start(world: &World) -> Ending {
-    let whims = Arc::new(Whims::default());
-    let sink = Awkward { inner: SqliteSink::new(world.path()), whims: whims.clone() };
+    let faults = Arc::new(SinkFaults::default());
+    let sink = FaultySink { inner: SqliteSink::new(world.path()), faults: faults.clone() };
     let builder = Consumer::builder().nats(world.url.as_str());
     let consumer = builder.table("users").table("orders").sink(sink).build().await.unwrap();
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move { consumer.run(async { drop(stopped.await) }).await });
-    Ending { task, stop, whims }
+    Ending { task, stop, faults }
 }
 
-/// The sequence that is stored in the file.
+/// The sequence stored in the file.
 fn stored_seq(path: &Path) -> u64 {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = rusqlite::Connection::open_with_flags(path, flags).unwrap();
@@ -107,28 +112,28 @@ fn stored_seq(path: &Path) -> u64 {
     seq as u64
 }
 
-/// Of a table that this consumer does not follow: what it sees of it is progress.
-async fn others_business(world: &World) {
+/// A transaction of a table that this consumer does not follow: it only sees a progress message.
+async fn change_other_table(world: &World) {
     let publisher = &world.publisher;
     publisher.transaction(&[("others", insert(publisher.lsn() as i64, "x", 0))]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopped_in_a_commit_it_stores_nothing_older() {
+async fn a_consumer_stopped_in_a_commit_stores_nothing_older() {
     let world = world(5).await;
     world.publisher.put_schema(schema("others", &USERS, false)).await;
     let path = world.path();
     let ending = start(&world).await;
     same(&world.publisher, &path, &BOTH).await;
-    // Read and not stored yet.
-    others_business(&world).await;
+    // Read, but not stored yet.
+    change_other_table(&world).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    ending.whims.hang_after_commit.store(true, SeqCst);
+    ending.faults.hang_after_commit.store(true, SeqCst);
     world.publisher.transaction(&[("users", set(1, "committed", 1))]).await;
     same(&world.publisher, &path, &BOTH).await;
     let before = stored_seq(&path);
-    // What is committed is seen a moment before it hangs.
-    while ending.whims.hang_after_commit.load(SeqCst) {
+    // The committed rows are visible a moment before the call hangs.
+    while ending.faults.hang_after_commit.load(SeqCst) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     ending.stop.send(()).unwrap();
@@ -145,18 +150,18 @@ async fn a_load_that_cannot_be_stored_moves_nothing_back() {
     let path = world.path();
     let ending = start(&world).await;
     same(publisher, &path, &["users"]).await;
-    // A snapshot from before all this, which will be used.
+    // An older snapshot, which the consumer will use.
     publisher.snapshot(&Token::parse("orders").unwrap()).await;
     for n in 0..50 {
         publisher.transaction(&[("users", set(1, "moved on", n))]).await;
     }
     same(publisher, &path, &["users"]).await;
     let before = stored_seq(&path);
-    ending.whims.refuse_loads.store(true, SeqCst);
+    ending.faults.refuse_loads.store(true, SeqCst);
     put_state(publisher, "orders", TableState::Live).await;
     let busy = async {
         loop {
-            others_business(&world).await;
+            change_other_table(&world).await;
         }
     };
     let ended = tokio::select! {

@@ -1,12 +1,13 @@
-//! The whole way: a stand-in publishes, a consumer keeps an SQLite file, the file is compared with the source.
+//! From publisher to copy: a stand-in publishes, a consumer keeps a SQLite file, and the file is
+//! compared with the source.
 
 use std::{path::Path, time::Duration};
 
 use futures::StreamExt;
 use tokio::sync::oneshot;
 use walgate_consumer::{
-    Consumer, Error, SnapshotProgress, SqliteSink, Status, StreamNames, TailFrom, change_json,
-    request_snapshot, tail,
+    Consumer, ConsumerStatus, Error, SnapshotProgress, SqliteSink, StreamNames, TailFrom,
+    change_json, request_snapshot, tail_changes,
     wire::{Caps, Lsn, TableState, Token, train_dictionary},
 };
 
@@ -21,7 +22,7 @@ pub const USERS: [&str; 3] = ["*id bigint", "name text", "balance bigint"];
 pub struct Running {
     task: tokio::task::JoinHandle<Result<(), Error>>,
     stop: oneshot::Sender<()>,
-    pub status: tokio::sync::watch::Receiver<Status>,
+    pub status: tokio::sync::watch::Receiver<ConsumerStatus>,
 }
 
 pub async fn start(url: &str, path: &Path, tables: &[&str]) -> Running {
@@ -42,7 +43,7 @@ impl Running {
         self.task.await.unwrap().unwrap();
     }
 
-    /// As near to kill -9 as a task comes.
+    /// Aborts the task, the nearest equivalent of `kill -9`.
     pub async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
@@ -67,7 +68,7 @@ pub fn replica(path: &Path, table: &str) -> Option<Vec<String>> {
     let mut select = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).ok()?;
     let columns = select.column_count();
     let text = |row: &rusqlite::Row<'_>| {
-        // The table may have another shape by now.
+        // The table may have been altered meanwhile.
         let field = |i| {
             Ok(match row.get_ref(i)? {
                 rusqlite::types::ValueRef::Null => "∅".to_owned(),
@@ -135,7 +136,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loads_follows_stops_and_goes_on() {
+async fn a_consumer_loads_follows_stops_and_continues() {
     let world = world(1050).await;
     let (publisher, path) = (&world.publisher, world.path());
     let running = start(&world.url, &path, &["users", "public.orders"]).await;
@@ -162,7 +163,7 @@ async fn loads_follows_stops_and_goes_on() {
     assert!(status.tables[&Token::parse("orders").unwrap()].changes >= 2);
     running.kill().await;
 
-    // Half a transaction is invisible, also over a kill; a replica of its own reuses the snapshots.
+    // Half a transaction is invisible, even after a kill. A second copy reuses the snapshots.
     let place = publisher.begin_transaction(&[("users", insert(7000, "half", 0))]).await;
     let running = start(&world.url, &path, &["users", "orders"]).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -205,7 +206,7 @@ async fn dictionaries_are_waited_for_and_parts_joined() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spoilt_snapshots_are_taken_again() {
+async fn incomplete_snapshots_are_requested_again() {
     let world = world(350).await;
     let (publisher, path) = (&world.publisher, world.path());
     for spoil in [Spoil::Digest, Spoil::LoseChunk] {
@@ -217,7 +218,7 @@ async fn spoilt_snapshots_are_taken_again() {
         publisher.transaction(&[("users", set(1, "purged", 0))]).await;
         publisher.purge_changes().await;
     }
-    // One that broke off is superseded by the next.
+    // An interrupted snapshot is superseded by the next.
     publisher.spoil_next(Spoil::BreakOff);
     publisher.snapshot(&Token::parse("users").unwrap()).await;
     let running = start(&world.url, &path, &["users"]).await;
@@ -236,7 +237,7 @@ async fn lost_changes_mean_loading_again() {
     running.stop().await;
     let snapshots = publisher.snapshots();
 
-    // Purged, but all of it was read: nothing is lost.
+    // The stream was purged after all messages were read: nothing is lost.
     publisher.purge_changes().await;
     let running = start(&world.url, &path, &["users", "orders"]).await;
     publisher.transaction(&[("users", set(1, "one", 1))]).await;
@@ -258,7 +259,7 @@ async fn lost_changes_mean_loading_again() {
     publisher.transaction(&[("users", set(4, "four", 4))]).await;
     same(publisher, &path, &["users", "orders"]).await;
 
-    // A new epoch while it runs.
+    // A new epoch begins while the consumer runs.
     publisher.begin_epoch(2).await;
     publisher.silently("orders", &set(5, "five", 5));
     publisher.transaction(&[("users", set(6, "six", 6))]).await;
@@ -296,7 +297,7 @@ async fn a_server_may_restart_or_lose_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn schemas_change_in_mid_stream() {
+async fn schemas_change_within_the_stream() {
     let world = world(10).await;
     let (publisher, path) = (&world.publisher, world.path());
     let running = start(&world.url, &path, &["users", "orders"]).await;
@@ -309,7 +310,7 @@ async fn schemas_change_in_mid_stream() {
     wider.columns.remove(1);
     publisher.put_schema(wider.clone()).await;
     for id in 1..=10 {
-        // Balance is gone and city is new: the rows of the source follow.
+        // The column balance is dropped and city is added, in the rows of the source as well.
         let row = vec![V::Int(id), s(&format!("name {id}")), V::Nil];
         publisher.silently("users", &Did::Update { row, unchanged: vec![], old: None });
     }
@@ -318,7 +319,7 @@ async fn schemas_change_in_mid_stream() {
     same(publisher, &path, &["users", "orders"]).await;
     assert_eq!(publisher.snapshots(), snapshots, "that took no snapshot");
 
-    // A reseed does, and only for its table.
+    // A reseed voids the copy of its table only.
     let mut reseed = publisher.schema("users");
     reseed.columns[2].type_name = "integer".into();
     reseed.columns[2].oid = 23;
@@ -331,7 +332,7 @@ async fn schemas_change_in_mid_stream() {
     same(publisher, &path, &["users", "orders"]).await;
     assert_eq!(publisher.snapshots(), snapshots + 1);
 
-    // Suspended: what is there stays.
+    // A suspended table keeps its rows.
     let mut suspended = publisher.schema("orders");
     suspended.state = TableState::Suspended;
     suspended.reason = Some("the guest trapped".into());
@@ -395,13 +396,18 @@ async fn a_reader_never_sees_half_a_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_can_be_watched_and_snapshots_asked_for() {
+async fn changes_are_tailed_and_snapshots_requested() {
     let world = world(250).await;
     let publisher = &world.publisher;
     let (names, users) = (StreamNames::default(), Token::parse("users").unwrap());
     let client = publisher.client.clone();
-    let changes =
-        tail(client.clone(), names.clone(), vec![users.clone()], TailFrom::First, Caps::default());
+    let changes = tail_changes(
+        client.clone(),
+        names.clone(),
+        vec![users.clone()],
+        TailFrom::First,
+        Caps::default(),
+    );
     let mut changes = Box::pin(changes.await.unwrap());
     publisher.transaction(&[("orders", set(1, "no", 1)), ("users", set(2, "yes", 2))]).await;
     let seen = changes.next().await.unwrap().unwrap();

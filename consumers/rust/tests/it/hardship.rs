@@ -1,11 +1,11 @@
-//! What a consumer meets when gateway or stream did badly: bodies that never become whole, bad snapshots one after the
-//! other, tables that are suspended, schemas that change without a word.
+//! Faults of gateway and stream: incomplete bodies, unusable snapshots, suspended tables, schemas
+//! that change without a migration.
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use walgate_consumer::{
-    SnapshotProgress, Status, StreamNames, request_snapshot,
+    ConsumerStatus, SnapshotProgress, StreamNames, request_snapshot,
     wire::{Guest, Lsn, TableState, Token},
 };
 
@@ -36,7 +36,7 @@ pub async fn put_state(publisher: &Publisher, table: &str, state: TableState) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_never_becomes_whole_means_loading_again() {
+async fn an_incomplete_body_requires_a_new_snapshot() {
     let world = world(20).await;
     let World { publisher, url, .. } = &world;
     let path = world.path();
@@ -44,7 +44,7 @@ async fn a_body_that_never_becomes_whole_means_loading_again() {
     same(publisher, &path, &BOTH).await;
     let snapshots = publisher.snapshots();
 
-    // Sent again from the first part: nothing is lost.
+    // The body is published again from its first part: nothing is lost.
     publisher.cut_at(20);
     let many = |name: &str| (1..=9).map(|id| ("users", set(id, name, id))).collect::<Vec<_>>();
     publisher.lose_last_part();
@@ -53,7 +53,8 @@ async fn a_body_that_never_becomes_whole_means_loading_again() {
     same(publisher, &path, &BOTH).await;
     assert_eq!(publisher.snapshots(), snapshots);
 
-    // Stated, and not whole: neither the copy nor the snapshot from before is any good.
+    // A progress message covers an incomplete body: neither the copy nor the earlier snapshot is
+    // usable.
     publisher.lose_last_part();
     let place = publisher.begin_transaction(&many("lost")).await;
     publisher.transaction(&[("orders", set(2, "with it", 2))]).await;
@@ -69,7 +70,7 @@ async fn a_body_that_never_becomes_whole_means_loading_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_snapshot_is_not_chosen_again() {
+async fn an_unusable_snapshot_is_not_chosen_again() {
     let world = world(350).await;
     let World { publisher, url, .. } = &world;
     let path = world.path();
@@ -83,7 +84,7 @@ async fn a_bad_snapshot_is_not_chosen_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_suspended_table_keeps_its_rows_and_is_loaded_when_it_flows_again() {
+async fn a_suspended_table_keeps_its_rows_and_is_loaded_when_it_is_live_again() {
     let world = world(10).await;
     let World { publisher, url, .. } = &world;
     let path = world.path();
@@ -96,7 +97,7 @@ async fn a_suspended_table_keeps_its_rows_and_is_loaded_when_it_flows_again() {
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert_eq!(replica(&path, "users").unwrap(), kept);
     }
-    // One that has no copy yet waits; nobody asks for what cannot be had.
+    // A suspended table without a copy waits; no snapshot is requested.
     put_state(publisher, "orders", TableState::Suspended).await;
     running.stop().await;
     let running = start(url, &path, &BOTH).await;
@@ -106,7 +107,7 @@ async fn a_suspended_table_keeps_its_rows_and_is_loaded_when_it_flows_again() {
 
     put_state(publisher, "users", TableState::Reseed).await;
     put_state(publisher, "orders", TableState::Live).await;
-    // The watermark of a snapshot has to reach the reseed's position.
+    // The watermark of a snapshot must reach the reseed's position.
     publisher.transaction(&[("orders", insert(500, "first", 0))]).await;
     same(publisher, &path, &BOTH).await;
     publisher.transaction(&[("users", set(2, "flows", 2)), ("orders", set(2, "too", 2))]).await;
@@ -115,14 +116,15 @@ async fn a_suspended_table_keeps_its_rows_and_is_loaded_when_it_flows_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_flows_no_more_holds_up_no_other() {
+async fn a_suspended_table_does_not_block_others() {
     let world = world(20).await;
     let World { publisher, url, .. } = &world;
     let path = world.path();
     publisher.spoil_next(Spoil::BreakOff);
     let mut running = start(url, &path, &BOTH).await;
     let orders = Token::parse("orders").unwrap();
-    let begun = |status: &Status| status.tables.get(&orders).is_some_and(|t| t.estimated_rows > 0);
+    let begun =
+        |status: &ConsumerStatus| status.tables.get(&orders).is_some_and(|t| t.estimated_rows > 0);
     assert!(running.status.wait_for(begun).await.is_ok());
     put_state(publisher, "orders", TableState::Dropped).await;
     same(publisher, &path, &["users"]).await;
@@ -133,7 +135,7 @@ async fn a_table_that_flows_no_more_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_epoch_that_somebody_deletes_goes_on() {
+async fn an_epoch_continues_after_its_entry_is_deleted() {
     let world = world(5).await;
     let World { publisher, url, .. } = &world;
     let path = world.path();
@@ -150,7 +152,7 @@ async fn an_epoch_that_somebody_deletes_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_under_way_is_watched_to_its_end() {
+async fn a_snapshot_in_progress_is_followed_to_its_end() {
     let world = world(350).await;
     let publisher = &world.publisher;
     let users = Token::parse("users").unwrap();
@@ -179,7 +181,7 @@ async fn a_snapshot_under_way_is_watched_to_its_end() {
     assert!(rows_seen >= 350, "from its beginning: {rows_seen}");
 }
 
-/// `users` with a column that a guest adds, and says of itself in `version`.
+/// `users` with a column that a guest of this version adds.
 fn guested(columns: &[(&str, i16)], version: &str) -> walgate_consumer::wire::Schema {
     let specs: Vec<String> = columns
         .iter()
@@ -213,20 +215,21 @@ async fn columns_of_guests_come_and_go() {
     same(publisher, &path, &["users"]).await;
     let snapshots = publisher.snapshots();
 
-    // The same columns from another guest.
+    // Another guest adds the same columns.
     publisher.put_schema(guested(&first, "1.1")).await;
     let row = vec![V::Int(1), s("bob"), s("b.example"), s("b")];
     publisher.transaction(&[("users", Did::Update { row, unchanged: vec![], old: None })]).await;
     same(publisher, &path, &["users"]).await;
 
-    // One is hidden, one is not added any more, another is; numbers of added ones mean nothing.
+    // One column is hidden, one is no longer added, another is. Numbers of added columns mean
+    // nothing.
     publisher.put_schema(guested(&[("*id", 1), ("initial", -1), ("city", -2)], "2.0")).await;
     rewrite(publisher, "users", 2..=5, |id| vec![V::Int(id), s("a"), V::Nil]);
     let row = vec![V::Int(1), s("b"), s("Bern")];
     publisher.transaction(&[("users", Did::Update { row, unchanged: vec![], old: None })]).await;
     same(publisher, &path, &["users"]).await;
 
-    // A column of the source and one that is added are never the same, whatever they are called.
+    // A source column and an added column are never the same, even with the same name.
     publisher.put_schema(guested(&[("*id", 1), ("initial", -1), ("city", 7)], "2.1")).await;
     rewrite(publisher, "users", 1..=5, |id| vec![V::Int(id), s("a"), V::Nil]);
     let row = vec![V::Int(1), s("a"), V::Nil];
@@ -238,7 +241,7 @@ async fn columns_of_guests_come_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_type_that_changes_without_a_word_means_loading_again() {
+async fn a_changed_type_requires_a_new_snapshot() {
     let world = world(5).await;
     let World { publisher, url, .. } = &world;
     let path = world.path();

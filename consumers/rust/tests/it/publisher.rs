@@ -1,4 +1,5 @@
-//! A stand-in for the gateway: its streams and buckets, a source kept in memory, snapshots on request.
+//! A stand-in for the gateway: its streams and buckets, a source kept in memory, snapshots on
+//! request.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,18 +24,18 @@ use crate::rows::{Did, V, chunk_body, write_changes};
 /// Rows by their first column, which is the key.
 type Rows = BTreeMap<i64, Vec<V>>;
 
-/// How a snapshot is spoilt.
+/// A fault of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Spoil {
     #[default]
     Nothing,
     Digest,
     LoseChunk,
-    /// Ends without meta, which [`Publisher::complete`] publishes.
+    /// It ends without its meta message, which [`Publisher::complete`] publishes.
     BreakOff,
-    /// Is not taken: an error that names none.
+    /// It is not taken: an error message without a snapshot id.
     Refuse,
-    /// Nothing comes of it.
+    /// No message is published.
     Silence,
 }
 
@@ -47,7 +48,7 @@ struct Source {
     spoil: VecDeque<Spoil>,
     lose_last_part: bool,
     snapshots: u32,
-    /// The end of the snapshot that broke off last.
+    /// The rest of the last interrupted snapshot.
     withheld: Option<Message>,
 }
 
@@ -112,7 +113,7 @@ impl Publisher {
         self.create_streams().await;
     }
 
-    /// Everything that the server had, as if its disk had been lost.
+    /// Deletes all streams and buckets, as if the server had lost its disk.
     pub async fn wipe(&self) {
         for stream in ["CDC", "INIT", "REQUESTS", "KV_schemas", "KV_dictionaries"] {
             self.jetstream.delete_stream(stream).await.unwrap();
@@ -138,7 +139,7 @@ impl Publisher {
         bucket.put(EpochRecord::KEY, to_msgpack(&record).unwrap().into()).await.unwrap();
     }
 
-    /// Publishes the schema; its rows, if there are any, stay.
+    /// Publishes the schema. The table's rows stay.
     pub async fn put_schema(&self, mut schema: Schema) {
         schema.revision = 0;
         let bucket = self.jetstream.get_key_value("schemas").await.unwrap();
@@ -157,7 +158,7 @@ impl Publisher {
         self.source.lock().unwrap().tables[&token(table)].0.clone()
     }
 
-    /// A dictionary that messages name from now on. Returns what has to be put for it to be found.
+    /// Messages name this dictionary from now on. The returned future stores it.
     pub async fn use_dictionary(&self, dictionary: Dictionary) -> impl Future<Output = ()> + use<> {
         let bucket = self.jetstream.get_key_value("dictionaries").await.unwrap();
         let last = bucket.status().await.unwrap().info.state.last_sequence;
@@ -193,18 +194,18 @@ impl Publisher {
         self.source.lock().unwrap().lsn
     }
 
-    /// Changes rows of the source that no message tells of.
+    /// Changes rows of the source without publishing a message.
     pub fn silently(&self, table: &str, did: &Did) {
         apply(&mut self.source.lock().unwrap().tables.get_mut(&token(table)).unwrap().1, did);
     }
 
-    /// One transaction: a message for each table's run of changes, then a progress mark.
+    /// One transaction: one message per run of changes of a table, then a progress message.
     pub async fn transaction(&self, changes: &[(&str, Did)]) {
         let place = self.begin_transaction(changes).await;
         self.progress(place).await;
     }
 
-    /// Without the progress mark that ends it; returns its place.
+    /// A transaction without its progress message. Returns its position.
     pub async fn begin_transaction(&self, changes: &[(&str, Did)]) -> StreamPosition {
         let (messages, place) = {
             let mut source = self.source.lock().unwrap();
@@ -273,13 +274,13 @@ impl Publisher {
         }
     }
 
-    /// The snapshot that broke off goes on to its end.
+    /// Publishes the rest of the interrupted snapshot.
     pub async fn complete(&self) {
         let withheld = self.source.lock().unwrap().withheld.take();
         self.publish(withheld.expect("none broke off")).await;
     }
 
-    /// As an operator could.
+    /// Deletes the epoch's entry, as an operator could.
     pub async fn delete_epoch(&self) {
         let bucket = self.jetstream.get_key_value("schemas").await.unwrap();
         bucket.delete(EpochRecord::KEY).await.unwrap();
@@ -310,7 +311,7 @@ impl Source {
         let (schema, rows) = &self.tables[token];
         let rows: Vec<Vec<V>> = rows.values().cloned().collect();
         let dictionary = self.dictionary.as_ref();
-        // The watermark is half a transaction back, so the last one is known by its id only.
+        // The watermark precedes the last transaction, so only its id shows that it is visible.
         let start = InitStart {
             v: 1,
             table: schema.table.clone(),

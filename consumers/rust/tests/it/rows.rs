@@ -1,9 +1,9 @@
-//! Values, rows and bodies, made by hand.
+//! Values, rows and bodies for tests.
 
 use std::sync::Arc;
 
 use walgate_consumer::{
-    Changes, Mark, Rows, TableRecord,
+    ChangeBatch, Checkpoint, SnapshotRows, TableRecord,
     wire::{
         ChangeWriter, ChunkWriter, Column, Epoch, Identity, Lsn, Position, Schema, TableName,
         TableState, pack,
@@ -53,7 +53,7 @@ pub fn pack_row(out: &mut Vec<u8>, row: &[V]) {
     row.iter().for_each(|value| value.pack(out));
 }
 
-/// What happened to a row.
+/// A change of a row.
 #[derive(Clone, Debug)]
 pub enum Did {
     Insert(Vec<V>),
@@ -93,10 +93,10 @@ pub fn write_changes(writer: &mut ChangeWriter, lsn: u64, xid: u32, first: u32, 
     }
 }
 
-pub fn changes(schema: &Arc<Schema>, local: &Arc<Schema>, dids: &[Did]) -> Changes {
+pub fn changes(schema: &Arc<Schema>, local: &Arc<Schema>, dids: &[Did]) -> ChangeBatch {
     let mut writer = ChangeWriter::default();
     write_changes(&mut writer, 100, 1, 1, dids);
-    Changes::new(schema.clone(), local.clone(), writer.out)
+    ChangeBatch::new(schema.clone(), local.clone(), writer.out)
 }
 
 pub fn chunk_body(schema: &Schema, rows: &[Vec<V>]) -> Vec<u8> {
@@ -112,8 +112,8 @@ pub fn chunk_body(schema: &Schema, rows: &[Vec<V>]) -> Vec<u8> {
     body
 }
 
-pub fn chunk(schema: &Arc<Schema>, rows: &[Vec<V>]) -> Rows {
-    Rows::new(schema.clone(), chunk_body(schema, rows))
+pub fn chunk(schema: &Arc<Schema>, rows: &[Vec<V>]) -> SnapshotRows {
+    SnapshotRows::new(schema.clone(), chunk_body(schema, rows))
 }
 
 /// Columns as `name type`, those of the key with a `*` in front.
@@ -179,6 +179,11 @@ pub fn record(schema: &Schema) -> TableRecord {
     }
 }
 
-pub fn mark(seq: u64) -> Mark {
-    Mark { seq, epoch: Epoch(1), position: Position::new(Lsn(seq), 1), ..Mark::default() }
+pub fn checkpoint(seq: u64) -> Checkpoint {
+    Checkpoint {
+        seq,
+        epoch: Epoch(1),
+        position: Position::new(Lsn(seq), 1),
+        ..Checkpoint::default()
+    }
 }

@@ -1,4 +1,4 @@
-//! Both sinks do the same with the same changes: compared with a model, over random histories.
+//! Both sinks apply random histories, and their contents are compared with a model.
 
 use std::{path::Path, sync::Arc};
 
@@ -6,12 +6,12 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use walgate_consumer::{PostgresSink, Sink, SqliteSink, Step, wire::Schema};
+use walgate_consumer::{MigrationStep, PostgresSink, Sink, SqliteSink, wire::Schema};
 use walgate_servers::{PgOptions, PrivatePostgres, find_postgres};
 
-use crate::rows::{Did, V, changes, chunk, mark, record, s, schema};
+use crate::rows::{Did, V, changes, checkpoint, chunk, record, s, schema};
 
-/// Shapes by which rows are found in different ways: the columns `a`, `b` and `c` are all there is.
+/// Tables with the columns `a`, `b` and `c` whose rows are identified in different ways.
 fn shapes() -> Vec<Schema> {
     vec![
         schema("public.t", &["*a bigint", "b text", "c text"], false),
@@ -21,7 +21,7 @@ fn shapes() -> Vec<Schema> {
     ]
 }
 
-/// What a source could do to a table: applied to `rows`, told as changes.
+/// Random changes of a table: applied to `rows` and returned.
 fn history(schema: &Schema, seeds: &[(u8, u8, u8)], rows: &mut Vec<Vec<V>>) -> Vec<Did> {
     let key = schema.key_indexes();
     let key_of = |row: &[V]| key.iter().map(|&i| row[i].clone()).collect::<Vec<_>>();
@@ -49,7 +49,8 @@ fn history(schema: &Schema, seeds: &[(u8, u8, u8)], rows: &mut Vec<Vec<V>>) -> V
             }
             (8..=11, Some(at)) => dids.push(Did::Delete(old_of(&rows.remove(at)))),
             (12..=14, Some(at)) if !taken => {
-                // The key moves, or without one the whole row; `c` may not have travelled.
+                // The key changes, or without a key the whole row; `c` may be unchanged and not
+                // sent.
                 let old = rows[at].clone();
                 let c = schema.columns.iter().position(|c| c.name == "c").unwrap();
                 let (mut new, mut sent, mut unchanged) = (row.clone(), row, vec![]);
@@ -62,7 +63,7 @@ fn history(schema: &Schema, seeds: &[(u8, u8, u8)], rows: &mut Vec<Vec<V>>) -> V
                 dids.push(Did::Update { row: sent, unchanged, old: Some(old_of(&old)) });
             }
             (_, Some(at)) => {
-                // Only `c` changes, or nothing does; `c` may be one that did not travel.
+                // Only `c` changes, or nothing; `c` may be unchanged and not sent.
                 let mut new = rows[at].clone();
                 let c = schema.columns.iter().position(|c| c.name == "c").unwrap();
                 let full = schema.old.len() == schema.columns.len();
@@ -86,9 +87,9 @@ fn history(schema: &Schema, seeds: &[(u8, u8, u8)], rows: &mut Vec<Vec<V>>) -> V
 pub async fn seed(sink: &mut impl Sink, schema: &Arc<Schema>, rows: &[Vec<V>]) {
     sink.begin_load(schema.clone()).await.unwrap();
     for piece in rows.chunks(3) {
-        sink.load(chunk(schema, piece)).await.unwrap();
+        sink.load_rows(chunk(schema, piece)).await.unwrap();
     }
-    sink.finish_load(schema.clone(), vec![record(schema)], mark(1)).await.unwrap();
+    sink.finish_load(schema.clone(), vec![record(schema)], checkpoint(1)).await.unwrap();
 }
 
 /// Rows in a form that does not depend on order.
@@ -148,9 +149,9 @@ fn sqlite_follows_random_histories() {
             seed(&mut sink, &schema, &rows).await;
             let dids = history(&schema, &after, &mut rows);
             for piece in dids.chunks(7) {
-                sink.apply(changes(&schema, &schema, piece)).await.unwrap();
+                sink.apply_changes(changes(&schema, &schema, piece)).await.unwrap();
             }
-            sink.commit(mark(2)).await.unwrap();
+            sink.commit(checkpoint(2)).await.unwrap();
             sink.close().await.unwrap();
         });
         let table = walgate_consumer::sqlite_table_name(&schema);
@@ -178,9 +179,9 @@ fn postgres_follows_random_histories() {
             seed(&mut sink, &schema, &rows).await;
             let dids = history(&schema, &after, &mut rows);
             for piece in dids.chunks(7) {
-                sink.apply(changes(&schema, &schema, piece)).await.unwrap();
+                sink.apply_changes(changes(&schema, &schema, piece)).await.unwrap();
             }
-            sink.commit(mark(2)).await.unwrap();
+            sink.commit(checkpoint(2)).await.unwrap();
             sink.close().await.unwrap();
             postgres_rows(&server.url("postgres"), &schema).await
         });
@@ -253,8 +254,8 @@ fn all_types() -> (Arc<Schema>, Vec<Vec<V>>) {
     (Arc::new(schema), vec![full, empty])
 }
 
-/// Once by snapshot, once by changes.
-async fn both_ways(sink: &mut impl Sink) {
+/// Stores rows once by snapshot and once by changes.
+async fn check_snapshot_and_changes(sink: &mut impl Sink) {
     let (schema, rows) = all_types();
     seed(sink, &schema, &rows).await;
     let again: Vec<Did> = rows
@@ -266,8 +267,8 @@ async fn both_ways(sink: &mut impl Sink) {
             Did::Insert(row)
         })
         .collect();
-    sink.apply(changes(&schema, &schema, &again)).await.unwrap();
-    sink.commit(mark(2)).await.unwrap();
+    sink.apply_changes(changes(&schema, &schema, &again)).await.unwrap();
+    sink.commit(checkpoint(2)).await.unwrap();
 }
 
 #[tokio::test]
@@ -276,7 +277,7 @@ async fn sqlite_keeps_every_type() {
     let path = dir.path().join("replica.db");
     let mut sink = SqliteSink::new(&path);
     sink.open().await.unwrap();
-    both_ways(&mut sink).await;
+    check_snapshot_and_changes(&mut sink).await;
     sink.close().await.unwrap();
     let row = "1|NaN|1.50|2026-11-22 16:51:38.12+00|infinity|0044-03-15 BC|00:00:00.000001|[0, ff, 5c]|11111111-1111-1111-1111-111111111111|{\"a\": 1.00}|[\"a,\\\"b\\\"\",null,\"\"]|[\"1970-01-01 00:00:00+00\",\"infinity\"]|[3,\"x\",null]|{\"k\":\"1\",\"n\":null}";
     let nulls = vec!["∅"; 14].join("|");
@@ -291,7 +292,7 @@ async fn postgres_keeps_every_type() {
         PrivatePostgres::start(&find_postgres(None).unwrap().bin, PgOptions::default()).unwrap();
     let mut sink = PostgresSink::new(server.url("postgres"));
     sink.open().await.unwrap();
-    both_ways(&mut sink).await;
+    check_snapshot_and_changes(&mut sink).await;
     sink.close().await.unwrap();
     let row = "t|NaN|1.50|2026-11-22 16:51:38.12+00|infinity|0044-03-15 BC|00:00:00.000001|\\x00ff5c|11111111-1111-1111-1111-111111111111|{\"a\": 1.00}|{\"a,\\\"b\\\"\",NULL,\"\"}|{\"1970-01-01 00:00:00+00\",infinity}|[3,\"x\",null]|{\"k\":\"1\",\"n\":null}";
     let nulls = vec![""; 14].join("|");
@@ -305,8 +306,8 @@ async fn postgres_keeps_every_type() {
     assert!(types.trim().ends_with("jsonb,ARRAY,ARRAY,text,text"), "{types}");
 }
 
-/// Alters the table in the middle of a transaction; then a change of the shape before still fits.
-async fn altered(sink: &mut impl Sink) {
+/// Alters the table within a transaction, then applies a change of the previous shape.
+async fn check_alterations(sink: &mut impl Sink) {
     let before = Arc::new(schema("public.t", &["*id integer", "note text", "gone text"], false));
     seed(sink, &before, &[vec![V::Int(1), s("one"), s("x")], vec![V::Int(2), s("two"), s("y")]])
         .await;
@@ -315,31 +316,33 @@ async fn altered(sink: &mut impl Sink) {
     after.revision = 5;
     let after = Arc::new(after);
     let steps = vec![
-        Step::Drop { name: "gone".into() },
-        Step::Rename { from: "note".into(), to: "remark".into() },
-        Step::Add(after.columns[2].clone()),
+        MigrationStep::Drop { name: "gone".into() },
+        MigrationStep::Rename { from: "note".into(), to: "remark".into() },
+        MigrationStep::Add(after.columns[2].clone()),
     ];
     let rename =
         Did::Update { row: vec![V::Int(1), s("uno"), s("z")], unchanged: vec![], old: None };
-    sink.apply(changes(&before, &before, &[rename])).await.unwrap();
-    sink.migrate(record(&after), steps).await.unwrap();
+    sink.apply_changes(changes(&before, &before, &[rename])).await.unwrap();
+    sink.migrate_table(record(&after), steps).await.unwrap();
     let added = Did::Insert(vec![V::Int(3), s("three"), s("new")]);
-    sink.apply(changes(&after, &after, &[added])).await.unwrap();
+    sink.apply_changes(changes(&after, &after, &[added])).await.unwrap();
     let late =
         Did::Update { row: vec![V::Int(3), s("tres"), s("old")], unchanged: vec![], old: None };
-    sink.apply(changes(&before, &after, &[late])).await.unwrap();
-    sink.commit(mark(2)).await.unwrap();
-    // What is rolled back is gone, alterations too.
-    sink.apply(changes(&after, &after, &[Did::Truncate])).await.unwrap();
-    sink.migrate(record(&before), vec![Step::Drop { name: "more".into() }]).await.unwrap();
+    sink.apply_changes(changes(&before, &after, &[late])).await.unwrap();
+    sink.commit(checkpoint(2)).await.unwrap();
+    // A rollback also reverts alterations.
+    sink.apply_changes(changes(&after, &after, &[Did::Truncate])).await.unwrap();
+    sink.migrate_table(record(&before), vec![MigrationStep::Drop { name: "more".into() }])
+        .await
+        .unwrap();
     sink.rollback().await.unwrap();
-    // A load that is not finished is invisible, and gone after a restart.
+    // An unfinished load is invisible, and dropped after a restart.
     sink.begin_load(after.clone()).await.unwrap();
-    sink.load(chunk(&after, &[vec![V::Int(9), s("nine"), V::Nil]])).await.unwrap();
-    sink.commit(mark(3)).await.unwrap();
+    sink.load_rows(chunk(&after, &[vec![V::Int(9), s("nine"), V::Nil]])).await.unwrap();
+    sink.commit(checkpoint(3)).await.unwrap();
     sink.close().await.unwrap();
     let stored = sink.open().await.unwrap();
-    assert_eq!(stored.mark, Some(mark(3)));
+    assert_eq!(stored.checkpoint, Some(checkpoint(3)));
     assert_eq!(stored.tables, [record(&after)]);
     sink.close().await.unwrap();
 }
@@ -350,7 +353,7 @@ async fn sqlite_is_altered_in_the_transaction() {
     let path = dir.path().join("replica.db");
     let mut sink = SqliteSink::new(&path);
     sink.open().await.unwrap();
-    altered(&mut sink).await;
+    check_alterations(&mut sink).await;
     assert_eq!(sqlite_rows(&path, "t", 3), ["1|uno|∅", "2|two|∅", "3|tres|new"]);
     let tables = sqlite_rows(&path, "sqlite_master", 2).join(" ");
     assert!(!tables.contains("_walgate_loading"), "{tables}");
@@ -362,7 +365,7 @@ async fn postgres_is_altered_in_the_transaction() {
         PrivatePostgres::start(&find_postgres(None).unwrap().bin, PgOptions::default()).unwrap();
     let mut sink = PostgresSink::new(server.url("postgres"));
     sink.open().await.unwrap();
-    altered(&mut sink).await;
+    check_alterations(&mut sink).await;
     assert_eq!(
         server.psql("SELECT * FROM t ORDER BY id").unwrap().trim(),
         "1|uno|\n2|two|\n3|tres|new"

@@ -1,11 +1,12 @@
-//! How fast sinks take rows. Run by hand: `cargo test --release -p walgate-consumer -- --ignored --nocapture`
+//! Throughput of the sinks. Run by hand: `cargo test --release -p walgate-consumer -- --ignored
+//! --nocapture`
 
 use std::{sync::Arc, time::Instant};
 
 use walgate_consumer::{PostgresSink, Sink, SqliteSink, wire::Schema};
 use walgate_servers::{PgOptions, PrivatePostgres, find_postgres};
 
-use crate::rows::{Did, V, changes, chunk, mark, record, s, schema};
+use crate::rows::{Did, V, changes, checkpoint, chunk, record, s, schema};
 
 /// An order as the demo's shop has it: about 140 bytes.
 fn order(id: i64) -> Vec<V> {
@@ -48,7 +49,7 @@ fn cpu() -> f64 {
     (fields[11] + fields[12]) / 100.0
 }
 
-/// Rows a second by the clock, and by the processor's time alone, which others' load does not change.
+/// Rows per second of wall-clock time and of CPU time; the latter does not depend on other load.
 struct Stopwatch {
     began: Instant,
     cpu: f64,
@@ -78,9 +79,9 @@ async fn measure(
     let watch = Stopwatch::start();
     sink.begin_load(schema.clone()).await.unwrap();
     for chunk in chunks {
-        sink.load(chunk).await.unwrap();
+        sink.load_rows(chunk).await.unwrap();
     }
-    sink.finish_load(schema.clone(), vec![record(schema)], mark(1)).await.unwrap();
+    sink.finish_load(schema.clone(), vec![record(schema)], checkpoint(1)).await.unwrap();
     let snapshot = watch.stop(ROWS);
 
     const CHANGES: i64 = 300_000;
@@ -97,25 +98,25 @@ async fn measure(
         .collect();
     let watch = Stopwatch::start();
     for (body, seq) in bodies.into_iter().zip(2..) {
-        sink.apply(body).await.unwrap();
+        sink.apply_changes(body).await.unwrap();
         if seq % 4 == 0 {
-            sink.commit(mark(seq)).await.unwrap();
+            sink.commit(checkpoint(seq)).await.unwrap();
         }
     }
-    sink.commit(mark(9999)).await.unwrap();
+    sink.commit(checkpoint(9999)).await.unwrap();
     let changes = watch.stop(CHANGES);
 
     let singles: Vec<_> = (0..20_000).map(|i| changes_of_one(schema, key(ROWS * 3 + i))).collect();
     let watch = Stopwatch::start();
     for (body, seq) in singles.into_iter().zip(10_000..) {
-        sink.apply(body).await.unwrap();
-        sink.commit(mark(seq)).await.unwrap();
+        sink.apply_changes(body).await.unwrap();
+        sink.commit(checkpoint(seq)).await.unwrap();
     }
     let commits = watch.stop(20_000);
     println!("{name}: snapshot {snapshot}, changes {changes}, single-row commits {commits}");
 }
 
-fn changes_of_one(schema: &Arc<Schema>, row: Vec<V>) -> walgate_consumer::Changes {
+fn changes_of_one(schema: &Arc<Schema>, row: Vec<V>) -> walgate_consumer::ChangeBatch {
     changes(schema, schema, &[Did::Insert(row)])
 }
 

@@ -45,7 +45,7 @@ pub fn find_built(name: &str) -> PathBuf {
     let program = folder.join(name);
     assert!(
         program.is_file(),
-        "{} is missing: run `cargo build --release --workspace --bins`, or `cargo xtask test`",
+        "{} is missing: run `cargo build --release --workspace --bins --examples`, or `cargo xtask test`",
         program.display()
     );
     program

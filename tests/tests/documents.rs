@@ -1,5 +1,6 @@
-//! Rules for the documents: the README is one page, and pages for developers name existing files.
-//! Needs no server. This file does not know whether the commands of a page work.
+//! Rules for the documents: the README is one page, the example of consuming is the compiled one, and
+//! pages for developers name existing files. Needs no server. This file does not know whether the
+//! commands of a page work.
 
 use std::{
     fs,
@@ -25,6 +26,13 @@ fn the_readme_is_one_page() {
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.chars().count()));
     let wide: Vec<_> = numbered.filter(|(_, columns)| *columns > README_COLUMNS_MAX).collect();
     assert!(wide.is_empty(), "lines of README.md above {README_COLUMNS_MAX} columns: {wide:?}");
+}
+
+#[test]
+fn the_rust_block_of_consuming_is_the_compiled_example() {
+    let page = read("docs/CONSUMING.md");
+    let block = page.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
+    assert_eq!(block, Some(&*read("consumers/rust/examples/sqlite.rs")));
 }
 
 #[test]

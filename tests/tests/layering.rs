@@ -69,6 +69,7 @@ const EDGES: &[Edge] = &[
             "servers/",
             "tests/",
             "consumers/rust/tests/",
+            "consumers/rust/examples/",
         ],
     },
     Edge {

@@ -20,7 +20,7 @@ pub fn run_demo(args: &[String]) -> Result<ExitCode> {
 pub fn run_tests(args: &[String]) -> Result<ExitCode> {
     let servers = Servers::provide_for_tests()?;
     // End-to-end tests run the programs, which `cargo test` alone does not build.
-    cargo::run_cargo(["build", "--release", "--workspace", "--bins"])?;
+    cargo::run_cargo(["build", "--release", "--workspace", "--bins", "--examples"])?;
     let mut test = cargo::cargo_command(["test", "--release", "--workspace"]);
     servers.export_to(&mut test);
     guests::export_to(&mut test, guests::build_all)?;

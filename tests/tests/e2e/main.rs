@@ -7,6 +7,7 @@ mod dependents;
 mod dictionaries;
 mod environment;
 mod exactly_once;
+mod examples;
 mod failing_rows;
 mod guest_equivalence;
 mod guest_files;

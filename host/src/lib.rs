@@ -12,6 +12,7 @@ pub mod error;
 pub mod guest;
 pub mod jetstream;
 pub mod observe;
+pub mod pipeline_io;
 mod policy;
 pub mod postgres;
 pub mod rows;

@@ -23,8 +23,8 @@ use self::{
 };
 use crate::target::Target;
 use walgate_host::{
-    assets::registry::Gate,
     config::{Config, Postgres, Table},
+    egress::outlet::Gate,
     guest::{Engine, Limits},
 };
 

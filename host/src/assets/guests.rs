@@ -10,22 +10,23 @@ use sha2::{Digest, Sha256};
 use walgate_wire::{Lsn, Token, hex};
 
 use crate::{
-    assets::{
-        registry::Gate,
-        watch::{Folder, Refused, Shelf},
-    },
+    assets::watch::{Folder, Refused, Shelf},
     config::Table,
     context::Gateway,
-    encode::TablePacker,
+    egress::{
+        outlet::{Gate, Outlet, OutletError},
+        pipeline::Pipeline,
+    },
+    error::SessionError,
     guest::{Engine, Module},
     jetstream::kv::KvError,
+    pipeline_io::GatewayIo,
+    policy::{Action, action},
     postgres::{
-        ErrorKind, SourceError,
         catalog::{self, Catalog},
-        server_render::Renderer,
         snapshot,
     },
-    rows::Rendered,
+    rows::TableVersion,
 };
 
 /// Rows of the table that a new guest has to get through first: about so many bytes.
@@ -130,30 +131,28 @@ async fn try_on(gateway: &Gateway, table: &Table, module: &Arc<Module>) -> Resul
     let version = Arc::new(version);
     let client = catalog::open(postgres).await.map_err(refused)?;
     let batch = snapshot::sample(client, &version, &postgres.publication, CANARY_BYTES).await;
-    let batch = batch.map_err(refused)?;
-    let mut rendered = Rendered::default();
-    let packer = TablePacker::new(&version);
-    if packer.renders() {
-        packer.collect(&batch, &mut rendered).map_err(Refused::invalid)?;
-        let client = catalog::open(postgres).await.map_err(refused)?;
-        let table = version.name.to_string();
-        Renderer::new(client).render(&table, &mut rendered).await.map_err(refused)?;
-    }
-    let (module, guest) = (Arc::clone(module), table.guest.clone());
-    let tried = tokio::task::spawn_blocking(move || {
-        let bound = module.bind(version, &guest.parameters).map_err(Refused::invalid)?;
-        bound.try_on(batch, &mut rendered, guest.on_error).map_err(|failure| {
-            tracing::error!(%failure, "a new guest fails on rows of its table");
-            // This may become a reason that consumers read.
-            Refused::Invalid(format!("it fails on rows of the table: {}", failure.told()))
-        })
-    });
-    tried.await.map_err(Refused::invalid)?
+    let mut batch = batch.map_err(refused)?;
+    let (gate, config) = (Gate::Guest(Arc::clone(module)), table.clone());
+    let version = TableVersion::clone(&version);
+    let opened = tokio::task::spawn_blocking(move || Outlet::open(&gate, &config, version)).await;
+    let outlet = opened.map_err(Refused::invalid)?.map_err(|error| match error {
+        OutletError::Guest { source, .. } => Refused::invalid(source),
+        OutletError::Shut { .. } => Refused::invalid(error),
+    })?;
+    let mut pipeline = Pipeline::uncompressed(GatewayIo::of_copied_rows(gateway.clone()));
+    pipeline.fetch_missing_values(&outlet, &mut batch).await.map_err(refused)?;
+    let tried = tokio::task::spawn_blocking(move || pipeline.try_guest(&outlet, batch)).await;
+    tried.map_err(Refused::invalid)?.map_err(|failure| {
+        tracing::error!(%failure, "a new guest fails on rows of its table");
+        // This may become a reason that consumers read.
+        Refused::Invalid(format!("it fails on rows of the table: {}", failure.told()))
+    })
 }
 
-fn refused(error: SourceError) -> Refused {
-    match error.kind() {
-        ErrorKind::Retry => Refused::NotNow(error.to_string()),
-        ErrorKind::TableOnly | ErrorKind::Fatal => Refused::Invalid(error.to_string()),
+fn refused(error: impl Into<SessionError>) -> Refused {
+    let error = error.into();
+    match action(&error) {
+        Action::Retry => Refused::NotNow(error.to_string()),
+        Action::Quarantine | Action::Halt => Refused::Invalid(error.to_string()),
     }
 }

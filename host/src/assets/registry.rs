@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use walgate_wire::Token;
 
-use crate::{guest::Module, jetstream::kv::StoredDictionary};
+use crate::egress::compress::StoredDictionary;
+pub use crate::egress::outlet::Gate;
 
 /// What each table uses at this moment. Cheap to clone and to read.
 #[derive(Clone, Debug, Default)]
@@ -19,40 +20,6 @@ pub struct Assets {
     live: Arc<ArcSwap<HashMap<Token, Gate>>>,
     /// Changes with every offer.
     offers: watch::Sender<()>,
-}
-
-/// How the rows of a table may leave.
-#[derive(Clone, Default)]
-pub enum Gate {
-    /// As they are.
-    #[default]
-    Open,
-    /// As the guest lets them.
-    Guest(Arc<Module>),
-    /// Not at all: the guest that the table needs is not there, and why.
-    Shut(Arc<str>),
-}
-
-impl std::fmt::Debug for Gate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Gate::Open => write!(f, "Open"),
-            Gate::Guest(module) => write!(f, "Guest({:?})", module.description()),
-            Gate::Shut(reason) => write!(f, "Shut({reason})"),
-        }
-    }
-}
-
-impl Gate {
-    /// Whether nothing changes for the table.
-    pub fn same(&self, other: &Gate) -> bool {
-        match (self, other) {
-            (Gate::Open, Gate::Open) => true,
-            (Gate::Guest(a), Gate::Guest(b)) => a.description() == b.description(),
-            (Gate::Shut(a), Gate::Shut(b)) => a == b,
-            _ => false,
-        }
-    }
 }
 
 impl Assets {

@@ -20,23 +20,20 @@ use crate::{
     clock::now_micros,
     config::Table,
     context::Gateway,
-    egress::{
-        compress::{Effort, Transform},
-        dead_letters,
-        outlet::Outlet,
-    },
+    egress::{compress::Effort, outlet::Outlet, pipeline::Pipeline},
     error::SessionError,
     jetstream::{
         chain::Chain,
         publisher::{Headers, Outgoing},
     },
+    pipeline_io::GatewayIo,
     postgres::{
         catalog::Catalog,
         replication::stream::{ChangeStream, Event, RelationChange},
         server_render::Renderer,
         toast_lookup::Lookup,
     },
-    rows::{Rendered, batch::RowBatch},
+    rows::batch::RowBatch,
     wal_budget::Pressure,
 };
 
@@ -67,8 +64,7 @@ pub struct Session {
     pub(crate) stream: ChangeStream,
     chain: Chain,
     pub(crate) catalog: Catalog,
-    renderer: Renderer,
-    lookup: Lookup,
+    pipeline: Pipeline<GatewayIo>,
     /// Configured tables by the relation that carries their rows.
     pub(crate) announced: HashMap<u32, (RelationChange, Table)>,
     /// Those of them whose rows leave.
@@ -77,8 +73,6 @@ pub struct Session {
     pub(crate) offers: watch::Receiver<()>,
     /// From the WAL that the slot holds back.
     pub(crate) pressure: watch::Receiver<Pressure>,
-    transform: Transform,
-    rendered: Rendered,
     unstated: Option<Commit>,
     /// `end_lsn` of the last progress message, and when it was sent.
     pub(crate) stated: (Lsn, Instant),
@@ -102,20 +96,18 @@ impl Session {
         offers.mark_changed();
         let mut pressure = gateway.relief.pressure();
         pressure.mark_changed();
+        let io = GatewayIo::of_changes(gateway.clone(), epoch, renderer, lookup);
         Session {
-            transform: Transform::new(&gateway.config.compression),
+            pipeline: Pipeline::new(io, &gateway.config.compression),
             gateway,
             epoch,
             stream,
             chain,
             catalog,
-            renderer,
-            lookup,
             announced: HashMap::new(),
             outlets: HashMap::new(),
             offers,
             pressure,
-            rendered: Rendered::default(),
             unstated: None,
             stated: (stated, Instant::now()),
             looked: Instant::now(),
@@ -192,7 +184,7 @@ impl Session {
         Ok(())
     }
 
-    /// Publishes what leaves of a batch as one message; a table whose rows cannot leave is suspended.
+    /// Publishes the rows of a batch as one message. If that fails, the table is suspended.
     async fn rows(&mut self, mut batch: RowBatch) -> Result<(), SessionError> {
         // Positions in the stream only grow: a commit that is not stated before these rows is not stated at
         // all, the next one speaks for it. Where batches are small that saves a message for each of them.
@@ -213,18 +205,18 @@ impl Session {
             self.stream.recycle(batch);
             return Ok(());
         };
-        let mut prepared = self.prepare(&outlet, &mut batch).await;
-        if prepared.as_ref().is_err_and(SessionError::is_altered_type) {
+        let mut fetched = self.pipeline.fetch_missing_values(&outlet, &mut batch).await;
+        if fetched.as_ref().is_err_and(SessionError::is_altered_type) {
             outlet = self.read_types_again(&mut batch, outlet).await?;
-            prepared = self.prepare(&outlet, &mut batch).await;
+            fetched = self.pipeline.fetch_missing_values(&outlet, &mut batch).await;
         }
-        let left = match prepared {
-            Ok(()) => self.leave(&outlet, batch).await,
+        let message = match fetched {
+            Ok(()) => self.encode_and_describe(&outlet, batch).await,
             Err(error) => Err(error),
         };
         let status = self.gateway.status.table(&outlet.output().token);
         self.outlets.insert(relid, outlet);
-        match left {
+        match message {
             Ok(Some(message)) => {
                 self.chain.publish(message).await?;
                 status.set_lag(now_micros().saturating_sub(committed_at).max(0) as u64);
@@ -235,50 +227,28 @@ impl Session {
         }
     }
 
-    /// Asks the server for what the rows alone do not say.
-    async fn prepare(&mut self, outlet: &Outlet, batch: &mut RowBatch) -> Result<(), SessionError> {
-        if batch.lacks_values(outlet.needed()) {
-            self.lookup.fill(batch, outlet.needed()).await?;
-        }
-        self.rendered.clear();
-        if outlet.renders() {
-            outlet.collect(batch, &mut self.rendered)?;
-            self.renderer.render(&batch.table.name.to_string(), &mut self.rendered).await?;
-        }
-        Ok(())
-    }
-
-    /// The message with what leaves of the batch; none if nothing does.
-    async fn leave(
+    /// The message with the published rows of the batch; none if its guest keeps no row.
+    async fn encode_and_describe(
         &mut self,
         outlet: &Outlet,
-        mut batch: RowBatch,
+        batch: RowBatch,
     ) -> Result<Option<Outgoing>, SessionError> {
-        // Rows behind the last that leaves are settled, too.
+        // The batch's last position, even if its last rows are filtered out.
         let position = batch.last_position().unwrap_or_default();
         let table = outlet.output();
         let token = &table.token;
         let status = self.gateway.status.table(token);
-        let rows = batch.len() as u64;
-        if table.schema.guest.is_some() {
-            let passed = tokio::task::block_in_place(|| outlet.pass(batch, &mut self.rendered))?;
-            status.add_guest(table.schema.guest.as_ref(), rows, &passed);
-            let (failed, rendered) = (&passed.failed, &mut self.rendered);
-            dead_letters::publish(&self.gateway, Some(self.epoch), table, failed, rendered).await?;
-            batch = passed.batch;
-        }
+        let batch = self.pipeline.apply_guest(outlet, batch).await?;
         if batch.is_empty() {
             self.stream.recycle(batch);
             return Ok(None);
         }
         let dictionary = self.gateway.assets.dictionary(token);
-        let packer = outlet.packer();
         let effort = match self.chain.in_flight() {
             0..CALM_MESSAGES => Effort::Thorough,
             _ => Effort::Quick,
         };
-        let rendered = &mut self.rendered;
-        let packed = self.transform.changes(packer, &batch, rendered, dictionary, effort)?;
+        let packed = self.pipeline.pack_changes(outlet, &batch, dictionary, effort)?;
         if let Some((revision, ratio)) = packed.ratio
             && let Some(first) = status.set_dictionary_ratio(revision, ratio)
         {
@@ -291,7 +261,7 @@ impl Session {
         let changes = batch.changes.len() as u64;
         self.stream.recycle(batch);
         let mut headers = self.headers(position);
-        packed.describe(&mut headers);
+        packed.set_headers(|name, value| headers.insert(name, value));
         headers.insert(SCHEMA, table.schema.revision.to_string());
         if let Some(guest) = &table.schema.guest {
             headers.insert(GUEST, guest.short_hash());

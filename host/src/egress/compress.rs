@@ -4,19 +4,20 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use walgate_wire::{
-    CONTENT_ENCODING, ChangeWriter, ChunkWriter, Compressor, DICT, FrameError, Token, ZSTD,
+    CONTENT_ENCODING, ChangeWriter, ChunkWriter, Compressor, DICT, Dictionary, FrameError, Token,
+    ZSTD,
 };
 
 use crate::{
     config::{Compression, UseDictionary},
     egress::dictionary_stats::Gain,
     encode::{RowError, TablePacker},
-    jetstream::{kv::StoredDictionary, publisher::Headers},
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
 
@@ -67,19 +68,27 @@ enum Encoding {
 }
 
 impl Packed {
-    /// States what decodes the body.
-    pub fn describe(&self, headers: &mut Headers) {
+    /// Sets the headers that state what decodes the body.
+    pub fn set_headers(&self, mut set: impl FnMut(&'static str, String)) {
         let Encoding::Zstd { dictionary } = &self.encoding else { return };
-        headers.insert(CONTENT_ENCODING, ZSTD);
+        set(CONTENT_ENCODING, ZSTD.to_owned());
         if let Some(dictionary) = dictionary {
-            headers.insert(DICT, format!("{}@{}", dictionary.key, dictionary.revision));
+            set(DICT, format!("{}@{}", dictionary.key, dictionary.revision));
         }
     }
 }
 
-/// Makes bodies; owns the compression contexts of one task.
+/// A dictionary whose revision is stored in the bucket.
+#[derive(Clone, Debug)]
+pub struct StoredDictionary {
+    pub key: String,
+    pub revision: u64,
+    pub dictionary: Dictionary,
+}
+
+/// Packs and compresses bodies; owns the compression contexts of one task.
 #[derive(Debug)]
-pub struct Transform {
+pub struct BodyPacker {
     settings: Compression,
     writer: ChangeWriter,
     frame: Vec<u8>,
@@ -90,9 +99,9 @@ pub struct Transform {
     sample: Vec<u8>,
 }
 
-impl Transform {
+impl BodyPacker {
     pub fn new(settings: &Compression) -> Self {
-        Transform {
+        BodyPacker {
             settings: settings.clone(),
             writer: ChangeWriter::default(),
             frame: Vec::new(),
@@ -103,8 +112,18 @@ impl Transform {
         }
     }
 
-    /// The body of a message with the changes of a batch. What the server has to print is in `rendered`.
-    pub fn changes(
+    pub fn uncompressed() -> Self {
+        BodyPacker::new(&Compression {
+            enabled: false,
+            level: 1,
+            use_dictionary: UseDictionary::Auto,
+            dictionaries: PathBuf::new(),
+        })
+    }
+
+    /// The body of a message with the changes of a batch. What the server has to print is in
+    /// `rendered`.
+    pub fn pack_changes(
         &mut self,
         packer: &TablePacker,
         batch: &RowBatch,
@@ -129,7 +148,7 @@ impl Transform {
     }
 
     /// The body of the chunk that `writer` holds; `raw` receives it uncompressed, for its digest.
-    pub fn chunk(
+    pub fn finish_chunk(
         &mut self,
         table: &TableVersion,
         writer: &mut ChunkWriter,
@@ -281,9 +300,9 @@ mod tests {
         (0..4).map(|part| row(number * 4 + part)).collect()
     }
 
-    fn sent(transform: &mut Transform, raw: &[u8], effort: Effort) -> (usize, bool) {
+    fn sent(bodies: &mut BodyPacker, raw: &[u8], effort: Effort) -> (usize, bool) {
         let table = table_version("t", 1, 2);
-        let packed = transform.compress(&table, raw, Some(Arc::clone(&STORED)), effort).unwrap();
+        let packed = bodies.compress(&table, raw, Some(Arc::clone(&STORED)), effort).unwrap();
         let Encoding::Zstd { dictionary } = &packed.encoding else { panic!("not compressed") };
         let with = dictionary.as_ref().map(|stored| &stored.dictionary);
         let body = Decompressor::new(with).unwrap().decompress(&packed.body, &Caps::default());
@@ -293,9 +312,9 @@ mod tests {
 
     #[test]
     fn small_bodies_are_smaller_where_there_is_time() {
-        let mut transform = Transform::new(&settings());
+        let mut bodies = BodyPacker::new(&settings());
         let mut sizes = |effort| -> usize {
-            (5000..5100).map(|n| sent(&mut transform, rows(n).as_bytes(), effort).0).sum()
+            (5000..5100).map(|n| sent(&mut bodies, rows(n).as_bytes(), effort).0).sum()
         };
         let (quick, thorough) = (sizes(Effort::Quick), sizes(Effort::Thorough));
         assert!(thorough < quick, "{thorough} {quick}");
@@ -304,24 +323,24 @@ mod tests {
     #[test]
     fn large_bodies_leave_the_dictionary_out_where_that_is_configured() {
         let auto = Compression { use_dictionary: UseDictionary::Auto, ..settings() };
-        let mut auto = Transform::new(&auto);
+        let mut auto = BodyPacker::new(&auto);
         let large: String = (0..2000).map(row).collect();
         assert!(large.len() > AUTO_DICTIONARY_BYTES_MAX);
         assert!(!sent(&mut auto, large.as_bytes(), Effort::Quick).1);
         assert!(sent(&mut auto, rows(1).as_bytes(), Effort::Quick).1);
-        let mut always = Transform::new(&settings());
+        let mut always = BodyPacker::new(&settings());
         assert!(sent(&mut always, large.as_bytes(), Effort::Quick).1);
     }
 
     #[test]
     fn contexts_that_take_much_memory_are_few() {
-        let mut transform = Transform::new(&settings());
+        let mut bodies = BodyPacker::new(&settings());
         for number in 0..THOROUGH_CONTEXTS_MAX + 5 {
             let table = table_version(&format!("t{number}"), 1, 2);
             let dictionary = Some(Arc::clone(&STORED));
             let raw = row(number as u32);
-            transform.compress(&table, raw.as_bytes(), dictionary, Effort::Thorough).unwrap();
+            bodies.compress(&table, raw.as_bytes(), dictionary, Effort::Thorough).unwrap();
         }
-        assert_eq!((transform.thorough.len(), transform.quick.len()), (THOROUGH_CONTEXTS_MAX, 5));
+        assert_eq!((bodies.thorough.len(), bodies.quick.len()), (THOROUGH_CONTEXTS_MAX, 5));
     }
 }

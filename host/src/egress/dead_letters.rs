@@ -1,22 +1,17 @@
-//! Rows that a guest failed on, set aside in the stream `DLQ` where the table is configured so.
+//! Messages for the stream `DLQ`: rows that a guest failed on, where the table's policy keeps them.
 //!
-//! At least once: after a crash a row may be set aside again. Columns that the guest hides are left out. Why a
-//! guest fails is not known here.
+//! Delivery is at least once: after a crash the gateway may set a row aside again. Columns that the
+//! guest hides are left out. Why a guest fails, and how messages are published, is not known here.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use walgate_wire::{
-    ChangeWriter, DeadLetter, Epoch, MSG_ID, Schema, StreamPosition, subjects, to_msgpack,
+    ChangeWriter, DeadLetter, Epoch, Lsn, Schema, StreamPosition, subjects, to_msgpack,
 };
 
 use crate::{
-    clock::now_micros,
-    context::Gateway,
-    encode::TablePacker,
-    error::SessionError,
+    encode::{RowError, TablePacker},
     guest::{FailedRow, Place},
-    jetstream::publisher::{Headers, Outgoing, publish_acknowledged},
     rows::{
         Rendered, TableVersion,
         batch::{Cell, Change, Op, RowBatch, TxnMark},
@@ -25,55 +20,66 @@ use crate::{
 
 const VERSION: u32 = 1;
 
-/// Publishes those of `failed` that are to be kept, and waits until they are stored. `leaving` is the table
-/// behind its guest; `epoch` is that of changes, none of a snapshot.
-pub async fn publish(
-    gateway: &Gateway,
-    epoch: Option<Epoch>,
-    leaving: &TableVersion,
-    failed: &[FailedRow],
-    rendered: &mut Rendered,
-) -> Result<(), SessionError> {
-    for failed in failed {
-        let (Some(row), Some(guest)) = (&failed.row, leaving.schema.guest.clone()) else {
-            continue;
-        };
-        let row = visible(row, &leaving.schema);
-        let position = match (epoch, failed.place) {
-            (Some(epoch), Place::Change(position)) => {
-                Some(StreamPosition { epoch, position }.to_string())
-            }
-            _ => None,
-        };
-        let mut writer = ChangeWriter::default();
-        TablePacker::new(&row.table).pack_changes(&row, 0..1, &mut writer, rendered)?;
-        let mut headers = Headers::new();
-        if let Some(position) = &position {
-            headers.insert(MSG_ID, format!("dlq/{position}"));
-        }
-        let letter = DeadLetter {
-            v: VERSION,
-            schema: row.table.schema.clone(),
-            guest,
-            error: failed.error.clone(),
-            position,
-            at: now_micros(),
-            change: writer.out,
-        };
-        let body = to_msgpack(&letter).map_err(|e| SessionError::Task(e.to_string()))?;
-        let subject = subjects::dlq(&leaving.token);
-        let message = Outgoing { subject, headers, body: Bytes::from(body), confirms: None };
-        publish_acknowledged(&gateway.streams.context, message).await?;
-    }
-    Ok(())
+/// A message for the stream `DLQ`.
+#[derive(Debug)]
+pub struct DeadLetterMessage {
+    pub subject: String,
+    /// Rows of a snapshot have none.
+    pub message_id: Option<String>,
+    pub body: Vec<u8>,
 }
 
-/// The row as a change of its table without the columns that do not leave it.
-fn visible(row: &RowBatch, leaving: &Schema) -> RowBatch {
+/// A row that cannot be set aside.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    #[error(transparent)]
+    Row(#[from] RowError),
+    #[error("{0}")]
+    Encode(String),
+}
+
+/// The message for a row that `guest_on_error` keeps; none for others. `output` is the table behind
+/// its guest; `epoch` is that of changes, none of a snapshot.
+pub fn compose(
+    epoch: Option<Epoch>,
+    output: &TableVersion,
+    failed: &FailedRow,
+    rendered: &mut Rendered,
+    at_micros: i64,
+) -> Result<Option<DeadLetterMessage>, DeadLetterError> {
+    let (Some(row), Some(guest)) = (&failed.row, output.schema.guest.clone()) else {
+        return Ok(None);
+    };
+    let row = visible_row(row, &output.schema, at_micros);
+    let position = match (epoch, failed.place) {
+        (Some(epoch), Place::Change(position)) => {
+            Some(StreamPosition { epoch, position }.to_string())
+        }
+        _ => None,
+    };
+    let mut writer = ChangeWriter::default();
+    TablePacker::new(&row.table).pack_changes(&row, 0..1, &mut writer, rendered)?;
+    let message_id = position.as_ref().map(|position| format!("dlq/{position}"));
+    let letter = DeadLetter {
+        v: VERSION,
+        schema: row.table.schema.clone(),
+        guest,
+        error: failed.error.clone(),
+        position,
+        at: at_micros,
+        change: writer.out,
+    };
+    let body = to_msgpack(&letter).map_err(|e| DeadLetterError::Encode(e.to_string()))?;
+    Ok(Some(DeadLetterMessage { subject: subjects::dlq(&output.token), message_id, body }))
+}
+
+/// The row as a change of its table, without the columns that are not published.
+fn visible_row(row: &RowBatch, published: &Schema, at_micros: i64) -> RowBatch {
     let table = &row.table;
     let columns = &table.schema.columns;
-    let leaves = |index: &usize| leaving.columns.iter().any(|c| c.attnum == columns[*index].attnum);
-    let kept: Vec<usize> = (0..columns.len()).filter(leaves).collect();
+    let is_published =
+        |index: &usize| published.columns.iter().any(|c| c.attnum == columns[*index].attnum);
+    let kept: Vec<usize> = (0..columns.len()).filter(is_published).collect();
     let place = |&old: &u32| kept.iter().position(|&index| index == old as usize);
     let schema = Schema {
         columns: kept.iter().map(|&index| columns[index].clone()).collect(),
@@ -91,7 +97,7 @@ fn visible(row: &RowBatch, leaving: &Schema) -> RowBatch {
     let cells = row.cells.chunks(width as usize).flat_map(of_row).collect();
     let mut row = row.clone();
     if row.changes.is_empty() {
-        row.txns.push(TxnMark { lsn: walgate_wire::Lsn(0), xid: 0, at_micros: now_micros() });
+        row.txns.push(TxnMark { lsn: Lsn(0), xid: 0, at_micros });
         let (txn, ordinal, new, old) = (0, 1, Some(0), None);
         row.changes.push(Change { op: Op::Insert, txn, ordinal, new, old, old_is_key: false });
     }

@@ -8,14 +8,47 @@ use std::{sync::Arc, time::Duration};
 use walgate_wire::Schema;
 
 use crate::{
-    assets::registry::Gate,
     config::{OnGuestError, Table},
     encode::{RowError, TablePacker},
-    guest::{Bound, GuestError, GuestFailure, Outcome},
+    guest::{Bound, GuestError, GuestFailure, Module, Outcome},
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
 
-/// Why rows of a table cannot leave at all.
+/// How rows of a table may be published.
+#[derive(Clone, Default)]
+pub enum Gate {
+    /// As they are.
+    #[default]
+    Open,
+    /// Those that the guest accepts.
+    Guest(Arc<Module>),
+    /// None: the guest that the table needs is missing or unusable, and why.
+    Shut(Arc<str>),
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Gate::Open => write!(f, "Open"),
+            Gate::Guest(module) => write!(f, "Guest({:?})", module.description()),
+            Gate::Shut(reason) => write!(f, "Shut({reason})"),
+        }
+    }
+}
+
+impl Gate {
+    /// Whether nothing changes for the table.
+    pub fn same(&self, other: &Gate) -> bool {
+        match (self, other) {
+            (Gate::Open, Gate::Open) => true,
+            (Gate::Guest(a), Gate::Guest(b)) => a.description() == b.description(),
+            (Gate::Shut(a), Gate::Shut(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// Why no row of a table can be published.
 #[derive(Debug, thiserror::Error)]
 pub enum OutletError {
     /// It has no guest that could be used.
@@ -35,13 +68,13 @@ impl OutletError {
 }
 
 pub struct Outlet {
-    guest: Option<Guarded>,
+    guest: Option<GuestStage>,
     packer: TablePacker,
     output: Arc<TableVersion>,
 }
 
-/// What stands before the packer of a table with a guest.
-struct Guarded {
+/// What precedes the packer of a table with a guest.
+struct GuestStage {
     bound: Bound,
     /// Of the rows as they come, for what the server has to print.
     input: TablePacker,
@@ -67,18 +100,22 @@ impl Outlet {
             }
             Gate::Guest(module) => module,
         };
-        let input = Arc::new(input);
         let bound = module
-            .bind(Arc::clone(&input), &table.guest.parameters)
+            .bind(Arc::new(input), &table.guest.parameters)
             .map_err(|source| OutletError::Guest { table: name, source: source.into() })?;
+        Ok(Outlet::guarded(bound, table.guest.on_error))
+    }
+
+    /// Through a guest that is bound to the table already.
+    pub fn guarded(bound: Bound, on_error: OnGuestError) -> Outlet {
         let output = bound.output().clone();
-        let guest = Guarded {
-            needed: bound.needs_values(table.guest.on_error),
-            input: TablePacker::new(&input),
-            on_error: table.guest.on_error,
+        let guest = GuestStage {
+            needed: bound.needs_values(on_error),
+            input: TablePacker::new(bound.input()),
+            on_error,
             bound,
         };
-        Ok(Outlet { guest: Some(guest), packer: TablePacker::new(&output), output })
+        Outlet { guest: Some(guest), packer: TablePacker::new(&output), output }
     }
 
     /// The rows that leave have the shape of this schema, which is stored now.
@@ -99,30 +136,52 @@ impl Outlet {
         &self.packer
     }
 
-    /// Columns of the rows as they come in which no value may be missing when they [`pass`](Outlet::pass).
-    pub fn needed(&self) -> &[usize] {
+    pub fn has_guest(&self) -> bool {
+        self.guest.is_some()
+    }
+
+    /// Columns of the input in which no value may be missing when the guest is
+    /// [applied](Outlet::apply_guest).
+    pub fn columns_needing_values(&self) -> &[usize] {
         self.guest.as_ref().map_or(&[], |guest| &guest.needed)
     }
 
-    /// Whether batches have to go through [`Outlet::collect`] before they pass and are packed.
+    /// Whether batches need [`Outlet::collect_server_rendered`] before the guest and the packer.
     pub fn renders(&self) -> bool {
         self.packer.renders() || self.guest.as_ref().is_some_and(|guest| guest.input.renders())
     }
 
     /// Notes in `rendered` what the server has to print.
-    pub fn collect(&self, batch: &RowBatch, rendered: &mut Rendered) -> Result<(), RowError> {
+    pub fn collect_server_rendered(
+        &self,
+        batch: &RowBatch,
+        rendered: &mut Rendered,
+    ) -> Result<(), RowError> {
         let packer = self.guest.as_ref().map_or(&self.packer, |guest| &guest.input);
         packer.collect(batch, rendered)
     }
 
-    /// The rows as they may leave: all of them where there is no guest. Blocks for as long as the guest takes.
-    pub fn pass(&self, batch: RowBatch, rendered: &mut Rendered) -> Result<Outcome, GuestFailure> {
+    /// The rows that are published: all of them if there is no guest. Blocks for as long as the guest
+    /// takes.
+    pub fn apply_guest(
+        &self,
+        batch: RowBatch,
+        rendered: &mut Rendered,
+    ) -> Result<Outcome, GuestFailure> {
         match &self.guest {
             Some(guest) => guest.bound.run(batch, rendered, guest.on_error),
             None => {
                 let (took, called) = (Duration::ZERO, Duration::ZERO);
                 Ok(Outcome { batch, dropped: 0, failed: vec![], took, called })
             }
+        }
+    }
+
+    /// Whether the guest gets through rows of its table. Blocks for as long as the guest takes.
+    pub fn try_guest(&self, batch: RowBatch, rendered: &mut Rendered) -> Result<(), GuestFailure> {
+        match &self.guest {
+            Some(guest) => guest.bound.try_on(batch, rendered, guest.on_error),
+            None => Ok(()),
         }
     }
 }

@@ -24,6 +24,8 @@ use walgate_wire::{
     to_msgpack,
 };
 
+use crate::egress::compress::StoredDictionary;
+
 const EXPECTED_REVISION: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The key under which revisions are passed over. It is no table's token.
 const PASSED_OVER: &str = "=lost";
@@ -263,14 +265,6 @@ impl Schemas {
 /// Bucket `dictionaries`.
 #[derive(Clone, Debug)]
 pub struct Dictionaries(Bucket);
-
-/// A dictionary that is in the bucket.
-#[derive(Clone, Debug)]
-pub struct StoredDictionary {
-    pub key: String,
-    pub revision: u64,
-    pub dictionary: Dictionary,
-}
 
 impl Dictionaries {
     pub fn new(streams: &crate::jetstream::streams::Streams) -> Self {

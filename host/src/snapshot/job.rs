@@ -20,16 +20,15 @@ use walgate_wire::{
 };
 
 use crate::{
-    assets::registry::Gate,
     clock::now_micros,
     config::Table,
     context::{Gateway, Stopped},
-    egress::outlet::Outlet,
-    error::SessionError,
-    jetstream::{
-        kv::StoredDictionary,
-        publisher::{Headers, Outgoing, publish_acknowledged},
+    egress::{
+        compress::StoredDictionary,
+        outlet::{Gate, Outlet},
     },
+    error::SessionError,
+    jetstream::publisher::{Headers, Outgoing, publish_acknowledged},
     postgres::{
         catalog::{self, Catalog, TableInfo},
         snapshot::{self, Piece, SnapshotReader, export::ExportedSnapshot},

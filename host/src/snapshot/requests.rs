@@ -25,9 +25,9 @@ use tokio::{
 use walgate_wire::{Epoch, InitError, Token, subjects, to_msgpack};
 
 use crate::{
-    assets::registry::Gate,
     config::Table,
     context::{Gateway, Stopped},
+    egress::outlet::Gate,
     error::SessionError,
     jetstream::{
         publisher::{Headers, Outgoing, publish_acknowledged},

@@ -8,14 +8,12 @@ use walgate_wire::{ChunkDigest, ChunkWriter};
 
 use crate::snapshot::job::Plan;
 use crate::{
-    egress::{
-        compress::{Packed, Transform, TransformError},
-        dead_letters,
-    },
+    egress::{compress::Packed, pipeline::Pipeline},
     error::SessionError,
     jetstream::publisher::{Outgoing, PublishFailed, publish_acknowledged},
-    postgres::{catalog, server_render::Renderer, snapshot::SnapshotReader},
-    rows::{Rendered, batch::RowBatch},
+    pipeline_io::GatewayIo,
+    postgres::snapshot::SnapshotReader,
+    rows::batch::RowBatch,
 };
 
 /// Raw rows that are packed at a time.
@@ -30,9 +28,7 @@ pub(super) const CHUNKS_IN_FLIGHT_MAX: usize = 2;
 pub(super) struct Worker {
     plan: Arc<Plan>,
     writer: ChunkWriter,
-    transform: Transform,
-    rendered: Rendered,
-    renderer: Option<Renderer>,
+    pipeline: Pipeline<GatewayIo>,
     raw: Vec<u8>,
     chunk_bytes: usize,
     in_flight: FuturesUnordered<JoinHandle<Result<u64, PublishFailed>>>,
@@ -41,13 +37,12 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(plan: Arc<Plan>) -> Worker {
         let config = &plan.gateway.config;
+        let io = GatewayIo::of_copied_rows(plan.gateway.clone());
         Worker {
             writer: plan.outlet.packer().chunk_writer(),
-            transform: Transform::new(&config.compression),
             chunk_bytes: FIRST_CHUNK_BYTES.min(config.snapshot.chunk_bytes),
+            pipeline: Pipeline::new(io, &config.compression),
             plan,
-            rendered: Rendered::default(),
-            renderer: None,
             raw: Vec::new(),
             in_flight: FuturesUnordered::new(),
         }
@@ -67,14 +62,14 @@ impl Worker {
                 let turn = plan.gateway.relief.turn().await;
                 batch.clear(Arc::clone(&plan.table));
                 more = rows.fill(&mut batch, BATCH_BYTES).await?;
-                batch = self.pack(batch).await?;
+                batch = self.add_to_chunk(batch).await?;
                 if turn.is_some() {
                     self.all_acknowledged().await?;
                 }
             }
         }
         if self.writer.rows() > 0 {
-            self.chunk().await?;
+            self.publish_chunk().await?;
         }
         self.all_acknowledged().await?;
         Ok(reader)
@@ -87,65 +82,28 @@ impl Worker {
         Ok(())
     }
 
-    /// Adds what leaves of the batch to the chunk; gives the buffers back.
-    async fn pack(&mut self, batch: RowBatch) -> Result<RowBatch, SessionError> {
+    /// Adds the published rows of the batch to the chunk; gives the buffers back.
+    async fn add_to_chunk(&mut self, batch: RowBatch) -> Result<RowBatch, SessionError> {
         let plan = Arc::clone(&self.plan);
-        self.rendered.clear();
-        if plan.outlet.renders() {
-            plan.outlet.collect(&batch, &mut self.rendered)?;
-            self.render().await?;
-        }
-        let batch = self.pass(batch).await?;
-        let packer = plan.outlet.packer();
-        let rows = 0..batch.len();
-        packer
-            .pack_rows(&batch, rows, &mut self.writer, &mut self.rendered)
-            .map_err(TransformError::from)?;
+        let batch = self.pipeline.process(&plan.outlet, batch).await?;
+        self.pipeline.add_to_chunk(&plan.outlet, &batch, &mut self.writer)?;
         if self.writer.raw_bytes() >= self.chunk_bytes {
-            self.chunk().await?;
+            self.publish_chunk().await?;
         }
         Ok(batch)
     }
 
-    /// Has the server print what only it can print.
-    async fn render(&mut self) -> Result<(), SessionError> {
-        if self.rendered.is_complete() {
-            return Ok(());
-        }
-        let renderer = match self.renderer.take() {
-            Some(renderer) => renderer,
-            None => Renderer::new(catalog::open(&self.plan.gateway.config.postgres).await?),
-        };
-        let renderer = self.renderer.insert(renderer);
-        Ok(renderer.render(&self.plan.table.name.to_string(), &mut self.rendered).await?)
-    }
-
-    async fn pass(&mut self, batch: RowBatch) -> Result<RowBatch, SessionError> {
-        let plan = Arc::clone(&self.plan);
-        if plan.schema().guest.is_none() {
-            return Ok(batch);
-        }
-        let rows = batch.len() as u64;
-        let passed = tokio::task::block_in_place(|| plan.outlet.pass(batch, &mut self.rendered))?;
-        let status = plan.gateway.status.table(&plan.token);
-        status.add_guest(plan.schema().guest.as_ref(), rows, &passed);
-        let leaving = plan.outlet.output();
-        let (failed, rendered) = (&passed.failed, &mut self.rendered);
-        dead_letters::publish(&plan.gateway, None, leaving, failed, rendered).await?;
-        Ok(passed.batch)
-    }
-
     /// Ends the chunk that is being gathered and sends it.
-    async fn chunk(&mut self) -> Result<(), SessionError> {
+    async fn publish_chunk(&mut self) -> Result<(), SessionError> {
         let rows = self.writer.rows() as u64;
         let dictionary = self.plan.dictionary.clone();
         let plan = Arc::clone(&self.plan);
         let packed =
-            self.transform.chunk(&plan.table, &mut self.writer, &mut self.raw, dictionary)?;
+            self.pipeline.finish_chunk(&plan.table, &mut self.writer, &mut self.raw, dictionary)?;
         self.chunk_bytes = next_chunk_bytes(&packed, self.plan.gateway.config.snapshot.chunk_bytes);
         let number = self.count(rows, &packed);
         let (subject, mut headers) = self.plan.chunk_message(number);
-        packed.describe(&mut headers);
+        packed.set_headers(|name, value| headers.insert(name, value));
         let message = Outgoing { subject, headers, body: packed.body, confirms: None };
         if self.in_flight.len() >= CHUNKS_IN_FLIGHT_MAX
             && let Some(published) = self.in_flight.next().await

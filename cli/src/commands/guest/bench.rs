@@ -14,10 +14,12 @@ use walgate_wire::{ChunkWriter, Guest, TableName};
 use crate::commands::guest::{Database, Settings, recorded::Recorded, refused};
 use walgate_host::{
     config::{Compression, UseDictionary},
-    egress::compress::{Effort, Transform},
-    encode::TablePacker,
-    guest::{Bound, OnGuestError},
-    rows::{Rendered, batch::RowBatch},
+    egress::{
+        compress::{BodyPacker, Effort},
+        outlet::Outlet,
+    },
+    guest::{Bound, OnGuestError, Outcome},
+    rows::{Rendered, TableVersion, batch::RowBatch},
     snapshot::live_rows::LiveTable,
 };
 
@@ -67,9 +69,10 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         Err(error) => return Ok(refused(&args.guest, &error.into())),
     };
     let each = Duration::from_secs(args.seconds.max(1)) / 2;
-    match measure(&bound, batches, each) {
+    let guest = bound.guest().clone();
+    match measure(bound, batches, each) {
         Ok((without, with)) => {
-            print(bound.guest(), &without, &with);
+            print(&guest, &without, &with);
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => Ok(refused(&args.guest, &error)),
@@ -83,11 +86,12 @@ async fn rows(args: &Args) -> Result<(Batches, std::collections::BTreeMap<String
         let settings = args.settings.load()?;
         let postgres = settings.postgres(&args.database)?;
         let mut table = LiveTable::open(&postgres, name, settings.token(name)).await?;
-        let take = |batch, rendered| {
-            batches.push((batch, rendered));
-            Ok(())
+        let outlet = Outlet::unguarded(TableVersion::clone(&table.version));
+        let take = |batch, rendered: &mut Rendered| {
+            batches.push((batch, std::mem::take(rendered)));
+            anyhow::Ok(())
         };
-        table.each(args.limit, take).await?;
+        table.each(&outlet, args.limit, take).await?;
         return Ok((batches, Default::default()));
     }
     let file = args.rows.as_deref().context("which rows? Name --rows or --table")?;
@@ -115,61 +119,61 @@ struct Sums {
 }
 
 /// Without the guest, and with it; rounds alternate, so that a busy machine slows both.
-fn measure(bound: &Bound, mut batches: Batches, each: Duration) -> Result<(Sums, Sums)> {
+fn measure(bound: Bound, mut batches: Batches, each: Duration) -> Result<(Sums, Sums)> {
     let table = batches.first().map(|(batch, _)| batch.table.clone()).context("no rows")?;
-    let mut plain = Way::new(TablePacker::new(&table));
-    let mut guarded = Way::new(TablePacker::new(bound.output()));
+    let mut plain = Way::new(Outlet::unguarded(TableVersion::clone(&table)));
+    let mut guarded = Way::new(Outlet::guarded(bound, OnGuestError::Drop));
     // The first round of each is for caches.
-    plain.round(None, &mut batches)?;
-    guarded.round(Some(bound), &mut batches)?;
+    plain.round(&mut batches)?;
+    guarded.round(&mut batches)?;
     (plain.sums, guarded.sums) = Default::default();
     while plain.sums.took + guarded.sums.took < each * 2 {
-        plain.round(None, &mut batches)?;
-        guarded.round(Some(bound), &mut batches)?;
+        plain.round(&mut batches)?;
+        guarded.round(&mut batches)?;
     }
     Ok((plain.sums, guarded.sums))
 }
 
 /// From rows to bodies.
 struct Way {
-    packer: TablePacker,
+    outlet: Outlet,
     writer: ChunkWriter,
-    transform: Transform,
+    bodies: BodyPacker,
     raw: Vec<u8>,
     sums: Sums,
 }
 
 impl Way {
-    fn new(packer: TablePacker) -> Way {
+    fn new(outlet: Outlet) -> Way {
         let compression = Compression {
             enabled: true,
             level: 1,
             use_dictionary: UseDictionary::Always,
             dictionaries: PathBuf::new(),
         };
-        let transform = Transform::new(&compression);
-        Way { writer: packer.chunk_writer(), packer, transform, raw: vec![], sums: Sums::default() }
+        let bodies = BodyPacker::new(&compression);
+        let writer = outlet.packer().chunk_writer();
+        Way { outlet, writer, bodies, raw: vec![], sums: Sums::default() }
     }
 
-    fn round(&mut self, guest: Option<&Bound>, batches: &mut Batches) -> Result<()> {
+    fn round(&mut self, batches: &mut Batches) -> Result<()> {
+        let packer = self.outlet.packer();
         for (batch, rendered) in batches {
-            let mut batch = batch.clone();
+            let batch = batch.clone();
             self.sums.rows += batch.len() as u64;
             self.sums.bytes_in += batch.raw_bytes() as u64;
             let began = Instant::now();
-            if let Some(guest) = guest {
-                let out = guest.run(batch, rendered, OnGuestError::Drop)?;
-                self.sums.dropped += out.dropped;
-                self.sums.guest += out.took;
-                self.sums.called += out.called;
-                batch = out.batch;
-            }
+            let Outcome { batch, dropped, took, called, .. } =
+                self.outlet.apply_guest(batch, rendered)?;
+            self.sums.dropped += dropped;
+            self.sums.guest += took;
+            self.sums.called += called;
             let packed = if batch.changes.is_empty() {
                 let rows = 0..batch.len();
-                self.packer.pack_rows(&batch, rows, &mut self.writer, rendered)?;
-                self.transform.chunk(&batch.table, &mut self.writer, &mut self.raw, None)?
+                packer.pack_rows(&batch, rows, &mut self.writer, rendered)?;
+                self.bodies.finish_chunk(&batch.table, &mut self.writer, &mut self.raw, None)?
             } else {
-                self.transform.changes(&self.packer, &batch, rendered, None, Effort::Quick)?
+                self.bodies.pack_changes(packer, &batch, rendered, None, Effort::Quick)?
             };
             self.sums.took += began.elapsed();
             self.sums.bytes_out += packed.body.len() as u64;

@@ -12,7 +12,12 @@ use walgate_wire::TableName;
 
 use crate::commands::guest::{Database, Settings, printed::Printer, recorded::Head};
 use crate::commands::still_read;
-use walgate_host::{assets::write_whole, snapshot::live_rows::LiveTable};
+use walgate_host::{
+    assets::write_whole,
+    egress::outlet::Outlet,
+    rows::{Rendered, TableVersion, batch::RowBatch},
+    snapshot::live_rows::LiveTable,
+};
 
 /// Write rows of a table to a file, for `walgate guest test` and `bench` and for tests of the guest's crate.
 ///
@@ -45,14 +50,15 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     line(&mut out, &head)?;
     let printer = Printer::new(&table.version);
     let mut rows = 0;
-    let print = |batch: walgate_host::rows::batch::RowBatch, mut rendered| {
+    let print = |batch: RowBatch, rendered: &mut Rendered| {
         rows += batch.len();
         batch.rows().try_for_each(|row| {
-            let printed = printer.row(&batch, row, false, &mut rendered)?;
+            let printed = printer.row(&batch, row, false, rendered)?;
             line(&mut out, &json!({"op": "snapshot", "new": printed.row}))
         })
     };
-    table.each(args.limit, print).await?;
+    let outlet = Outlet::unguarded(TableVersion::clone(&table.version));
+    table.each(&outlet, args.limit, print).await?;
     match &args.rows {
         None => write(&out)?,
         Some(file) => {

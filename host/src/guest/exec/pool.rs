@@ -82,6 +82,11 @@ impl Module {
 }
 
 impl Bound {
+    /// The table version that the guest was bound to.
+    pub fn input(&self) -> &Arc<TableVersion> {
+        &self.plan.table
+    }
+
     /// The table as it leaves the guest. Revision, state and position are the caller's to set.
     pub fn output(&self) -> &Arc<TableVersion> {
         &self.plan.output

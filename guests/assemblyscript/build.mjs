@@ -1,5 +1,5 @@
-// Compiles assembly/index.ts to build/region.wasm. AssemblyScript cannot give exports the names that the component
-// model wants, with colons and slashes; they are renamed behind it.
+// Compiles assembly/index.ts to build/region.wasm. AssemblyScript cannot export names with colons and
+// slashes, as the component model requires. Therefore the exports are renamed afterwards.
 
 import fs from "node:fs";
 import asc from "assemblyscript/asc";

@@ -1,4 +1,4 @@
-;; Speaks an interface that no gateway speaks yet.
+;; Exports an interface version that no gateway supports yet.
 (module
   (memory (export "memory") 1)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)

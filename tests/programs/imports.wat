@@ -1,4 +1,4 @@
-;; Asks for a clock, which no guest gets.
+;; Imports a clock, which the gateway does not provide.
 (module
   (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))
   (memory (export "memory") 1)

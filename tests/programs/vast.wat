@@ -1,4 +1,4 @@
-;; Wants 1 GiB of memory before it has done anything.
+;; Needs 1 GiB of memory at its start.
 (module
   (memory (export "memory") 16384)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)

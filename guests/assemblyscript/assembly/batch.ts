@@ -1,4 +1,5 @@
-// A batch as docs/GUESTS.md lays it out, read in place. The gateway laid it out, so nothing is checked again.
+// Reads a batch in place. docs/GUESTS.md specifies the layout. The gateway encoded the batch, so
+// nothing is checked here.
 
 export class Batch {
   rows: u32;
@@ -9,7 +10,7 @@ export class Batch {
     this.flags = at + load<u32>(at, 16);
   }
 
-  // 0 row of a snapshot, 1 insert, 2 update, 3 delete.
+  // The operation: 0 snapshot, 1 insert, 2 update, 3 delete.
   op(row: u32): u8 {
     return load<u8>(this.flags + row) & 3;
   }
@@ -18,12 +19,13 @@ export class Batch {
     return (load<u8>(this.flags + row) & 4) != 0;
   }
 
-  // Nobody asks about such a row.
+  // Whether only the key of the row is known. Such a row needs no decision but `keep`.
   isKeyOnly(row: u32): bool {
     return (load<u8>(this.flags + row) & 8) != 0;
   }
 
-  // 0 NULL, 1 a value, 2 unchanged, 3 absent. Columns count in the order of the plan's reads.
+  // The state of a cell: 0 NULL, 1 value, 2 unchanged, 3 absent. Columns are numbered in the order of
+  // the plan's reads.
   state(column: u32, row: u32): u8 {
     return load<u8>(this.at + load<u32>(this.entry(column), 4) + row);
   }
@@ -41,7 +43,7 @@ export class Batch {
     return load<f64>(this.data(column) + row * 8);
   }
 
-  // Where the bytes of a text, bytes or packed value begin, and how many there are.
+  // The address of a text, bytes or packed value. `bytesLength` is its length.
   bytesAt(column: u32, row: u32): usize {
     const data = this.data(column);
     return data + (this.rows + 1) * 4 + load<u32>(data + row * 4);
@@ -52,12 +54,12 @@ export class Batch {
     return load<u32>(end, 4) - load<u32>(end);
   }
 
-  // Copies and converts: compare bytes where every row is looked at.
+  // Copies and converts the text. For a comparison in every row, `equals` is faster.
   text(column: u32, row: u32): string {
     return String.UTF8.decodeUnsafe(this.bytesAt(column, row), this.bytesLength(column, row));
   }
 
-  // Whether it is this value, in UTF-8.
+  // Whether the cell holds this value, in UTF-8.
   equals(column: u32, row: u32, value: ArrayBuffer): bool {
     const length = this.bytesLength(column, row);
     if (<i32>length != value.byteLength || this.state(column, row) != 1) return false;

@@ -1,17 +1,17 @@
-// Decisions as docs/GUESTS.md lays them out: written row by row, kept column by column, put into one buffer at the end.
+// Collects decisions row by row and encodes them. docs/GUESTS.md specifies the layout.
 
 import { Kind, Output } from "./walgate";
 
 const HEADER: usize = 24;
 const ENTRY: usize = 16;
 
-// Bytes that grow; kept from batch to batch.
+// A growing buffer, reused from batch to batch.
 class Buffer {
   at: usize = heap.alloc(64);
   length: usize = 0;
   private capacity: usize = 64;
 
-  // Room for so many more; returns where.
+  // Makes room for more bytes and returns their address.
   grow(bytes: usize): usize {
     const begin = this.length;
     this.length += bytes;
@@ -35,7 +35,7 @@ class Writer {
     else this.width = kind == Kind.BOOLEAN ? 1 : kind == Kind.UUID ? 16 : 8;
   }
 
-  // `written` is false for a column without anything to say, which has no sections.
+  // False for a replaced column that no row sets. Such a column has no sections.
   get written(): bool {
     return this.touched || !this.replaces;
   }
@@ -80,7 +80,8 @@ export class Decisions {
     for (let i = 0; i < this.columns.length; i++) this.columns[i].begin(rows);
   }
 
-  // Exactly one of these for each row, in order. Set a row's cells first, and only for rows that are kept.
+  // Call exactly one of keep, drop and error for each row, in order. Set the cells of a row before,
+  // and only if the row is kept.
   keep(): void {
     for (let i = 0; i < this.columns.length; i++) this.columns[i].endRow();
     this.row++;
@@ -96,14 +97,14 @@ export class Decisions {
     const text = String.UTF8.encode(message);
     const entry = this.errors.grow(12);
     store<u32>(entry, this.row);
-    // Counted from the first text until it is known where that will be.
+    // Relative to the first text; `encode` adds the offset of the texts.
     store<u32>(entry, <u32>this.errorTexts.length, 4);
     store<u32>(entry, text.byteLength, 8);
     memory.copy(this.errorTexts.grow(text.byteLength), changetype<usize>(text), text.byteLength);
     this.keep();
   }
 
-  // Columns count as in the plan: replaces, then adds.
+  // Columns are numbered as in the plan: replaces, then adds.
   null(column: u32): void {
     this.columns[column].set(this.row, 0);
   }
@@ -135,7 +136,7 @@ export class Decisions {
     this.bytes(column, changetype<usize>(text), text.byteLength);
   }
 
-  // What encode will need.
+  // The number of bytes that `encode` writes.
   size(): usize {
     let size = align(HEADER + this.columns.length * ENTRY) + this.rows;
     for (let i = 0; i < this.columns.length; i++) {
@@ -181,7 +182,7 @@ function align(at: usize): usize {
   return (at + 7) & ~7;
 }
 
-// Returns where the next one begins.
+// Copies a section and returns its end.
 function put(out: usize, at: usize, section: Buffer): usize {
   memory.copy(out + at, section.at, section.length);
   return at + section.length;

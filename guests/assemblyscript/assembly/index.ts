@@ -1,4 +1,4 @@
-// One region's people leave, with masked addresses and how long those were, and without their secret.
+// Keeps the rows of one region, masks addresses and adds their length, and hides the secret.
 
 import { Batch } from "./batch";
 import { Decisions } from "./decisions";
@@ -6,9 +6,9 @@ import { Guest, Kind, Output, Plan, Read, Table, register } from "./walgate";
 
 export { cabi_realloc, describe, plan, process, release } from "./walgate";
 
-// In the order of the plan's reads.
+// Read columns, in the order of the plan.
 const EMAIL = 0, COUNTRY = 1;
-// In the order of its outputs.
+// Output columns, in the order of the plan.
 const MASKED = 0, LENGTH = 1;
 
 const AT: u8 = 0x40;
@@ -44,12 +44,12 @@ class Region extends Guest {
     }
   }
 
-  // The first character and what follows the last @.
+  // Writes the first character, stars, and the rest from the last @ on.
   private mask(at: usize, length: u32, out: Decisions): void {
     let end: usize = length;
     while (end > 0 && load<u8>(at + end - 1) != AT) end--;
     let first: usize = end > 1 ? 1 : 0;
-    // Bytes within a character of UTF-8 begin with the bits 10.
+    // Continuation bytes of UTF-8 begin with the bits 10.
     while (first > 0 && first < end - 1 && (load<u8>(at + first) & 0xc0) == 0x80) first++;
     out.bytes(MASKED, at, first);
     out.bytes(MASKED, changetype<usize>(this.stars), this.stars.byteLength);

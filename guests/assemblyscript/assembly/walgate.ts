@@ -1,5 +1,5 @@
-// What a guest in AssemblyScript needs: the canonical ABI of walgate:guest@1.0.0 by hand. Reading batches and writing
-// decisions is in batch.ts and decisions.ts; which rows leave is the guest's own business.
+// The canonical ABI of walgate:guest@1.0.0, written by hand for guests in AssemblyScript. batch.ts reads
+// batches, decisions.ts writes decisions. This file does not know what the guest decides.
 
 import { Batch } from "./batch";
 import { Decisions } from "./decisions";
@@ -32,7 +32,7 @@ export class Read {
 }
 
 export class Output {
-  // `kind` is that of the type; an empty type keeps a replaced column's own.
+  // `kind` is that of the type. With an empty type a replaced column keeps its own.
   constructor(public column: string, public typeName: string, public kind: u8, public nullable: bool = true) {}
 }
 
@@ -42,7 +42,7 @@ export class Plan {
   replaces: Output[] = [];
   adds: Output[] = [];
   filters: bool = true;
-  // For the operator. If it is set, the rest does not matter.
+  // A message for the operator. If it is set, the plan fails.
   error: string = "";
 }
 
@@ -56,7 +56,7 @@ export abstract class Guest {
 let guest: Guest | null = null;
 let decisions: Decisions | null = null;
 
-// The guest of this module: called once, at its top level.
+// Sets the guest of this module. Call it once, at the top level.
 export function register(it: Guest): void {
   guest = it;
 }
@@ -70,14 +70,15 @@ export function log(level: i32, message: string): void {
   hostLog(level, changetype<usize>(text), text.byteLength);
 }
 
-// In place of AssemblyScript's own, which imports from elsewhere: message and place reach the gateway's log.
+// Replaces AssemblyScript's own abort, which needs an import that the gateway does not provide. It
+// logs message and location.
 export function abort(message: string | null, file: string | null, line: u32, column: u32): void {
   const place = `${file ? file : ""}:${line}:${column}`;
   log(3, `aborted at ${place}: ${message ? message : ""}`);
   unreachable();
 }
 
-// Everything that crosses lives until the gateway has read the result.
+// Memory that is shared with the gateway. It is freed when the gateway has read the result.
 let crossing: usize[] = [];
 
 function room(bytes: usize): usize {

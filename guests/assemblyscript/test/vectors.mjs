@@ -1,4 +1,4 @@
-// Runs the guest as a core module, as the gateway's canonical ABI does, on vectors of tests/vectors/guest.
+// Runs the guest as a core module through the canonical ABI, on the vectors of tests/vectors/guest.
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
@@ -69,7 +69,7 @@ for (const name of ["empty", "region", "old_images"]) {
   assert.deepEqual([guest.string(at), guest.string(at + 8)], ["region", "0.1.0"]);
   done();
   assert.deepEqual(guest.plan(vector.table), vector.plan, name);
-  // More than once: nothing of a batch may be left to the next, and memory must not grow.
+  // Many times: a batch must not affect the next one, and memory must not grow.
   const batch = Buffer.from(vector.batch, "hex");
   for (let i = 0; i < 1000; i++) assert.equal(guest.process(batch), vector.decisions, name);
   assert.ok(guest.exports.memory.buffer.byteLength < 1 << 20, "memory does not grow");

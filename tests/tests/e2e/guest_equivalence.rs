@@ -11,6 +11,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use random_misbehaviour::random_misbehaviour;
 use walgate_guest::{
     Table,
     test::{Change as Told, Guest, Outcome, Value as Shown},
@@ -29,7 +30,6 @@ use walgate_wire::{
     Caps, ChangeWriter, Column, Identity, Lsn, Op as Sent, Schema, TableName, TableState, Value,
     decode_changes,
 };
-use whims::whims;
 
 const ROUNDS: u64 = 400;
 const CHANGES_MAX: usize = 120;
@@ -273,7 +273,7 @@ fn run_natively(
             Told::snapshot([("id", (*id).into()), ("n", n), ("t", t), ("secret", "s".into())])
         })
         .collect();
-    let seen = Guest::<whims>::new(&described).unwrap().run(&rows);
+    let seen = Guest::<random_misbehaviour>::new(&described).unwrap().run(&rows);
     let int = |value: &Shown| if let Shown::Integer(int) = value { Some(*int) } else { None };
     let text =
         |value: &Shown| if let Shown::Text(text) = value { Some(text.clone()) } else { None };
@@ -327,7 +327,7 @@ fn run_round(module: &Module, seed: u64, seen: &mut Seen) {
 #[test]
 fn the_gateway_publishes_what_the_native_guest_returns() {
     let engine = Engine::new(Limits::of(&Guests::default()), None).unwrap();
-    let module = engine.load(&guest_bytes("whims")).unwrap();
+    let module = engine.load(&guest_bytes("random_misbehaviour")).unwrap();
     let mut seen = Seen::default();
     (0..ROUNDS).for_each(|seed| run_round(&module, seed, &mut seen));
     let Seen { leaves, stays, redacted } = seen;

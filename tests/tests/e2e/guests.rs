@@ -242,7 +242,7 @@ on_newest_postgres! {
             create view leaving as select id, n, t, id + n total from t; insert into t values (1, 2, 'word'), (2, null, null)").await;
         let keys = "guest_params = { of = '1', kept_below = '1', failed_below = '0', masked_below = '0', blanked_below = '0' }";
         for file in ["t.wasm", "u.wasm"] {
-            site.drop_guest("whims", file);
+            site.drop_guest("random_misbehaviour", file);
         }
         let _gateway = site.gateway(&["t", "u"]).with_keys("t", keys).with_keys("u", keys).start().await;
         let reason = state(&site, "u", TableState::Suspended).await.reason.unwrap();

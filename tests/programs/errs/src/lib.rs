@@ -1,4 +1,4 @@
-//! Answers with an error for a row that is `bad`; drops those that are `drop`.
+//! Returns an error for a row whose `mood` is `bad`, and drops a row whose `mood` is `drop`.
 
 use walgate_guest::prelude::*;
 

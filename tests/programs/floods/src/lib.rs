@@ -1,9 +1,10 @@
-//! Logs without end at a row that is `bad`, which it keeps, and at one that is `worse`, at which it then panics; drops
-//! those that are `drop`.
+//! Logs far too much for a row whose `mood` is `bad` or `worse`.
+//!
+//! It keeps a `bad` row, panics at a `worse` one, and drops a row whose `mood` is `drop`.
 
 use walgate_guest::prelude::*;
 
-/// At each such row.
+/// Log lines for each such row.
 pub const LINES: usize = 2000;
 
 #[derive(Columns)]

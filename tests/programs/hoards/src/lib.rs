@@ -1,4 +1,4 @@
-//! Allocates until there is no more at a row that is `bad`; drops those that are `drop`.
+//! Allocates all memory for a row whose `mood` is `bad`, and drops a row whose `mood` is `drop`.
 
 use walgate_guest::prelude::*;
 

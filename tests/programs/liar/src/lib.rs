@@ -1,7 +1,7 @@
-//! Answers with garbage for a batch in which a row says so: `mood` is one of the words in `lies`. Keeps `mood` as it
-//! is and repeats it as `echo`; drops rows that are `drop`.
+//! Returns malformed decisions if a row's `mood` names a lie, one of those in `lies`.
 //!
-//! Natively it is honest: that is what it would answer if no row asked it to lie.
+//! Otherwise it leaves `mood` untouched, repeats it in the added column `echo`, and drops a row
+//! whose `mood` is `drop`. The native program never lies, so that tests know the honest answer.
 
 #[cfg(target_arch = "wasm32")]
 mod lies;

@@ -1,4 +1,5 @@
-//! The guest as it runs in a gateway, made without the SDK, which would not let it lie.
+//! The guest that runs in a gateway. It does not use the SDK, which cannot encode malformed
+//! decisions.
 
 #[allow(
     unsafe_code,
@@ -20,12 +21,12 @@ use bindings::{
 
 use super::DROP;
 
-/// In a batch and in an answer alike: a header, then 16 bytes for each column.
+/// Offsets in batches and decisions: after a header of 24 bytes, 16 bytes per column.
 const FIRST_COLUMN: usize = 24;
 const SECOND_COLUMN: usize = 40;
 const COLUMNS_END: usize = 56;
 const TEXT: u8 = 3;
-/// More than the gateway of its test takes.
+/// More than the limit of the gateway in the test.
 const MUCH_BYTES: usize = 2 << 20;
 
 impl Guest for Liar {
@@ -49,12 +50,12 @@ impl Guest for Liar {
     }
 
     fn process(batch: Vec<u8>) -> Result<Vec<u8>, String> {
-        let moods = moods(&batch);
-        let mut answer = Answer::to(&moods);
+        let moods = read_moods(&batch);
+        let mut answer = Answer::honest(&moods);
         for (row, mood) in moods.iter().enumerate() {
             match *mood {
                 Some(b"refuses") => return Err("will not say a word".to_owned()),
-                Some(mood) => answer.lie(row, mood),
+                Some(mood) => answer.corrupt(row, mood),
                 None => {}
             }
         }
@@ -62,8 +63,8 @@ impl Guest for Liar {
     }
 }
 
-/// What the rows say in the only column that is read.
-fn moods(batch: &[u8]) -> Vec<Option<&[u8]>> {
+/// The values of `mood`, the only column that is read.
+fn read_moods(batch: &[u8]) -> Vec<Option<&[u8]>> {
     let number = |at: usize| {
         let bytes = batch.get(at..).and_then(|rest| rest.first_chunk::<4>());
         bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
@@ -75,19 +76,23 @@ fn moods(batch: &[u8]) -> Vec<Option<&[u8]>> {
     (0..rows).map(|row| mood(row).filter(|_| batch.get(states + row) == Some(&1))).collect()
 }
 
-/// An honest one, and where its parts are.
+/// Encoded decisions, and the offsets of their sections.
 struct Answer {
     bytes: Vec<u8>,
     verdicts: usize,
+    /// States of the second column.
     states: usize,
-    /// Of the second column: where the ends of its texts are, where these are, and the ends.
+    /// Ends of the texts of the second column.
     data: usize,
+    /// Texts of the second column.
     texts: usize,
+    /// The ends that are stored at `data`.
     ends: Vec<usize>,
 }
 
 impl Answer {
-    fn to(moods: &[Option<&[u8]>]) -> Answer {
+    /// Well-formed decisions.
+    fn honest(moods: &[Option<&[u8]>]) -> Answer {
         let rows = moods.len();
         let verdicts = COLUMNS_END;
         let states = (verdicts + rows).next_multiple_of(8);
@@ -96,48 +101,48 @@ impl Answer {
         let ends = vec![0];
         let mut answer = Answer { bytes: vec![0; texts], verdicts, states, data, texts, ends };
         answer.bytes[..4].copy_from_slice(b"WGD1");
-        answer.put(4, rows);
-        answer.put(8, 2);
-        answer.put(16, verdicts);
-        // No states of the first column: it stays as it was in all rows.
+        answer.put_u32(4, rows);
+        answer.put_u32(8, 2);
+        answer.put_u32(16, verdicts);
+        // The first column has no section of states: it is untouched in all rows.
         answer.bytes[FIRST_COLUMN] = TEXT;
         answer.bytes[SECOND_COLUMN] = TEXT;
-        answer.put(SECOND_COLUMN + 4, states);
-        answer.put(SECOND_COLUMN + 8, data);
+        answer.put_u32(SECOND_COLUMN + 4, states);
+        answer.put_u32(SECOND_COLUMN + 8, data);
         for (row, mood) in moods.iter().enumerate() {
-            answer.set(verdicts + row, u8::from(*mood != Some(DROP.as_bytes())));
-            answer.set(states + row, u8::from(mood.is_some()));
+            answer.set_byte(verdicts + row, u8::from(*mood != Some(DROP.as_bytes())));
+            answer.set_byte(states + row, u8::from(mood.is_some()));
             answer.bytes.extend_from_slice(mood.unwrap_or_default());
             let end = answer.bytes.len() - texts;
-            answer.put(data + 4 * (row + 1), end);
+            answer.put_u32(data + 4 * (row + 1), end);
             answer.ends.push(end);
         }
-        answer.put(SECOND_COLUMN + 12, answer.bytes.len() - data);
+        answer.put_u32(SECOND_COLUMN + 12, answer.bytes.len() - data);
         answer
     }
 
-    /// As the mood of this row says.
-    fn lie(&mut self, row: usize, mood: &[u8]) {
+    /// Corrupts the decisions as the mood of this row demands.
+    fn corrupt(&mut self, row: usize, mood: &[u8]) {
         const FAR: usize = u32::MAX as usize - 7;
         match mood {
-            b"magic" => self.set(2, b'B'),
-            b"rows" => self.put(4, FAR),
-            b"columns" => self.put(8, 3),
-            b"errors" => self.put(12, FAR),
-            b"offset" => self.put(16, FAR),
-            b"verdict" => self.set(self.verdicts + row, 77),
+            b"magic" => self.set_byte(2, b'B'),
+            b"rows" => self.put_u32(4, FAR),
+            b"columns" => self.put_u32(8, 3),
+            b"errors" => self.put_u32(12, FAR),
+            b"offset" => self.put_u32(16, FAR),
+            b"verdict" => self.set_byte(self.verdicts + row, 77),
             b"nothing" => self.bytes.clear(),
             b"much" => self.bytes.resize(MUCH_BYTES, 0),
-            b"kind of replaced" => self.set(FIRST_COLUMN, 1),
-            b"states of replaced" => self.put(FIRST_COLUMN + 4, FAR),
-            b"kind of added" => self.set(SECOND_COLUMN, 1),
-            b"no states" => self.put(SECOND_COLUMN + 4, 0),
-            b"state" => self.set(self.states + row, 7),
-            b"data" => self.put(SECOND_COLUMN + 12, FAR),
-            b"ends" => self.put(self.data + 4 * (row + 1), FAR),
-            b"text" => self.set(self.text_end(row) - 1, 0xff),
-            // A text that no column can hold: the layout is whole.
-            b"zero" => self.set(self.text_end(row) - 1, 0),
+            b"kind of replaced" => self.set_byte(FIRST_COLUMN, 1),
+            b"states of replaced" => self.put_u32(FIRST_COLUMN + 4, FAR),
+            b"kind of added" => self.set_byte(SECOND_COLUMN, 1),
+            b"no states" => self.put_u32(SECOND_COLUMN + 4, 0),
+            b"state" => self.set_byte(self.states + row, 7),
+            b"data" => self.put_u32(SECOND_COLUMN + 12, FAR),
+            b"ends" => self.put_u32(self.data + 4 * (row + 1), FAR),
+            b"text" => self.set_byte(self.text_end(row) - 1, 0xff),
+            // The layout is well-formed, but Postgres cannot store a text with NUL.
+            b"zero" => self.set_byte(self.text_end(row) - 1, 0),
             _ => {}
         }
     }
@@ -146,13 +151,13 @@ impl Answer {
         self.texts + self.ends[row + 1]
     }
 
-    fn set(&mut self, at: usize, byte: u8) {
+    fn set_byte(&mut self, at: usize, byte: u8) {
         if let Some(place) = self.bytes.get_mut(at) {
             *place = byte;
         }
     }
 
-    fn put(&mut self, at: usize, number: usize) {
+    fn put_u32(&mut self, at: usize, number: usize) {
         if let Some(place) = self.bytes.get_mut(at..at + 4) {
             place.copy_from_slice(&(number as u32).to_le_bytes());
         }

@@ -1,4 +1,4 @@
-//! Never comes back from a row that is `bad`; drops those that are `drop`.
+//! Loops forever at a row whose `mood` is `bad`, and drops a row whose `mood` is `drop`.
 
 use walgate_guest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Panics at a row that is `bad`; drops those that are `drop`.
+//! Panics at a row whose `mood` is `bad`, and drops a row whose `mood` is `drop`.
 
 use walgate_guest::prelude::*;
 

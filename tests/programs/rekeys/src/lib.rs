@@ -1,4 +1,4 @@
-//! Replaces the key, which it may only do where Postgres sends whole old rows.
+//! Replaces the key. A guest may do that only if Postgres logs whole old rows.
 
 use walgate_guest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Executes what no machine can at a row that is `bad`; drops none.
+//! Aborts at a row whose `mood` is `bad`, which traps in wasm. It drops no row.
 
 use walgate_guest::prelude::*;
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# cargo calls this in place of rustc for the crates of this workspace, and for those alone: they count which edges of
-# their code run and what they compare, and check arithmetic and assertions. What they depend on is built as ever.
-# The flags are those of cargo-fuzz; a stable rustc takes them.
+# cargo calls this script in place of rustc for the crates of this workspace only. It instruments them: they count
+# edges and compared values, and check arithmetic and assertions. Dependencies are built as usual.
+# The flags are those of cargo-fuzz. A stable rustc accepts them.
 rustc=$1
 shift
 for word; do
-    # Run by the compiler itself, where there is no fuzzer to count for.
+    # The compiler runs these itself, without a fuzzer.
     case $word in proc-macro | build_script_build) exec "$rustc" "$@" ;; esac
 done
 exec "$rustc" "$@" --cfg fuzzing -Copt-level=1 -Cdebug-assertions=on -Coverflow-checks=on \

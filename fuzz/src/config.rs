@@ -1,34 +1,40 @@
-//! The configuration: TOML → `Config`.
+//! The configuration file. This module does not know what its settings do.
 
 use std::{collections::BTreeSet, iter};
 
 use walgate_host::config::Config;
 
-/// Stands for a password in the corpus. If it occurs once, inside a URL, no output may show it.
+/// The password in the corpus. If it occurs once, and in a URL, it must not be printed.
 const SECRET: &str = "s3cr3t";
 
-/// An accepted configuration has no two tables with one token. Neither `Debug` nor an error shows a
+/// An accepted configuration has no two tables with one token. Neither `Debug` nor errors print a
 /// password.
-pub fn config(data: &[u8]) {
+pub fn check_config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let holds_secret = text.matches(SECRET).count() == 1 && secret_in_url(text);
+    let holds_secret = text.matches(SECRET).count() == 1 && has_secret_in_url(text);
     match Config::read("walgate.toml", text, iter::empty()) {
         Ok(config) => {
             let tokens: BTreeSet<_> = config.tables.iter().map(|table| &table.token).collect();
             assert_eq!(tokens.len(), config.tables.len(), "two tables share a token");
             assert!(!tokens.is_empty());
             config.tables.iter().for_each(|table| crate::names::check_token(&table.token));
-            assert!(!holds_secret || !format!("{config:?}").contains(SECRET), "Debug shows it");
+            assert!(
+                !holds_secret || !format!("{config:?}").contains(SECRET),
+                "Debug prints the password"
+            );
         }
         Err(error) => {
             let message = error.to_string();
             assert!(!message.is_empty());
-            assert!(!holds_secret || !message.contains(SECRET), "shown: {message}");
+            assert!(
+                !holds_secret || !message.contains(SECRET),
+                "the error prints the password: {message}"
+            );
         }
     }
 }
 
-fn secret_in_url(text: &str) -> bool {
+fn has_secret_in_url(text: &str) -> bool {
     let line = text.lines().find(|line| line.contains(SECRET)).unwrap_or_default();
     let value = line.trim_start().strip_prefix("url").map(str::trim_start);
     value.is_some_and(|value| value.starts_with('='))

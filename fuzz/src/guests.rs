@@ -1,4 +1,4 @@
-//! Guests: the dropped-in file, and the answer of its code.
+//! Guests: the wasm file, and the decisions that its code returns.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -11,11 +11,11 @@ use walgate_host::{
     },
 };
 
-use crate::Peak;
+use crate::HeapLimit;
 
-/// Parsing, checking and wrapping a file. The encoder keeps copies of its input.
-const WRAPPED: Peak = Peak { per_byte: 256, fixed: 16 << 20 };
-/// Larger files are not compiled here: that takes too long for a fuzzer.
+/// Limit for parsing, checking and wrapping a file. The encoder copies what it reads.
+const WRAPPED: HeapLimit = HeapLimit { per_byte: 256, fixed: 16 << 20 };
+/// Larger files are not compiled here, because that is too slow for a fuzzer.
 const COMPILED_BYTES_MAX: usize = 4 << 10;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -28,10 +28,12 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     Engine::new(Limits::of(&guests), None).unwrap()
 });
 
-/// An accepted module becomes a component that is accepted unchanged. A small one is then compiled
-/// and asked for its name. Whatever it does, the answer is a guest or a refusal.
-pub fn module(data: &[u8]) {
-    let made = WRAPPED.of(data, || component(data));
+/// An accepted module becomes a component that is accepted unchanged.
+///
+/// A small one is also compiled and described. Whatever its code does, the result is a guest or an
+/// error.
+pub fn check_module(data: &[u8]) {
+    let made = WRAPPED.enforce(data, || component(data));
     let Ok(made) = made else { return };
     let again = component(&made.bytes).unwrap();
     assert_eq!((&again.bytes, &again.transform), (&made.bytes, &made.transform));
@@ -46,14 +48,14 @@ pub fn module(data: &[u8]) {
     }
 }
 
-/// A row and a text for each error of 12 bytes; a column for each entry of 16 bytes in the
-/// directory.
-const DECIDED: Peak = Peak { per_byte: 16, fixed: 4 << 10 };
+/// An error takes 12 bytes of input, a column 16 bytes. Both become structs of some more bytes.
+const DECIDED: HeapLimit = HeapLimit { per_byte: 16, fixed: 4 << 10 };
 
-/// The input: numbers of rows and columns, one byte for each column (its kind, and whether it
-/// replaces one), then the answer. An accepted answer has a verdict for every row, and a value of
-/// the right kind.
-pub fn decisions(data: &[u8]) {
+/// Accepted decisions have a verdict per row, and a value of the right kind per row and column.
+///
+/// The input is the number of rows, the number of columns, one byte per column, and the decisions.
+/// The byte of a column holds its kind, and whether the column is replaced.
+pub fn check_decisions(data: &[u8]) {
     let Some((&[rows, columns], rest)) = data.split_first_chunk::<2>() else { return };
     let Some((columns, answer)) = rest.split_at_checked(usize::from(columns % 8)) else { return };
     let column = |byte: &u8| ShapeColumn {
@@ -63,18 +65,18 @@ pub fn decisions(data: &[u8]) {
     let columns: Vec<ShapeColumn> = columns.iter().map(column).collect();
     let rows = usize::from(rows);
     let shape = Shape { rows, columns: &columns };
-    let Ok(decided) = DECIDED.of(answer, || decisions::decode(answer, &shape)) else { return };
+    let Ok(decided) = DECIDED.enforce(answer, || decisions::decode(answer, &shape)) else { return };
     let kept = (0..rows).filter(|&row| decided.verdict(row) == Verdict::Keep).count();
     assert_eq!(decided.all_kept(), kept == rows);
     for (index, column) in columns.iter().enumerate() {
         let values: Vec<Value<'_>> = (0..rows).map(|row| decided.value(index, row)).collect();
-        assert!(values.iter().all(|value| fits(*column, value)), "{column:?}: {values:?}");
+        assert!(values.iter().all(|value| has_kind(*column, value)), "{column:?}: {values:?}");
         let untouched = values.iter().all(|value| *value == Value::Untouched);
         assert!(untouched || !decided.untouched_everywhere(index));
     }
 }
 
-fn fits(column: ShapeColumn, value: &Value<'_>) -> bool {
+fn has_kind(column: ShapeColumn, value: &Value<'_>) -> bool {
     match (column.kind, value) {
         (_, Value::Untouched) => column.untouched,
         (_, Value::Null)

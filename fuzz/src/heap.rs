@@ -1,32 +1,36 @@
-//! Measures the peak of the heap during a call. Counts Rust's allocations; C libraries have their
-//! own.
+//! Measures the peak of heap memory during a call.
+//!
+//! Only allocations by Rust are counted. C libraries such as zstd use an allocator of their own.
 
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// The allowed peak of a call: so much for each byte of input, plus a fixed amount.
+/// The heap memory that a parser may use: `fixed` bytes, and `per_byte` bytes per byte of input.
 #[derive(Clone, Copy, Debug)]
-pub struct Peak {
+pub struct HeapLimit {
+    /// Bytes per byte of input.
     pub per_byte: usize,
+    /// Bytes for any input.
     pub fixed: usize,
 }
 
-impl Peak {
-    /// Runs `call`; panics if its peak was higher.
-    pub fn of<T>(self, input: &[u8], call: impl FnOnce() -> T) -> T {
-        let (result, taken) = peak_of(call);
-        let Peak { per_byte, fixed } = self;
+impl HeapLimit {
+    /// Runs `call` on `input`. Panics if it used more than the limit.
+    pub fn enforce<T>(self, input: &[u8], call: impl FnOnce() -> T) -> T {
+        let (result, taken) = measure_peak(call);
+        let HeapLimit { per_byte, fixed } = self;
         let allowed = per_byte * input.len() + fixed;
         assert!(taken <= allowed, "{} bytes in, {taken} taken, {allowed} allowed", input.len());
         result
     }
 }
 
-/// Returns the result of the call and the peak growth of the heap in bytes. Other threads are
-/// counted, too.
-pub fn peak_of<T>(call: impl FnOnce() -> T) -> (T, usize) {
+/// Returns the result of `call`, and by how many bytes the heap grew at most meanwhile.
+///
+/// Allocations of other threads are counted, too.
+pub fn measure_peak<T>(call: impl FnOnce() -> T) -> (T, usize) {
     let before = HEAP.current_usage();
     HEAP.reset_peak_usage();
     let result = call();

@@ -1,18 +1,18 @@
-//! Names, tokens, subjects, positions, parts: the short texts in subjects and headers.
+//! The short texts in subjects and headers: names, tokens, positions and parts.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
 use walgate_wire::{Lsn, PROGRESS_SUBJECT, Part, StreamPosition, TableName, Token, subjects};
 
-/// An accepted text is printed, and reads as the same. A token is valid in a subject and in a KV
-/// key, and no two tables share one.
-pub fn names(data: &[u8]) {
+/// Every accepted text round-trips. A token is legal in subjects and KV keys, and identifies its
+/// table.
+pub fn check_names(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    reads_back::<TableName>(text);
-    reads_back::<StreamPosition>(text);
-    reads_back::<Lsn>(text);
-    if let Some(part) = reads_back::<Part>(text) {
+    check_round_trip::<TableName>(text);
+    check_round_trip::<StreamPosition>(text);
+    check_round_trip::<Lsn>(text);
+    if let Some(part) = check_round_trip::<Part>(text) {
         assert!(part.number >= 1 && part.number <= part.of);
     }
     if let Ok(name) = text.parse::<TableName>() {
@@ -32,13 +32,15 @@ pub fn names(data: &[u8]) {
     }
 }
 
-fn reads_back<T: FromStr + Display + PartialEq + Debug>(text: &str) -> Option<T> {
+fn check_round_trip<T: FromStr + Display + PartialEq + Debug>(text: &str) -> Option<T> {
     let value = text.parse::<T>().ok()?;
     assert_eq!(value.to_string().parse::<T>().ok().as_ref(), Some(&value), "{text}");
     Some(value)
 }
 
-/// A single token of a subject: no wildcard, legal in a KV key, not the subject of progress.
+/// Asserts that a token is one token of a subject without wildcards, and legal in a KV key.
+///
+/// It must not form the subject of progress messages.
 pub fn check_token(token: &Token) {
     let text = token.as_str();
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=".contains(&byte);

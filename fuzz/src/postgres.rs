@@ -1,4 +1,4 @@
-//! Bytes that Postgres sends: messages of pgoutput, and rows of `COPY … (FORMAT binary)`.
+//! The messages that Postgres sends: pgoutput, and rows of `COPY … (FORMAT binary)`.
 
 mod encode;
 mod tables;
@@ -16,16 +16,16 @@ use walgate_host::{
 };
 use walgate_wire::{Caps, Lsn, decode_chunk};
 
-use crate::Peak;
+use crate::HeapLimit;
 
-/// A cell of 12 bytes can come from one byte; lists grow by doubling.
-const CELLS: Peak = Peak { per_byte: 64, fixed: 64 << 10 };
+/// A cell takes 12 bytes of memory and may take one byte of input. Lists grow by doubling.
+const CELLS: HeapLimit = HeapLimit { per_byte: 64, fixed: 64 << 10 };
 
-/// A message is written back, and reads as the same. Its tuples become cells within their bytes, or
-/// leave the batch unchanged.
-pub fn pgoutput(data: &[u8]) {
-    let Ok(message) = CELLS.of(data, || decode(data)) else { return };
-    if let Some(written) = encode::message(&message) {
+/// A decoded message round-trips. Its tuples become cells within the bytes of the batch, or the
+/// batch refuses them and stays unchanged.
+pub fn check_pgoutput(data: &[u8]) {
+    let Ok(message) = CELLS.enforce(data, || decode(data)) else { return };
+    if let Some(written) = encode::encode_message(&message) {
         assert_eq!(decode(&written).as_ref(), Ok(&message));
     }
     let (op, new, old) = match message {
@@ -34,21 +34,21 @@ pub fn pgoutput(data: &[u8]) {
         Message::Delete { old, .. } => (Op::Delete, None, Some(old)),
         _ => return,
     };
-    // An old and a new tuple may differ in width; then the batch has to refuse one of them.
-    let columns = new.or(old.map(|old| old.tuple)).map_or(0, width);
-    let mut batch = RowBatch::new(tables::texts(columns));
+    // Old and new tuple may have different numbers of columns. Then the batch must refuse one.
+    let columns = new.or(old.map(|old| old.tuple)).map_or(0, column_count);
+    let mut batch = RowBatch::new(tables::text_table(columns));
     for ordinal in 1..=2 {
-        gathered(&mut batch, ordinal, op, new, old, data);
+        push_and_check(&mut batch, ordinal, op, new, old, data);
     }
 }
 
-/// The number of columns that a tuple announces; tables have at most 1600.
-fn width(tuple: Tuple<'_>) -> usize {
+/// The number of columns in the header of a tuple, at most 1600, as in a table.
+fn column_count(tuple: Tuple<'_>) -> usize {
     let count = tuple.bytes.first_chunk::<2>().map_or(0, |count| u16::from_be_bytes(*count));
     usize::from(count).min(1600)
 }
 
-fn gathered(
+fn push_and_check(
     batch: &mut RowBatch,
     ordinal: u32,
     op: Op,
@@ -58,18 +58,18 @@ fn gathered(
 ) {
     let txn = TxnMark { lsn: Lsn(1), xid: 2, at_micros: 3 };
     let before = (batch.cells.clone(), batch.bytes.clone(), batch.changes.clone());
-    let pushed =
-        CELLS.of(&[data, &batch.bytes].concat(), || batch.push_change(txn, ordinal, op, new, old));
+    let pushed = CELLS
+        .enforce(&[data, &batch.bytes].concat(), || batch.push_change(txn, ordinal, op, new, old));
     if pushed.is_err() {
         assert_eq!(before, (batch.cells.clone(), batch.bytes.clone(), batch.changes.clone()));
         return;
     }
     assert_eq!(batch.changes.len(), ordinal as usize);
     assert!(batch.bytes.len() <= data.len() * ordinal as usize);
-    cells_lie_in_their_bytes(batch);
+    check_cells(batch);
 }
 
-fn cells_lie_in_their_bytes(batch: &RowBatch) {
+fn check_cells(batch: &RowBatch) {
     for &cell in &batch.cells {
         if let Cell::Binary { len, .. } | Cell::Text { len, .. } = cell {
             assert_eq!(batch.cell_bytes(cell).map(<[u8]>::len), Some(len as usize));
@@ -77,15 +77,15 @@ fn cells_lie_in_their_bytes(batch: &RowBatch) {
     }
 }
 
-/// Values on the wire are wider than in Postgres, and numbers are longer as text.
-const PACKED: Peak = Peak { per_byte: 4096, fixed: 1 << 20 };
+/// Packed values can be longer than those of Postgres, for instance numbers as text.
+const PACKED: HeapLimit = HeapLimit { per_byte: 4096, fixed: 1 << 20 };
 
-/// The first byte selects the table; messages follow, each after its length in two bytes. The rows
-/// become a chunk, which a consumer reads with the same number of rows. Otherwise one of them
-/// cannot be encoded.
-pub fn copy(data: &[u8]) {
+/// Rows of a COPY become a chunk that a consumer can read, unless a value cannot be packed.
+///
+/// The first byte selects the table. Messages follow, each after two bytes with its length.
+pub fn check_copy(data: &[u8]) {
     let Some((&which, mut rest)) = data.split_first() else { return };
-    let table = tables::typed(which);
+    let table = tables::typed_table(which);
     let mut framing = CopyFraming::new(&table);
     let mut batch = RowBatch::new(table.clone());
     while let Some((len, after)) = rest.split_first_chunk::<2>() {
@@ -101,17 +101,17 @@ pub fn copy(data: &[u8]) {
         }
     }
     assert!(batch.raw_bytes() <= data.len());
-    cells_lie_in_their_bytes(&batch);
+    check_cells(&batch);
     let packer = TablePacker::new(&table);
-    let Some(body) = PACKED.of(data, || packed(&packer, &batch)) else { return };
+    let Some(body) = PACKED.enforce(data, || pack_chunk(&packer, &batch)) else { return };
     match decode_chunk(&body, table.columns.len(), &Caps::default()) {
         Ok(chunk) => assert_eq!(chunk.row_count, batch.len()),
-        // Postgres promises UTF-8; a consumer does not rely on it.
+        // The gateway relies on Postgres to send UTF-8; a consumer does not.
         Err(error) => assert_eq!(error.what, "a string is not UTF-8"),
     }
 }
 
-fn packed(packer: &TablePacker, batch: &RowBatch) -> Option<Vec<u8>> {
+fn pack_chunk(packer: &TablePacker, batch: &RowBatch) -> Option<Vec<u8>> {
     let mut rendered = Rendered::default();
     packer.collect(batch, &mut rendered).ok()?;
     let missing = rendered.missing();

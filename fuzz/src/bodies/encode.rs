@@ -1,8 +1,9 @@
-//! Writes bodies from decoded values, so that the targets can compare both directions.
+//! Encodes decoded bodies again, value by value, so that the targets can compare.
 
 use walgate_wire::{Change, ChangeWriter, Chunk, ChunkWriter, Op, Value, pack};
 
-pub fn changes(changes: &[Change<'_>]) -> Vec<u8> {
+/// Encodes changes, each in a transaction of its own.
+pub fn encode_changes(changes: &[Change<'_>]) -> Vec<u8> {
     let mut writer = ChangeWriter::default();
     for Change { position, xid, at, op } in changes {
         writer.transaction(position.commit_lsn, *xid, *at);
@@ -33,7 +34,8 @@ pub fn changes(changes: &[Change<'_>]) -> Vec<u8> {
     writer.out
 }
 
-pub fn chunk(chunk: &Chunk<'_>) -> Vec<u8> {
+/// Encodes a chunk without delta coding.
+pub fn encode_chunk(chunk: &Chunk<'_>) -> Vec<u8> {
     let mut writer = ChunkWriter::new(&vec![false; chunk.columns.len()]);
     for (values, column) in chunk.columns.iter().zip(&mut writer.columns) {
         values.iter().for_each(|item| item.pack(&mut column.out));

@@ -1,4 +1,4 @@
-//! Writes messages of pgoutput from decoded ones, so that the target can compare both directions.
+//! Encodes decoded messages of pgoutput again, so that the target can compare.
 
 use walgate_host::{
     postgres::replication::pgoutput::{Message, POSTGRES_EPOCH_MICROS, Relation},
@@ -6,8 +6,8 @@ use walgate_host::{
 };
 use walgate_wire::Identity;
 
-/// `None` if nothing of the message was decoded.
-pub fn message(message: &Message<'_>) -> Option<Vec<u8>> {
+/// `None` for a message whose contents were not decoded.
+pub fn encode_message(message: &Message<'_>) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     match message {
         Message::Begin { final_lsn, at_micros, xid } => {
@@ -22,7 +22,7 @@ pub fn message(message: &Message<'_>) -> Option<Vec<u8>> {
             out.extend(end_lsn.0.to_be_bytes());
             out.extend((at_micros - POSTGRES_EPOCH_MICROS).to_be_bytes());
         }
-        Message::Relation(relation) => relation_into(relation, &mut out),
+        Message::Relation(relation) => append_relation(relation, &mut out),
         Message::Insert { relid, new } => {
             out.push(b'I');
             out.extend(relid.to_be_bytes());
@@ -32,14 +32,14 @@ pub fn message(message: &Message<'_>) -> Option<Vec<u8>> {
         Message::Update { relid, old, new } => {
             out.push(b'U');
             out.extend(relid.to_be_bytes());
-            old.iter().for_each(|old| old_into(old, &mut out));
+            old.iter().for_each(|old| append_old_tuple(old, &mut out));
             out.push(b'N');
             out.extend(new.bytes);
         }
         Message::Delete { relid, old } => {
             out.push(b'D');
             out.extend(relid.to_be_bytes());
-            old_into(old, &mut out);
+            append_old_tuple(old, &mut out);
         }
         Message::Truncate(truncated) => {
             out.push(b'T');
@@ -52,12 +52,12 @@ pub fn message(message: &Message<'_>) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn old_into(old: &OldTuple<'_>, out: &mut Vec<u8>) {
+fn append_old_tuple(old: &OldTuple<'_>, out: &mut Vec<u8>) {
     out.push(if old.key_only { b'K' } else { b'O' });
     out.extend(old.tuple.bytes);
 }
 
-fn relation_into(relation: &Relation, out: &mut Vec<u8>) {
+fn append_relation(relation: &Relation, out: &mut Vec<u8>) {
     out.push(b'R');
     out.extend(relation.relid.to_be_bytes());
     for name in [&relation.namespace, &relation.name] {

@@ -1,49 +1,49 @@
-//! Tables for the rows that the targets read.
+//! The tables whose rows the targets read.
 
 use std::sync::Arc;
 
 use walgate_host::rows::{Binary, ColumnType, Kind, TableVersion, Type};
 use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState};
 
-/// Columns of text; the first is the key.
-pub fn texts(columns: usize) -> Arc<TableVersion> {
-    table(vec![Type::base(25); columns])
+/// A table of text columns. The first is the key.
+pub fn text_table(columns: usize) -> Arc<TableVersion> {
+    table_of(vec![Type::base(25); columns])
 }
 
-/// One of three tables. Together they use every form of packing.
-pub fn typed(which: u8) -> Arc<TableVersion> {
+/// One of three tables. Together they cover every way to pack a value.
+pub fn typed_table(which: u8) -> Arc<TableVersion> {
     let base = |oids: &[u32]| oids.iter().map(|&oid| Type::base(oid)).collect();
-    table(match which % 3 {
+    table_of(match which % 3 {
         0 => base(&[20, 25, 16, 1184, 1700, 2950, 3802]),
         1 => base(&[
             21, 23, 26, 700, 701, 17, 18, 1114, 1082, 1083, 1266, 1186, 1560, 869, 829, 3904,
         ]),
         _ => vec![
             Type::base(20),
-            array(1016, Type::base(20)),
-            array(1231, Type::base(1700)),
+            array_of(1016, Type::base(20)),
+            array_of(1231, Type::base(1700)),
             Type { oid: 70_001, kind: Kind::Enum },
-            composite(),
-            array(70_003, composite()),
+            composite_type(),
+            array_of(70_003, composite_type()),
             Type { oid: 70_004, kind: Kind::Hstore },
             Type { oid: 70_005, kind: Kind::Vector },
         ],
     })
 }
 
-fn array(oid: u32, element: Type) -> Type {
+fn array_of(oid: u32, element: Type) -> Type {
     Type { oid, kind: Kind::Array(Box::new(element)) }
 }
 
-/// One field of each kind that Postgres prints inside a composite.
-fn composite() -> Type {
+/// A composite with a field of every kind that is printed inside composites.
+fn composite_type() -> Type {
     let fields = [17, 2950, 1114, 1184, 1082, 1083, 25, 1186]
         .map(|oid| (format!("f{oid}"), Type::base(oid)));
     let kind = Kind::Composite { name: "address".into(), fields: fields.to_vec() };
     Type { oid: 70_002, kind }
 }
 
-fn table(types: Vec<Type>) -> Arc<TableVersion> {
+fn table_of(types: Vec<Type>) -> Arc<TableVersion> {
     let name = TableName::new("public", "t");
     let column = |(index, ty): (usize, &Type)| Column {
         name: format!("c{index}"),

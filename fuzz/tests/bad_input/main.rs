@@ -1,5 +1,6 @@
-//! A fixed amount of bad input: the part of fuzzing that CI runs, and inputs that must never fit
-//! into memory. One test runs at a time, because the heap is measured.
+//! The part of fuzzing that CI runs: a fixed amount of seeded inputs, and bodies that expand.
+//!
+//! Only one test runs at a time, because the tests measure the heap.
 
 mod bombs;
 mod mutation;
@@ -7,8 +8,8 @@ mod seeded;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-static ALONE: Mutex<()> = Mutex::new(());
+static HEAP_LOCK: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock_heap() -> MutexGuard<'static, ()> {
+    HEAP_LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,15 +1,15 @@
-//! Runs every target over its corpus, and over mutations that are the same on every machine.
+//! Runs every target on its corpus, and on mutations of it that are the same on every machine.
 
 use std::{fs, path::Path};
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use walgate_fuzz::{TARGETS, target};
+use walgate_fuzz::{TARGETS, find_target};
 
-use crate::{alone, mutation::mutated};
+use crate::{lock_heap, mutation::mutate};
 
 const SEED: u64 = 20_261_122;
 
-fn corpus(name: &str) -> Vec<Vec<u8>> {
+fn read_corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
     let files = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
@@ -17,32 +17,32 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).expect("a file")).collect()
 }
 
-/// Prints the input at which a target panicked.
-struct Culprit<'a>(&'a str, &'a [u8]);
+/// Prints the input if the target fails on it.
+struct FailingInput<'a>(&'a str, &'a [u8]);
 
-impl Drop for Culprit<'_> {
+impl Drop for FailingInput<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Culprit(name, input) = self;
+            let FailingInput(name, input) = self;
             eprintln!("fuzz target {name} fails on {}", input.escape_ascii());
         }
     }
 }
 
-/// `rounds`: mutations beside the corpus itself; about a second without optimisation.
-fn run(name: &str, rounds: usize) {
-    let _alone = alone();
+/// Runs a target on its corpus and on `rounds` mutations, about a second without optimisation.
+fn run_target(name: &str, rounds: usize) {
+    let _lock = lock_heap();
     let run = |input: &[u8]| {
-        let _culprit = Culprit(name, input);
-        (target(name).expect("a target").run)(input);
+        let _failing = FailingInput(name, input);
+        (find_target(name).expect("a target").run)(input);
     };
-    let corpus = corpus(name);
+    let corpus = read_corpus(name);
     run(b"");
     corpus.iter().for_each(|input| run(input));
     let mut random = SmallRng::seed_from_u64(SEED);
     for _ in 0..rounds {
         let [input, other] = [(); 2].map(|()| &corpus[random.random_range(0..corpus.len())]);
-        run(&mutated(&mut random, input, other));
+        run(&mutate(&mut random, input, other));
     }
 }
 
@@ -51,7 +51,7 @@ macro_rules! seeded {
         const SEEDED: &[&str] = &[$(stringify!($name)),*];
         $(#[test]
         fn $name() {
-            run(stringify!($name), $rounds);
+            run_target(stringify!($name), $rounds);
         })*
     };
 }

@@ -57,7 +57,8 @@ fn source_files_that_pages_name_exist() {
 fn named_sources(line: &str) -> impl Iterator<Item = &str> {
     let is_path = |c: char| c.is_alphanumeric() || "_-./*<>{}".contains(c);
     let words = line.split(move |c: char| !is_path(c)).map(|word| word.trim_end_matches('.'));
-    words.filter(|word| word.ends_with(".rs") && !word.contains(['*', '<', '{']))
+    let is_file = |word: &&str| word.ends_with(".rs") && !word.starts_with("//");
+    words.filter(is_file).filter(|word| !word.contains(['*', '<', '{']))
 }
 
 /// Paths relative to the workspace.

@@ -1,21 +1,21 @@
 //! What every part of the running gateway shares: configuration, connections, live assets, counters.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use walgate_wire::{TableName, Token};
 
 use crate::{
     assets::registry::Assets,
-    cdc::ddl_watch::Looks,
     config::{Config, Table},
+    egress::outlet::Gate,
     jetstream::{
         kv::{Dictionaries, Schemas},
         streams::Streams,
     },
     observe::status::Status,
+    postgres::replication::batcher::RelationChange,
+    tables::{Suspension, TableEffect, TableEvent, TableGate, Tables},
     wal_budget::Relief,
 };
 
@@ -35,28 +35,32 @@ pub struct Shared {
     pub relief: Relief,
     /// Of Postgres, as `server_version_num`.
     pub server_version: i32,
-    stopped: Mutex<HashMap<Token, Stopped>>,
-    changing: tokio::sync::Mutex<()>,
-    /// For the session that there is.
-    pub looks: tokio::sync::Mutex<Looks>,
+    tables: Mutex<Tables<Gate>>,
+    tables_lock: tokio::sync::Mutex<()>,
+    /// Changes with every guest that is offered.
+    guest_offers: watch::Sender<()>,
 }
 
-/// The right to change what consumers are told of tables. Between looking at a table's guest, and at whether it flows,
-/// and storing what follows from that, nobody else does the same.
+/// The right to change the state of tables. From an event to the last effect that follows from it, no
+/// other task does the same.
 #[derive(Debug)]
-pub struct Changing<'a>(#[expect(dead_code, reason = "held")] tokio::sync::MutexGuard<'a, ()>);
+pub struct TablesLock<'a>(#[expect(dead_code, reason = "held")] tokio::sync::MutexGuard<'a, ()>);
 
-/// Why a table does not flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    /// Something about it, or its guest, has to be mended.
-    Failed,
-    /// The source has it no more, or does not publish it.
-    Absent,
-    /// Somebody has locked it, and its guest needs values that only the table has. It comes back by itself.
-    Busy,
-    /// To hold back less WAL. It comes back by itself.
-    Shed,
+impl TableGate for Gate {
+    fn is_same(&self, other: &Gate) -> bool {
+        Gate::is_same(self, other)
+    }
+
+    fn has_guest(&self) -> bool {
+        matches!(self, Gate::Guest(_))
+    }
+
+    fn shut_reason(&self) -> Option<&str> {
+        match self {
+            Gate::Shut(reason) => Some(reason),
+            Gate::Open | Gate::Guest(_) => None,
+        }
+    }
 }
 
 impl std::ops::Deref for Gateway {
@@ -76,7 +80,9 @@ impl Gateway {
         server_version: i32,
     ) -> Self {
         let (schemas, dictionaries) = (Schemas::new(&streams), Dictionaries::new(&streams));
-        let (relief, stopped, changing) = (Relief::default(), Mutex::default(), Default::default());
+        let relief = Relief::default();
+        let tables = config.tables.iter().map(|table| (table.token.clone(), table.shed));
+        let tables = Mutex::new(Tables::new(tables));
         Gateway(Arc::new(Shared {
             config,
             streams,
@@ -86,9 +92,9 @@ impl Gateway {
             status,
             relief,
             server_version,
-            stopped,
-            changing,
-            looks: Default::default(),
+            tables,
+            tables_lock: Default::default(),
+            guest_offers: Default::default(),
         }))
     }
 
@@ -101,27 +107,54 @@ impl Gateway {
         self.config.tables.iter().find(|table| table.token == *token)
     }
 
-    /// Waits until nobody else changes what is said of a table.
-    pub async fn changing(&self) -> Changing<'_> {
-        Changing(self.changing.lock().await)
+    /// Waits until no other task changes the state of tables.
+    pub async fn lock_tables(&self) -> TablesLock<'_> {
+        TablesLock(self.tables_lock.lock().await)
     }
 
-    /// From now on the table does not flow, until it is released or the process is restarted.
-    pub fn stop(&self, token: &Token, why: Stopped) {
-        self.all_stopped().insert(token.clone(), why);
+    /// Lets the state machine know; the effects have to be carried out under [`Gateway::lock_tables`].
+    pub fn on_table_event(&self, event: TableEvent<Gate>) -> Vec<TableEffect<Gate>> {
+        self.tables().on(event)
     }
 
-    /// What kept the table from flowing may be gone.
-    pub fn release(&self, token: &Token) {
-        self.all_stopped().remove(token);
+    /// The folder of guests offers this gate; it becomes live when a transaction has ended.
+    pub fn offer_gate(&self, token: &Token, gate: Gate) {
+        // An offer has no effects of its own.
+        self.on_table_event(TableEvent::GuestOffered { token: token.clone(), gate });
+        self.guest_offers.send_replace(());
     }
 
-    /// Why the table does not flow; `None`: it flows.
-    pub fn stopped(&self, token: &Token) -> Option<Stopped> {
-        self.all_stopped().get(token).copied()
+    /// Changes when [`Gateway::offered_gate`] may have changed.
+    pub fn guest_offers(&self) -> watch::Receiver<()> {
+        self.guest_offers.subscribe()
     }
 
-    fn all_stopped(&self) -> MutexGuard<'_, HashMap<Token, Stopped>> {
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What the folder of guests offered last for the table.
+    pub fn offered_gate(&self, token: &Token) -> Gate {
+        self.tables().offered_gate(token)
+    }
+
+    /// How the table's rows are published now, in changes and in snapshots that begin now.
+    pub fn gate(&self, token: &Token) -> Gate {
+        self.tables().gate(token)
+    }
+
+    /// Why the table is suspended; `None` while it streams.
+    pub fn suspension(&self, token: &Token) -> Option<Suspension> {
+        self.tables().suspension(token).cloned()
+    }
+
+    /// Whether rows of this relation may be published as rows of the table.
+    pub fn is_open(&self, token: &Token, relid: u32) -> bool {
+        self.tables().is_open(token, relid)
+    }
+
+    /// The last announcement of a relation that carries the table's rows.
+    pub fn announced(&self, token: &Token, relid: u32) -> Option<RelationChange> {
+        self.tables().announced(token, relid).cloned()
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables<Gate>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

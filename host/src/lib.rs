@@ -19,4 +19,5 @@ pub mod rows;
 pub mod schema_registry;
 pub mod snapshot;
 pub mod supervisor;
+pub mod tables;
 pub mod wal_budget;

@@ -7,12 +7,13 @@ use walgate_wire::{Identity, Lsn, Schema, TableState, Token};
 
 use crate::{
     config::{OnGuestChange, Table},
-    context::{Changing, Gateway, Stopped},
-    egress::outlet::Outlet,
+    context::{Gateway, TablesLock},
+    egress::outlet::{Gate, Outlet},
     error::SessionError,
     jetstream::kv::{KvError, Schemas},
     policy::{Action, action},
     postgres::catalog::{Catalog, SchemaChange, schema_change},
+    tables::{SuspendCause, SuspendReason, Suspension, TableEffect, TableEvent},
 };
 
 /// What decides the state of a new revision.
@@ -29,7 +30,7 @@ pub struct Due<F> {
 /// suspended flows again: whoever keeps it from flowing does not come here.
 pub async fn register(
     store: &Schemas,
-    _: &Changing<'_>,
+    _: &TablesLock<'_>,
     seen: Schema,
     due: Due<impl Fn(i16) -> bool>,
 ) -> Result<Schema, KvError> {
@@ -66,83 +67,91 @@ pub async fn register(
     store.put(&Schema { state, lsn, reason, revision, ..seen }).await
 }
 
-/// Registers the table as the catalog shows it now, through its guest.
-pub async fn publish(
+/// Registers the table as the catalog shows it now, behind the gate.
+pub async fn register_current(
     gateway: &Gateway,
-    changing: &Changing<'_>,
+    lock: &TablesLock<'_>,
     catalog: &mut Catalog,
     table: &Table,
+    gate: &Gate,
 ) -> Result<Schema, SessionError> {
     let lsn = catalog.later_lsn().await?;
     let (input, info) = catalog.current(&table.name, table.token.clone(), lsn).await?;
-    let gate = gateway.assets.gate(&table.token);
-    let outlet = tokio::task::block_in_place(|| Outlet::open(&gate, table, input))?;
+    let outlet = tokio::task::block_in_place(|| Outlet::open(gate, table, input))?;
     let has_default = |attnum| info.fills(attnum);
     let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
     let schema = outlet.output().schema.clone();
-    let schema = register(&gateway.schemas, changing, schema, due).await?;
+    let schema = register(&gateway.schemas, lock, schema, due).await?;
     gateway.status.table(&table.token).flows(schema.guest.as_ref());
     Ok(schema)
 }
 
-/// The same; a table that cannot leave as it is now is suspended instead.
-pub async fn publish_or_suspend(
+/// The same behind the live gate; a table that cannot be published as it is now is suspended instead.
+pub async fn register_or_suspend(
     gateway: &Gateway,
     catalog: &mut Catalog,
     table: &Table,
 ) -> Result<(), SessionError> {
-    let changing = gateway.changing().await;
-    match publish(gateway, &changing, catalog, table).await {
+    let lock = gateway.lock_tables().await;
+    let token = table.token.clone();
+    let gate = gateway.gate(&token);
+    match register_current(gateway, &lock, catalog, table, &gate).await {
+        Ok(_) => {
+            let event = TableEvent::SchemaRegistered { token, gate, types_reread: false };
+            // No outlet is open yet, so there is nothing to do about it.
+            gateway.on_table_event(event);
+            Ok(())
+        }
         Err(error) if action(&error) == Action::Quarantine => {
-            Ok(stop(gateway, &changing, table, Stopped::Failed, &Reason::from(&error)).await?)
+            let reason = SuspendReason::from(&error);
+            let suspension = Suspension { cause: SuspendCause::Failed, reason };
+            let event = TableEvent::TableFailed { token, suspension, gate: None };
+            suspend_table(gateway, &lock, table, event).await
         }
-        published => published.map(|_| ()),
+        Err(error) => Err(error),
     }
 }
 
-/// Why a table does not flow.
-pub struct Reason {
-    /// For those who run the gateway.
-    pub known: String,
-    /// For consumers.
-    pub told: String,
-}
-
-impl From<&str> for Reason {
-    fn from(reason: &str) -> Reason {
-        Reason { known: reason.to_owned(), told: reason.to_owned() }
-    }
-}
-
-impl From<&SessionError> for Reason {
-    fn from(error: &SessionError) -> Reason {
-        Reason { known: error.to_string(), told: error.told() }
-    }
-}
-
-/// The table does not flow from here on; the others go on. Where that cannot be stored it goes on itself, for rows
-/// that are left out without a word would be missed by nobody.
-pub async fn stop(
+/// Suspends a table from outside a session. The session's outlets stay until it drops them; no row
+/// passes them, for the table is not open.
+pub async fn suspend_table(
     gateway: &Gateway,
-    _: &Changing<'_>,
+    lock: &TablesLock<'_>,
     table: &Table,
-    why: Stopped,
-    reason: &Reason,
-) -> Result<(), KvError> {
-    let again = match why {
-        Stopped::Failed => {
-            "Once this is mended (by altering the table, by a new guest in its folder, or otherwise and a restart of the gateway)"
+    event: TableEvent<Gate>,
+) -> Result<(), SessionError> {
+    for effect in gateway.on_table_event(event) {
+        if let TableEffect::Suspend { token, suspension, gate } = effect {
+            store_suspension(gateway, lock, table, &suspension).await?;
+            gateway.on_table_event(TableEvent::SuspensionStored { token, suspension, gate });
         }
-        Stopped::Absent => "Once it is there again and published",
-        Stopped::Busy => "Once nobody locks it any more",
-        Stopped::Shed => "Once the slot holds back less",
-    };
-    let Reason { known, told } = reason;
-    let told = format!("{told}. {again} the table flows again and copies are loaded again");
-    suspend(&gateway.schemas, table, told).await?;
-    tracing::error!(table = %table.token, reason = known, "table suspended; the other tables go on");
-    gateway.stop(&table.token, why);
-    gateway.status.table(&table.token).stops(known);
+    }
+    Ok(())
+}
+
+impl From<&SessionError> for SuspendReason {
+    fn from(error: &SessionError) -> SuspendReason {
+        SuspendReason { internal: error.to_string(), public: error.told() }
+    }
+}
+
+/// Stores for consumers that the table is suspended. If it cannot be stored, the table keeps
+/// streaming: silently dropped rows would be undetectable.
+pub async fn store_suspension(
+    gateway: &Gateway,
+    _: &TablesLock<'_>,
+    table: &Table,
+    Suspension { cause, reason }: &Suspension,
+) -> Result<(), KvError> {
+    let (public, way_back) = (&reason.public, cause.way_back());
+    let public = format!("{public}. {way_back} the table flows again and copies are loaded again");
+    suspend(&gateway.schemas, table, public).await?;
+    tracing::error!(
+        table = %table.token,
+        reason = reason.internal,
+        "table suspended; the other tables go on"
+    );
+    gateway.status.table(&table.token).stops(&reason.internal);
     Ok(())
 }
 

@@ -42,6 +42,7 @@ use crate::{
     },
     schema_registry,
     snapshot::requests,
+    tables::TableEvent,
     wal_budget,
 };
 
@@ -250,11 +251,11 @@ fn start_nats(store_dir: &Path, port: u16) -> walgate_servers::Result<PrivateNat
 async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), RunError> {
     let tables = &gateway.config.tables;
     let known = gateway.schemas.latest_of(tables.iter().map(|table| &table.token)).await?;
+    // Nothing streams yet, so there are no effects.
+    gateway.on_table_event(TableEvent::GatewayStarted);
     for (table, known) in tables.iter().zip(known) {
-        let token = &table.token;
-        gateway.assets.set_gate(token, gateway.assets.offered(token));
         if known.is_none_or(|schema| schema.state == TableState::Dropped) {
-            schema_registry::publish_or_suspend(gateway, &mut catalog, table).await?;
+            schema_registry::register_or_suspend(gateway, &mut catalog, table).await?;
         }
     }
     Ok(())

@@ -87,7 +87,7 @@ impl Shelf for GuestShelf {
         try_on(&self.gateway, &table, &module).await?;
         tracing::info!(table = %token, guest = description.name, version = description.version, sha256 = description.sha256, "guest is ready");
         self.gateway.status.table(token).set_file_problem(None);
-        self.gateway.assets.offer(token, Gate::Guest(module));
+        self.gateway.offer_gate(token, Gate::Guest(module));
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl Shelf for GuestShelf {
         let Some(table) = self.gateway.table_by_token(token) else { return };
         self.gateway.status.table(token).set_file_problem(None);
         if table.guest.optional || !self.guarded.contains(token) {
-            return self.gateway.assets.offer(token, Gate::Open);
+            return self.gateway.offer_gate(token, Gate::Open);
         }
         let path = self.gateway.config.guests.dir.join(&table.guest.file);
         let reason = format!(
@@ -103,19 +103,19 @@ impl Shelf for GuestShelf {
             path.display()
         );
         tracing::error!(table = %token, reason, "the table does not flow");
-        self.gateway.assets.offer(token, Gate::Shut(reason.into()));
+        self.gateway.offer_gate(token, Gate::Shut(reason.into()));
     }
 
     fn refused(&mut self, token: &Token, problem: &str) -> String {
         self.gateway.status.table(token).set_file_problem(Some(problem));
-        match self.gateway.assets.offered(token) {
+        match self.gateway.offered_gate(token) {
             Gate::Guest(module) => {
                 let walgate_wire::Guest { name, version, .. } = module.description();
                 format!("{name} {version} stays in use")
             }
             Gate::Open | Gate::Shut(_) => {
                 let reason = format!("its guest cannot be used: {problem}");
-                self.gateway.assets.offer(token, Gate::Shut(reason.into()));
+                self.gateway.offer_gate(token, Gate::Shut(reason.into()));
                 "the table does not flow until it is mended".to_owned()
             }
         }

@@ -1,25 +1,19 @@
-//! What the folders made available: live dictionaries and guests, swapped whole between batches.
+//! The dictionaries that are live, swapped whole between batches.
 //!
-//! A dictionary becomes live here only after its revision is stored in KV. A guest is offered here, and becomes
-//! live when the session, between two transactions, says so. Files and folders are not known.
+//! A dictionary becomes live here only after its revision is stored in KV. Files and folders are
+//! not known here; live guests are table state, see `tables`.
 
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
 use walgate_wire::Token;
 
 use crate::egress::compress::StoredDictionary;
-pub use crate::egress::outlet::Gate;
 
 /// What each table uses at this moment. Cheap to clone and to read.
 #[derive(Clone, Debug, Default)]
 pub struct Assets {
     dictionaries: Arc<ArcSwap<HashMap<Token, Arc<StoredDictionary>>>>,
-    offered: Arc<ArcSwap<HashMap<Token, Gate>>>,
-    live: Arc<ArcSwap<HashMap<Token, Gate>>>,
-    /// Changes with every offer.
-    offers: watch::Sender<()>,
 }
 
 impl Assets {
@@ -54,37 +48,4 @@ impl Assets {
             live
         });
     }
-
-    /// What the folder of guests last said of the table.
-    pub fn offered(&self, token: &Token) -> Gate {
-        self.offered.load().get(token).cloned().unwrap_or_default()
-    }
-
-    /// Tells when [`Assets::offered`] may have changed.
-    pub fn offers(&self) -> watch::Receiver<()> {
-        self.offers.subscribe()
-    }
-
-    pub fn offer(&self, token: &Token, gate: Gate) {
-        set(&self.offered, token, gate);
-        self.offers.send_replace(());
-    }
-
-    /// How the table's rows leave now, in changes and in snapshots that begin now.
-    pub fn gate(&self, token: &Token) -> Gate {
-        self.live.load().get(token).cloned().unwrap_or_default()
-    }
-
-    /// Between two transactions only: the session's to call.
-    pub fn set_gate(&self, token: &Token, gate: Gate) {
-        set(&self.live, token, gate);
-    }
-}
-
-fn set(gates: &ArcSwap<HashMap<Token, Gate>>, token: &Token, gate: Gate) {
-    gates.rcu(|gates| {
-        let mut gates = HashMap::clone(gates);
-        gates.insert(token.clone(), gate.clone());
-        gates
-    });
 }

@@ -1,149 +1,91 @@
-//! DDL that changes rows without a word in the stream: it is looked for in the catalog, and copies are loaded again.
+//! Looks at the catalog for what the stream does not mention: tables that were dropped, replaced or
+//! unpublished, and DDL that rewrites rows.
 //!
-//! What leaves traces there is known in `source::catalog`. A look sees an alteration, not where in the stream it lies: copies that are
-//! older than the look are void, and types are read again once the stream has passed its moment.
+//! What follows from a look is `tables`' business. What DDL leaves in the catalog is
+//! `postgres::catalog`'s business.
 
-use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use walgate_wire::{Lsn, Token};
+use super::session::Session;
+use crate::{error::SessionError, postgres::catalog::Presence, tables::TableEvent};
 
-use crate::cdc::session::Session;
-use crate::{
-    config::Table,
-    error::SessionError,
-    postgres::catalog::{Altered, Presence, Traces},
-    schema_registry,
-};
-
-/// What was seen last, by table. Sessions hand it on, so that nothing slips through between two.
-/// What was seen last, by table. Sessions hand it on, so that nothing slips through between two.
-#[derive(Debug, Default)]
-pub struct Looks(HashMap<Token, Look>);
-
-#[derive(Debug)]
-struct Look {
-    relid: u32,
-    traces: Traces,
-    /// A composite type was altered before the stream came here, and nobody has followed yet.
-    composite: Option<Lsn>,
-}
-
-impl Looks {
-    /// What was altered since the last time.
-    fn altered(&self, token: &Token, relid: u32, traces: &Traces) -> Vec<Altered> {
-        let before = self.0.get(token).filter(|look| look.relid == relid);
-        before.map_or(vec![], |look| traces.altered_since(&look.traces))
-    }
-
-    /// `composite`: a type was altered since the last time, before this position.
-    fn remember(&mut self, token: &Token, relid: u32, traces: Traces, composite: Option<Lsn>) {
-        let before = self.0.get(token).filter(|look| look.relid == relid);
-        let composite = composite.or(before.and_then(|look| look.composite));
-        self.0.insert(token.clone(), Look { relid, traces, composite });
-    }
-
-    /// Whether a type was altered before the stream came to `passed`.
-    fn is_due(&self, token: &Token, passed: Lsn) -> bool {
-        let look = self.0.get(token);
-        look.and_then(|look| look.composite).is_some_and(|seen| seen <= passed)
-    }
-
-    fn followed(&mut self, token: &Token) {
-        if let Some(look) = self.0.get_mut(token) {
-            look.composite = None;
-        }
-    }
-}
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// Of a session that begins: what was altered since the last one, or from what on it is compared.
+    /// The first look of a session: what was altered since the last one, and which tables are still
+    /// the relations that their stored schemas name.
     pub async fn look_first(&mut self) -> Result<(), SessionError> {
+        self.handle(TableEvent::SessionStarted).await?;
         let gateway = self.gateway.clone();
         let tables = &gateway.config.tables;
         let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
         let present = self.catalog.present(&names).await?;
-        self.know(&present).await?;
-        self.look_for_alterations(&present).await
+        self.confirm_relations(&present).await?;
+        self.compare_fingerprints(&present).await
     }
 
-    pub(super) async fn follow_alterations(
-        &mut self,
-        present: &[Presence],
-    ) -> Result<(), SessionError> {
-        self.look_for_alterations(present).await?;
+    async fn confirm_relations(&mut self, present: &[Presence]) -> Result<(), SessionError> {
         let gateway = self.gateway.clone();
-        let mut looks = gateway.looks.lock().await;
-        for table in &gateway.config.tables {
-            if looks.is_due(&table.token, self.stated.0) {
-                self.read_types_anew(table).await?;
-                looks.followed(&table.token);
+        let tables = present.iter().filter_map(|found| Some((found, gateway.table(&found.name)?)));
+        let tables: Vec<_> = tables.collect();
+        let tokens = tables.iter().map(|(_, table)| &table.token);
+        let latest = gateway.schemas.latest_of(tokens).await?;
+        for ((found, table), latest) in tables.into_iter().zip(latest) {
+            if latest.and_then(|schema| schema.relid) == Some(found.relid) {
+                let (token, relid) = (table.token.clone(), found.relid);
+                self.handle(TableEvent::RelationConfirmed { token, relid }).await?;
             }
         }
         Ok(())
     }
 
-    /// Copies whose rows were altered are void from now on. Types are read again later, for rows of the old shape may
-    /// still be on their way.
-    async fn look_for_alterations(&mut self, present: &[Presence]) -> Result<(), SessionError> {
+    /// Nothing in the stream mentions that a table was dropped, created again, unpublished or
+    /// rewritten.
+    pub(super) async fn look_at_catalog(&mut self) -> Result<(), SessionError> {
+        if self.looked_at.elapsed() < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked_at = Instant::now();
+        // Consumers do not wait for the answers.
+        self.state_progress().await?;
+        let gateway = self.gateway.clone();
+        let tables = &gateway.config.tables;
+        let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
+        let present = self.catalog.present(&names).await?;
+        for table in tables {
+            let token = table.token.clone();
+            let absent = |reason| TableEvent::TableAbsent { token: token.clone(), reason };
+            let event = match present.iter().find(|found| found.name == table.name) {
+                None => absent("the table does not exist any more".to_owned()),
+                Some(found) if found.unpublished => {
+                    absent(found.remedy(&gateway.config.postgres.publication))
+                }
+                Some(found) => TableEvent::TablePresent { token, relid: found.relid },
+            };
+            self.handle(event).await?;
+        }
+        self.compare_fingerprints(&present).await?;
+        let lsn = self.stated.0;
+        self.handle(TableEvent::ProgressPublished { lsn }).await
+    }
+
+    async fn compare_fingerprints(&mut self, present: &[Presence]) -> Result<(), SessionError> {
         let relids: Vec<u32> = present.iter().map(|found| found.relid).collect();
-        let mut traces = self.catalog.traces(&relids).await?;
+        let mut fingerprints = self.catalog.traces(&relids).await?;
         let lsn = self.catalog.later_lsn().await?;
         let gateway = self.gateway.clone();
-        let mut looks = gateway.looks.lock().await;
         for found in present {
-            let (Some(table), Some(traces)) =
-                (gateway.table(&found.name), traces.remove(&found.relid))
+            let relid = found.relid;
+            let (Some(table), Some(fingerprint)) =
+                (gateway.table(&found.name), fingerprints.remove(&relid))
             else {
                 continue;
             };
-            let token = &table.token;
-            let altered = looks.altered(token, found.relid, &traces);
-            let is_composite = |altered: &&Altered| **altered == Altered::Composite;
-            if let Some(rows) = altered.iter().find(|altered| !is_composite(altered)) {
-                let _changing = gateway.changing().await;
-                schema_registry::reseed(&gateway.schemas, token, lsn, rows.in_words()).await?;
-            }
-            let composite = altered.iter().find(is_composite).map(|_| lsn);
-            looks.remember(token, found.relid, traces, composite);
+            let token = table.token.clone();
+            let event = TableEvent::FingerprintRead { token, relid, fingerprint, lsn };
+            self.handle(event).await?;
         }
         Ok(())
-    }
-
-    /// Rows are read by the types as they are now; whether copies are void is seen by what they are made of.
-    async fn read_types_anew(&mut self, table: &Table) -> Result<(), SessionError> {
-        self.catalog.forget_types();
-        let gateway = self.gateway.clone();
-        let changing = gateway.changing().await;
-        match gateway.stopped(&table.token) {
-            // Once it flows again it is read anew in any case.
-            Some(_) => Ok(()),
-            None => self.open_all(&changing, table).await,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_altered_is_told_once_and_types_wait_for_the_stream() {
-        let mut looks = Looks::default();
-        let token = Token::of_alias("t");
-        let mut look = |relid, file: &str, composite| {
-            let traces = Traces::for_test(file);
-            let altered = looks.altered(&token, relid, &traces);
-            looks.remember(&token, relid, traces, composite);
-            (altered, looks.is_due(&token, Lsn(99)), looks.is_due(&token, Lsn(100)))
-        };
-        assert_eq!(look(7, "1", None), (vec![], false, false), "nothing to compare with");
-        assert_eq!(look(7, "1", None), (vec![], false, false));
-        assert_eq!(look(7, "2", Some(Lsn(100))), (vec![Altered::Rewritten], false, true));
-        // A look that sees nothing new forgets nothing.
-        assert_eq!(look(7, "2", None), (vec![], false, true));
-        assert_eq!(look(8, "3", None), (vec![], false, false), "another table of the name");
-        looks.remember(&token, 8, Traces::for_test("3"), Some(Lsn(5)));
-        looks.followed(&token);
-        assert!(!looks.is_due(&token, Lsn(200)));
     }
 }

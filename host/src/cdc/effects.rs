@@ -1,364 +1,270 @@
-//! The tables of a session: what shape their rows have, through which guest they leave, and which have to stop.
+//! Carries out what the state machine of the tables asks for: the catalog, KV, outlets, the stream.
 //!
-//! Guests are swapped here, between two transactions. What flows through is the loop's business.
+//! Which effect follows from which event is `tables`' business. Rows are `session`'s business.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use walgate_wire::Lsn;
+use walgate_wire::{Lsn, Token};
 
-use crate::cdc::session::Session;
+use super::session::Session;
 use crate::{
-    assets::registry::Gate,
     config::Table,
-    context::{Changing, Stopped},
-    egress::outlet::Outlet,
+    context::TablesLock,
+    egress::outlet::{Gate, Outlet},
     error::SessionError,
     policy::{Action, action},
     postgres::{
         SourceError,
-        catalog::{Altered, Presence, TableInfo, types_altered},
+        catalog::{Altered, TableInfo, types_altered},
         replication::stream::RelationChange,
     },
     rows::batch::RowBatch,
-    schema_registry::{self, Due, Reason},
-    wal_budget::Pressure,
+    schema_registry::{self, Due},
+    tables::{SuspendCause, SuspendReason, Suspension, TableEffect, TableEvent},
 };
 
-/// How often it is looked whether tables are still there.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// What an effect led to.
+type Events = Vec<TableEvent<Gate>>;
 
 impl Session {
-    /// A table's shape is announced: from here on its rows are read by it.
-    pub(super) async fn relation(&mut self, change: RelationChange) -> Result<(), SessionError> {
-        let relid = change.relation.relid;
-        let lsn = change.lsn;
-        self.outlets.remove(&relid);
-        let Some(table) = self.gateway.table(&change.relation.table_name()).cloned() else {
-            self.stream.set_table(relid, None);
-            return Ok(());
-        };
-        let token = table.token.clone();
-        let before = self.announced.insert(relid, (change, table));
-        let altered =
-            before.is_some_and(|(before, _)| before.relation != self.announced[&relid].0.relation);
+    /// Carries out everything that follows from the event, while no other task changes tables.
+    pub(super) async fn handle(&mut self, event: TableEvent<Gate>) -> Result<(), SessionError> {
         let gateway = self.gateway.clone();
-        let changing = gateway.changing().await;
-        match gateway.stopped(&token) {
-            // What was wrong with it may have been altered away.
-            Some(Stopped::Failed) if altered => gateway.release(&token),
-            Some(_) => {
-                self.stream.set_table(relid, None);
-                return Ok(());
+        let lock = gateway.lock_tables().await;
+        let mut effects = VecDeque::from(gateway.on_table_event(event));
+        while let Some(effect) = effects.pop_front() {
+            for event in Box::pin(self.perform(&lock, effect)).await? {
+                effects.extend(gateway.on_table_event(event));
             }
-            None => {}
         }
-        if altered && !gateway.assets.offered(&token).same(&gateway.assets.gate(&token)) {
-            // A guest that waited for this shape; it is looked at after the transaction.
-            self.offers.mark_changed();
-        }
-        match self.open(&changing, relid, lsn).await {
-            Ok(()) => Ok(()),
-            Err(error) => self.quarantine(&changing, error).await,
-        }
+        Ok(())
     }
 
-    /// Rows of an announced relation leave, from `lsn` on.
-    async fn open(
+    async fn perform(
         &mut self,
-        changing: &Changing<'_>,
-        relid: u32,
+        lock: &TablesLock<'_>,
+        effect: TableEffect<Gate>,
+    ) -> Result<Events, SessionError> {
+        match effect {
+            TableEffect::CloseOutlet { relid } => self.close_outlet(relid),
+            TableEffect::OpenOutlet { token, change, gate } => {
+                let lsn = change.lsn;
+                let opened = self.open_outlet(lock, &token, change, &gate, lsn, false).await;
+                return self.opened_or_failed(opened, gate).map(|event| vec![event]);
+            }
+            TableEffect::ReopenOutlets { token, changes, gate, types_reread } => {
+                return self.reopen_outlets(lock, &token, changes, gate, types_reread).await;
+            }
+            TableEffect::Suspend { token, suspension, gate } => {
+                let Some(table) = self.gateway.table_by_token(&token).cloned() else {
+                    return Ok(vec![]);
+                };
+                schema_registry::store_suspension(&self.gateway, lock, &table, &suspension).await?;
+                return Ok(vec![TableEvent::SuspensionStored { token, suspension, gate }]);
+            }
+            TableEffect::Reseed { token, lsn, reason, seen } => {
+                schema_registry::reseed(&self.gateway.schemas, &token, lsn, reason).await?;
+                return Ok(vec![TableEvent::ReseedStored { token, seen }]);
+            }
+            TableEffect::CheckGate { token, changes, gate } => {
+                let fits = self.check_gate(&token, changes, &gate).await;
+                return Ok(vec![TableEvent::GateChecked { token, gate, fits }]);
+            }
+            TableEffect::CheckLock { token, relid } => {
+                let Some(table) = self.gateway.table_by_token(&token) else { return Ok(vec![]) };
+                let is_locked = self.catalog.is_locked(&table.name).await?;
+                return Ok(vec![TableEvent::LockChecked { token, relid, is_locked }]);
+            }
+            TableEffect::ReadStoredRelation { token, relid } => {
+                let latest = self.gateway.schemas.latest(&token).await?;
+                let stored = latest.and_then(|schema| schema.relid);
+                return Ok(vec![TableEvent::StoredRelationRead { token, relid, stored }]);
+            }
+            TableEffect::ForgetTypes => self.catalog.forget_types(),
+            TableEffect::RecheckOffers => self.offers.mark_changed(),
+        }
+        Ok(vec![])
+    }
+
+    fn close_outlet(&mut self, relid: u32) {
+        self.outlets.remove(&relid);
+        self.stream.set_table(relid, None);
+    }
+
+    /// Registers the announced shape behind the gate; rows of the relation are published from here on.
+    async fn open_outlet(
+        &mut self,
+        lock: &TablesLock<'_>,
+        token: &Token,
+        change: RelationChange,
+        gate: &Gate,
         lsn: Lsn,
-    ) -> Result<(), SessionError> {
-        let Some((change, table)) = self.announced.get(&relid) else { return Ok(()) };
-        let token = &table.token;
-        let previous = self.gateway.schemas.latest(token).await?;
-        let found = self.catalog.announced(&change.relation, token.clone(), previous.as_ref(), lsn);
+        types_reread: bool,
+    ) -> Result<TableEvent<Gate>, SessionError> {
+        let gateway = self.gateway.clone();
+        let table = configured(&gateway, token)?;
+        let previous = gateway.schemas.latest(token).await?;
+        let relation = &change.relation;
+        let found = self.catalog.announced(relation, token.clone(), previous.as_ref(), lsn);
         let (input, info) = found.await?;
-        // Nothing says where in the stream a type was altered.
+        // Nothing in the stream shows where a type was altered.
         let lsn = match previous.is_some_and(|before| types_altered(&before, &input.schema)) {
             true => self.catalog.later_lsn().await?,
             false => lsn,
         };
-        let gate = self.gateway.assets.gate(token);
-        let opened = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()));
-        let outlet = opened?;
+        let outlet = tokio::task::block_in_place(|| Outlet::open(gate, table, input.clone()))?;
         let has_default = |attnum| info.as_ref().is_none_or(|info: &TableInfo| info.fills(attnum));
         let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
         let schema = outlet.output().schema.clone();
-        let schema =
-            schema_registry::register(&self.gateway.schemas, changing, schema, due).await?;
-        self.gateway.status.table(token).flows(schema.guest.as_ref());
-        // Where it was announced all before it is told; otherwise rows that are gathered leave through the new outlet.
+        let schema = schema_registry::register(&gateway.schemas, lock, schema, due).await?;
+        gateway.status.table(token).flows(schema.guest.as_ref());
+        // After a Relation message nothing of the relation is buffered. Otherwise buffered rows go
+        // through the new outlet.
         self.stream.retype(&Arc::new(input));
-        self.outlets.insert(relid, outlet.with_schema(schema));
-        self.relids.insert(token.clone(), relid);
-        Ok(())
+        self.outlets.insert(change.relation.relid, outlet.with_schema(schema));
+        let (token, gate) = (token.clone(), gate.clone());
+        Ok(TableEvent::OutletOpened { token, change, gate, types_reread })
     }
 
-    /// An altered composite type is not announced as a relation is: its rows no longer fit what is known of it. Rows that
-    /// left before have the old shape in every copy.
-    pub(super) async fn read_types_again(
+    async fn reopen_outlets(
+        &mut self,
+        lock: &TablesLock<'_>,
+        token: &Token,
+        changes: Vec<RelationChange>,
+        gate: Gate,
+        types_reread: bool,
+    ) -> Result<Events, SessionError> {
+        let gateway = self.gateway.clone();
+        // Above the watermark of every snapshot that began with the gate before.
+        let lsn = self.catalog.later_lsn().await?;
+        tracing::info!(table = %token, %lsn, ?gate, "table reopened with the active guest");
+        if changes.is_empty() {
+            let table = configured(&gateway, token)?;
+            let catalog = &mut self.catalog;
+            let registered =
+                schema_registry::register_current(&gateway, lock, catalog, table, &gate).await;
+            let (token, live) = (token.clone(), gate.clone());
+            let event = TableEvent::SchemaRegistered { token, gate: live, types_reread };
+            return self.opened_or_failed(registered.map(|_| event), gate).map(|event| vec![event]);
+        }
+        let mut events = vec![];
+        for change in changes {
+            let opened = self.open_outlet(lock, token, change, &gate, lsn, types_reread).await;
+            events.push(self.opened_or_failed(opened, gate.clone())?);
+            if let Some(TableEvent::TableFailed { .. }) = events.last() {
+                break;
+            }
+        }
+        Ok(events)
+    }
+
+    /// A failure that is one table's becomes an event of that table.
+    fn opened_or_failed(
+        &self,
+        opened: Result<TableEvent<Gate>, SessionError>,
+        gate: Gate,
+    ) -> Result<TableEvent<Gate>, SessionError> {
+        opened.or_else(|error| self.failure_of_table(error, Some(gate)))
+    }
+
+    /// Whether the new guest fits the shapes that rows have now. The guest before serves until it
+    /// does.
+    async fn check_gate(
+        &mut self,
+        token: &Token,
+        changes: Vec<RelationChange>,
+        gate: &Gate,
+    ) -> bool {
+        let gateway = self.gateway.clone();
+        let Ok(table) = configured(&gateway, token) else { return true };
+        for RelationChange { relation, lsn } in changes {
+            let found = self.catalog.announced(&relation, token.clone(), None, lsn).await;
+            // What is wrong with the table itself shows when its outlet is opened.
+            let Ok((input, _)) = found else { return true };
+            let fits = tokio::task::block_in_place(|| Outlet::open(gate, table, input));
+            if let Err(error) = fits {
+                let waits = format!(
+                    "the new guest waits for rows of the shape that the table has now: {error}"
+                );
+                tracing::warn!(table = %token, "{waits}; the one before stays in use");
+                gateway.status.table(token).set_file_problem(Some(&waits));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Suspends the table that the error is about. An error about more than one table is returned.
+    pub(super) async fn suspend_or_return(
+        &mut self,
+        error: SessionError,
+    ) -> Result<(), SessionError> {
+        let event = self.failure_of_table(error, None)?;
+        self.handle(event).await
+    }
+
+    fn failure_of_table(
+        &self,
+        error: SessionError,
+        gate: Option<Gate>,
+    ) -> Result<TableEvent<Gate>, SessionError> {
+        let cause = match &error {
+            SessionError::Source(SourceError::Locked { .. }) => SuspendCause::Locked,
+            error if action(error) == Action::Quarantine => SuspendCause::Failed,
+            _ => return Err(error),
+        };
+        let tables = &self.gateway.config.tables;
+        let is_named = |name: &str| tables.iter().find(|table| table.name.to_string() == name);
+        let Some(table) = error.table().and_then(is_named) else { return Err(error) };
+        let suspension = Suspension { cause, reason: SuspendReason::from(&error) };
+        Ok(TableEvent::TableFailed { token: table.token.clone(), suspension, gate })
+    }
+
+    /// An altered composite type is not announced as a relation is: values stop fitting the known
+    /// type. Copies of rows that were published before have the old shape.
+    pub(super) async fn reread_types_of_batch(
         &mut self,
         batch: &mut RowBatch,
         outlet: Outlet,
     ) -> Result<Outlet, SessionError> {
-        let relid = batch.table.relid;
-        let Some((change, table)) = self.announced.get(&relid) else { return Ok(outlet) };
+        let gateway = self.gateway.clone();
+        let token = batch.table.token.clone();
+        let Some(RelationChange { relation, lsn }) = gateway.announced(&token, batch.table.relid)
+        else {
+            return Ok(outlet);
+        };
+        let table = configured(&gateway, &token)?;
         self.catalog.forget_types();
-        let RelationChange { relation, lsn } = change;
-        let token = table.token.clone();
-        let previous = self.gateway.schemas.latest(&token).await?;
-        let (input, _) = self.catalog.announced(relation, token, previous.as_ref(), *lsn).await?;
-        let gate = self.gateway.assets.gate(&table.token);
+        let previous = gateway.schemas.latest(&token).await?;
+        let found = self.catalog.announced(&relation, token.clone(), previous.as_ref(), lsn);
+        let (input, _) = found.await?;
+        let gate = gateway.gate(&token);
         let again = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()))?;
-        let (gateway, lsn) = (&self.gateway, self.catalog.later_lsn().await?);
-        let changing = gateway.changing().await;
+        let lsn = self.catalog.later_lsn().await?;
+        let lock = gateway.lock_tables().await;
         let reason = Altered::Composite.in_words();
-        schema_registry::reseed(&gateway.schemas, &table.token, lsn, reason).await?;
-        // What the type is made of now is stored as well.
+        schema_registry::reseed(&gateway.schemas, &token, lsn, reason).await?;
+        // The schema also holds what the type is made of now.
         let due = Due { lsn, on_guest_change: table.guest.on_change, has_default: |_| true };
-        let mut schema = again.output().schema.clone();
-        schema = match gateway.stopped(&table.token) {
-            None => schema_registry::register(&gateway.schemas, &changing, schema, due).await?,
-            // By a snapshot: that stays so.
+        let schema = match gateway.suspension(&token) {
+            None => {
+                let schema = again.output().schema.clone();
+                schema_registry::register(&gateway.schemas, &lock, schema, due).await?
+            }
+            // A snapshot suspended it meanwhile: that stays so.
             Some(_) => outlet.output().schema.clone(),
         };
         batch.table = Arc::new(input);
         self.stream.retype(&batch.table);
         Ok(again.with_schema(schema))
     }
+}
 
-    /// Between two transactions: what the folder of guests offered since the last time becomes live.
-    pub(super) async fn adopt_offers(&mut self) -> Result<(), SessionError> {
-        let gateway = self.gateway.clone();
-        for table in &gateway.config.tables {
-            let offered = gateway.assets.offered(&table.token);
-            if !offered.same(&gateway.assets.gate(&table.token)) {
-                self.adopt(table, offered).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn adopt(&mut self, table: &Table, gate: Gate) -> Result<(), SessionError> {
-        let (gateway, token) = (self.gateway.clone(), &table.token);
-        let changing = gateway.changing().await;
-        if let Gate::Shut(reason) = &gate {
-            self.stop(&changing, table, Stopped::Failed, &Reason::from(&**reason)).await?;
-            gateway.assets.set_gate(token, gate);
-            return Ok(());
-        }
-        let before = gateway.assets.gate(token);
-        if matches!(before, Gate::Guest(_)) && self.waits(table, &gate).await? {
-            return Ok(());
-        }
-        gateway.assets.set_gate(token, gate);
-        if gateway.stopped(token) == Some(Stopped::Shed) {
-            return Ok(());
-        }
-        let adopted = self.release(&changing, table).await;
-        if adopted.is_err() {
-            gateway.assets.set_gate(token, before);
-        }
-        adopted
-    }
-
-    /// Whether the guest is made for a shape of the table that its rows do not have yet: the one before serves until
-    /// they do.
-    async fn waits(&mut self, table: &Table, gate: &Gate) -> Result<bool, SessionError> {
-        let announced: Vec<u32> = self.relations_of(table).collect();
-        for relid in announced.into_iter().filter(|relid| self.outlets.contains_key(relid)) {
-            let RelationChange { relation, lsn } = &self.announced[&relid].0;
-            let found = self.catalog.announced(relation, table.token.clone(), None, *lsn).await;
-            // What is wrong with the table itself shows when it is opened.
-            let Ok((input, _)) = found else { return Ok(false) };
-            let fits = tokio::task::block_in_place(|| Outlet::open(gate, table, input));
-            if let Err(error) = fits {
-                let waits = format!(
-                    "the new guest waits for rows of the shape that the table has now: {error}"
-                );
-                tracing::warn!(table = %table.token, "{waits}; the one before stays in use");
-                self.gateway.status.table(&table.token).set_file_problem(Some(&waits));
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// A table that was stopped flows again. If that cannot be stored it is stopped as before: the session ends, and the
-    /// next one tries again.
-    async fn release(
-        &mut self,
-        changing: &Changing<'_>,
-        table: &Table,
-    ) -> Result<(), SessionError> {
-        let (gateway, token) = (self.gateway.clone(), &table.token);
-        let why = gateway.stopped(token);
-        gateway.release(token);
-        let released = self.open_all(changing, table).await;
-        if let (Err(_), Some(why)) = (&released, why) {
-            gateway.stop(token, why);
-        }
-        released
-    }
-
-    pub(super) async fn open_all(
-        &mut self,
-        changing: &Changing<'_>,
-        table: &Table,
-    ) -> Result<(), SessionError> {
-        let token = &table.token;
-        // Above the watermark of every snapshot that began with the guest before.
-        let lsn = self.catalog.later_lsn().await?;
-        tracing::info!(table = %token, %lsn, "from here on it leaves through what is live now");
-        let announced: Vec<u32> = self.relations_of(table).collect();
-        let mut opened = Ok(());
-        if announced.is_empty() {
-            let catalog = &mut self.catalog;
-            opened =
-                schema_registry::publish(&self.gateway, changing, catalog, table).await.map(|_| ());
-        }
-        for relid in announced {
-            opened = opened.and(self.open(changing, relid, lsn).await);
-        }
-        match opened {
-            Ok(()) => Ok(()),
-            Err(error) => self.quarantine(changing, error).await,
-        }
-    }
-
-    /// Nothing in the stream says that a table was dropped, created again or taken out of the publication.
-    pub(super) async fn look_at_tables(&mut self) -> Result<(), SessionError> {
-        if self.looked.elapsed() < LOOK_EVERY {
-            return Ok(());
-        }
-        self.looked = Instant::now();
-        // Consumers do not wait for the answers.
-        self.state_progress().await?;
-        let gateway = self.gateway.clone();
-        let tables = &gateway.config.tables;
-        let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
-        let present = self.catalog.present(&names).await?;
-        for table in tables.iter().filter(|t| gateway.stopped(&t.token) != Some(Stopped::Shed)) {
-            match present.iter().find(|found| found.name == table.name) {
-                None => self.is_absent(table, "the table does not exist any more").await?,
-                Some(found) if found.unpublished => {
-                    let publication = &gateway.config.postgres.publication;
-                    self.is_absent(table, &found.remedy(publication)).await?;
-                }
-                Some(found) => self.is_there(table, found.relid).await?,
-            }
-        }
-        self.follow_alterations(&present).await
-    }
-
-    /// Of a session that begins: tables that are what they were when their schema was stored.
-    pub(super) async fn know(&mut self, present: &[Presence]) -> Result<(), SessionError> {
-        let gateway = self.gateway.clone();
-        let tables = present.iter().filter_map(|found| Some((found, gateway.table(&found.name)?)));
-        let tables: Vec<_> = tables.collect();
-        let tokens = tables.iter().map(|(_, table)| &table.token);
-        let latest = gateway.schemas.latest_of(tokens).await?;
-        for ((found, table), latest) in tables.into_iter().zip(latest) {
-            if latest.and_then(|schema| schema.relid) == Some(found.relid) {
-                self.relids.insert(table.token.clone(), found.relid);
-            }
-        }
-        Ok(())
-    }
-
-    async fn is_absent(&mut self, table: &Table, reason: &str) -> Result<(), SessionError> {
-        let gateway = self.gateway.clone();
-        let changing = gateway.changing().await;
-        match gateway.stopped(&table.token) {
-            Some(_) => Ok(()),
-            None => self.stop(&changing, table, Stopped::Absent, &reason.into()).await,
-        }
-    }
-
-    async fn is_there(&mut self, table: &Table, relid: u32) -> Result<(), SessionError> {
-        let (gateway, token) = (self.gateway.clone(), &table.token);
-        let changing = gateway.changing().await;
-        match gateway.stopped(token) {
-            Some(Stopped::Absent) => {}
-            Some(Stopped::Busy) if !self.catalog.is_locked(&table.name).await? => {}
-            Some(_) => return Ok(()),
-            None if self.relids.insert(token.clone(), relid) == Some(relid) => return Ok(()),
-            None => {
-                let latest = self.gateway.schemas.latest(token).await?;
-                if latest.and_then(|schema| schema.relid).is_none_or(|known| known == relid) {
-                    return Ok(());
-                }
-            }
-        }
-        self.announced.retain(|&announced, (_, t)| t.token != *token || announced == relid);
-        self.release(&changing, table).await
-    }
-
-    fn relations_of(&self, table: &Table) -> impl Iterator<Item = u32> {
-        let of_table = self.announced.iter().filter(move |(_, (_, t))| t.token == table.token);
-        of_table.map(|(&relid, _)| relid)
-    }
-
-    /// Suspends the table that the error is about; an error that is not about one table stays an error.
-    pub(super) async fn quarantine_or(&mut self, error: SessionError) -> Result<(), SessionError> {
-        let gateway = self.gateway.clone();
-        self.quarantine(&gateway.changing().await, error).await
-    }
-
-    async fn quarantine(
-        &mut self,
-        changing: &Changing<'_>,
-        error: SessionError,
-    ) -> Result<(), SessionError> {
-        let why = match &error {
-            SessionError::Source(SourceError::Locked { .. }) => Stopped::Busy,
-            error if action(error) == Action::Quarantine => Stopped::Failed,
-            _ => return Err(error),
-        };
-        let tables = &self.gateway.config.tables;
-        let is_named = |name: &str| tables.iter().find(|table| table.name.to_string() == name);
-        let Some(table) = error.table().and_then(is_named).cloned() else { return Err(error) };
-        self.stop(changing, &table, why, &Reason::from(&error)).await
-    }
-
-    /// Between two transactions: tables that may be shed stop while the slot holds back too much WAL.
-    pub(super) async fn give_way(&mut self) -> Result<(), SessionError> {
-        let pressure = *self.pressure.borrow_and_update();
-        let gateway = self.gateway.clone();
-        let changing = gateway.changing().await;
-        for table in gateway.config.tables.iter().filter(|table| table.shed) {
-            match (pressure, gateway.stopped(&table.token)) {
-                (Pressure::Shedding, None) => {
-                    let reason = "the slot holds back more WAL than [postgres] wal_budget allows, and the table may be shed";
-                    self.stop(&changing, table, Stopped::Shed, &reason.into()).await?;
-                }
-                (Pressure::Calm, Some(Stopped::Shed)) => {
-                    self.release(&changing, table).await?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The table does not flow from here on; the others go on.
-    async fn stop(
-        &mut self,
-        changing: &Changing<'_>,
-        table: &Table,
-        why: Stopped,
-        reason: &Reason,
-    ) -> Result<(), SessionError> {
-        schema_registry::stop(&self.gateway, changing, table, why, reason).await?;
-        let relations: Vec<u32> = self.relations_of(table).collect();
-        for relid in relations {
-            self.outlets.remove(&relid);
-            self.stream.set_table(relid, None);
-        }
-        Ok(())
-    }
+/// The machine knows configured tables only.
+fn configured<'a>(
+    gateway: &'a crate::context::Gateway,
+    token: &Token,
+) -> Result<&'a Table, SessionError> {
+    let missing = || SessionError::Task(format!("table {token} is not configured"));
+    gateway.table_by_token(token).ok_or_else(missing)
 }

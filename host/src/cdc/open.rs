@@ -16,13 +16,14 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use walgate_wire::{Epoch, EpochRecord, Lsn, POS, Position, Schema, StreamPosition, TableState};
 
 use crate::{
-    assets::{dictionaries, registry::Gate},
+    assets::dictionaries,
     cdc::{
         epoch::{Decision, Known, SlotFacts, decide},
         session::{Session, progress_message},
     },
     clock::now_micros,
     context::Gateway,
+    egress::outlet::Gate,
     error::SessionError,
     jetstream::{
         ack_ledger::Durable,
@@ -205,10 +206,10 @@ async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
     let latest = gateway.schemas.latest_of(tables.iter().map(|table| &table.token)).await?;
     for (table, latest) in tables.iter().zip(latest) {
         match latest {
-            Some(schema) if is_current(&schema, &gateway.assets.gate(&table.token)) => {
+            Some(schema) if is_current(&schema, &gateway.gate(&table.token)) => {
                 gateway.status.table(&table.token).flows(schema.guest.as_ref());
             }
-            _ => schema_registry::publish_or_suspend(gateway, &mut catalog, table).await?,
+            _ => schema_registry::register_or_suspend(gateway, &mut catalog, table).await?,
         }
     }
     for token in gateway.schemas.tokens().await? {

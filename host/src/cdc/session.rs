@@ -12,13 +12,12 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 use walgate_wire::{
-    Epoch, GUEST, Lsn, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, Token,
-    subjects, to_msgpack,
+    Epoch, GUEST, Lsn, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, subjects,
+    to_msgpack,
 };
 
 use crate::{
     clock::now_micros,
-    config::Table,
     context::Gateway,
     egress::{compress::Effort, outlet::Outlet, pipeline::Pipeline},
     error::SessionError,
@@ -34,6 +33,7 @@ use crate::{
         toast_lookup::Lookup,
     },
     rows::batch::RowBatch,
+    tables::TableEvent,
     wal_budget::Pressure,
 };
 
@@ -59,26 +59,23 @@ const CALM_MESSAGES: usize = 8;
 
 /// The state of one session.
 pub struct Session {
-    pub(crate) gateway: Gateway,
+    pub(super) gateway: Gateway,
     epoch: Epoch,
-    pub(crate) stream: ChangeStream,
+    pub(super) stream: ChangeStream,
     chain: Chain,
-    pub(crate) catalog: Catalog,
+    pub(super) catalog: Catalog,
     pipeline: Pipeline<GatewayIo>,
-    /// Configured tables by the relation that carries their rows.
-    pub(crate) announced: HashMap<u32, (RelationChange, Table)>,
-    /// Those of them whose rows leave.
-    pub(crate) outlets: HashMap<u32, Outlet>,
+    /// By the relation that carries the rows; opened and closed by `effects` alone.
+    pub(super) outlets: HashMap<u32, Outlet>,
     /// Whether the folder of guests has offered something since it was looked at last.
-    pub(crate) offers: watch::Receiver<()>,
+    pub(super) offers: watch::Receiver<()>,
     /// From the WAL that the slot holds back.
-    pub(crate) pressure: watch::Receiver<Pressure>,
+    pub(super) pressure: watch::Receiver<Pressure>,
     unstated: Option<Commit>,
     /// `end_lsn` of the last progress message, and when it was sent.
-    pub(crate) stated: (Lsn, Instant),
-    /// When it was looked whether the tables are still there, and which relation each of them was.
-    pub(crate) looked: Instant,
-    pub(crate) relids: HashMap<Token, u32>,
+    pub(super) stated: (Lsn, Instant),
+    /// When the catalog was looked at last.
+    pub(super) looked_at: Instant,
 }
 
 impl Session {
@@ -92,7 +89,7 @@ impl Session {
         (renderer, lookup): (Renderer, Lookup),
         stated: Lsn,
     ) -> Session {
-        let mut offers = gateway.assets.offers();
+        let mut offers = gateway.guest_offers();
         offers.mark_changed();
         let mut pressure = gateway.relief.pressure();
         pressure.mark_changed();
@@ -104,14 +101,12 @@ impl Session {
             stream,
             chain,
             catalog,
-            announced: HashMap::new(),
             outlets: HashMap::new(),
             offers,
             pressure,
             unstated: None,
             stated: (stated, Instant::now()),
-            looked: Instant::now(),
-            relids: HashMap::new(),
+            looked_at: Instant::now(),
         }
     }
 
@@ -125,12 +120,12 @@ impl Session {
                 broken = self.chain.broken() => return Err(broken.into()),
                 _ = self.offers.changed(), if self.stream.is_between_transactions() => {
                     self.state_progress().await?;
-                    self.adopt_offers().await?;
+                    self.handle(TableEvent::TransactionEnded).await?;
                     continue;
                 }
                 _ = self.pressure.changed(), if self.stream.is_between_transactions() => {
                     self.state_progress().await?;
-                    self.give_way().await?;
+                    self.follow_pressure().await?;
                     continue;
                 }
                 event = self.stream.next() => event,
@@ -138,7 +133,7 @@ impl Session {
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
-                    self.quarantine_or(error.into()).await?;
+                    self.suspend_or_return(error.into()).await?;
                     continue;
                 }
             };
@@ -150,18 +145,18 @@ impl Session {
                     self.unstated = Some(Commit { position, end_lsn, at: at_micros });
                     if self.offers.has_changed().unwrap_or(false) {
                         self.offers.mark_unchanged();
-                        self.adopt_offers().await?;
+                        self.handle(TableEvent::TransactionEnded).await?;
                     }
                     if self.pressure.has_changed().unwrap_or(false) {
-                        self.give_way().await?;
+                        self.follow_pressure().await?;
                     }
-                    self.look_at_tables().await?;
+                    self.look_at_catalog().await?;
                 }
-                Event::Relation(change) => self.relation(change).await?,
+                Event::Relation(change) => self.announce(change).await?,
                 Event::KeepAlive { wal_end, reply_requested } => {
                     self.state_progress().await?;
                     self.keepalive(wal_end, reply_requested).await?;
-                    self.look_at_tables().await?;
+                    self.look_at_catalog().await?;
                     let all_stored = self.chain.in_flight() == 0;
                     self.gateway.status.lag().heard(now_micros(), all_stored);
                 }
@@ -184,6 +179,21 @@ impl Session {
         Ok(())
     }
 
+    /// A relation's shape is announced. Relations that are not configured are skipped.
+    async fn announce(&mut self, change: RelationChange) -> Result<(), SessionError> {
+        let Some(table) = self.gateway.table(&change.relation.table_name()) else {
+            self.stream.set_table(change.relation.relid, None);
+            return Ok(());
+        };
+        let token = table.token.clone();
+        self.handle(TableEvent::RelationAnnounced { token, change }).await
+    }
+
+    async fn follow_pressure(&mut self) -> Result<(), SessionError> {
+        let pressure = *self.pressure.borrow_and_update();
+        self.handle(TableEvent::PressureChanged(pressure)).await
+    }
+
     /// Publishes the rows of a batch as one message. If that fails, the table is suspended.
     async fn rows(&mut self, mut batch: RowBatch) -> Result<(), SessionError> {
         // Positions in the stream only grow: a commit that is not stated before these rows is not stated at
@@ -198,16 +208,16 @@ impl Session {
         }
         let committed_at = batch.changes.last().map_or(0, |last| batch.txn(last).at_micros);
         let relid = batch.table.relid;
-        // A snapshot may have stopped the table.
-        let stopped = self.gateway.stopped(&batch.table.token).is_some();
-        let outlet = self.outlets.remove(&relid).filter(|_| !stopped);
+        // A snapshot may have suspended the table.
+        let is_open = self.gateway.is_open(&batch.table.token, relid);
+        let outlet = self.outlets.remove(&relid).filter(|_| is_open);
         let Some(mut outlet) = outlet else {
             self.stream.recycle(batch);
             return Ok(());
         };
         let mut fetched = self.pipeline.fetch_missing_values(&outlet, &mut batch).await;
         if fetched.as_ref().is_err_and(SessionError::is_altered_type) {
-            outlet = self.read_types_again(&mut batch, outlet).await?;
+            outlet = self.reread_types_of_batch(&mut batch, outlet).await?;
             fetched = self.pipeline.fetch_missing_values(&outlet, &mut batch).await;
         }
         let message = match fetched {
@@ -223,7 +233,7 @@ impl Session {
                 Ok(())
             }
             Ok(None) => Ok(()),
-            Err(error) => self.quarantine_or(error).await,
+            Err(error) => self.suspend_or_return(error).await,
         }
     }
 
@@ -280,7 +290,7 @@ impl Session {
     }
 
     /// States the last commit, if it is not stated yet.
-    pub(crate) async fn state_progress(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn state_progress(&mut self) -> Result<(), SessionError> {
         let Some(commit) = self.unstated.take() else { return Ok(()) };
         self.progress(commit).await
     }

@@ -38,7 +38,7 @@ impl std::fmt::Debug for Gate {
 
 impl Gate {
     /// Whether nothing changes for the table.
-    pub fn same(&self, other: &Gate) -> bool {
+    pub fn is_same(&self, other: &Gate) -> bool {
         match (self, other) {
             (Gate::Open, Gate::Open) => true,
             (Gate::Guest(a), Gate::Guest(b)) => a.description() == b.description(),

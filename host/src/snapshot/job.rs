@@ -22,7 +22,7 @@ use walgate_wire::{
 use crate::{
     clock::now_micros,
     config::Table,
-    context::{Gateway, Stopped},
+    context::Gateway,
     egress::{
         compress::StoredDictionary,
         outlet::{Gate, Outlet},
@@ -128,13 +128,13 @@ pub async fn take(
     let started = publish(gateway, subjects::init_start(token), &start, snapshot_id).await?;
 
     let ended = run_workers(&plan, start, active, started, exported).await;
-    ended.map_err(|error| unless_replaced(error, &plan.gate, &gateway.assets.gate(token)))
+    ended.map_err(|error| unless_replaced(error, &plan.gate, &gateway.gate(token)))
 }
 
 /// A guest that fails stops its table. One that was replaced since the snapshot began only ends the snapshot.
 fn unless_replaced(error: SessionError, through: &Gate, live: &Gate) -> SessionError {
     match error {
-        SessionError::Guest(_) | SessionError::Outlet(_) if !through.same(live) => {
+        SessionError::Guest(_) | SessionError::Outlet(_) if !through.is_same(live) => {
             SessionError::Replaced(error.into())
         }
         error => error,
@@ -158,25 +158,25 @@ async fn plan(
     snapshot_id: &str,
 ) -> Result<Plan, SessionError> {
     let token = table.token.clone();
-    let changing = gateway.changing().await;
-    let stopped = gateway.stopped(&token);
-    let config = gateway.table_by_token(&token).filter(|_| stopped.is_none());
+    let lock = gateway.lock_tables().await;
+    let suspension = gateway.suspension(&token);
+    let config = gateway.table_by_token(&token).filter(|_| suspension.is_none());
     let Some(config) = config else {
         let latest = gateway.schemas.latest(&token).await?;
         let reason = latest.and_then(|schema| schema.reason).unwrap_or_default();
-        let passes = matches!(stopped, Some(Stopped::Busy | Stopped::Shed));
+        let passes = suspension.is_some_and(|suspension| suspension.cause.is_transient());
         return Err(SessionError::Suspended { table: token, reason, passes });
     };
-    let gate = gateway.assets.gate(&token);
+    let gate = gateway.gate(&token);
     let opened = tokio::task::block_in_place(|| Outlet::open(&gate, config, table.clone()));
-    let outlet = opened
-        .map_err(|error| unless_replaced(error.into(), &gate, &gateway.assets.gate(&token)))?;
+    let outlet =
+        opened.map_err(|error| unless_replaced(error.into(), &gate, &gateway.gate(&token)))?;
     let has_default = |attnum| info.fills(attnum);
     let lsn = exported.watermark;
     let due = Due { lsn, on_guest_change: config.guest.on_change, has_default };
     let schema = outlet.output().schema.clone();
-    let schema = schema_registry::register(&gateway.schemas, &changing, schema, due).await?;
-    drop(changing);
+    let schema = schema_registry::register(&gateway.schemas, &lock, schema, due).await?;
+    drop(lock);
     let outlet = outlet.with_schema(schema);
     let relations = snapshot::relations(exported.client(), &table).await?;
     let publication = &gateway.config.postgres.publication;

@@ -26,7 +26,7 @@ use walgate_wire::{Epoch, InitError, Token, subjects, to_msgpack};
 
 use crate::{
     config::Table,
-    context::{Gateway, Stopped},
+    context::Gateway,
     egress::outlet::Gate,
     error::SessionError,
     jetstream::{
@@ -35,6 +35,7 @@ use crate::{
     },
     schema_registry,
     snapshot::job,
+    tables::{SuspendReason, TableEvent},
 };
 
 /// A request that is not extended for this long is delivered again: the gateway that had it is gone.
@@ -178,7 +179,7 @@ impl Job {
     async fn run(&self) {
         let token = &self.table.token;
         let snapshot_id = job::new_id();
-        let before = self.gateway.assets.gate(token);
+        let before = self.gateway.gate(token);
         let result = job::take(&self.gateway, &self.table, &snapshot_id, self.active.clone()).await;
         let Err(error) = result else { return };
         tracing::error!(table = %token, snapshot_id, %error, "snapshot failed");
@@ -208,14 +209,11 @@ impl Job {
     /// The guest that the snapshot failed with stops its table, unless it is another by now.
     async fn stop(&self, before: &Gate, error: &SessionError) {
         let (gateway, token) = (&self.gateway, &self.table.token);
-        let changing = gateway.changing().await;
-        if !gateway.assets.gate(token).same(before) {
-            return;
-        }
-        let stopped =
-            schema_registry::stop(gateway, &changing, &self.table, Stopped::Failed, &error.into())
-                .await;
-        if let Err(error) = stopped {
+        let lock = gateway.lock_tables().await;
+        let (gate, reason) = (before.clone(), SuspendReason::from(error));
+        let event = TableEvent::SnapshotFailed { token: token.clone(), gate, reason };
+        let suspended = schema_registry::suspend_table(gateway, &lock, &self.table, event).await;
+        if let Err(error) = suspended {
             tracing::warn!(table = %token, %error, "the table could not be suspended; its next snapshot tries again");
         }
     }

@@ -66,6 +66,12 @@ impl Traces {
         let mark = |key: &str| HashMap::from([(key.to_owned(), file.to_owned())]);
         Traces { columns: mark("1 23 -1"), files: mark("16400"), ..Traces::default() }
     }
+
+    /// Of a table with a composite type of these attributes.
+    pub fn for_composite(attributes: &str) -> Traces {
+        let composites = HashMap::from([("16500".to_owned(), attributes.to_owned())]);
+        Traces { composites, ..Traces::default() }
+    }
 }
 
 fn differ(before: &Marks, now: &Marks) -> bool {

@@ -47,16 +47,16 @@ fn gates() -> impl Strategy<Value = TestGate> {
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    let pressures = [Pressure::Calm, Pressure::Throttled, Pressure::Shedding];
-    let causes = [SuspendCause::Failed, SuspendCause::Locked];
+    let pressures = vec![Pressure::Calm, Pressure::Throttled, Pressure::Shedding];
+    let causes = vec![SuspendCause::Failed, SuspendCause::Locked];
     prop_oneof![
         4 => (1..3u32, 0..3u8).prop_map(|(relid, shape)| Step::Announce { relid, shape }),
         2 => gates().prop_map(Step::Offer),
         3 => Just(Step::TransactionEnded),
         2 => (1..3u32).prop_map(|relid| Step::LookPresent { relid }),
         1 => Just(Step::LookAbsent),
-        2 => prop::sample::select(&pressures[..]).prop_map(Step::Pressure),
-        1 => prop::sample::select(&causes[..]).prop_map(Step::BatchFails),
+        2 => prop::sample::select(pressures).prop_map(Step::Pressure),
+        1 => prop::sample::select(causes).prop_map(Step::BatchFails),
         1 => gates().prop_map(Step::SnapshotFails),
         1 => (1..3u32, 0..3u8, 0..9u64)
             .prop_map(|(relid, file, lsn)| Step::Fingerprint { relid, file, lsn }),

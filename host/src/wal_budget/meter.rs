@@ -2,8 +2,6 @@
 //!
 //! Pure: told sizes and times. Where they come from, and what is then done, is not known here.
 
-use jiff::fmt::friendly::{Designator, Spacing, SpanPrinter};
-
 use std::{collections::VecDeque, time::Duration};
 
 use bytesize::ByteSize;
@@ -130,6 +128,17 @@ impl Meter {
     }
 }
 
+/// In one unit, rounded down: it is an estimate, and the warning must not come late.
+fn coarse_duration(seconds: u64) -> String {
+    let (unit_seconds, unit) = match seconds {
+        0..120 => (1, "seconds"),
+        120..7200 => (60, "minutes"),
+        7200..172_800 => (3600, "hours"),
+        _ => (86_400, "days"),
+    };
+    format!("{} {unit}", seconds / unit_seconds)
+}
+
 fn words(reading: &Reading, budget: u64) -> String {
     let Reading { retained_bytes, behind_bytes, growth_bytes_per_s, full_in_seconds, .. } = reading;
     let growth = growth_bytes_per_s.unwrap_or(0.0);
@@ -140,13 +149,7 @@ fn words(reading: &Reading, budget: u64) -> String {
     };
     let end = match full_in_seconds {
         Some(seconds) => {
-            // Below an hour to the minute, else to the hour: it is an estimate.
-            let unit = if *seconds < 3600 { 60 } else { 3600 };
-            let left = Duration::from_secs(seconds.div_ceil(unit) * unit);
-            let left = SpanPrinter::new()
-                .designator(Designator::Verbose)
-                .spacing(Spacing::BetweenUnitsAndDesignators)
-                .unsigned_duration_to_string(&left);
+            let left = coarse_duration(*seconds);
             format!("at this rate its place is used up in {left}")
         }
         None if growth < 1.0 => "it does not grow".to_owned(),
@@ -203,6 +206,15 @@ mod tests {
                 .pressure,
             Pressure::Calm
         );
+    }
+
+    #[test]
+    fn durations_have_one_unit() {
+        let expected =
+            [(70, "70 seconds"), (7199, "119 minutes"), (7200, "2 hours"), (180_000, "2 days")];
+        for (seconds, words) in expected {
+            assert_eq!(coarse_duration(seconds), words);
+        }
     }
 
     #[test]

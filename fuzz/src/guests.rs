@@ -5,9 +5,8 @@ use std::{sync::LazyLock, time::Duration};
 use walgate_host::{
     config::Guests,
     guest::{
-        Engine, Limits, component,
-        exec::decisions::{self, Shape, ShapeColumn, Value, Verdict},
-        plan::kinds::Kind,
+        AnswerColumn, AnswerShape, Engine, GuestKind, GuestValue, Limits, Verdict, decode_answer,
+        read_component,
     },
 };
 
@@ -33,9 +32,9 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
 /// A small one is also compiled and described. Whatever its code does, the result is a guest or an
 /// error.
 pub fn check_module(data: &[u8]) {
-    let made = WRAPPED.enforce(data, || component(data));
+    let made = WRAPPED.enforce(data, || read_component(data));
     let Ok(made) = made else { return };
-    let again = component(&made.bytes).unwrap();
+    let again = read_component(&made.bytes).unwrap();
     assert_eq!((&again.bytes, &again.transform), (&made.bytes, &made.transform));
     assert_eq!((&again.imports, &again.stubbed), (&made.imports, &made.stubbed));
     if data.len() > COMPILED_BYTES_MAX {
@@ -58,34 +57,37 @@ const DECIDED: HeapLimit = HeapLimit { per_byte: 16, fixed: 4 << 10 };
 pub fn check_decisions(data: &[u8]) {
     let Some((&[rows, columns], rest)) = data.split_first_chunk::<2>() else { return };
     let Some((columns, answer)) = rest.split_at_checked(usize::from(columns % 8)) else { return };
-    let column = |byte: &u8| ShapeColumn {
-        kind: Kind::ALL[usize::from(byte & 0x7f) % Kind::ALL.len()],
+    let column = |byte: &u8| AnswerColumn {
+        kind: GuestKind::ALL[usize::from(byte & 0x7f) % GuestKind::ALL.len()],
         untouched: byte & 0x80 != 0,
     };
-    let columns: Vec<ShapeColumn> = columns.iter().map(column).collect();
+    let columns: Vec<AnswerColumn> = columns.iter().map(column).collect();
     let rows = usize::from(rows);
-    let shape = Shape { rows, columns: &columns };
-    let Ok(decided) = DECIDED.enforce(answer, || decisions::decode(answer, &shape)) else { return };
+    let shape = AnswerShape { rows, columns: &columns };
+    let Ok(decided) = DECIDED.enforce(answer, || decode_answer(answer, &shape)) else { return };
     let kept = (0..rows).filter(|&row| decided.verdict(row) == Verdict::Keep).count();
     assert_eq!(decided.all_kept(), kept == rows);
     for (index, column) in columns.iter().enumerate() {
-        let values: Vec<Value<'_>> = (0..rows).map(|row| decided.value(index, row)).collect();
+        let values: Vec<GuestValue<'_>> = (0..rows).map(|row| decided.value(index, row)).collect();
         assert!(values.iter().all(|value| has_kind(*column, value)), "{column:?}: {values:?}");
-        let untouched = values.iter().all(|value| *value == Value::Untouched);
+        let untouched = values.iter().all(|value| *value == GuestValue::Untouched);
         assert!(untouched || !decided.untouched_everywhere(index));
     }
 }
 
-fn has_kind(column: ShapeColumn, value: &Value<'_>) -> bool {
+fn has_kind(column: AnswerColumn, value: &GuestValue<'_>) -> bool {
     match (column.kind, value) {
-        (_, Value::Untouched) => column.untouched,
-        (_, Value::Null)
-        | (Kind::Boolean, Value::Boolean(_))
-        | (Kind::Integer | Kind::Timestamp | Kind::Date | Kind::Time, Value::Integer(_))
-        | (Kind::Float, Value::Float(_))
-        | (Kind::Text, Value::Text(_))
-        | (Kind::Bytes | Kind::Packed, Value::Bytes(_)) => true,
-        (Kind::Uuid, Value::Bytes(bytes)) => bytes.len() == 16,
+        (_, GuestValue::Untouched) => column.untouched,
+        (_, GuestValue::Null)
+        | (GuestKind::Boolean, GuestValue::Boolean(_))
+        | (
+            GuestKind::Integer | GuestKind::Timestamp | GuestKind::Date | GuestKind::Time,
+            GuestValue::Integer(_),
+        )
+        | (GuestKind::Float, GuestValue::Float(_))
+        | (GuestKind::Text, GuestValue::Text(_))
+        | (GuestKind::Bytes | GuestKind::Packed, GuestValue::Bytes(_)) => true,
+        (GuestKind::Uuid, GuestValue::Bytes(bytes)) => bytes.len() == 16,
         _ => false,
     }
 }

@@ -113,7 +113,7 @@ pub fn check_copy(data: &[u8]) {
 
 fn pack_chunk(packer: &TablePacker, batch: &RowBatch) -> Option<Vec<u8>> {
     let mut rendered = Rendered::default();
-    packer.collect(batch, &mut rendered).ok()?;
+    packer.collect_server_rendered(batch, &mut rendered).ok()?;
     let missing = rendered.missing();
     let missing: Vec<(u32, Vec<Vec<u8>>)> = missing
         .map(|(oid, values)| (oid, values.into_iter().map(<[u8]>::to_vec).collect()))

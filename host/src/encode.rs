@@ -1,8 +1,9 @@
-//! A value in Postgres' binary form → MessagePack, in one pass and without values in between.
+//! A value in Postgres' binary form → MessagePack, in one pass and without intermediate values.
 //!
-//! A [`Packer`] is compiled once from a column's type; after that a value costs a branch and a copy. What only
-//! the server can print is looked up in [`Rendered`], and noted there when it is not known yet. Nothing here
-//! knows connections; where bytes come from and go to is `pack::rows`' business.
+//! A [`Packer`] is compiled once from a column's type. After that a value costs a branch and a
+//! copy. Texts that only the server can print are looked up in [`Rendered`], and noted there while
+//! they are unknown. Connections are not known here, nor, outside `rows`, where bytes come from and
+//! go to.
 //!
 //! Binary forms: `*_send` in src/backend/utils/adt of Postgres.
 
@@ -59,7 +60,7 @@ pub enum Packer {
     Float4,
     Float8,
     Numeric,
-    /// Bytes that are the text, whatever the type.
+    /// The bytes are the text.
     Text,
     /// `"char"`: one byte.
     Char,
@@ -82,7 +83,7 @@ pub enum Packer {
     Composite(Box<CompositePacker>),
     Hstore,
     Vector,
-    /// Inside a composite, whose fields' types a consumer does not know: as Postgres prints it.
+    /// Inside a composite, as Postgres prints it: consumers do not know the types of its fields.
     Printed(Printed),
     /// The server prints it; the oid to ask for.
     Rendered(u32),
@@ -94,7 +95,7 @@ const INTERVAL: u32 = 1186;
 impl Packer {
     pub fn new(ty: &Type) -> Packer {
         match &ty.kind {
-            Kind::Base | Kind::Rendered => Self::builtin(ty.oid),
+            Kind::Base | Kind::Rendered => Self::of_builtin(ty.oid),
             Kind::Enum => Packer::Text,
             Kind::Array(element) => Packer::Array(Box::new(ArrayPacker::new(element))),
             Kind::Composite { fields, .. } => {
@@ -121,8 +122,8 @@ impl Packer {
         }
     }
 
-    /// Oids of built-in types are fixed for ever: src/include/catalog/pg_type.dat.
-    fn builtin(oid: u32) -> Packer {
+    /// Oids of built-in types never change: src/include/catalog/pg_type.dat.
+    fn of_builtin(oid: u32) -> Packer {
         match oid {
             16 => Packer::Bool,
             17 => Packer::Bytea,
@@ -156,8 +157,8 @@ impl Packer {
         matches!(self, Int2 | Int4 | Int8 | Oid | Timestamp | TimestampTz | Date | Time)
     }
 
-    /// Whether values have to be looked at before they leave: some may have to be printed by the server, and a composite
-    /// type may have been altered, which nothing announces.
+    /// Whether values have to be inspected before they are packed. The server may have to print
+    /// some, and a composite type may have been altered without an announcement.
     pub fn renders(&self) -> bool {
         match self {
             Packer::Rendered(_)
@@ -170,7 +171,7 @@ impl Packer {
         }
     }
 
-    /// Appends one value. What is not rendered yet is noted in `rendered` and packed as nil.
+    /// Appends one value. A value whose text is unknown is noted in `rendered` and packed as nil.
     pub fn pack(
         &self,
         bytes: &[u8],
@@ -179,44 +180,44 @@ impl Packer {
     ) -> Result<(), PackError> {
         match self {
             Packer::Text => pack::str_bytes(out, bytes),
-            Packer::Bool => pack::bool(out, fixed::<1>(bytes)? != [0]),
-            Packer::Int2 => pack::int(out, int2(bytes)?),
-            Packer::Int4 => pack::int(out, int4(bytes)?),
-            Packer::Int8 => pack::int(out, int8(bytes)?),
-            Packer::Oid => pack::int(out, oid(bytes)?),
-            Packer::Float4 => pack::f32_bits(out, fixed(bytes)?),
-            Packer::Float8 => pack::f64_bits(out, fixed(bytes)?),
-            Packer::Uuid => pack::bin(out, &fixed::<16>(bytes)?),
+            Packer::Bool => pack::bool(out, fixed_bytes::<1>(bytes)? != [0]),
+            Packer::Int2 => pack::int(out, read_int2(bytes)?),
+            Packer::Int4 => pack::int(out, read_int4(bytes)?),
+            Packer::Int8 => pack::int(out, read_int8(bytes)?),
+            Packer::Oid => pack::int(out, read_oid(bytes)?),
+            Packer::Float4 => pack::f32_bits(out, fixed_bytes(bytes)?),
+            Packer::Float8 => pack::f64_bits(out, fixed_bytes(bytes)?),
+            Packer::Uuid => pack::bin(out, &fixed_bytes::<16>(bytes)?),
             Packer::Bytea => pack::bin(out, bytes),
-            Packer::Numeric => numeric::pack(bytes, out)?,
-            Packer::Jsonb => pack::str_bytes(out, jsonb(bytes)?),
-            Packer::Timestamp => match time::timestamp(bytes)? {
+            Packer::Numeric => numeric::pack_numeric(bytes, out)?,
+            Packer::Jsonb => pack::str_bytes(out, jsonb_text(bytes)?),
+            Packer::Timestamp => match time::unix_micros(bytes)? {
                 Some(micros) => pack::int(out, micros),
                 None => time::pack_timestamp_text(bytes, "", out)?,
             },
-            Packer::TimestampTz => match time::timestamp(bytes)? {
+            Packer::TimestampTz => match time::unix_micros(bytes)? {
                 Some(micros) => pack::int(out, micros),
                 None => time::pack_timestamp_text(bytes, "+00", out)?,
             },
-            Packer::Date => match time::date(bytes)? {
+            Packer::Date => match time::unix_days(bytes)? {
                 Some(days) => pack::int(out, days),
                 None => time::pack_date_text(bytes, out)?,
             },
-            Packer::Time => pack::int(out, time::time(bytes)?),
+            Packer::Time => pack::int(out, time::micros_of_day(bytes)?),
             Packer::TimeTz => time::pack_timetz(bytes, out)?,
             Packer::Interval => {
                 if !time::pack_interval(bytes, out)? {
                     rendered.pack(INTERVAL, bytes, out);
                 }
             }
-            Packer::Char => match fixed::<1>(bytes)? {
+            Packer::Char => match fixed_bytes::<1>(bytes)? {
                 [0] => pack::str(out, ""),
                 [byte @ 1..=0x7f] => pack::str_bytes(out, &[byte]),
                 // Printed as it is before Postgres 16, in octal since.
                 _ => rendered.pack(CHAR, bytes, out),
             },
             Packer::Address(oid) => {
-                if !address::pack(bytes, out)? {
+                if !address::pack_address(bytes, out)? {
                     rendered.pack(*oid, bytes, out);
                 }
             }
@@ -234,32 +235,32 @@ impl Packer {
 }
 
 #[inline]
-fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], PackError> {
+fn fixed_bytes<const N: usize>(bytes: &[u8]) -> Result<[u8; N], PackError> {
     bytes.try_into().map_err(|_| PackError::WrongLength)
 }
 
 #[inline]
-fn int2(bytes: &[u8]) -> Result<i64, PackError> {
-    Ok(i64::from(i16::from_be_bytes(fixed(bytes)?)))
+fn read_int2(bytes: &[u8]) -> Result<i64, PackError> {
+    Ok(i64::from(i16::from_be_bytes(fixed_bytes(bytes)?)))
 }
 
 #[inline]
-fn int4(bytes: &[u8]) -> Result<i64, PackError> {
-    Ok(i64::from(i32::from_be_bytes(fixed(bytes)?)))
+fn read_int4(bytes: &[u8]) -> Result<i64, PackError> {
+    Ok(i64::from(i32::from_be_bytes(fixed_bytes(bytes)?)))
 }
 
 #[inline]
-fn int8(bytes: &[u8]) -> Result<i64, PackError> {
-    Ok(i64::from_be_bytes(fixed(bytes)?))
+fn read_int8(bytes: &[u8]) -> Result<i64, PackError> {
+    Ok(i64::from_be_bytes(fixed_bytes(bytes)?))
 }
 
 #[inline]
-fn oid(bytes: &[u8]) -> Result<i64, PackError> {
-    Ok(i64::from(u32::from_be_bytes(fixed(bytes)?)))
+fn read_oid(bytes: &[u8]) -> Result<i64, PackError> {
+    Ok(i64::from(u32::from_be_bytes(fixed_bytes(bytes)?)))
 }
 
-/// The JSON text behind the version byte.
-fn jsonb(bytes: &[u8]) -> Result<&[u8], PackError> {
+/// The JSON text after the version byte.
+fn jsonb_text(bytes: &[u8]) -> Result<&[u8], PackError> {
     match bytes {
         [1, text @ ..] => Ok(text),
         _ => Err(PackError::BadJsonb),

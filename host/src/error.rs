@@ -5,7 +5,7 @@
 use walgate_wire::Token;
 
 use crate::{
-    egress::{compress::TransformError, outlet::OutletError},
+    egress::{compress::BodyError, outlet::OutletError},
     encode::{PackError, RowError},
     guest::GuestFailure,
     jetstream::{chain::Broken, kv::KvError, publisher::PublishFailed, streams::BrokerError},
@@ -26,7 +26,7 @@ pub enum SessionError {
     #[error(transparent)]
     PublishFailed(#[from] PublishFailed),
     #[error(transparent)]
-    Transform(#[from] TransformError),
+    Body(#[from] BodyError),
     #[error(transparent)]
     Outlet(#[from] OutletError),
     #[error(transparent)]
@@ -44,13 +44,13 @@ pub enum SessionError {
 impl SessionError {
     /// A value that does not fit what was known of its type.
     pub fn is_altered_type(&self) -> bool {
-        matches!(self, SessionError::Transform(TransformError::Row(error)) if error.source == PackError::Altered)
+        matches!(self, SessionError::Body(BodyError::Row(error)) if error.source == PackError::Altered)
     }
 
     /// As consumers are told of it: what a guest says of rows stays with those who run the gateway.
     pub fn told(&self) -> String {
         match self {
-            SessionError::Guest(failure) => failure.told(),
+            SessionError::Guest(failure) => failure.public_message(),
             SessionError::Replaced(error) => {
                 format!("{}; the table has another guest by now", error.told())
             }
@@ -62,8 +62,8 @@ impl SessionError {
     pub fn table(&self) -> Option<&str> {
         match self {
             SessionError::Source(error) => error.table(),
-            SessionError::Transform(TransformError::Row(error)) => Some(&error.table),
-            SessionError::Transform(TransformError::Compress { table, .. }) => Some(table),
+            SessionError::Body(BodyError::Row(error)) => Some(&error.table),
+            SessionError::Body(BodyError::Compress { table, .. }) => Some(table),
             SessionError::Outlet(error) => Some(error.table()),
             SessionError::Guest(failure) => Some(failure.table()),
             _ => None,
@@ -73,6 +73,6 @@ impl SessionError {
 
 impl From<RowError> for SessionError {
     fn from(error: RowError) -> Self {
-        SessionError::Transform(error.into())
+        SessionError::Body(error.into())
     }
 }

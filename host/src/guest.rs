@@ -1,27 +1,31 @@
-//! Guests: per-table WebAssembly that decides which rows and columns leave, and what they hold.
+//! Guests: WebAssembly, one for a table, that decides which rows and columns are published, and
+//! how.
 //!
-//! An [`Engine`] loads files into [`Module`]s; a module bound to a table version is a [`Bound`], which turns
-//! batches of that version into batches of its output. Where files and batches come from, and what a halted
-//! table means, is not known here. Only `engine`, `instance` and `calls` know the wasm runtime.
+//! An [`Engine`] loads files into [`Module`]s. A module that is bound to a table version is a
+//! [`BoundGuest`], which turns batches of that version into batches of its output. Where files and
+//! batches come from, and what a halted table means, is not known here. Only `runtime` knows
+//! wasmtime.
 
-pub mod exec;
-pub mod plan;
+mod exec;
+mod plan;
 pub mod recorded_cells;
-pub mod runtime;
+mod runtime;
 
 use std::time::Duration;
 
 pub use exec::{
-    failure::{CallFailure, FailedRow, GuestError, GuestFailure, Place},
-    pool::Bound,
+    decisions::{AnswerShape, Decisions, Verdict, decode_answer},
+    failure::{CallFailure, FailedRow, GuestError, GuestFailure, RowPlace},
+    pool::BoundGuest,
 };
 pub use plan::{
-    Answer, Output, PlanError,
-    output_types::{OutputType, Written},
-    told,
+    AnswerColumn, OutputColumn, PlanAnswer, PlanError,
+    kinds::Kind as GuestKind,
+    output_types::{GuestValue, OutputType, OutputTypeExt},
+    shown_type,
 };
 pub use runtime::{
-    component::{Component, InterfaceError, component},
+    component::{GuestComponent, InterfaceError, read_component},
     engine::{Engine, Module},
     limits::Limits,
 };
@@ -30,17 +34,18 @@ pub use crate::config::OnGuestError;
 
 use crate::rows::batch::RowBatch;
 
-/// A batch as it leaves its guest.
+/// A batch that went through its guest.
 #[derive(Debug)]
-pub struct Outcome {
-    /// Of the output's table version; may be empty.
+pub struct GuestOutcome {
+    /// The published rows, of the output's table version; may be empty.
     pub batch: RowBatch,
-    /// Changes and copied rows that left not at all, or as the deletion of what was there; failed ones included.
+    /// Changes and copied rows that are not published, or only as the deletion of the old row.
+    /// Failed rows are counted.
     pub dropped: u64,
     pub failed: Vec<FailedRow>,
-    /// All of it.
+    /// Time for the batch.
     pub took: Duration,
-    /// In the guest's own code, and on the way into its memory and back.
+    /// Of that, time in the guest's own code, with copies into its memory and back.
     pub called: Duration,
 }
 

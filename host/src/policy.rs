@@ -1,7 +1,7 @@
 //! What to do about an error: one exhaustive function, from every error of the data path to one of three.
 
 use crate::{
-    egress::compress::TransformError, error::SessionError, jetstream::streams::BrokerError,
+    egress::compress::BodyError, error::SessionError, jetstream::streams::BrokerError,
     postgres::ErrorKind,
 };
 
@@ -30,9 +30,7 @@ pub fn action(error: &SessionError) -> Action {
         SessionError::Kv(_) | SessionError::Publish(_) | SessionError::PublishFailed(_) => {
             Action::Retry
         }
-        SessionError::Transform(TransformError::Row(_) | TransformError::Compress { .. }) => {
-            Action::Quarantine
-        }
+        SessionError::Body(BodyError::Row(_) | BodyError::Compress { .. }) => Action::Quarantine,
         SessionError::Outlet(_) | SessionError::Guest(_) => Action::Quarantine,
         SessionError::Suspended { passes: true, .. } => Action::Retry,
         SessionError::Suspended { passes: false, .. } => Action::Quarantine,

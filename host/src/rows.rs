@@ -1,7 +1,7 @@
 //! Row shapes: batches, cells, tuples and types as plain data, the ground floor of the gateway.
 //!
-//! Pure. Every stage imports them; they import `wire` alone. Where rows come from and where they go is not
-//! known here.
+//! Pure. Every stage imports them; they import `wire` alone. Where rows come from, and where they
+//! go, is not known here.
 
 pub mod batch;
 pub mod pg_type;

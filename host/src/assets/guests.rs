@@ -145,7 +145,7 @@ async fn try_on(gateway: &Gateway, table: &Table, module: &Arc<Module>) -> Resul
     tried.map_err(Refused::invalid)?.map_err(|failure| {
         tracing::error!(%failure, "a new guest fails on rows of its table");
         // This may become a reason that consumers read.
-        Refused::Invalid(format!("it fails on rows of the table: {}", failure.told()))
+        Refused::Invalid(format!("it fails on rows of the table: {}", failure.public_message()))
     })
 }
 

@@ -1,6 +1,6 @@
 //! Row batch → pack → compress: one synchronous function for each of the two kinds of body.
 //!
-//! Where the body goes is not known here, nor whether the rows went through a guest.
+//! Where a body goes, and whether its rows went through a guest, is not known here.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -16,7 +16,7 @@ use walgate_wire::{
 
 use crate::{
     config::{Compression, UseDictionary},
-    egress::dictionary_stats::Gain,
+    egress::dictionary_stats::DictionaryGain,
     encode::{RowError, TablePacker},
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
@@ -24,26 +24,27 @@ use crate::{
 /// With `use = "auto"`: above this a body is its own dictionary (measured: no gain from 64 KiB on).
 const AUTO_DICTIONARY_BYTES_MAX: usize = 64 << 10;
 
-/// Bodies up to this size are worth [`Effort::Thorough`]: a change or a few.
+/// Bodies up to this size, a change or a few, are worth [`Effort::Thorough`].
 const SMALL_BYTES_MAX: usize = 4 << 10;
-/// zstd's level for these, where the configuration does not ask for more. Measured on rows of 350 to 450 bytes with their
-/// dictionary: 7 to 10 % smaller than at level 1 for 10 µs more each; higher levels gain 1 to 2 % for twice the memory.
+/// zstd's level for these, unless the configuration asks for more. Measured on rows of 350 to 450
+/// bytes with their dictionary: 7 to 10 % smaller than at level 1, for 10 µs more each. Higher
+/// levels gain 1 to 2 % for twice the memory.
 pub const THOROUGH_LEVEL: i32 = 10;
-/// Such a compression context takes 0.8 MiB: at most so many are kept.
+/// A compression context of this level takes 0.8 MiB: at most so many are kept.
 const THOROUGH_CONTEXTS_MAX: usize = 16;
 
 /// How much time a body may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
-    /// Others wait: as configured.
+    /// Other messages wait: the configured level.
     Quick,
-    /// Nothing waits: small bodies are made as small as they get.
+    /// Nothing waits: small bodies are compressed as well as possible.
     Thorough,
 }
 
-/// A body that cannot be made.
+/// A body that cannot be packed or compressed.
 #[derive(Debug, thiserror::Error)]
-pub enum TransformError {
+pub enum BodyError {
     #[error(transparent)]
     Row(#[from] RowError),
     #[error("{table}: {source}")]
@@ -52,11 +53,11 @@ pub enum TransformError {
 
 /// A body ready to be sent.
 #[derive(Debug)]
-pub struct Packed {
+pub struct PackedBody {
     pub body: Bytes,
     /// Size before compression.
     pub raw_bytes: usize,
-    /// Bytes with its dictionary ÷ bytes without it, when that was measured; and the revision.
+    /// The dictionary's revision, and bytes with it ÷ bytes without it, if that was measured.
     pub ratio: Option<(u64, f64)>,
     encoding: Encoding,
 }
@@ -67,7 +68,7 @@ enum Encoding {
     Zstd { dictionary: Option<Arc<StoredDictionary>> },
 }
 
-impl Packed {
+impl PackedBody {
     /// Sets the headers that state what decodes the body.
     pub fn set_headers(&self, mut set: impl FnMut(&'static str, String)) {
         let Encoding::Zstd { dictionary } = &self.encoding else { return };
@@ -92,10 +93,11 @@ pub struct BodyPacker {
     settings: Compression,
     writer: ChangeWriter,
     frame: Vec<u8>,
-    /// By the table whose dictionary they have loaded, with its revision; none: without dictionary.
+    /// Contexts by the table whose dictionary they have loaded, with its revision. None: no
+    /// dictionary.
     quick: HashMap<Option<Token>, (u64, Compressor)>,
     thorough: HashMap<Option<Token>, (u64, Compressor)>,
-    gains: HashMap<Token, Gain>,
+    gains: HashMap<Token, DictionaryGain>,
     sample: Vec<u8>,
 }
 
@@ -121,8 +123,7 @@ impl BodyPacker {
         })
     }
 
-    /// The body of a message with the changes of a batch. What the server has to print is in
-    /// `rendered`.
+    /// The body of a message with the changes of a batch. The server's texts are in `rendered`.
     pub fn pack_changes(
         &mut self,
         packer: &TablePacker,
@@ -130,7 +131,7 @@ impl BodyPacker {
         rendered: &mut Rendered,
         dictionary: Option<Arc<StoredDictionary>>,
         effort: Effort,
-    ) -> Result<Packed, TransformError> {
+    ) -> Result<PackedBody, BodyError> {
         self.writer.out.clear();
         let mut writer = std::mem::take(&mut self.writer);
         let packed = packer.pack_changes(batch, 0..batch.changes.len(), &mut writer, rendered);
@@ -141,7 +142,8 @@ impl BodyPacker {
         };
         if let (Ok(packed), Some(revision), 1) = (&mut result, revision, batch.len()) {
             let with_bytes = packed.body.len();
-            packed.ratio = self.gain(&batch.table.token, revision, &writer.out, with_bytes, effort);
+            packed.ratio =
+                self.measure_gain(&batch.table.token, revision, &writer.out, with_bytes, effort);
         }
         self.writer = writer;
         result
@@ -154,7 +156,7 @@ impl BodyPacker {
         writer: &mut ChunkWriter,
         raw: &mut Vec<u8>,
         dictionary: Option<Arc<StoredDictionary>>,
-    ) -> Result<Packed, TransformError> {
+    ) -> Result<PackedBody, BodyError> {
         raw.clear();
         writer.finish(raw);
         self.compress(table, raw, dictionary, Effort::Quick)
@@ -166,8 +168,8 @@ impl BodyPacker {
         raw: &[u8],
         dictionary: Option<Arc<StoredDictionary>>,
         effort: Effort,
-    ) -> Result<Packed, TransformError> {
-        let plain = |raw: &[u8]| Packed {
+    ) -> Result<PackedBody, BodyError> {
+        let plain = |raw: &[u8]| PackedBody {
             body: Bytes::copy_from_slice(raw),
             raw_bytes: raw.len(),
             ratio: None,
@@ -180,27 +182,28 @@ impl BodyPacker {
             || raw.len() <= AUTO_DICTIONARY_BYTES_MAX;
         let dictionary = dictionary.filter(|_| pays);
         let key = dictionary.as_ref().map(|_| table.token.clone());
-        let effort = self.affordable(&key, raw, effort);
+        let effort = self.affordable_effort(&key, raw, effort);
         let mut frame = std::mem::take(&mut self.frame);
         let compressed = self
-            .compressor(key, dictionary.as_deref(), effort)
+            .compressor_for(key, dictionary.as_deref(), effort)
             .and_then(|compressor| compressor.compress(raw, &mut frame));
         let packed = match compressed {
-            Ok(()) if frame.len() < raw.len() => Ok(Packed {
+            Ok(()) if frame.len() < raw.len() => Ok(PackedBody {
                 body: Bytes::copy_from_slice(&frame),
                 raw_bytes: raw.len(),
                 ratio: None,
                 encoding: Encoding::Zstd { dictionary },
             }),
             Ok(()) => Ok(plain(raw)),
-            Err(source) => Err(TransformError::Compress { table: table.name.to_string(), source }),
+            Err(source) => Err(BodyError::Compress { table: table.name.to_string(), source }),
         };
         self.frame = frame;
         packed
     }
 
-    /// Now and then, for a single change that got all effort: how large it would be without its dictionary.
-    fn gain(
+    /// Samples what a single change would take without its dictionary. Only thorough compression
+    /// counts.
+    fn measure_gain(
         &mut self,
         token: &Token,
         revision: u64,
@@ -208,28 +211,29 @@ impl BodyPacker {
         with_bytes: usize,
         effort: Effort,
     ) -> Option<(u64, f64)> {
-        let efforts = [Some(token.clone()), None].map(|key| self.affordable(&key, raw, effort));
+        let efforts =
+            [Some(token.clone()), None].map(|key| self.affordable_effort(&key, raw, effort));
         if efforts != [Effort::Thorough; 2] || !self.settings.enabled {
             return None;
         }
         let gain = match self.gains.entry(token.clone()) {
             Entry::Occupied(slot) if slot.get().revision() == revision => slot.into_mut(),
-            entry => entry.insert_entry(Gain::new(revision)).into_mut(),
+            entry => entry.insert_entry(DictionaryGain::new(revision)).into_mut(),
         };
         if !gain.is_due() {
             return None;
         }
         let mut sample = std::mem::take(&mut self.sample);
-        let made = self.compressor(None, None, effort);
+        let made = self.compressor_for(None, None, effort);
         let compressed = made.and_then(|compressor| compressor.compress(raw, &mut sample));
         let without_bytes = sample.len().min(raw.len());
         self.sample = sample;
         compressed.ok()?;
-        Some((revision, self.gains.get_mut(token)?.add(with_bytes, without_bytes)?))
+        Some((revision, self.gains.get_mut(token)?.add_sample(with_bytes, without_bytes)?))
     }
 
-    /// All effort is for small bodies, and for tables that have a context or find room for one.
-    fn affordable(&self, key: &Option<Token>, raw: &[u8], effort: Effort) -> Effort {
+    /// Thorough for small bodies, if the table has a context or there is room for one.
+    fn affordable_effort(&self, key: &Option<Token>, raw: &[u8], effort: Effort) -> Effort {
         let has_room =
             self.thorough.len() < THOROUGH_CONTEXTS_MAX || self.thorough.contains_key(key);
         match effort {
@@ -239,7 +243,7 @@ impl BodyPacker {
     }
 
     /// `key`: the table, if it has a dictionary.
-    fn compressor(
+    fn compressor_for(
         &mut self,
         key: Option<Token>,
         dictionary: Option<&StoredDictionary>,

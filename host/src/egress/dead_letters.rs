@@ -11,7 +11,7 @@ use walgate_wire::{
 
 use crate::{
     encode::{RowError, TablePacker},
-    guest::{FailedRow, Place},
+    guest::{FailedRow, RowPlace},
     rows::{
         Rendered, TableVersion,
         batch::{Cell, Change, Op, RowBatch, TxnMark},
@@ -52,7 +52,7 @@ pub fn compose(
     };
     let row = visible_row(row, &output.schema, at_micros);
     let position = match (epoch, failed.place) {
-        (Some(epoch), Place::Change(position)) => {
+        (Some(epoch), RowPlace::Change(position)) => {
             Some(StreamPosition { epoch, position }.to_string())
         }
         _ => None,

@@ -1,7 +1,7 @@
-//! What a table's dictionary still saves, by samples of single changes: rows that have become others than those it was
-//! trained on are the sign to train it again.
+//! Tracks how much a dictionary still saves, from sampled single-row changes.
 //!
-//! Pure: who compresses, and whom a verdict reaches, is not known here.
+//! A worsening ratio means that rows have drifted from the training set. Pure: how samples are
+//! compressed, and how a verdict is reported, is not known here.
 
 /// One in so many single changes is measured.
 const SAMPLE_EVERY: u32 = 16;
@@ -12,7 +12,7 @@ const WORN: f64 = 1.10;
 
 /// Samples of one table and one revision of its dictionary.
 #[derive(Debug)]
-pub struct Gain {
+pub struct DictionaryGain {
     revision: u64,
     seen: u32,
     samples: u32,
@@ -20,9 +20,9 @@ pub struct Gain {
     without_bytes: u64,
 }
 
-impl Gain {
-    pub fn new(revision: u64) -> Gain {
-        Gain { revision, seen: 0, samples: 0, with_bytes: 0, without_bytes: 0 }
+impl DictionaryGain {
+    pub fn new(revision: u64) -> DictionaryGain {
+        DictionaryGain { revision, seen: 0, samples: 0, with_bytes: 0, without_bytes: 0 }
     }
 
     pub fn revision(&self) -> u64 {
@@ -35,9 +35,9 @@ impl Gain {
         self.seen == 1
     }
 
-    /// A single change, compressed with the dictionary and without. Now and then what that comes to: bytes with it ÷ bytes
-    /// without it.
-    pub fn add(&mut self, with_bytes: usize, without_bytes: usize) -> Option<f64> {
+    /// Adds a single change, compressed with the dictionary and without. A full window of samples
+    /// returns its ratio: bytes with the dictionary ÷ bytes without it.
+    pub fn add_sample(&mut self, with_bytes: usize, without_bytes: usize) -> Option<f64> {
         self.samples += 1;
         self.with_bytes += with_bytes as u64;
         self.without_bytes += without_bytes as u64;
@@ -50,33 +50,33 @@ impl Gain {
     }
 }
 
-/// How a table's dictionary has done since it is in use here.
+/// The ratios of a table's dictionary since this gateway uses it.
 #[derive(Debug)]
-pub struct Wear {
+pub struct DictionaryWear {
     revision: u64,
     first: f64,
     last: f64,
-    told: bool,
+    reported: bool,
 }
 
-impl Wear {
-    pub fn new(revision: u64, ratio: f64) -> Wear {
-        Wear { revision, first: ratio, last: ratio, told: false }
+impl DictionaryWear {
+    pub fn new(revision: u64, ratio: f64) -> DictionaryWear {
+        DictionaryWear { revision, first: ratio, last: ratio, reported: false }
     }
 
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    pub fn last(&self) -> f64 {
+    pub fn last_ratio(&self) -> f64 {
         self.last
     }
 
-    /// The ratio at first, if it has become so much worse that the dictionary should be trained again. Once.
-    pub fn worn(&mut self, ratio: f64) -> Option<f64> {
+    /// Notes a ratio. Returns the first one, once, if the dictionary should be trained again.
+    pub fn note_ratio(&mut self, ratio: f64) -> Option<f64> {
         self.last = ratio;
-        let worn = ratio > self.first * WORN && !self.told;
-        self.told |= worn;
+        let worn = ratio > self.first * WORN && !self.reported;
+        self.reported |= worn;
         worn.then_some(self.first)
     }
 }
@@ -86,22 +86,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dictionary_that_fits_less_and_less_is_told_once() {
-        let mut wear = Wear::new(7, 0.40);
-        let told = [0.40, 0.43, 0.45, 0.46].map(|ratio| wear.worn(ratio));
-        assert_eq!(told, [None, None, Some(0.40), None]);
+    fn a_worn_dictionary_is_reported_once() {
+        let mut wear = DictionaryWear::new(7, 0.40);
+        let reported = [0.40, 0.43, 0.45, 0.46].map(|ratio| wear.note_ratio(ratio));
+        assert_eq!(reported, [None, None, Some(0.40), None]);
     }
 
     #[test]
-    fn a_ratio_is_of_many_samples() {
-        let mut gain = Gain::new(7);
-        let ratios: Vec<_> = (0..2 * WINDOW).filter_map(|_| gain.add(40, 100)).collect();
+    fn a_ratio_needs_a_window_of_samples() {
+        let mut gain = DictionaryGain::new(7);
+        let ratios: Vec<_> = (0..2 * WINDOW).filter_map(|_| gain.add_sample(40, 100)).collect();
         assert_eq!(ratios, [0.40, 0.40]);
     }
 
     #[test]
-    fn few_changes_are_measured() {
-        let mut gain = Gain::new(1);
+    fn one_change_in_sixteen_is_measured() {
+        let mut gain = DictionaryGain::new(1);
         assert_eq!((0..160).filter(|_| gain.is_due()).count(), 10);
     }
 }

@@ -1,7 +1,7 @@
-//! The way out for the rows of one table version: through its guest, if it has one, to the packer of what comes out.
+//! The outlet of one table version: its guest, if it has one, and the packer of the published rows.
 //!
-//! Made anew when the table's shape or its guest changes. Who wants the rows, and whether the guest may be
-//! swapped now, is not known here.
+//! A new one replaces it when the table's shape or its guest changes. Who asks for rows, and when
+//! guests may be swapped, is not known here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use walgate_wire::Schema;
 use crate::{
     config::{OnGuestError, Table},
     encode::{RowError, TablePacker},
-    guest::{Bound, GuestError, GuestFailure, Module, Outcome},
+    guest::{BoundGuest, GuestError, GuestFailure, GuestOutcome, Module},
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
 
@@ -75,7 +75,7 @@ pub struct Outlet {
 
 /// What precedes the packer of a table with a guest.
 struct GuestStage {
-    bound: Bound,
+    bound: BoundGuest,
     /// Of the rows as they come, for what the server has to print.
     input: TablePacker,
     /// Columns whose values the guest has to know, also where an update left them alone.
@@ -107,7 +107,7 @@ impl Outlet {
     }
 
     /// Through a guest that is bound to the table already.
-    pub fn guarded(bound: Bound, on_error: OnGuestError) -> Outlet {
+    pub fn guarded(bound: BoundGuest, on_error: OnGuestError) -> Outlet {
         let output = bound.output().clone();
         let guest = GuestStage {
             needed: bound.needs_values(on_error),
@@ -158,21 +158,21 @@ impl Outlet {
         rendered: &mut Rendered,
     ) -> Result<(), RowError> {
         let packer = self.guest.as_ref().map_or(&self.packer, |guest| &guest.input);
-        packer.collect(batch, rendered)
+        packer.collect_server_rendered(batch, rendered)
     }
 
-    /// The rows that are published: all of them if there is no guest. Blocks for as long as the guest
-    /// takes.
+    /// The rows that are published: all of them if there is no guest. Blocks for as long as the
+    /// guest takes.
     pub fn apply_guest(
         &self,
         batch: RowBatch,
         rendered: &mut Rendered,
-    ) -> Result<Outcome, GuestFailure> {
+    ) -> Result<GuestOutcome, GuestFailure> {
         match &self.guest {
             Some(guest) => guest.bound.run(batch, rendered, guest.on_error),
             None => {
                 let (took, called) = (Duration::ZERO, Duration::ZERO);
-                Ok(Outcome { batch, dropped: 0, failed: vec![], took, called })
+                Ok(GuestOutcome { batch, dropped: 0, failed: vec![], took, called })
             }
         }
     }

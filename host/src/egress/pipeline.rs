@@ -1,7 +1,7 @@
 //! The pipeline of a batch: missing values → render → guest → dead letters → pack → compress.
 //!
-//! There is one for changes, snapshots, the trial of a new guest, `verify` and the guest tools. What
-//! needs a server is behind [`PipelineIo`]. Where batches come from, and where bodies go, is not
+//! Changes, snapshots, the trial of a new guest, `verify` and the guest tools use it.
+//! [`PipelineIo`] is what it needs of servers. Where batches come from, and where bodies go, is not
 //! known here.
 
 use std::{future::Future, sync::Arc};
@@ -11,11 +11,11 @@ use walgate_wire::ChunkWriter;
 use crate::{
     config::Compression,
     egress::{
-        compress::{BodyPacker, Effort, Packed, StoredDictionary, TransformError},
+        compress::{BodyError, BodyPacker, Effort, PackedBody, StoredDictionary},
         outlet::Outlet,
     },
     encode::RowError,
-    guest::{GuestFailure, Outcome},
+    guest::{GuestFailure, GuestOutcome},
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
 
@@ -54,7 +54,7 @@ pub struct GuestRun<'a> {
     /// The table behind the guest.
     pub output: &'a TableVersion,
     pub rows_in: u64,
-    pub outcome: &'a Outcome,
+    pub outcome: &'a GuestOutcome,
     pub rendered: &'a mut Rendered,
 }
 
@@ -107,8 +107,8 @@ impl<Io: PipelineIo> Pipeline<Io> {
         Ok(())
     }
 
-    /// Keeps the rows that the guest accepts, and sets aside those that it fails on. The values that
-    /// are missing have been fetched.
+    /// Keeps the rows that the guest accepts, and sets aside those that it fails on. Call
+    /// `fetch_missing_values` first.
     pub async fn apply_guest(
         &mut self,
         outlet: &Outlet,
@@ -125,8 +125,8 @@ impl<Io: PipelineIo> Pipeline<Io> {
         Ok(outcome.batch)
     }
 
-    /// Whether the guest may begin to serve: it gets through some rows of its table. The values that
-    /// are missing have been fetched. Blocks for as long as the guest takes.
+    /// Whether the guest gets through some rows of its table. Call `fetch_missing_values` first.
+    /// Blocks for as long as the guest takes.
     pub fn try_guest(&mut self, outlet: &Outlet, batch: RowBatch) -> Result<(), GuestFailure> {
         outlet.try_guest(batch, &mut self.rendered)
     }
@@ -138,7 +138,7 @@ impl<Io: PipelineIo> Pipeline<Io> {
         batch: &RowBatch,
         dictionary: Option<Arc<StoredDictionary>>,
         effort: Effort,
-    ) -> Result<Packed, TransformError> {
+    ) -> Result<PackedBody, BodyError> {
         self.bodies.pack_changes(outlet.packer(), batch, &mut self.rendered, dictionary, effort)
     }
 
@@ -148,7 +148,7 @@ impl<Io: PipelineIo> Pipeline<Io> {
         outlet: &Outlet,
         batch: &RowBatch,
         chunk: &mut ChunkWriter,
-    ) -> Result<(), TransformError> {
+    ) -> Result<(), BodyError> {
         let rows = 0..batch.len();
         Ok(outlet.packer().pack_rows(batch, rows, chunk, &mut self.rendered)?)
     }
@@ -160,7 +160,7 @@ impl<Io: PipelineIo> Pipeline<Io> {
         chunk: &mut ChunkWriter,
         raw: &mut Vec<u8>,
         dictionary: Option<Arc<StoredDictionary>>,
-    ) -> Result<Packed, TransformError> {
+    ) -> Result<PackedBody, BodyError> {
         self.bodies.finish_chunk(table, chunk, raw, dictionary)
     }
 

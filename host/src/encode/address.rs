@@ -6,16 +6,18 @@ use std::io::Write;
 
 use walgate_wire::{hex, pack};
 
-use crate::encode::{PackError, fixed};
+use crate::encode::{PackError, fixed_bytes};
 
 const IPV4: u8 = 2;
 const IPV6: u8 = 3;
 
-/// `inet` and `cidr`: family, bits of the mask, whether it is a cidr, bytes of the address, address. False,
-/// and nothing written, for IPv6.
-pub(super) fn pack(bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, PackError> {
+/// `inet` and `cidr`: family, bits of the mask, whether it is a cidr, bytes of the address,
+/// address. For IPv6 it returns false and writes nothing.
+pub(super) fn pack_address(bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, PackError> {
     let (address, bits, cidr) = match bytes {
-        [IPV4, bits @ 0..=32, cidr, 4, address @ ..] => (fixed::<4>(address)?, *bits, *cidr != 0),
+        [IPV4, bits @ 0..=32, cidr, 4, address @ ..] => {
+            (fixed_bytes::<4>(address)?, *bits, *cidr != 0)
+        }
         [IPV6, 0..=128, _, 16, address @ ..] if address.len() == 16 => return Ok(false),
         _ => return Err(PackError::BadAddress),
     };

@@ -1,7 +1,7 @@
 //! Values made of values: arrays, composites, hstore, pgvector.
 //!
-//! Lengths are checked against the bytes at hand before anything is written; depth is bounded by the type,
-//! which the catalog compiles to a bounded depth.
+//! Lengths are checked against the available bytes before anything is written. The type bounds the
+//! depth: the catalog compiles types to a bounded depth.
 
 use walgate_wire::pack;
 
@@ -16,7 +16,7 @@ const DIMENSIONS_MAX: usize = 6;
 /// Below this, oids belong to Postgres itself and never mean another type.
 const FIRST_USER_OID: u32 = 16_384;
 
-/// A type inside another, with the oid that its values should announce.
+/// A type inside another, with the oid that its values should name.
 #[derive(Clone, Debug)]
 struct Part {
     oid: u32,
@@ -32,9 +32,9 @@ impl Part {
         Part { oid: ty.oid, packer: Packer::of_field(ty) }
     }
 
-    /// Values name the declared type, the catalog compiled its base: they can only be compared where Postgres
-    /// sent a built-in type, which is never a domain.
-    fn check(&self, sent: u32) -> Result<(), PackError> {
+    /// Values name the declared type, but the catalog compiled its base. The two are comparable
+    /// only if Postgres sent a built-in type, which is never a domain.
+    fn check_oid(&self, sent: u32) -> Result<(), PackError> {
         if sent < FIRST_USER_OID && sent != self.oid { Err(PackError::Altered) } else { Ok(()) }
     }
 
@@ -54,7 +54,8 @@ impl Part {
     }
 }
 
-/// `array_send`: dimensions, null flag, element type, length and lower bound of each dimension, elements.
+/// `array_send`: dimensions, null flag, element type, length and lower bound of each dimension,
+/// elements.
 #[derive(Clone, Debug)]
 pub struct ArrayPacker {
     element: Part,
@@ -81,32 +82,32 @@ impl ArrayPacker {
         rendered: &mut Rendered,
     ) -> Result<(), PackError> {
         let mut fields = Fields(bytes);
-        let dimensions = fields.count()?;
-        fields.int()?;
-        self.element.check(fields.int()? as u32)?;
+        let dimensions = fields.read_count()?;
+        fields.read_int()?;
+        self.element.check_oid(fields.read_int()? as u32)?;
         if dimensions > DIMENSIONS_MAX {
             return Err(PackError::BadArray);
         }
         let mut lengths = [0; DIMENSIONS_MAX];
         let lengths = &mut lengths[..dimensions];
         for length in lengths.iter_mut() {
-            *length = fields.count()?;
-            fields.int()?;
+            *length = fields.read_count()?;
+            fields.read_int()?;
         }
         let total = lengths.iter().try_fold(1usize, |total, &length| total.checked_mul(length));
         if dimensions == 0 || total == Some(0) {
             pack::array(out, 0);
-            return fields.end();
+            return fields.expect_end();
         }
         // Each element takes four bytes at least.
         if total.is_none_or(|total| total > fields.0.len() / 4) {
             return Err(PackError::BadArray);
         }
-        self.level(lengths, &mut fields, out, rendered)?;
-        fields.end()
+        self.pack_level(lengths, &mut fields, out, rendered)?;
+        fields.expect_end()
     }
 
-    fn level(
+    fn pack_level(
         &self,
         lengths: &[usize],
         fields: &mut Fields<'_>,
@@ -114,10 +115,10 @@ impl ArrayPacker {
         rendered: &mut Rendered,
     ) -> Result<(), PackError> {
         let Some((&length, inner)) = lengths.split_first() else {
-            return self.element.pack(fields.field()?, out, rendered);
+            return self.element.pack(fields.read_field()?, out, rendered);
         };
         pack::array(out, length);
-        (0..length).try_for_each(|_| self.level(inner, fields, out, rendered))
+        (0..length).try_for_each(|_| self.pack_level(inner, fields, out, rendered))
     }
 }
 
@@ -140,36 +141,36 @@ impl CompositePacker {
         rendered: &mut Rendered,
     ) -> Result<(), PackError> {
         let mut fields = Fields(bytes);
-        if fields.count()? != self.fields.len() {
+        if fields.read_count()? != self.fields.len() {
             return Err(PackError::Altered);
         }
         pack::map(out, self.fields.len());
         for (name, part) in &self.fields {
-            part.check(fields.int()? as u32)?;
+            part.check_oid(fields.read_int()? as u32)?;
             pack::str(out, name);
-            part.pack(fields.field()?, out, rendered)?;
+            part.pack(fields.read_field()?, out, rendered)?;
         }
-        fields.end()
+        fields.expect_end()
     }
 }
 
 /// `hstore_send`: pair count; of each pair key and value.
 pub(super) fn pack_hstore(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
     let mut fields = Fields(bytes);
-    let pairs = fields.count()?;
+    let pairs = fields.read_count()?;
     // Each pair takes eight bytes at least.
     if pairs > fields.0.len() / 8 {
         return Err(PackError::EndsEarly);
     }
     pack::map(out, pairs);
     for _ in 0..pairs {
-        pack::str_bytes(out, fields.field()?.ok_or(PackError::WrongLength)?);
-        match fields.field()? {
+        pack::str_bytes(out, fields.read_field()?.ok_or(PackError::WrongLength)?);
+        match fields.read_field()? {
             Some(value) => pack::str_bytes(out, value),
             None => pack::nil(out),
         }
     }
-    fields.end()
+    fields.expect_end()
 }
 
 /// `vector_send`: dimension and a spare (16 bits each), then floats.
@@ -185,23 +186,23 @@ pub(super) fn pack_vector(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackErr
     Ok(())
 }
 
-/// What is left of a value made of 32-bit integers and length-prefixed fields.
+/// The unread rest of a value of 32-bit integers and length-prefixed fields.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn int(&mut self) -> Result<i32, PackError> {
+    fn read_int(&mut self) -> Result<i32, PackError> {
         let (int, rest) = self.0.split_first_chunk::<4>().ok_or(PackError::EndsEarly)?;
         self.0 = rest;
         Ok(i32::from_be_bytes(*int))
     }
 
-    fn count(&mut self) -> Result<usize, PackError> {
-        usize::try_from(self.int()?).map_err(|_| PackError::WrongLength)
+    fn read_count(&mut self) -> Result<usize, PackError> {
+        usize::try_from(self.read_int()?).map_err(|_| PackError::WrongLength)
     }
 
     /// The next field; none for NULL.
-    fn field(&mut self) -> Result<Option<&'a [u8]>, PackError> {
-        let len = self.int()?;
+    fn read_field(&mut self) -> Result<Option<&'a [u8]>, PackError> {
+        let len = self.read_int()?;
         if len == -1 {
             return Ok(None);
         }
@@ -211,7 +212,7 @@ impl<'a> Fields<'a> {
         Ok(Some(field))
     }
 
-    fn end(&self) -> Result<(), PackError> {
+    fn expect_end(&self) -> Result<(), PackError> {
         if self.0.is_empty() { Ok(()) } else { Err(PackError::TrailingBytes) }
     }
 }

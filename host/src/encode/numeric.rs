@@ -1,7 +1,7 @@
 //! `numeric` → the decimal string that Postgres prints, digit for digit.
 //!
-//! Binary form: digit count, weight, sign, display scale (16 bits each), then digits in base 10,000. See
-//! `numeric_send` and `get_str_from_var` in numeric.c.
+//! Binary form: digit count, weight, sign, display scale (16 bits each), then digits in base
+//! 10,000. See `numeric_send` and `get_str_from_var` in numeric.c.
 
 use walgate_wire::pack;
 
@@ -26,7 +26,7 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-pub(super) fn pack(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
+pub(super) fn pack_numeric(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
     let (header, digits) = bytes.split_first_chunk::<HEADER>().ok_or(PackError::EndsEarly)?;
     let half = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let sign = half(4);
@@ -68,7 +68,7 @@ struct Number<'a> {
 
 impl Number<'_> {
     fn write(&self, out: &mut Vec<u8>) -> Result<(), PackError> {
-        let first = self.group(0)?;
+        let first = self.digit_at(0)?;
         let first_width = match first {
             _ if self.weight < 0 => 1,
             0..=9 => 1,
@@ -86,9 +86,9 @@ impl Number<'_> {
         if self.weight < 0 {
             out.push(b'0');
         } else {
-            out.extend_from_slice(&decimal(first)[GROUP - first_width..]);
+            out.extend_from_slice(&decimal_digits(first)[GROUP - first_width..]);
             for index in 1..=self.weight {
-                out.extend_from_slice(&decimal(self.group(index)?));
+                out.extend_from_slice(&decimal_digits(self.digit_at(index)?));
             }
         }
         self.write_fraction(out)
@@ -102,7 +102,7 @@ impl Number<'_> {
         let mut index = self.weight + 1;
         let mut left = self.scale;
         while left > 0 {
-            let group = decimal(self.group(index)?);
+            let group = decimal_digits(self.digit_at(index)?);
             if left >= GROUP {
                 out.extend_from_slice(&group);
                 left -= GROUP;
@@ -117,7 +117,7 @@ impl Number<'_> {
 
     /// The digit of base 10,000 at `index`; zero before the first and after the last.
     #[inline]
-    fn group(&self, index: i32) -> Result<u16, PackError> {
+    fn digit_at(&self, index: i32) -> Result<u16, PackError> {
         let Ok(index) = usize::try_from(index) else { return Ok(0) };
         match self.digits.get(index * 2..index * 2 + 2) {
             Some(&[high, low]) => {
@@ -130,7 +130,7 @@ impl Number<'_> {
 }
 
 #[inline]
-fn decimal(group: u16) -> [u8; GROUP] {
+fn decimal_digits(group: u16) -> [u8; GROUP] {
     let [a, b] = PAIRS[usize::from(group / 100)];
     let [c, d] = PAIRS[usize::from(group % 100)];
     [a, b, c, d]

@@ -1,7 +1,7 @@
 //! Rows of a batch → the body of a change message, or the columns of a snapshot chunk.
 //!
-//! Where messages begin and end, guests and compression are the callers' business. After an error the writer
-//! holds half a row: the caller gives it up with the table.
+//! Where messages begin and end, guests and compression are not known here. After an error the
+//! writer holds half a row: the caller discards it.
 
 use std::ops::Range;
 
@@ -12,13 +12,13 @@ use crate::rows::{
     batch::{Cell, Change, Op, RowBatch},
 };
 use crate::{
-    encode::{PackError, Packer, int2, int4, int8, oid, time},
+    encode::{PackError, Packer, read_int2, read_int4, read_int8, read_oid, time},
     rows::Rendered,
 };
 
 /// A row that cannot be carried: which, why, and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{table}, column {column} ({type_name}){}: {source}; {}", place(.position), remedy(.source, .table))]
+#[error("{table}, column {column} ({type_name}){}: {source}; {}", place_text(.position), remedy_text(.source, .table))]
 pub struct RowError {
     pub table: String,
     pub column: String,
@@ -29,11 +29,11 @@ pub struct RowError {
     pub source: PackError,
 }
 
-fn place(position: &Option<Position>) -> String {
+fn place_text(position: &Option<Position>) -> String {
     position.map_or_else(String::new, |position| format!(", change {position}"))
 }
 
-fn remedy(error: &PackError, table: &str) -> String {
+fn remedy_text(error: &PackError, table: &str) -> String {
     match error {
         PackError::Altered => format!(
             "changes written before an ALTER TYPE cannot be read after it: restart the gateway, and copies of {table} are loaded again"
@@ -46,20 +46,20 @@ fn remedy(error: &PackError, table: &str) -> String {
     }
 }
 
-/// What is wrong, and with which column.
-type Failure = (usize, PackError);
+/// The column, and why its cell cannot be packed.
+type CellFailure = (usize, PackError);
 
 /// Packs the rows of one table version.
 #[derive(Clone, Debug)]
 pub struct TablePacker {
     table: String,
-    columns: Vec<Column>,
+    columns: Vec<PackedColumn>,
     /// Columns of an old row.
     old: Vec<usize>,
 }
 
 #[derive(Clone, Debug)]
-struct Column {
+struct PackedColumn {
     name: String,
     type_name: String,
     packer: Packer,
@@ -68,7 +68,7 @@ struct Column {
 impl TablePacker {
     pub fn new(table: &TableVersion) -> Self {
         let columns =
-            table.columns.iter().zip(&table.schema.columns).map(|(column, named)| Column {
+            table.columns.iter().zip(&table.schema.columns).map(|(column, named)| PackedColumn {
                 name: named.name.clone(),
                 type_name: named.type_name.clone(),
                 packer: Packer::new(&column.ty),
@@ -80,7 +80,7 @@ impl TablePacker {
         }
     }
 
-    /// Whether batches have to go through [`TablePacker::collect`] before they are packed.
+    /// Whether batches need [`TablePacker::collect_server_rendered`] before they are packed.
     pub fn renders(&self) -> bool {
         self.columns.iter().any(|column| column.packer.renders())
     }
@@ -92,20 +92,24 @@ impl TablePacker {
     }
 
     /// Notes in `rendered` what the server has to print before the batch can be packed.
-    pub fn collect(&self, batch: &RowBatch, rendered: &mut Rendered) -> Result<(), RowError> {
+    pub fn collect_server_rendered(
+        &self,
+        batch: &RowBatch,
+        rendered: &mut Rendered,
+    ) -> Result<(), RowError> {
         let width = self.columns.len();
         let mut scratch = Vec::new();
         for (index, column) in self.columns.iter().enumerate() {
             if !column.packer.renders() {
                 continue;
             }
-            // Old rows stand among the cells like new ones.
+            // The cells of old rows are among these, too.
             for &cell in batch.cells.iter().skip(index).step_by(width) {
                 let Cell::Binary { .. } = cell else { continue };
                 let bytes = batch.cell_bytes(cell).unwrap_or_default();
                 scratch.clear();
                 let packed = column.packer.pack(bytes, &mut scratch, rendered);
-                packed.map_err(|source| self.error((index, source), None))?;
+                packed.map_err(|source| self.row_error((index, source), None))?;
             }
         }
         Ok(())
@@ -127,7 +131,7 @@ impl TablePacker {
                 writer.transaction(txn.lsn, txn.xid, txn.at_micros);
             }
             self.pack_change(batch, change, writer, rendered)
-                .map_err(|failure| self.error(failure, Some(batch.position(change))))?;
+                .map_err(|failure| self.row_error(failure, Some(batch.position(change))))?;
         }
         self.check_complete(rendered)
     }
@@ -145,7 +149,7 @@ impl TablePacker {
         for (index, (column, into)) in self.columns.iter().zip(&mut writer.columns).enumerate() {
             let cells = cells.iter().skip(index).step_by(width).copied();
             pack_column(&column.packer, batch, cells, into, rendered)
-                .map_err(|source| self.error((index, source), None))?;
+                .map_err(|source| self.row_error((index, source), None))?;
         }
         range.for_each(|_| writer.end_row());
         self.check_complete(rendered)
@@ -157,7 +161,7 @@ impl TablePacker {
         change: &Change,
         writer: &mut ChangeWriter,
         rendered: &mut Rendered,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CellFailure> {
         let missing = (self.old.first().copied().unwrap_or(0), PackError::Missing);
         let new = batch.new_row(change).unwrap_or_default();
         let old = batch.old_row(change).filter(|_| !self.old.is_empty());
@@ -190,7 +194,7 @@ impl TablePacker {
         row: &[Cell],
         out: &mut Vec<u8>,
         rendered: &mut Rendered,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CellFailure> {
         pack::array(out, self.columns.len());
         for (index, (column, &cell)) in self.columns.iter().zip(row).enumerate() {
             column.packer.pack_cell(batch, cell, out, rendered).map_err(|error| (index, error))?;
@@ -204,7 +208,7 @@ impl TablePacker {
         row: &[Cell],
         out: &mut Vec<u8>,
         rendered: &mut Rendered,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CellFailure> {
         pack::array(out, self.old.len());
         for &index in &self.old {
             let packed = match row[index] {
@@ -216,16 +220,16 @@ impl TablePacker {
         Ok(())
     }
 
-    /// What was met and not rendered stands as nil in the body, which must not leave.
+    /// A value without its text is nil in the body, which must not be published.
     fn check_complete(&self, rendered: &Rendered) -> Result<(), RowError> {
         if rendered.is_complete() {
             return Ok(());
         }
         let index = self.columns.iter().position(|column| column.packer.renders()).unwrap_or(0);
-        Err(self.error((index, PackError::NotRendered), None))
+        Err(self.row_error((index, PackError::NotRendered), None))
     }
 
-    fn error(&self, (index, source): Failure, position: Option<Position>) -> RowError {
+    fn row_error(&self, (index, source): CellFailure, position: Option<Position>) -> RowError {
         let (column, type_name) = match self.columns.get(index) {
             Some(column) => (column.name.clone(), column.type_name.clone()),
             None => ("none".to_owned(), "the table has no columns".to_owned()),
@@ -235,7 +239,7 @@ impl TablePacker {
 }
 
 impl Packer {
-    /// Appends a cell of a row. An unchanged value leaves nil there; the list of indexes says that it is none.
+    /// Appends a cell of a row. An unchanged value is packed as nil, and its index is in a list.
     #[inline]
     pub fn pack_cell(
         &self,
@@ -263,7 +267,7 @@ fn pack_unchanged(row: &[Cell], count: usize, has_old: bool, out: &mut Vec<u8>) 
     }
 }
 
-/// One column of many rows: which type it is is decided once, not once a value.
+/// One column of many rows. The type is dispatched once, not for each value.
 fn pack_column(
     packer: &Packer,
     batch: &RowBatch,
@@ -271,15 +275,15 @@ fn pack_column(
     into: &mut ChunkColumn,
     rendered: &mut Rendered,
 ) -> Result<(), PackError> {
-    let mut ints = Ints { packer, batch, into, rendered };
+    let mut ints = IntColumn { packer, batch, into, rendered };
     match packer {
-        Packer::Int2 => ints.pack(cells, |bytes| int2(bytes).map(Some)),
-        Packer::Int4 => ints.pack(cells, |bytes| int4(bytes).map(Some)),
-        Packer::Int8 => ints.pack(cells, |bytes| int8(bytes).map(Some)),
-        Packer::Oid => ints.pack(cells, |bytes| oid(bytes).map(Some)),
-        Packer::Time => ints.pack(cells, |bytes| time::time(bytes).map(Some)),
-        Packer::Timestamp | Packer::TimestampTz => ints.pack(cells, time::timestamp),
-        Packer::Date => ints.pack(cells, time::date),
+        Packer::Int2 => ints.pack(cells, |bytes| read_int2(bytes).map(Some)),
+        Packer::Int4 => ints.pack(cells, |bytes| read_int4(bytes).map(Some)),
+        Packer::Int8 => ints.pack(cells, |bytes| read_int8(bytes).map(Some)),
+        Packer::Oid => ints.pack(cells, |bytes| read_oid(bytes).map(Some)),
+        Packer::Time => ints.pack(cells, |bytes| time::micros_of_day(bytes).map(Some)),
+        Packer::Timestamp | Packer::TimestampTz => ints.pack(cells, time::unix_micros),
+        Packer::Date => ints.pack(cells, time::unix_days),
         _ => {
             for cell in cells {
                 packer.pack_cell(batch, cell, &mut into.out, rendered)?;
@@ -289,15 +293,15 @@ fn pack_column(
     }
 }
 
-/// A column of integers, some of which may have to stand as text.
-struct Ints<'a> {
+/// A column of integers, some of which may have to be text.
+struct IntColumn<'a> {
     packer: &'a Packer,
     batch: &'a RowBatch,
     into: &'a mut ChunkColumn,
     rendered: &'a mut Rendered,
 }
 
-impl Ints<'_> {
+impl IntColumn<'_> {
     #[inline]
     fn pack(
         &mut self,

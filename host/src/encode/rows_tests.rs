@@ -190,7 +190,7 @@ fn what_is_not_rendered_does_not_leave() {
     assert_eq!((error.source, error.column.as_str()), (PackError::NotRendered, "during"));
 
     rendered.clear();
-    packer.collect(&batch, &mut rendered).unwrap();
+    packer.collect_server_rendered(&batch, &mut rendered).unwrap();
     rendered.insert(3908, b"binary", "[a,b)".to_owned());
     let mut writer = packer.chunk_writer();
     packer.pack_rows(&batch, 0..1, &mut writer, &mut rendered).unwrap();

@@ -6,7 +6,7 @@ use walgate_wire::{Caps, Reader, Value};
 
 use crate::encode::*;
 
-/// Binary forms that a real server wrote, and what it said they are.
+/// Binary forms that a real server wrote, and the texts that it printed.
 const VECTORS: &str = include_str!("vectors.txt");
 
 fn array(element: Type) -> Type {

@@ -1,12 +1,13 @@
-//! Values whose MessagePack form says nothing without their type, as Postgres prints them.
+//! Values whose MessagePack form needs their type, as the text that Postgres prints.
 //!
-//! Where they are used is decided by `pack`: a schema names the types of columns, not those of fields.
+//! [`Packer`](crate::encode::Packer) uses them inside composites: a schema names the types of
+//! columns, not those of fields.
 
 use walgate_wire::{hex, pack};
 
-use crate::encode::{PackError, fixed, time};
+use crate::encode::{PackError, fixed_bytes, time};
 
-/// What is printed.
+/// The type that is printed.
 #[derive(Clone, Copy, Debug)]
 pub enum Printed {
     /// `\x00ff`
@@ -28,7 +29,7 @@ impl Printed {
                 hex::append(out, bytes);
             }
             Printed::Uuid => {
-                let uuid = fixed::<16>(bytes)?;
+                let uuid = fixed_bytes::<16>(bytes)?;
                 pack::str_header(out, 36);
                 hex::append(out, &uuid[..4]);
                 for group in [&uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]] {

@@ -1,37 +1,38 @@
-//! Dates and times → integers since 1970, and the strings that Postgres prints for what an integer would not
-//! say: ±infinity, years before 1, timestamps beyond 64 bits, `timetz` and `interval`.
+//! Dates and times → integers since 1970, or the strings that Postgres prints.
 //!
-//! Postgres counts from 2000-01-01 in microseconds or days; ISO style, UTC. See timestamp.c, datetime.c.
+//! Strings are used where an integer would not do: ±infinity, years before 1, timestamps beyond 64
+//! bits, `timetz` and `interval`. Postgres counts from 2000-01-01 in microseconds or days. Strings
+//! are in ISO style and UTC. See timestamp.c, datetime.c.
 
 use std::io::Write;
 
 use walgate_wire::pack;
 
-use crate::encode::{PackError, fixed};
+use crate::encode::{PackError, fixed_bytes};
 
 /// From 1970-01-01 to 2000-01-01.
 const EPOCH_DAYS: i64 = 10_957;
 const DAY_MICROS: i64 = 86_400_000_000;
 const EPOCH_MICROS: i64 = EPOCH_DAYS * DAY_MICROS;
-/// 0001-01-01 in days since 1970; what is before is BC.
+/// 0001-01-01 in days since 1970; earlier days are BC.
 const YEAR_1_DAYS: i64 = -719_162;
 /// The longest text, an interval of nine-digit parts, stays well below this.
 const TEXT_BYTES_MAX: usize = 128;
 
-/// Microseconds since 1970; none if they do not say it.
+/// Microseconds since 1970; none if the value needs a string.
 #[inline]
-pub(super) fn timestamp(bytes: &[u8]) -> Result<Option<i64>, PackError> {
-    let micros = i64::from_be_bytes(fixed(bytes)?);
+pub(super) fn unix_micros(bytes: &[u8]) -> Result<Option<i64>, PackError> {
+    let micros = i64::from_be_bytes(fixed_bytes(bytes)?);
     if micros == i64::MAX {
         return Ok(None);
     }
     Ok(micros.checked_add(EPOCH_MICROS).filter(|&micros| micros >= YEAR_1_DAYS * DAY_MICROS))
 }
 
-/// Days since 1970; none if they do not say it.
+/// Days since 1970; none if the value needs a string.
 #[inline]
-pub(super) fn date(bytes: &[u8]) -> Result<Option<i64>, PackError> {
-    let days = i32::from_be_bytes(fixed(bytes)?);
+pub(super) fn unix_days(bytes: &[u8]) -> Result<Option<i64>, PackError> {
+    let days = i32::from_be_bytes(fixed_bytes(bytes)?);
     if days == i32::MAX {
         return Ok(None);
     }
@@ -39,10 +40,10 @@ pub(super) fn date(bytes: &[u8]) -> Result<Option<i64>, PackError> {
     Ok((days >= YEAR_1_DAYS).then_some(days))
 }
 
-/// Microseconds since midnight, which include the end of the day.
+/// Microseconds since midnight; 24:00 is allowed.
 #[inline]
-pub(super) fn time(bytes: &[u8]) -> Result<i64, PackError> {
-    let micros = i64::from_be_bytes(fixed(bytes)?);
+pub(super) fn micros_of_day(bytes: &[u8]) -> Result<i64, PackError> {
+    let micros = i64::from_be_bytes(fixed_bytes(bytes)?);
     if (0..=DAY_MICROS).contains(&micros) { Ok(micros) } else { Err(PackError::BadTime) }
 }
 
@@ -52,73 +53,73 @@ pub(super) fn pack_timestamp_text(
     zone: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), PackError> {
-    let micros = i64::from_be_bytes(fixed(bytes)?);
-    if let Some(text) = infinity(micros == i64::MAX, micros == i64::MIN) {
+    let micros = i64::from_be_bytes(fixed_bytes(bytes)?);
+    if let Some(text) = infinity_text(micros == i64::MAX, micros == i64::MIN) {
         pack::str(out, text);
         return Ok(());
     }
     let mut text = Text::new();
-    let era = text.date(micros.div_euclid(DAY_MICROS) + EPOCH_DAYS);
-    text.put(format_args!(" "));
-    text.clock(micros.rem_euclid(DAY_MICROS));
-    text.put(format_args!("{zone}{era}"));
+    let era = text.push_date(micros.div_euclid(DAY_MICROS) + EPOCH_DAYS);
+    text.push(format_args!(" "));
+    text.push_clock(micros.rem_euclid(DAY_MICROS));
+    text.push(format_args!("{zone}{era}"));
     text.pack(out);
     Ok(())
 }
 
 #[cold]
 pub(super) fn pack_date_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
-    let days = i32::from_be_bytes(fixed(bytes)?);
-    if let Some(text) = infinity(days == i32::MAX, days == i32::MIN) {
+    let days = i32::from_be_bytes(fixed_bytes(bytes)?);
+    if let Some(text) = infinity_text(days == i32::MAX, days == i32::MIN) {
         pack::str(out, text);
         return Ok(());
     }
     let mut text = Text::new();
-    let era = text.date(i64::from(days) + EPOCH_DAYS);
-    text.put(format_args!("{era}"));
+    let era = text.push_date(i64::from(days) + EPOCH_DAYS);
+    text.push(format_args!("{era}"));
     text.pack(out);
     Ok(())
 }
 
 pub(super) fn pack_time_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
     let mut text = Text::new();
-    text.clock(time(bytes)?);
+    text.push_clock(micros_of_day(bytes)?);
     text.pack(out);
     Ok(())
 }
 
-fn infinity(positive: bool, negative: bool) -> Option<&'static str> {
+fn infinity_text(positive: bool, negative: bool) -> Option<&'static str> {
     if positive { Some("infinity") } else { negative.then_some("-infinity") }
 }
 
 /// `10:11:12.5+02`: the time, then seconds west of UTC.
 pub(super) fn pack_timetz(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PackError> {
-    let bytes: [u8; 12] = fixed(bytes)?;
+    let bytes: [u8; 12] = fixed_bytes(bytes)?;
     let (micros, zone) = bytes.split_at(8);
-    let micros = time(micros)?;
-    let west = i64::from(i32::from_be_bytes(fixed(zone)?));
+    let micros = micros_of_day(micros)?;
+    let west = i64::from(i32::from_be_bytes(fixed_bytes(zone)?));
     let mut text = Text::new();
-    text.clock(micros);
+    text.push_clock(micros);
     let (hours, minutes, seconds) = (west.abs() / 3600, west.abs() / 60 % 60, west.abs() % 60);
-    text.put(format_args!("{}{hours:02}", if west <= 0 { '+' } else { '-' }));
+    text.push(format_args!("{}{hours:02}", if west <= 0 { '+' } else { '-' }));
     match (minutes, seconds) {
         (0, 0) => {}
-        (_, 0) => text.put(format_args!(":{minutes:02}")),
-        _ => text.put(format_args!(":{minutes:02}:{seconds:02}")),
+        (_, 0) => text.push(format_args!(":{minutes:02}")),
+        _ => text.push(format_args!(":{minutes:02}:{seconds:02}")),
     }
     text.pack(out);
     Ok(())
 }
 
-/// As `intervalstyle = postgres` prints it (`EncodeInterval`). False, and nothing written, for the extremes:
-/// since Postgres 17 they are infinities, before they are numbers.
+/// As `intervalstyle = postgres` prints it (`EncodeInterval`). For the extremes it returns false
+/// and writes nothing: since Postgres 17 they are infinities, before they are numbers.
 pub(super) fn pack_interval(bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, PackError> {
-    let bytes: [u8; 16] = fixed(bytes)?;
+    let bytes: [u8; 16] = fixed_bytes(bytes)?;
     let (micros, rest) = bytes.split_at(8);
     let (days, months) = rest.split_at(4);
-    let micros = i64::from_be_bytes(fixed(micros)?);
-    let days = i32::from_be_bytes(fixed(days)?);
-    let months = i32::from_be_bytes(fixed(months)?);
+    let micros = i64::from_be_bytes(fixed_bytes(micros)?);
+    let days = i32::from_be_bytes(fixed_bytes(days)?);
+    let months = i32::from_be_bytes(fixed_bytes(months)?);
     let extremes = [(i64::MAX, i32::MAX), (i64::MIN, i32::MIN)];
     if extremes.iter().any(|&(wide, narrow)| micros == wide && days == narrow && months == narrow) {
         return Ok(false);
@@ -130,7 +131,7 @@ pub(super) fn pack_interval(bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, Pac
             let space = if text.len == 0 { "" } else { " " };
             let plus = if after_negative && value > 0 { "+" } else { "" };
             let plural = if value == 1 { "" } else { "s" };
-            text.put(format_args!("{space}{plus}{value} {unit}{plural}"));
+            text.push(format_args!("{space}{plus}{value} {unit}{plural}"));
             after_negative = value < 0;
         }
     }
@@ -141,8 +142,8 @@ pub(super) fn pack_interval(bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, Pac
             (false, true) => "+",
             (false, false) => "",
         };
-        text.put(format_args!("{space}{sign}"));
-        text.clock(micros);
+        text.push(format_args!("{space}{sign}"));
+        text.push_clock(micros);
     }
     text.pack(out);
     Ok(true)
@@ -159,7 +160,7 @@ impl Text {
         Text { bytes: [0; TEXT_BYTES_MAX], len: 0 }
     }
 
-    fn put(&mut self, part: std::fmt::Arguments<'_>) {
+    fn push(&mut self, part: std::fmt::Arguments<'_>) {
         let mut rest = &mut self.bytes[self.len..];
         let before = rest.len();
         let fits = rest.write_fmt(part).is_ok();
@@ -168,24 +169,24 @@ impl Text {
     }
 
     /// `HH:MM:SS` of the absolute value, with as many decimals as it needs.
-    fn clock(&mut self, micros: i64) {
+    fn push_clock(&mut self, micros: i64) {
         let micros = micros.unsigned_abs();
         let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
         let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-        self.put(format_args!("{hours:02}:{minutes:02}:{:02}", seconds % 60));
+        self.push(format_args!("{hours:02}:{minutes:02}:{:02}", seconds % 60));
         if fraction != 0 {
-            self.put(format_args!(".{fraction:06}"));
+            self.push(format_args!(".{fraction:06}"));
             while self.bytes[self.len - 1] == b'0' {
                 self.len -= 1;
             }
         }
     }
 
-    /// `YYYY-MM-DD` of the day since 1970; returns what has to stand at the end of the text.
-    fn date(&mut self, days: i64) -> &'static str {
-        let (year, month, day) = civil(days);
+    /// `YYYY-MM-DD` of the day since 1970; returns the end of the text.
+    fn push_date(&mut self, days: i64) -> &'static str {
+        let (year, month, day) = civil_date(days);
         let (year, era) = if year <= 0 { (1 - year, " BC") } else { (year, "") };
-        self.put(format_args!("{year:04}-{month:02}-{day:02}"));
+        self.push(format_args!("{year:04}-{month:02}-{day:02}"));
         era
     }
 
@@ -196,7 +197,7 @@ impl Text {
 
 /// Year (0 is 1 BC), month and day in the proleptic Gregorian calendar of a day since 1970.
 /// <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>
-fn civil(days: i64) -> (i64, i64, i64) {
+fn civil_date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let of_era = days.rem_euclid(146_097);

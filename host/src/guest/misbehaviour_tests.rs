@@ -1,31 +1,32 @@
-//! Tests of guests that misbehave, one test each: the message says what happened, no row passes, and a good
-//! guest goes on.
+//! Tests of guests that misbehave, one test each.
+//!
+//! The message names what happened, no row is published, and a good guest keeps working.
 
 use std::time::Duration;
 
 use crate::guest::{
     OnGuestError,
-    plan::Answer,
+    plan::PlanAnswer,
     programs::Program,
     test_support::{output, show},
-    tests::{a_good_guest_goes_on, answer, bind, inserts, run, try_bind},
+    tests::{answer, assert_good_guest_works, bind, inserts, run, try_bind},
 };
 use crate::rows::Rendered;
 
-/// The guest fails with this message on any batch, whatever the policy: no row leaves.
+/// The guest fails with this message on any batch, whatever the policy: no row is published.
 fn always_fails(program: &Program) -> String {
     let bound = bind(program);
     let halted = run(&bound, inserts(&["x"; 3]), OnGuestError::Halt).unwrap_err().to_string();
     let outcome = run(&bound, inserts(&["x"; 3]), OnGuestError::Drop).unwrap();
     assert_eq!((show(&outcome.batch), outcome.failed.len(), outcome.dropped), (vec![], 3, 3));
-    a_good_guest_goes_on();
+    assert_good_guest_works();
     halted
 }
 
 #[test]
 fn a_trap_says_why() {
     let message = always_fails(&Program::process(answer(), "(unreachable)"));
-    let expected = "guest test fails on change 0/10#1 of public.t: its process trapped: wasm \
+    let expected = "guest test fails on change 0/10#1 of public.t: its process() trapped: wasm \
                     `unreachable` instruction executed; mend the guest, or set on_guest_error of the table";
     assert_eq!(message, expected);
     let message =
@@ -45,7 +46,7 @@ fn an_endless_loop_is_interrupted() {
     let program = Program::process(answer(), "(loop $ever (br $ever)) (unreachable)");
     let began = std::time::Instant::now();
     let message = always_fails(&program);
-    assert!(message.contains("its process took longer than 200 ms"), "{message}");
+    assert!(message.contains("its process() took longer than 200 ms"), "{message}");
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
@@ -56,7 +57,7 @@ fn an_endless_loop_in_plan_is_interrupted() {
     let expected =
         "its plan took longer than 200 ms; raise guests.batch_ms if that is how long it needs";
     assert_eq!(error.to_string(), expected);
-    a_good_guest_goes_on();
+    assert_good_guest_works();
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn a_batch_larger_than_its_memory_is_cut() {
 }
 
 #[test]
-fn garbage_is_refused() {
+fn a_malformed_answer_is_refused() {
     for (body, problem) in [
         ("(call $ok (i32.const 0) (i32.const 0))", "does not begin with \"WGD1\""),
         ("(call $ok (i32.const 0) (i32.const 64))", "does not begin with \"WGD1\""),
@@ -112,7 +113,7 @@ fn garbage_is_refused() {
             }
         }
     }
-    a_good_guest_goes_on();
+    assert_good_guest_works();
 }
 
 #[test]
@@ -129,7 +130,7 @@ fn an_answer_has_a_size() {
 #[test]
 fn an_error_result_is_quoted() {
     let message = always_fails(&Program::process(answer(), "(call $error)"));
-    assert!(message.contains("its process answered with an error: it hurts"), "{message}");
+    assert!(message.contains("its process() answered with an error: it hurts"), "{message}");
 }
 
 #[test]
@@ -141,12 +142,12 @@ fn a_refused_plan_is_quoted() {
 
 #[test]
 fn a_plan_that_does_not_fit_is_explained() {
-    let plan = Answer { hides: vec!["email".into()], ..answer() };
+    let plan = PlanAnswer { hides: vec!["email".into()], ..answer() };
     let error = try_bind(&Program::keeping(plan)).err().unwrap();
     let expected = "the plan of guest test does not fit table public.t: it hides column email, which the \
                     table does not have; it has id, a, b";
     assert_eq!(error.to_string(), expected);
-    let key = Answer { replaces: vec![output("id", "")], ..answer() };
+    let key = PlanAnswer { replaces: vec![output("id", "")], ..answer() };
     let error = try_bind(&Program::keeping(key)).err().unwrap();
     assert!(error.to_string().contains("REPLICA IDENTITY FULL"), "{error}");
 }

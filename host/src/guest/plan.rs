@@ -1,6 +1,6 @@
-//! A guest's plan × the table → what is read, what the output looks like, and where each of its cells comes from.
+//! A guest's plan × the table → the columns that are read, the output, and the source of each cell.
 //!
-//! Pure. All that can be wrong with a plan is refused here, with the column and a remedy, before a row is seen.
+//! Pure. A wrong plan is refused here, with the column and a remedy, before the guest sees a row.
 
 pub mod kinds;
 pub mod output_schema;
@@ -12,11 +12,12 @@ use walgate_wire::{Column, Guest, Identity};
 
 use crate::guest::{
     OnGuestError,
-    exec::decisions::ShapeColumn,
     plan::{
         kinds::Kind,
-        output_schema::{cells, copied, output, places},
-        output_types::{OutputType, Written},
+        output_schema::{
+            CellSource, PatchedColumn, cell_sources, input_runs, output_table, patch_places,
+        },
+        output_types::{OutputType, OutputTypeExt},
     },
 };
 use crate::rows::{TableVersion, Type};
@@ -26,19 +27,20 @@ const NAME_BYTES_MAX: usize = 63;
 /// Postgres' MaxHeapAttributeNumber.
 const COLUMNS_MAX: usize = 1600;
 
-/// What the guest answered.
+/// The plan as the guest answered it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// Column, and whether the guest can deal with unchanged cells.
+pub struct PlanAnswer {
+    /// Column, and whether the guest accepts unchanged cells of it.
     pub reads: Vec<(String, bool)>,
     pub hides: Vec<String>,
-    pub replaces: Vec<Output>,
-    pub adds: Vec<Output>,
+    pub replaces: Vec<OutputColumn>,
+    pub adds: Vec<OutputColumn>,
     pub filters: bool,
 }
 
+/// A column that the guest replaces or adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Output {
+pub struct OutputColumn {
     pub column: String,
     /// Empty: the column's own type.
     pub type_name: String,
@@ -67,12 +69,12 @@ pub enum PlanError {
     ReplacedKey { table: String, column: String },
     #[error(
         "it gives column {column} the type {type_name:?}, which there is not; there are {}",
-        output_types::names()
+        output_types::type_names()
     )]
     NoSuchType { column: String, type_name: String },
     #[error(
         "it replaces column {column} and keeps its type {type_name}, which a guest cannot put out: name one of {}",
-        output_types::names()
+        output_types::type_names()
     )]
     OwnType { column: String, type_name: String },
     #[error(
@@ -83,108 +85,85 @@ pub enum PlanError {
     TooMany { columns: usize },
 }
 
+/// A column of the answer to a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerColumn {
+    pub kind: Kind,
+    /// The guest may leave cells untouched: replaced columns only.
+    pub untouched: bool,
+}
+
 /// A column that the guest reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Read {
+pub struct ReadColumn {
     /// Into the table's columns.
     pub index: usize,
     pub unchanged: bool,
 }
 
-/// A column that the guest writes.
-#[derive(Clone, Debug)]
-pub struct Patch {
-    pub column: String,
-    pub ty: OutputType,
-    pub nullable: bool,
-    /// The column that it replaces, and whether its values can stay as they are.
-    pub replaces: Option<(usize, bool)>,
-}
-
-/// Where the cells of one output column come from; indexes into the table's columns and into the patches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cells {
-    Input(usize),
-    Replaced { input: usize, patch: usize },
-    Added { patch: usize },
-}
-
-impl Cells {
-    /// The column of the input that is left where the guest leaves it untouched.
-    pub fn input(self) -> Option<usize> {
-        match self {
-            Cells::Input(input) | Cells::Replaced { input, .. } => Some(input),
-            Cells::Added { .. } => None,
-        }
-    }
-
-    /// The patch that is laid over it.
-    pub fn patch(self) -> Option<usize> {
-        match self {
-            Cells::Input(_) => None,
-            Cells::Replaced { patch, .. } | Cells::Added { patch } => Some(patch),
-        }
-    }
-}
-
 /// The plan, checked and compiled for one table version.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub answer: Answer,
+pub struct CompiledPlan {
+    pub answer: PlanAnswer,
     pub table: Arc<TableVersion>,
     pub output: Arc<TableVersion>,
-    pub reads: Vec<Read>,
-    /// Columns whose cells the guest only sees with a value or null.
+    pub reads: Vec<ReadColumn>,
+    /// Columns whose cells the guest sees only with a value or null.
     pub reads_values: Vec<usize>,
     /// Replaced columns, then added ones.
-    pub patches: Vec<Patch>,
-    pub shape: Vec<ShapeColumn>,
+    pub patches: Vec<PatchedColumn>,
+    pub answer_columns: Vec<AnswerColumn>,
     /// One for each column of the output.
-    pub cells: Vec<Cells>,
-    /// Columns of the input that leave, in runs; those that are added follow them.
+    pub cells: Vec<CellSource>,
+    /// Published columns of the input, in runs. Added columns follow them.
     pub copied: Vec<Range<usize>>,
-    /// By patch: the column of the output that it is laid over.
+    /// For each patched column, its index in the output.
     pub places: Vec<usize>,
     pub has_key: bool,
     pub replaces_key: bool,
 }
 
-impl Plan {
+impl CompiledPlan {
     /// Checks what the guest answered for `table`.
-    pub fn new(table: Arc<TableVersion>, answer: Answer, guest: Guest) -> Result<Plan, PlanError> {
-        let names = Names { table: &table };
+    pub fn new(
+        table: Arc<TableVersion>,
+        answer: PlanAnswer,
+        guest: Guest,
+    ) -> Result<CompiledPlan, PlanError> {
+        let columns = TableColumns { table: &table };
         let reads = answer.reads.iter().map(|(column, unchanged)| {
-            Ok(Read { index: names.index("reads", column)?, unchanged: *unchanged })
+            Ok(ReadColumn { index: columns.column_index("reads", column)?, unchanged: *unchanged })
         });
-        let reads = reads.collect::<Result<Vec<Read>, _>>()?;
-        names.once("reads", answer.reads.iter().map(|(column, _)| column))?;
-        let hidden = names.hidden(&answer)?;
-        let replaced = answer.replaces.iter().map(|output| names.replaced(output, &hidden));
-        let mut patches = replaced.collect::<Result<Vec<Patch>, _>>()?;
-        names.once("replaces", answer.replaces.iter().map(|output| &output.column))?;
+        let reads = reads.collect::<Result<Vec<ReadColumn>, _>>()?;
+        columns.check_unique("reads", answer.reads.iter().map(|(column, _)| column))?;
+        let hidden = columns.hidden_columns(&answer)?;
+        let replaced =
+            answer.replaces.iter().map(|output| columns.replaced_column(output, &hidden));
+        let mut patches = replaced.collect::<Result<Vec<PatchedColumn>, _>>()?;
+        columns.check_unique("replaces", answer.replaces.iter().map(|output| &output.column))?;
         for output in &answer.adds {
-            patches.push(names.added(output)?);
+            patches.push(columns.added_column(output)?);
         }
-        names.once("adds", answer.adds.iter().map(|output| &output.column))?;
-        let cells = cells(&table, &patches, &hidden);
+        columns.check_unique("adds", answer.adds.iter().map(|output| &output.column))?;
+        let cells = cell_sources(&table, &patches, &hidden);
         if cells.len() > COLUMNS_MAX {
             return Err(PlanError::TooMany { columns: cells.len() });
         }
-        let is_key = |patch: &Patch| {
+        let is_key = |patch: &PatchedColumn| {
             patch.replaces.is_some_and(|(input, _)| table.schema.columns[input].key)
         };
-        let shape = |patch: &Patch| ShapeColumn {
+        let answer_column = |patch: &PatchedColumn| AnswerColumn {
             kind: patch.ty.kind(),
             untouched: patch.replaces.is_some(),
         };
-        Ok(Plan {
+        Ok(CompiledPlan {
             reads_values: reads.iter().filter(|read| !read.unchanged).map(|r| r.index).collect(),
-            copied: copied(&cells),
-            places: places(&cells, patches.len()),
+            copied: input_runs(&cells),
+            places: patch_places(&cells, patches.len()),
             has_key: table.columns.iter().any(|column| column.key),
             replaces_key: patches.iter().any(is_key),
-            shape: patches.iter().map(shape).collect(),
-            output: Arc::new(output(&table, &patches, &cells, guest)),
+            answer_columns: patches.iter().map(answer_column).collect(),
+            output: Arc::new(output_table(&table, &patches, &cells, guest)),
             answer,
             table,
             reads,
@@ -193,13 +172,14 @@ impl Plan {
         })
     }
 
-    /// Whether rows leave as they came, as long as they are kept.
+    /// Whether kept rows are published as they came.
     pub fn keeps_rows(&self) -> bool {
         self.patches.is_empty() && self.cells.len() == self.table.columns.len()
     }
 
-    /// Columns whose unchanged cells have to be looked up. A row can enter where the guest filters, or where those that
-    /// it fails at are left out: then it is needed whole. What leaves untouched otherwise may stay unchanged.
+    /// Columns whose unchanged cells have to be looked up. If the guest filters, or failed rows are
+    /// left out, a row can enter the filter: then all published columns are needed. Otherwise cells
+    /// that the guest does not read may stay unchanged.
     pub fn needs_values(&self, on_error: OnGuestError) -> Vec<usize> {
         let mut needed = self.reads_values.clone();
         if self.answer.filters || on_error != OnGuestError::Halt {
@@ -211,27 +191,27 @@ impl Plan {
     }
 }
 
-struct Names<'a> {
+struct TableColumns<'a> {
     table: &'a TableVersion,
 }
 
-impl Names<'_> {
+impl TableColumns<'_> {
     fn columns(&self) -> &[Column] {
         &self.table.schema.columns
     }
 
-    fn find(&self, name: &str) -> Option<usize> {
+    fn find_column(&self, name: &str) -> Option<usize> {
         self.columns().iter().position(|column| column.name == name)
     }
 
-    fn index(&self, what: &'static str, column: &str) -> Result<usize, PlanError> {
-        self.find(column).ok_or_else(|| {
+    fn column_index(&self, what: &'static str, column: &str) -> Result<usize, PlanError> {
+        self.find_column(column).ok_or_else(|| {
             let names: Vec<&str> = self.columns().iter().map(|column| &*column.name).collect();
             PlanError::NoSuchColumn { what, column: column.to_owned(), has: names.join(", ") }
         })
     }
 
-    fn once<'n>(
+    fn check_unique<'n>(
         &self,
         what: &'static str,
         mut names: impl Iterator<Item = &'n String>,
@@ -243,11 +223,11 @@ impl Names<'_> {
         }
     }
 
-    fn hidden(&self, answer: &Answer) -> Result<HashSet<usize>, PlanError> {
-        self.once("hides", answer.hides.iter())?;
+    fn hidden_columns(&self, answer: &PlanAnswer) -> Result<HashSet<usize>, PlanError> {
+        self.check_unique("hides", answer.hides.iter())?;
         let mut hidden = HashSet::new();
         for column in &answer.hides {
-            let index = self.index("hides", column)?;
+            let index = self.column_index("hides", column)?;
             if self.columns()[index].key {
                 return Err(PlanError::HiddenKey { column: column.clone() });
             }
@@ -256,9 +236,13 @@ impl Names<'_> {
         Ok(hidden)
     }
 
-    fn replaced(&self, output: &Output, hidden: &HashSet<usize>) -> Result<Patch, PlanError> {
+    fn replaced_column(
+        &self,
+        output: &OutputColumn,
+        hidden: &HashSet<usize>,
+    ) -> Result<PatchedColumn, PlanError> {
         let column = output.column.clone();
-        let index = self.index("replaces", &column)?;
+        let index = self.column_index("replaces", &column)?;
         if hidden.contains(&index) {
             return Err(PlanError::HiddenAndReplaced { column });
         }
@@ -269,7 +253,7 @@ impl Names<'_> {
         }
         let own = &self.table.columns[index].ty;
         let ty = if output.type_name.trim().is_empty() {
-            OutputType::of(own).ok_or_else(|| PlanError::OwnType {
+            OutputType::from_type(own).ok_or_else(|| PlanError::OwnType {
                 column: column.clone(),
                 type_name: named.type_name.clone(),
             })?
@@ -278,12 +262,12 @@ impl Names<'_> {
         };
         // Consumers find rows by it.
         let nullable = output.nullable && !named.key;
-        Ok(Patch { column, ty, nullable, replaces: Some((index, ty.holds(own))) })
+        Ok(PatchedColumn { column, ty, nullable, replaces: Some((index, ty.can_hold(own))) })
     }
 
-    fn added(&self, output: &Output) -> Result<Patch, PlanError> {
+    fn added_column(&self, output: &OutputColumn) -> Result<PatchedColumn, PlanError> {
         let column = output.column.clone();
-        if self.find(&column).is_some() {
+        if self.find_column(&column).is_some() {
             return Err(PlanError::Exists { column });
         }
         let length = (1..=NAME_BYTES_MAX).contains(&column.len());
@@ -291,11 +275,11 @@ impl Names<'_> {
             return Err(PlanError::Name { column: column.chars().take(NAME_BYTES_MAX).collect() });
         }
         let ty = self.named_type(output)?;
-        Ok(Patch { column, ty, nullable: output.nullable, replaces: None })
+        Ok(PatchedColumn { column, ty, nullable: output.nullable, replaces: None })
     }
 
-    fn named_type(&self, output: &Output) -> Result<OutputType, PlanError> {
-        let Output { column, type_name, .. } = output;
+    fn named_type(&self, output: &OutputColumn) -> Result<OutputType, PlanError> {
+        let OutputColumn { column, type_name, .. } = output;
         OutputType::parse(&type_name.trim().to_ascii_lowercase()).ok_or_else(|| {
             PlanError::NoSuchType {
                 column: column.clone(),
@@ -305,11 +289,11 @@ impl Names<'_> {
     }
 }
 
-/// What a guest is told of a column's type: its name, and its kind. What a domain is called says nothing, what it is made
-/// of does.
-pub fn told<'a>(column: &'a Column, ty: &Type) -> (&'a str, Kind) {
-    let made_of = OutputType::of(ty).filter(|_| column.base_oid.is_some());
-    (made_of.map_or(&*column.type_name, |ty| ty.name()), kinds::of(ty))
+/// The name and the kind of a column's type as guests see them. A domain has the name of its base
+/// type.
+pub fn shown_type<'a>(column: &'a Column, ty: &Type) -> (&'a str, Kind) {
+    let made_of = OutputType::from_type(ty).filter(|_| column.base_oid.is_some());
+    (made_of.map_or(&*column.type_name, |ty| ty.name()), kinds::kind_of(ty))
 }
 
 #[cfg(test)]

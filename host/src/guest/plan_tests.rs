@@ -6,26 +6,26 @@ use crate::{
     rows::Type,
 };
 
-fn refused(table: &Arc<TableVersion>, answer: Answer) -> String {
-    Plan::new(Arc::clone(table), answer, guest()).unwrap_err().to_string()
+fn refused(table: &Arc<TableVersion>, answer: PlanAnswer) -> String {
+    CompiledPlan::new(Arc::clone(table), answer, guest()).unwrap_err().to_string()
 }
 
-fn hides(columns: &[&str]) -> Answer {
-    Answer { hides: columns.iter().map(|c| (*c).to_owned()).collect(), ..Answer::default() }
+fn hides(columns: &[&str]) -> PlanAnswer {
+    PlanAnswer { hides: columns.iter().map(|c| (*c).to_owned()).collect(), ..PlanAnswer::default() }
 }
 
-fn replaces(outputs: &[Output]) -> Answer {
-    Answer { replaces: outputs.to_vec(), ..Answer::default() }
+fn replaces(outputs: &[OutputColumn]) -> PlanAnswer {
+    PlanAnswer { replaces: outputs.to_vec(), ..PlanAnswer::default() }
 }
 
-fn adds(outputs: &[Output]) -> Answer {
-    Answer { adds: outputs.to_vec(), ..Answer::default() }
+fn adds(outputs: &[OutputColumn]) -> PlanAnswer {
+    PlanAnswer { adds: outputs.to_vec(), ..PlanAnswer::default() }
 }
 
 #[test]
 fn columns_that_are_not_there_are_named() {
     let table = texts(Identity::Default);
-    let read = Answer { reads: reads(&["email"]), ..Answer::default() };
+    let read = PlanAnswer { reads: reads(&["email"]), ..PlanAnswer::default() };
     let message = refused(&table, read);
     assert_eq!(message, "it reads column email, which the table does not have; it has id, a, b");
     assert!(refused(&table, hides(&["c"])).starts_with("it hides column c, which"));
@@ -35,13 +35,13 @@ fn columns_that_are_not_there_are_named() {
 #[test]
 fn contradictions_are_refused() {
     let table = texts(Identity::Default);
-    let read = Answer { reads: reads(&["a", "a"]), ..Answer::default() };
+    let read = PlanAnswer { reads: reads(&["a", "a"]), ..PlanAnswer::default() };
     assert!(refused(&table, read).contains("column a twice in what it reads"));
     assert!(refused(&table, hides(&["a", "a"])).contains("twice"));
     assert!(refused(&table, replaces(&[output("a", ""), output("a", "")])).contains("twice"));
     assert!(refused(&table, adds(&[output("c", "text"), output("c", "text")])).contains("twice"));
     assert!(refused(&table, adds(&[output("a", "text")])).contains("replace it instead"));
-    let both = Answer { replaces: vec![output("a", "")], ..hides(&["a"]) };
+    let both = PlanAnswer { replaces: vec![output("a", "")], ..hides(&["a"]) };
     assert!(refused(&table, both).contains("both hides and replaces column a"));
 }
 
@@ -70,7 +70,7 @@ fn types_have_to_be_known() {
     assert!(refused(&table, adds(&[output("c", "")])).contains("which there is not"));
     assert!(refused(&table, adds(&[output("", "text")])).contains("1 to 63 bytes"));
     assert!(refused(&table, adds(&[output(&"x".repeat(64), "text")])).contains("63 bytes"));
-    let many: Vec<Output> = (0..1599).map(|i| output(&format!("c{i}"), "text")).collect();
+    let many: Vec<OutputColumn> = (0..1599).map(|i| output(&format!("c{i}"), "text")).collect();
     assert!(refused(&table, adds(&many)).contains("1601 columns"));
     assert!(plan(&table, replaces(&[output("ip", "text")])).output.columns[1].oid == 25);
 }
@@ -86,7 +86,7 @@ fn the_output_has_the_columns_in_order() {
         ],
         Identity::Full,
     );
-    let answer = Answer {
+    let answer = PlanAnswer {
         reads: reads(&["secret"]),
         hides: vec!["secret".into()],
         replaces: vec![output("total", "float8"), output("name", "")],
@@ -118,7 +118,7 @@ fn the_output_has_the_columns_in_order() {
 #[test]
 fn attnums_of_added_columns_depend_on_their_names() {
     let table = texts(Identity::Default);
-    let attnum = |outputs: &[Output], name: &str| {
+    let attnum = |outputs: &[OutputColumn], name: &str| {
         let columns = &plan(&table, adds(outputs)).output.schema.columns;
         columns.iter().find(|column| column.name == name).map(|column| column.attnum).unwrap()
     };
@@ -126,7 +126,7 @@ fn attnums_of_added_columns_depend_on_their_names() {
     let alone = attnum(std::slice::from_ref(&c), "c");
     assert_eq!(attnum(&[d.clone(), c.clone()], "c"), alone);
     assert_ne!(attnum(&[c, d], "d"), alone);
-    let many: Vec<Output> = (0..1500).map(|i| output(&format!("c{i}"), "text")).collect();
+    let many: Vec<OutputColumn> = (0..1500).map(|i| output(&format!("c{i}"), "text")).collect();
     let columns = plan(&table, adds(&many)).output.schema.columns.clone();
     let attnums: HashSet<i16> = columns.iter().map(|column| column.attnum).collect();
     assert_eq!(attnums.len(), columns.len(), "each has its own");
@@ -136,12 +136,13 @@ fn attnums_of_added_columns_depend_on_their_names() {
 #[test]
 fn what_has_to_be_looked_up() {
     let table = texts(Identity::Default);
-    let mut answer = Answer {
+    let mut answer = PlanAnswer {
         reads: vec![("a".into(), false), ("b".into(), true)],
         hides: vec!["b".into()],
-        ..Answer::default()
+        ..PlanAnswer::default()
     };
-    let needed = |answer: &Answer, on_error| plan(&table, answer.clone()).needs_values(on_error);
+    let needed =
+        |answer: &PlanAnswer, on_error| plan(&table, answer.clone()).needs_values(on_error);
     assert_eq!(needed(&answer, OnGuestError::Halt), [1]);
     let whole = "what can enter has to be whole";
     assert_eq!(needed(&answer, OnGuestError::Drop), [0, 1], "{whole}");

@@ -1,7 +1,8 @@
-//! Wasm programs for the tests of guests: core modules with a hand-made canonical ABI, so that no wasm target is
-//! needed, and each misbehaviour is as small as it can be.
+//! Wasm programs for the tests of guests: core modules with a hand-made canonical ABI.
+//!
+//! They need no wasm target, and each misbehaviour is as small as it can be.
 
-use crate::guest::plan::{Answer, Output};
+use crate::guest::plan::{OutputColumn, PlanAnswer};
 
 const TRANSFORM: &str = "walgate:guest/transform";
 /// Static data begins here; the heap begins one page higher.
@@ -11,7 +12,7 @@ const DATA: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Program {
     pub version: &'static str,
-    pub answer: Answer,
+    pub answer: PlanAnswer,
     /// Instead of the answer above: WAT that leaves the address of a result.
     pub plan: Option<String>,
     /// WAT that leaves the address of a result; `$in` and `$len` are the batch.
@@ -24,7 +25,7 @@ pub struct Program {
 
 impl Program {
     /// Keeps all rows and changes nothing.
-    pub fn keeping(answer: Answer) -> Program {
+    pub fn keeping(answer: PlanAnswer) -> Program {
         Program {
             version: "1.0.0",
             answer,
@@ -35,15 +36,16 @@ impl Program {
         }
     }
 
-    /// Decides by the first byte of the first column read, which is text. `D` drops, `E` is an error of the
-    /// row, `P` traps, `L` loops, `U` leaves patches untouched, `N` makes them null; all else keeps the row.
-    /// The patched columns, which are text, become a `*` and that byte.
-    pub fn deciding(answer: Answer) -> Program {
+    /// Decides by the first byte of the first column read, which is text. `D` drops, `E` is an
+    /// error of the row, `P` traps, `L` loops. `U` leaves patches untouched, `N` makes them null.
+    /// Any other byte keeps the row. The patched columns, which are text, become a `*` and that
+    /// byte.
+    pub fn deciding(answer: PlanAnswer) -> Program {
         let process = "(call $decide (local.get $in))".to_owned();
         Program { process, ..Program::keeping(answer) }
     }
 
-    pub fn process(answer: Answer, body: &str) -> Program {
+    pub fn process(answer: PlanAnswer, body: &str) -> Program {
         Program { process: body.to_owned(), ..Program::keeping(answer) }
     }
 
@@ -205,7 +207,7 @@ impl Data {
         self.place(&record)
     }
 
-    fn outputs(&mut self, outputs: &[Output]) -> Vec<u8> {
+    fn outputs(&mut self, outputs: &[OutputColumn]) -> Vec<u8> {
         let items = outputs.iter().map(|output| {
             let strings = [self.string(&output.column), self.string(&output.type_name)].concat();
             [strings, vec![u8::from(output.nullable), 0, 0, 0]].concat()
@@ -215,7 +217,7 @@ impl Data {
     }
 
     /// `result<plan, string>`.
-    fn answer(&mut self, answer: &Answer) -> u32 {
+    fn answer(&mut self, answer: &PlanAnswer) -> u32 {
         let reads = answer.reads.iter().map(|(column, unchanged)| {
             [self.string(column), vec![u8::from(*unchanged), 0, 0, 0]].concat()
         });

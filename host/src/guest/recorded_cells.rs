@@ -1,16 +1,19 @@
-//! Values of recorded rows → cells, so that the gateway's host reads them as it reads Postgres' own.
+//! Values of recorded rows → cells, which the gateway reads like those of Postgres.
 //!
-//! Pure. What travels as text becomes a text cell. Inside arrays and composites there are none, so there
-//! [`plain`] makes `text` of every type that travels as text; what a guest is shown is the same.
+//! Pure. A value that travels as text becomes a text cell. Arrays and composites cannot hold text
+//! cells: inside them [`plain_type`] turns each type that travels as text into `text`. A guest sees
+//! the same values.
 
 use walgate_guest::test::{Value, parse};
 use walgate_wire::{Caps, Reader, Value as Wire};
 
 use crate::{
     guest::{
-        OutputType, Written,
-        exec::decisions,
-        plan::kinds::{self, Kind as Shown},
+        OutputType, OutputTypeExt,
+        plan::{
+            kinds::{self, Kind as Shown},
+            output_types::GuestValue,
+        },
     },
     rows::{Kind, Type, batch::Cell},
 };
@@ -18,25 +21,25 @@ use crate::{
 const OID: u32 = 26;
 const TEXT: u32 = 25;
 
-/// The type whose values [`cell`] makes.
-pub fn plain(ty: &Type) -> Type {
+/// The type whose values [`write_cell`] makes.
+pub fn plain_type(ty: &Type) -> Type {
     match &ty.kind {
-        Kind::Array(_) | Kind::Composite { .. } => inner(ty, false),
+        Kind::Array(_) | Kind::Composite { .. } => plain_inner_type(ty, false),
         _ => ty.clone(),
     }
 }
 
 /// `field`: in a composite, at any depth, where even times and bytes travel as text.
-fn inner(ty: &Type, field: bool) -> Type {
+fn plain_inner_type(ty: &Type, field: bool) -> Type {
     let kind = match &ty.kind {
-        Kind::Array(element) => Kind::Array(Box::new(inner(element, field))),
+        Kind::Array(element) => Kind::Array(Box::new(plain_inner_type(element, field))),
         Kind::Composite { name, fields } => {
-            let plain = |(name, ty): &(String, Type)| (name.clone(), inner(ty, true));
+            let plain = |(name, ty): &(String, Type)| (name.clone(), plain_inner_type(ty, true));
             Kind::Composite { name: name.clone(), fields: fields.iter().map(plain).collect() }
         }
         Kind::Hstore | Kind::Vector => return ty.clone(),
         Kind::Base | Kind::Enum | Kind::Rendered => {
-            return match kinds::of(ty) {
+            return match kinds::kind_of(ty) {
                 Shown::Boolean | Shown::Integer | Shown::Float => ty.clone(),
                 Shown::Text => Type::base(TEXT),
                 _ if field => Type::base(TEXT),
@@ -47,41 +50,41 @@ fn inner(ty: &Type, field: bool) -> Type {
     Type { oid: ty.oid, kind }
 }
 
-/// Appends the value's bytes. `ty` is a [`plain`] one.
-pub fn cell(ty: &Type, value: &Value, bytes: &mut Vec<u8>) -> Result<Cell, String> {
+/// Appends the value's bytes. `ty` comes from [`plain_type`].
+pub fn write_cell(ty: &Type, value: &Value, bytes: &mut Vec<u8>) -> Result<Cell, String> {
     let start = bytes.len();
     match value {
         Value::Null => return Ok(Cell::Null),
         Value::Unchanged => return Ok(Cell::Unchanged),
-        Value::Boolean(b) => return scalar(ty, decisions::Value::Boolean(*b), bytes),
-        Value::Integer(n) => return scalar(ty, decisions::Value::Integer(*n), bytes),
-        Value::Float(f) => return scalar(ty, decisions::Value::Float(*f), bytes),
-        Value::Text(text) => return scalar(ty, decisions::Value::Text(text), bytes),
-        Value::Bytes(value) => return scalar(ty, decisions::Value::Bytes(value), bytes),
-        Value::Uuid(uuid) => return scalar(ty, decisions::Value::Bytes(&uuid.0), bytes),
-        Value::Timestamp(at) => return scalar(ty, decisions::Value::Integer(at.0), bytes),
-        Value::Date(day) => return scalar(ty, decisions::Value::Integer(day.0), bytes),
-        Value::Time(at) => return scalar(ty, decisions::Value::Integer(at.0), bytes),
+        Value::Boolean(b) => return write_scalar(ty, GuestValue::Boolean(*b), bytes),
+        Value::Integer(n) => return write_scalar(ty, GuestValue::Integer(*n), bytes),
+        Value::Float(f) => return write_scalar(ty, GuestValue::Float(*f), bytes),
+        Value::Text(text) => return write_scalar(ty, GuestValue::Text(text), bytes),
+        Value::Bytes(value) => return write_scalar(ty, GuestValue::Bytes(value), bytes),
+        Value::Uuid(uuid) => return write_scalar(ty, GuestValue::Bytes(&uuid.0), bytes),
+        Value::Timestamp(at) => return write_scalar(ty, GuestValue::Integer(at.0), bytes),
+        Value::Date(day) => return write_scalar(ty, GuestValue::Integer(day.0), bytes),
+        Value::Time(at) => return write_scalar(ty, GuestValue::Integer(at.0), bytes),
         Value::Packed(packed) => {
             let value = Reader::new(packed, &Caps::default()).value();
-            nested(ty, &value.map_err(|e| e.to_string())?, bytes)?;
+            write_nested(ty, &value.map_err(|e| e.to_string())?, bytes)?;
         }
     }
     Ok(Cell::Binary { start: start as u32, len: (bytes.len() - start) as u32 })
 }
 
-fn scalar(ty: &Type, value: decisions::Value<'_>, bytes: &mut Vec<u8>) -> Result<Cell, String> {
+fn write_scalar(ty: &Type, value: GuestValue<'_>, bytes: &mut Vec<u8>) -> Result<Cell, String> {
     let start = bytes.len();
-    match (OutputType::of(ty), value) {
+    match (OutputType::from_type(ty), value) {
         (Some(output), value) => {
-            output.cell(&value, bytes).map_err(|misfit| format!("the value {misfit}"))
+            output.write_cell(&value, bytes).map_err(|misfit| format!("the value {misfit}"))
         }
-        (None, decisions::Value::Integer(n)) if ty.oid == OID => {
+        (None, GuestValue::Integer(n)) if ty.oid == OID => {
             let oid = u32::try_from(n).map_err(|_| format!("{n} is no oid"))?;
             bytes.extend(oid.to_be_bytes());
             Ok(Cell::Binary { start: start as u32, len: 4 })
         }
-        (None, decisions::Value::Text(text)) => {
+        (None, GuestValue::Text(text)) => {
             bytes.extend(text.as_bytes());
             Ok(Cell::Text { start: start as u32, len: text.len() as u32 })
         }
@@ -90,28 +93,29 @@ fn scalar(ty: &Type, value: decisions::Value<'_>, bytes: &mut Vec<u8>) -> Result
 }
 
 /// In the binary form of `array_send`, `record_send` and their like.
-fn nested(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+fn write_nested(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     match (&ty.kind, value) {
-        (Kind::Array(element), Wire::Array(items)) => array(element, items, out),
+        (Kind::Array(element), Wire::Array(items)) => write_array(element, items, out),
         (Kind::Composite { fields, .. }, Wire::Map(pairs)) => {
-            put(out, fields.len());
-            let unknown = pairs.iter().find(|(key, _)| !fields.iter().any(|f| is(key, &f.0)));
+            put_u32(out, fields.len());
+            let unknown = pairs.iter().find(|(key, _)| !fields.iter().any(|f| is_named(key, &f.0)));
             if let Some((key, _)) = unknown {
                 return Err(format!("{key:?} is no field of the composite"));
             }
             for (name, ty) in fields {
                 out.extend(ty.oid.to_be_bytes());
-                let value = pairs.iter().find(|(key, _)| is(key, name)).map(|(_, value)| value);
-                field(ty, value.unwrap_or(&Wire::Nil), out)?;
+                let value =
+                    pairs.iter().find(|(key, _)| is_named(key, name)).map(|(_, value)| value);
+                write_field(ty, value.unwrap_or(&Wire::Nil), out)?;
             }
             Ok(())
         }
         (Kind::Hstore, Wire::Map(pairs)) => {
-            put(out, pairs.len());
+            put_u32(out, pairs.len());
             let text = Type::base(TEXT);
             pairs.iter().try_for_each(|(key, value)| {
-                field(&text, key, out)?;
-                field(&text, value, out)
+                write_field(&text, key, out)?;
+                write_field(&text, value, out)
             })
         }
         (Kind::Vector, Wire::Array(items)) => {
@@ -119,35 +123,35 @@ fn nested(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> 
             out.extend(dimension.to_be_bytes());
             out.extend([0, 0]);
             items.iter().try_for_each(|item| {
-                let float = float(item).ok_or("a vector holds numbers")? as f32;
+                let float = as_float(item).ok_or("a vector holds numbers")? as f32;
                 out.extend(float.to_be_bytes());
                 Ok(())
             })
         }
-        (Kind::Base, value) => leaf(ty, value, out),
+        (Kind::Base, value) => write_leaf(ty, value, out),
         (kind, value) => Err(format!("{value:?} cannot be made a value of the type {kind:?}")),
     }
 }
 
-fn is(key: &Wire<'_>, name: &str) -> bool {
+fn is_named(key: &Wire<'_>, name: &str) -> bool {
     matches!(key, Wire::Str(key) if *key == name)
 }
 
 /// Length and bytes.
-fn field(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+fn write_field(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     if value.is_nil() {
         out.extend((-1i32).to_be_bytes());
         return Ok(());
     }
     let at = out.len();
-    put(out, 0);
-    nested(ty, value, out)?;
+    put_u32(out, 0);
+    write_nested(ty, value, out)?;
     let len = (out.len() - at - 4) as u32;
     out[at..at + 4].copy_from_slice(&len.to_be_bytes());
     Ok(())
 }
 
-fn array(element: &Type, items: &[Wire<'_>], out: &mut Vec<u8>) -> Result<(), String> {
+fn write_array(element: &Type, items: &[Wire<'_>], out: &mut Vec<u8>) -> Result<(), String> {
     let mut lengths = vec![];
     let mut first = Some(items);
     while let Some(items) = first.filter(|items| !items.is_empty()) {
@@ -158,17 +162,17 @@ fn array(element: &Type, items: &[Wire<'_>], out: &mut Vec<u8>) -> Result<(), St
             _ => None,
         };
     }
-    put(out, lengths.len());
-    put(out, 1);
+    put_u32(out, lengths.len());
+    put_u32(out, 1);
     out.extend(element.oid.to_be_bytes());
     for length in &lengths {
-        put(out, *length);
-        put(out, 1);
+        put_u32(out, *length);
+        put_u32(out, 1);
     }
-    level(element, &lengths, items, out)
+    write_level(element, &lengths, items, out)
 }
 
-fn level(
+fn write_level(
     element: &Type,
     lengths: &[usize],
     items: &[Wire<'_>],
@@ -179,35 +183,35 @@ fn level(
         return Err("its inner arrays differ in length".into());
     }
     items.iter().try_for_each(|item| match item {
-        Wire::Array(items) if !deeper.is_empty() => level(element, deeper, items, out),
-        item if deeper.is_empty() => field(element, item, out),
+        Wire::Array(items) if !deeper.is_empty() => write_level(element, deeper, items, out),
+        item if deeper.is_empty() => write_field(element, item, out),
         _ => Err("its inner arrays differ in depth".into()),
     })
 }
 
-fn leaf(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-    let value = match (kinds::of(ty), value) {
-        (Shown::Boolean, Wire::Bool(b)) => decisions::Value::Boolean(*b),
-        (Shown::Text, Wire::Str(text)) => decisions::Value::Text(text),
+fn write_leaf(ty: &Type, value: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+    let value = match (kinds::kind_of(ty), value) {
+        (Shown::Boolean, Wire::Bool(b)) => GuestValue::Boolean(*b),
+        (Shown::Text, Wire::Str(text)) => GuestValue::Text(text),
         (kind, Wire::Str(text)) => {
             let value =
-                of_text(kind, text).ok_or_else(|| format!("{text:?} in it is no {kind:?}"))?;
-            return cell(ty, &value, out).map(|_| ());
+                parse_text(kind, text).ok_or_else(|| format!("{text:?} in it is no {kind:?}"))?;
+            return write_cell(ty, &value, out).map(|_| ());
         }
         (Shown::Float, value) => {
-            decisions::Value::Float(float(value).ok_or_else(|| format!("{value:?} is no number"))?)
+            GuestValue::Float(as_float(value).ok_or_else(|| format!("{value:?} is no number"))?)
         }
-        (Shown::Bytes | Shown::Uuid, Wire::Bin(bytes)) => decisions::Value::Bytes(bytes),
+        (Shown::Bytes | Shown::Uuid, Wire::Bin(bytes)) => GuestValue::Bytes(bytes),
         (Shown::Integer | Shown::Timestamp | Shown::Date | Shown::Time, Wire::Int(int)) => {
-            decisions::Value::Integer(*int)
+            GuestValue::Integer(*int)
         }
         (kind, value) => return Err(format!("{value:?} in it is no {kind:?}")),
     };
-    scalar(ty, value, out).map(|_| ())
+    write_scalar(ty, value, out).map(|_| ())
 }
 
-/// Of what JSON writes as a string.
-fn of_text(kind: Shown, text: &str) -> Option<Value> {
+/// The value of a string in JSON.
+fn parse_text(kind: Shown, text: &str) -> Option<Value> {
     Some(match kind {
         Shown::Bytes => Value::Bytes(parse::hex(text.strip_prefix("\\x")?)?),
         Shown::Uuid => Value::Uuid(text.parse().ok()?),
@@ -219,7 +223,7 @@ fn of_text(kind: Shown, text: &str) -> Option<Value> {
     })
 }
 
-fn float(value: &Wire<'_>) -> Option<f64> {
+fn as_float(value: &Wire<'_>) -> Option<f64> {
     match value {
         Wire::F64(f) => Some(*f),
         Wire::F32(f) => Some(f64::from(*f)),
@@ -228,7 +232,7 @@ fn float(value: &Wire<'_>) -> Option<f64> {
     }
 }
 
-/// 32 bits, of what was checked against smaller limits.
-fn put(out: &mut Vec<u8>, number: usize) {
+/// 32 bits: callers have checked the number against smaller limits.
+fn put_u32(out: &mut Vec<u8>, number: usize) {
     out.extend((number as u32).to_be_bytes());
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use walgate_wire::{Column, Guest, Identity, Lsn};
 
-use crate::guest::plan::{Answer, Output, Plan};
+use crate::guest::plan::{CompiledPlan, OutputColumn, PlanAnswer};
 use crate::{
     rows::test_support::{table_version, tuple},
     rows::{
@@ -52,12 +52,12 @@ pub fn reads(columns: &[&str]) -> Vec<(String, bool)> {
     columns.iter().map(|column| ((*column).to_owned(), false)).collect()
 }
 
-pub fn output(column: &str, type_name: &str) -> Output {
-    Output { column: column.into(), type_name: type_name.into(), nullable: true }
+pub fn output(column: &str, type_name: &str) -> OutputColumn {
+    OutputColumn { column: column.into(), type_name: type_name.into(), nullable: true }
 }
 
-pub fn plan(table: &Arc<TableVersion>, answer: Answer) -> Plan {
-    Plan::new(Arc::clone(table), answer, guest()).unwrap()
+pub fn plan(table: &Arc<TableVersion>, answer: PlanAnswer) -> CompiledPlan {
+    CompiledPlan::new(Arc::clone(table), answer, guest()).unwrap()
 }
 
 /// A cell of a test row: none is NULL, `?` is unchanged.
@@ -115,8 +115,8 @@ pub fn copied(table: &Arc<TableVersion>, rows: &[Vec<Option<&[u8]>>]) -> RowBatc
     batch
 }
 
-/// `+ new`, `~ old > new`, `- old` and `0` for each change, a comma between cells, `·` for null, `?` for
-/// unchanged; old rows that are keys in brackets. Copied rows as they are.
+/// `+ new`, `~ old > new`, `- old` and `0` for each change. A comma is between cells, `·` is null,
+/// `?` is unchanged. Old rows that are keys are in brackets. Copied rows are shown without a sign.
 pub fn show(batch: &RowBatch) -> Vec<String> {
     let row = |cells: &[Cell]| {
         let cell = |&cell: &Cell| match cell {

@@ -1,4 +1,4 @@
-//! Tests of guests that run: what a good one does, and what becomes of single rows that it fails on.
+//! Tests of running guests: what a good guest does, and single rows that a guest fails on.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 use walgate_wire::Identity;
 
 use crate::guest::{
-    plan::{Answer, Output},
+    plan::{OutputColumn, PlanAnswer},
     programs::Program,
     test_support::{change, copied, insert, output, reads, show, texts},
     *,
@@ -35,15 +35,15 @@ fn limits() -> Limits {
     }
 }
 
-pub(super) fn answer() -> Answer {
-    Answer { reads: reads(&["a"]), filters: true, ..Answer::default() }
+pub(super) fn answer() -> PlanAnswer {
+    PlanAnswer { reads: reads(&["a"]), filters: true, ..PlanAnswer::default() }
 }
 
-pub(super) fn try_bind(program: &Program) -> Result<Bound, GuestError> {
+pub(super) fn try_bind(program: &Program) -> Result<BoundGuest, GuestError> {
     engine().load(&program.wasm())?.bind(texts(Identity::Default), &BTreeMap::new())
 }
 
-pub(super) fn bind(program: &Program) -> Bound {
+pub(super) fn bind(program: &Program) -> BoundGuest {
     try_bind(program).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -57,14 +57,14 @@ pub(super) fn inserts(values: &[&str]) -> RowBatch {
 }
 
 pub(super) fn run(
-    bound: &Bound,
+    bound: &BoundGuest,
     batch: RowBatch,
     on_error: OnGuestError,
-) -> Result<Outcome, GuestFailure> {
+) -> Result<GuestOutcome, GuestFailure> {
     bound.run(batch, &mut Rendered::default(), on_error)
 }
 
-pub(super) fn a_good_guest_goes_on() {
+pub(super) fn assert_good_guest_works() {
     let bound = bind(&Program::keeping(answer()));
     let outcome = run(&bound, inserts(&["x", "y"]), OnGuestError::Halt).unwrap();
     assert_eq!(show(&outcome.batch), ["+ 0,x,·", "+ 1,y,·"]);
@@ -72,7 +72,7 @@ pub(super) fn a_good_guest_goes_on() {
 
 #[test]
 fn a_good_guest_keeps_rows() {
-    a_good_guest_goes_on();
+    assert_good_guest_works();
     let module = engine().load(&Program::keeping(answer()).wasm()).unwrap();
     let description = module.description();
     assert_eq!((&*description.name, &*description.version), ("test", "0.1.0"));
@@ -84,7 +84,7 @@ fn a_good_guest_keeps_rows() {
 
 #[test]
 fn a_filter_drops_and_patches() {
-    let answer = Answer {
+    let answer = PlanAnswer {
         hides: vec!["b".into()],
         replaces: vec![output("a", "")],
         adds: vec![output("c", "text")],
@@ -98,7 +98,7 @@ fn a_filter_drops_and_patches() {
     let outcome =
         run(&bound, copied(&texts(Identity::Default), &rows), OnGuestError::Halt).unwrap();
     assert_eq!(show(&outcome.batch), ["1,*x,*x"]);
-    let replaced = Answer { adds: vec![], ..answer };
+    let replaced = PlanAnswer { adds: vec![], ..answer };
     let bound = bind(&Program::deciding(replaced));
     let outcome = run(&bound, inserts(&["U", "x"]), OnGuestError::Halt).unwrap();
     assert_eq!(show(&outcome.batch), ["+ 0,U", "+ 1,*x"]);
@@ -118,7 +118,7 @@ fn a_change_that_leaves_the_filter_is_a_delete() {
 
 #[test]
 fn a_promise_never_to_drop_is_kept() {
-    let bound = bind(&Program::deciding(Answer { filters: false, ..answer() }));
+    let bound = bind(&Program::deciding(PlanAnswer { filters: false, ..answer() }));
     let error = run(&bound, inserts(&["x", "D"]), OnGuestError::Halt).unwrap_err().to_string();
     assert!(error.contains("change 0/10#2"), "{error}");
     assert!(error.contains("its plan says that it never drops any"), "{error}");
@@ -141,11 +141,12 @@ fn an_error_of_a_row_stops_that_row() {
 
 #[test]
 fn a_value_that_does_not_fit_is_an_error_of_its_row() {
-    let not_null = Output { nullable: false, ..output("c", "text") };
-    let bound = bind(&Program::deciding(Answer { adds: vec![not_null], ..answer() }));
+    let not_null = OutputColumn { nullable: false, ..output("c", "text") };
+    let bound = bind(&Program::deciding(PlanAnswer { adds: vec![not_null], ..answer() }));
     let error = run(&bound, inserts(&["x", "N"]), OnGuestError::Halt).unwrap_err().to_string();
     assert!(error.contains("its value for column c (text) is null, but"), "{error}");
-    let bound = bind(&Program::deciding(Answer { adds: vec![output("c", "json")], ..answer() }));
+    let bound =
+        bind(&Program::deciding(PlanAnswer { adds: vec![output("c", "json")], ..answer() }));
     let outcome = run(&bound, inserts(&["x"]), OnGuestError::Drop).unwrap();
     assert_eq!(outcome.failed[0].error, "its value for column c (json) is not JSON");
 }
@@ -159,14 +160,14 @@ fn poison_rows_are_found() {
         values[at] = "P";
     }
     let error = run(&bound, inserts(&values), OnGuestError::Halt).unwrap_err().to_string();
-    assert!(error.contains("fails on change 0/10#1 of public.t: its process trapped"), "{error}");
+    assert!(error.contains("fails on change 0/10#1 of public.t: its process() trapped"), "{error}");
     let outcome = run(&bound, inserts(&values), OnGuestError::DeadLetter).unwrap();
     let failed: Vec<usize> = outcome.failed.iter().map(|failed| failed.index).collect();
     assert_eq!(failed, [0, 417, 418, 999]);
     assert_eq!((outcome.batch.len(), outcome.dropped), (995, 5));
     assert!(outcome.batch.changes.is_sorted_by_key(|change| change.ordinal));
     assert_eq!(show(outcome.failed[1].row.as_ref().unwrap()), ["+ 417,P,·"]);
-    a_good_guest_goes_on();
+    assert_good_guest_works();
 }
 
 #[test]
@@ -205,7 +206,7 @@ fn old_and_new_rows_stay_together_until_one_of_them_fails() {
     let expected = ["~ 1,x,· > 1,y,·", "- 2,x,·", "~ [3,·,·] > 3,y,·", "+ 4,y,·"];
     assert_eq!(show(&outcome.batch), expected);
     let failed: Vec<_> = outcome.failed.iter().map(|failed| failed.index).collect();
-    assert_eq!(failed, [1], "3 was told when it came, and has left now");
+    assert_eq!(failed, [1], "3 was reported when it came, and is deleted now");
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn compiled_code_is_cached() {
             damaged += 1;
         }
         assert!(damaged > 0);
-        assert_eq!([hits(&wasm), hits(&wasm)], [0, 1], "what is damaged is compiled anew");
+        assert_eq!([hits(&wasm), hits(&wasm)], [0, 1], "damaged code is compiled again");
     }
 }
 

@@ -1,5 +1,6 @@
-//! The vectors of tests/vectors/guest: the layouts as guests in other languages are tested against them, and as the
-//! host writes and reads them.
+//! Tests that the gateway writes and reads the vectors of tests/vectors/guest.
+//!
+//! Guests in other languages are tested against the same vectors.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -9,11 +10,11 @@ use walgate_wire::{Identity, hex};
 
 use crate::guest::{
     exec::{
-        decisions::{Garbage, Shape, Value, Verdict, decode},
+        decisions::AnswerError,
         images::Image,
-        layout::{Buffer, Layout},
+        layout::{GuestBuffer, Layout},
     },
-    plan::{Answer, Output, Plan, kinds::Kind},
+    plan::{AnswerColumn, CompiledPlan, output_schema::PatchedColumn},
     test_support::{plan, table},
     *,
 };
@@ -59,53 +60,55 @@ fn type_of(name: &str) -> Type {
     }
 }
 
-fn planned(vector: &Json) -> Plan {
+fn planned(vector: &Json) -> CompiledPlan {
     let columns: Vec<(String, Type)> = list(&vector["table"]["columns"])
         .map(|column| (text(&column["name"]), type_of(column["type"].as_str().unwrap())))
         .collect();
     let columns: Vec<_> = columns.iter().map(|(name, ty)| (&**name, ty.clone())).collect();
     let old_rows = vector["table"]["old_rows"] == true;
     let table = table(&columns, if old_rows { Identity::Full } else { Identity::Default });
-    let output = |output: &Json| Output {
+    let output = |output: &Json| OutputColumn {
         column: text(&output["column"]),
         type_name: text(&output["type"]),
         nullable: output["nullable"] == true,
     };
-    let told = &vector["plan"];
-    let answer = Answer {
-        reads: list(&told["reads"]).map(|r| (text(&r["column"]), r["unchanged"] == true)).collect(),
-        hides: list(&told["hides"]).map(text).collect(),
-        replaces: list(&told["replaces"]).map(output).collect(),
-        adds: list(&told["adds"]).map(output).collect(),
-        filters: told["filters"] == true,
+    let planned = &vector["plan"];
+    let answer = PlanAnswer {
+        reads: list(&planned["reads"])
+            .map(|r| (text(&r["column"]), r["unchanged"] == true))
+            .collect(),
+        hides: list(&planned["hides"]).map(text).collect(),
+        replaces: list(&planned["replaces"]).map(output).collect(),
+        adds: list(&planned["adds"]).map(output).collect(),
+        filters: planned["filters"] == true,
     };
     plan(&table, answer)
 }
 
 /// The rows as Postgres would have sent them, as far as they are shown.
-fn shown(vector: &Json, plan: &Plan) -> (RowBatch, Vec<Image>) {
+fn shown(vector: &Json, plan: &CompiledPlan) -> (RowBatch, Vec<Image>) {
     let mut head = vector["table"].clone();
     head["table"] = head["name"].take();
     head.as_object_mut().unwrap().remove("name");
-    let told = parse_table(&head.to_string()).unwrap();
+    let table = parse_table(&head.to_string()).unwrap();
     let mut batch = RowBatch::new(plan.table.clone());
     let mut images = vec![];
     for row in list(&vector["rows"]) {
         let op = OPS.iter().position(|op| row["op"] == *op).unwrap() as u8;
         let flag = |name: &str, bit: u8| if row[name] == true { bit } else { 0 };
         let flags = op | flag("old_image", 4) | flag("key_only", 8) | flag("has_old", 16);
-        images.push(Image { of: 0, first_cell: batch.cells.len() as u32, flags });
+        images.push(Image { change_index: 0, first_cell: batch.cells.len() as u32, flags });
         let given = row["cells"].as_object().unwrap();
         let values: Map<_, _> = given
             .iter()
             .filter(|(_, cell)| cell["state"] == "value")
             .map(|(name, cell)| (name.clone(), cell["value"].clone()))
             .collect();
-        let values = parse_row(&told, &values).unwrap();
+        let values = parse_row(&table, &values).unwrap();
         for (named, column) in plan.table.schema.columns.iter().zip(&plan.table.columns) {
             let unchanged = given.get(&named.name).is_some_and(|cell| cell["state"] == "unchanged");
             let value = values.get(&named.name).unwrap_or(&Shown::Null);
-            let cell = recorded_cells::cell(&column.ty, value, &mut batch.bytes).unwrap();
+            let cell = recorded_cells::write_cell(&column.ty, value, &mut batch.bytes).unwrap();
             batch.cells.push(if unchanged { Cell::Unchanged } else { cell });
         }
     }
@@ -113,36 +116,37 @@ fn shown(vector: &Json, plan: &Plan) -> (RowBatch, Vec<Image>) {
 }
 
 /// A value as recorded rows have it.
-fn value(kind: Kind, value: Value<'_>) -> Json {
+fn value(kind: GuestKind, value: GuestValue<'_>) -> Json {
     let shown = match (kind, value) {
-        (_, Value::Untouched) => return json!({"state": "untouched"}),
-        (_, Value::Null) => return json!({"state": "null"}),
-        (_, Value::Boolean(value)) => Shown::from(value),
-        (Kind::Timestamp, Value::Integer(at)) => walgate_guest::Timestamp(at).into(),
-        (Kind::Date, Value::Integer(day)) => walgate_guest::Date(day).into(),
-        (Kind::Time, Value::Integer(at)) => walgate_guest::Time(at).into(),
-        (_, Value::Integer(value)) => value.into(),
-        (_, Value::Float(value)) => value.into(),
-        (_, Value::Text(value)) => value.into(),
-        (Kind::Uuid, Value::Bytes(value)) => walgate_guest::Uuid(value.try_into().unwrap()).into(),
-        (_, Value::Bytes(value)) => value.into(),
+        (_, GuestValue::Untouched) => return json!({"state": "untouched"}),
+        (_, GuestValue::Null) => return json!({"state": "null"}),
+        (_, GuestValue::Boolean(value)) => Shown::from(value),
+        (GuestKind::Timestamp, GuestValue::Integer(at)) => walgate_guest::Timestamp(at).into(),
+        (GuestKind::Date, GuestValue::Integer(day)) => walgate_guest::Date(day).into(),
+        (GuestKind::Time, GuestValue::Integer(at)) => walgate_guest::Time(at).into(),
+        (_, GuestValue::Integer(value)) => value.into(),
+        (_, GuestValue::Float(value)) => value.into(),
+        (_, GuestValue::Text(value)) => value.into(),
+        (GuestKind::Uuid, GuestValue::Bytes(value)) => {
+            walgate_guest::Uuid(value.try_into().unwrap()).into()
+        }
+        (_, GuestValue::Bytes(value)) => value.into(),
     };
     json!({"state": "value", "value": value_to_json(&shown)})
 }
 
-fn decided(plan: &Plan, decisions: &[u8], rows: usize) -> Result<Json, Garbage> {
-    let decisions = decode(decisions, &Shape { rows, columns: &plan.shape })?;
+fn decided(plan: &CompiledPlan, decisions: &[u8], rows: usize) -> Result<Json, AnswerError> {
+    let decisions = decode_answer(decisions, &AnswerShape { rows, columns: &plan.answer_columns })?;
     let row = |row: usize| {
         let (verdict, error) = match decisions.verdict(row) {
             Verdict::Keep => ("keep", None),
             Verdict::Drop => ("drop", None),
             Verdict::Error(error) => ("error", Some(error)),
         };
-        let patches = plan.patches.iter().zip(&plan.shape).enumerate();
-        let cell =
-            |(index, (patch, shape)): (usize, (&plan::Patch, &exec::decisions::ShapeColumn))| {
-                (patch.column.clone(), value(shape.kind, decisions.value(index, row)))
-            };
+        let patches = plan.patches.iter().zip(&plan.answer_columns).enumerate();
+        let cell = |(index, (patch, shape)): (usize, (&PatchedColumn, &AnswerColumn))| {
+            (patch.column.clone(), value(shape.kind, decisions.value(index, row)))
+        };
         let cells: BTreeMap<_, _> = patches.map(cell).collect();
         json!({"verdict": verdict, "error": error, "cells": cells})
     };
@@ -154,9 +158,9 @@ fn batches_are_laid_out_to_the_byte() {
     for (name, vector) in vectors() {
         let plan = planned(&vector);
         let (batch, images) = shown(&vector, &plan);
-        let mut buffer = Buffer::default();
+        let mut buffer = GuestBuffer::default();
         let layout = Layout::new(&plan);
-        layout.fill(&batch, &images, &mut Rendered::default(), &mut buffer).unwrap();
+        layout.fill_buffer(&batch, &images, &mut Rendered::default(), &mut buffer).unwrap();
         assert_eq!(hex::encode(&buffer.bytes), vector["batch"].as_str().unwrap(), "{name}");
     }
 }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use walgate_wire::Token;
 
 use crate::{
-    egress::dictionary_stats::Wear, guest::Outcome, observe::lag::Lag, wal_budget::Reading,
+    egress::dictionary_stats::DictionaryWear, guest::GuestOutcome, observe::lag::Lag,
+    wal_budget::Reading,
 };
 
 /// Shared by all tasks; cheap to clone.
@@ -39,7 +40,7 @@ pub struct TableStatus {
     raw_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
-    wear: Mutex<Option<Wear>>,
+    wear: Mutex<Option<DictionaryWear>>,
     lag_micros: AtomicU64,
     guest: Mutex<GuestStatus>,
     /// Why it does not flow.
@@ -195,7 +196,12 @@ impl TableStatus {
 
     /// `rows` went through this guest, as `outcome` says. A snapshot can still go through one that was replaced: that
     /// does not count.
-    pub fn add_guest(&self, guest: Option<&walgate_wire::Guest>, rows: u64, outcome: &Outcome) {
+    pub fn add_guest(
+        &self,
+        guest: Option<&walgate_wire::Guest>,
+        rows: u64,
+        outcome: &GuestOutcome,
+    ) {
         let mut status = self.guest();
         if status.of.as_ref() != guest {
             return;
@@ -254,12 +260,12 @@ impl TableStatus {
     pub fn set_dictionary_ratio(&self, revision: u64, ratio: f64) -> Option<f64> {
         let mut wear = self.wear();
         if wear.as_ref().is_none_or(|wear| wear.revision() != revision) {
-            *wear = Some(Wear::new(revision, ratio));
+            *wear = Some(DictionaryWear::new(revision, ratio));
         }
-        wear.as_mut()?.worn(ratio)
+        wear.as_mut()?.note_ratio(ratio)
     }
 
-    fn wear(&self) -> MutexGuard<'_, Option<Wear>> {
+    fn wear(&self) -> MutexGuard<'_, Option<DictionaryWear>> {
         self.wear.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -274,7 +280,7 @@ impl TableStatus {
             dictionary_ratio: self
                 .wear()
                 .as_ref()
-                .map(|wear| (wear.last() * 1000.0).round() / 1000.0),
+                .map(|wear| (wear.last_ratio() * 1000.0).round() / 1000.0),
             guest: self.guest_counts(),
             suspended: self.suspended().clone(),
         }
@@ -299,10 +305,10 @@ mod tests {
         Guest { name: "g".into(), version: "1".into(), sha256: sha256.into() }
     }
 
-    fn outcome(dropped: u64) -> Outcome {
+    fn outcome(dropped: u64) -> GuestOutcome {
         let batch = RowBatch::new(table_version("t", 7, 1));
         let (took, called) = (Duration::from_micros(5), Duration::ZERO);
-        Outcome { batch, dropped, failed: vec![], took, called }
+        GuestOutcome { batch, dropped, failed: vec![], took, called }
     }
 
     #[test]

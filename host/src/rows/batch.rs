@@ -1,7 +1,9 @@
-//! The row batch: consecutive rows of one table as Postgres sent them, and where in the log they are.
+//! The row batch: consecutive rows of one table as Postgres sent them, with their positions in the
+//! log.
 //!
-//! Both sources fill it (pgoutput tuples, rows of `COPY … BINARY`) and the packer reads it. Tuple bytes are
-//! copied once, whole, and cells point into them. What the bytes of a type mean is not known here.
+//! It is filled with pgoutput tuples or with rows of `COPY … BINARY`, and the packer reads it. The
+//! bytes of a tuple are copied once, as a whole, and cells point into them. The binary form of
+//! types is not known here.
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ const KEEP_BYTES_MAX: usize = 2 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell {
     Null,
-    /// Out-of-line value that an update left alone: it did not travel, and is not NULL.
+    /// An unchanged TOAST value of an update: Postgres did not send it, and it is not NULL.
     Unchanged,
     /// As the type's send function writes it.
     Binary {
@@ -59,11 +61,12 @@ pub struct Change {
     pub new: Option<u32>,
     /// Index of the first cell of the old row: delete, and update where Postgres sent it.
     pub old: Option<u32>,
-    /// The old row holds the key columns only (the others are [`Cell::Null`]); false: it is the whole row.
+    /// The old row holds the key columns only, and the others are [`Cell::Null`]. False: it is the
+    /// whole row.
     pub old_is_key: bool,
 }
 
-/// A row that does not belong into its batch.
+/// A row that cannot be added to a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     #[error("{table}: {source}")]
@@ -84,7 +87,7 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// The table, as one writes it.
+    /// The table, with its schema.
     pub fn table(&self) -> &str {
         match self {
             BatchError::Malformed { table, .. }
@@ -96,7 +99,7 @@ impl BatchError {
     }
 }
 
-/// A place in a batch: between two changes.
+/// A position in a batch, between two changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     changes: usize,
@@ -128,8 +131,8 @@ impl RowBatch {
         }
     }
 
-    /// The batch as another version of its table shows it: cells and changes index into its bytes as ever.
-    /// `copied_rows`: how many rows the cells are, if they came from a COPY.
+    /// The batch with other rows, of another version of its table. Cells and changes index into its
+    /// bytes as before. `copied_rows`: the number of rows, if they came from a COPY.
     pub fn with_rows(
         self,
         table: Arc<TableVersion>,
@@ -188,7 +191,7 @@ impl RowBatch {
         self.changes.is_empty() && self.copied_rows == 0
     }
 
-    /// Size of the tuples as they came.
+    /// Size of the tuples as Postgres sent them.
     pub fn raw_bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -228,7 +231,7 @@ impl RowBatch {
         }
     }
 
-    /// Whether an update left some value of these columns alone, so that it is not here.
+    /// Whether a new row has an unchanged cell in one of these columns.
     pub fn lacks_values(&self, columns: &[usize]) -> bool {
         let lacks = |first: u32| {
             let row = self.row_at(first);
@@ -323,7 +326,7 @@ impl RowBatch {
 
     fn push_tuple(&mut self, tuple: Tuple<'_>) -> Result<u32, BatchError> {
         let first = self.cells.len();
-        let base = self.reserve(tuple.bytes.len())?;
+        let base = self.next_offset(tuple.bytes.len())?;
         let result = tuple.cells_into(base, &mut self.cells);
         result.map_err(|source| BatchError::Malformed {
             table: self.table.name.to_string(),
@@ -334,7 +337,7 @@ impl RowBatch {
         Ok(first as u32)
     }
 
-    /// An old row that was sent in full, or its key, has the values that the update left alone.
+    /// Copies unchanged cells from the old row, or from its key.
     fn fill_unchanged(
         &mut self,
         new: u32,
@@ -347,7 +350,7 @@ impl RowBatch {
                 continue;
             }
             match old {
-                // A partition without FULL under a root with it sends nulls: those are not old values.
+                // A partition without FULL, whose root has it, sends nulls that are not old values.
                 Some(old)
                     if (!old_is_key || column.key)
                         && self.cells[old as usize + index] != Cell::Null =>
@@ -367,10 +370,10 @@ impl RowBatch {
         Ok(())
     }
 
-    /// Appends one row of `COPY … TO STDOUT (FORMAT binary)`: a field count, then length and bytes of each.
-    /// The file's header (on the first row) and trailer are the caller's to strip.
+    /// Appends one row of `COPY … TO STDOUT (FORMAT binary)`: a field count, then length and bytes
+    /// of each field. The caller strips the header, which precedes the first row, and the trailer.
     pub fn push_copy_row(&mut self, row: &[u8]) -> Result<(), BatchError> {
-        let base = self.reserve(row.len())?;
+        let base = self.next_offset(row.len())?;
         let first = self.cells.len();
         if let Err(what) = copy_cells(row, base, &mut self.cells) {
             self.cells.truncate(first);
@@ -382,8 +385,8 @@ impl RowBatch {
         Ok(())
     }
 
-    /// Where the next `more` bytes will stand; cells address with 32 bits.
-    fn reserve(&mut self, more: usize) -> Result<u32, BatchError> {
+    /// The offset of the next `more` bytes; cells address with 32 bits.
+    fn next_offset(&mut self, more: usize) -> Result<u32, BatchError> {
         let too_large = || BatchError::TooLarge { table: self.table.name.to_string() };
         let end = self.bytes.len().saturating_add(more);
         u32::try_from(end).map_err(|_| too_large())?;

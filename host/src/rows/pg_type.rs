@@ -1,7 +1,7 @@
-//! What a Postgres type is made of, as far as its binary form goes.
+//! The structure of Postgres types, as far as the binary form of values needs it.
 //!
-//! Pure data. How it is read from the catalog is `postgres::catalog::type_cache`'s business, how values
-//! become MessagePack that of `encode`.
+//! Pure data. How it is read from the catalog, and how values become MessagePack, is not known
+//! here.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,13 +1,13 @@
 //! Texts of values that only the server can print (ranges, tsvector, geometry, …), for one batch.
 //!
-//! A first pass over the batch notes what is unknown, the server is asked for all of it at once, and then the
-//! batch is packed. How the server is asked is `postgres::server_render`'s business.
+//! A first pass over the batch notes unknown values. The server prints all of them at once. Then
+//! the batch is packed. How the server prints them is not known here.
 
 use std::collections::HashMap;
 
 use walgate_wire::pack;
 
-/// By type, then by binary value; none while the text is not known.
+/// Texts by type and binary value; none while a text is unknown.
 #[derive(Debug, Default)]
 pub struct Rendered {
     texts: HashMap<u32, HashMap<Box<[u8]>, Option<String>>>,
@@ -15,13 +15,14 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// Forgets everything; a text may depend on the catalog (`regclass`), so it is only good for its batch.
+    /// Forgets all texts. A text may depend on the catalog (`regclass`), so it is valid for its
+    /// batch only.
     pub fn clear(&mut self) {
         self.texts.clear();
         self.missing = 0;
     }
 
-    /// Whether everything that was met is known.
+    /// Whether the texts of all noted values are known.
     pub fn is_complete(&self) -> bool {
         self.missing == 0
     }
@@ -35,7 +36,7 @@ impl Rendered {
         })
     }
 
-    /// What the server says of a value.
+    /// Adds the text that the server printed for a value.
     pub fn insert(&mut self, oid: u32, value: &[u8], text: String) {
         let known = self.texts.entry(oid).or_default();
         if let Some(None) = known.insert(value.into(), Some(text)) {

@@ -1,4 +1,4 @@
-//! The shape of a table's rows: what reads their cells, and the schema that consumers know.
+//! The shape of a table's rows: the types of their cells, and the schema that consumers know.
 //!
 //! Pure data, filled from Relation messages or the catalog. Neither is known here.
 
@@ -7,7 +7,7 @@ use walgate_wire::{Schema, TableName, Token};
 use super::Binary;
 use super::Type;
 
-/// A table as one Relation message (or the catalog, for a snapshot) describes it: what reads its rows.
+/// A table as one Relation message describes it, or the catalog for a snapshot.
 #[derive(Clone, Debug)]
 pub struct TableVersion {
     pub name: TableName,
@@ -25,9 +25,9 @@ pub struct ColumnType {
     /// Declared type; a domain's own oid.
     pub oid: u32,
     pub typmod: i32,
-    /// What it is made of, domains resolved.
+    /// Its structure, domains resolved.
     pub ty: Type,
     pub binary: Binary,
-    /// Part of what an old row is found by.
+    /// Part of the replica identity's key.
     pub key: bool,
 }

@@ -1,4 +1,4 @@
-//! Tables and tuples for the unit tests of `batch` and `source`.
+//! Tables and tuples for unit tests.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! pgoutput's TupleData: the bytes of one row → its cells.
 //!
-//! Pure and total: whatever the bytes, the answer is cells or [`Malformed`].
+//! Pure and total: any bytes give cells or [`Malformed`].
 
 use super::Cell;
 
-/// Bytes that are not what the protocol says.
+/// Bytes that do not follow the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("pgoutput message '{}' is malformed at byte {at}: {what}", tag.escape_ascii())]
 pub struct Malformed {
@@ -27,11 +27,11 @@ pub struct Tuple<'a> {
 }
 
 impl Tuple<'_> {
-    /// Appends one cell a column, as if the tuple's bytes stood at `base` of a batch. On an error `cells` is
-    /// as it was.
+    /// Appends one cell for each column, as if the tuple's bytes were at `base` of a batch. On an
+    /// error `cells` is unchanged.
     pub fn cells_into(&self, base: u32, cells: &mut Vec<Cell>) -> Result<(), Malformed> {
         let first = cells.len();
-        let end = walk(self.bytes, |cell| cells.push(shifted(cell, base)));
+        let end = walk(self.bytes, |cell| cells.push(shift_cell(cell, base)));
         let result = match end {
             Ok(end) if end == self.bytes.len() => Ok(()),
             Ok(at) => Err(Malformed { tag: b'N', at, what: "bytes follow the last column" }),
@@ -45,7 +45,7 @@ impl Tuple<'_> {
 }
 
 #[inline]
-fn shifted(cell: Cell, base: u32) -> Cell {
+fn shift_cell(cell: Cell, base: u32) -> Cell {
     match cell {
         Cell::Binary { start, len } => Cell::Binary { start: base + start, len },
         Cell::Text { start, len } => Cell::Text { start: base + start, len },
@@ -53,7 +53,7 @@ fn shifted(cell: Cell, base: u32) -> Cell {
     }
 }
 
-/// Calls `each` for every column of the tuple at the beginning of `bytes`; returns where the tuple ends.
+/// Calls `each` for every column of the tuple at the beginning of `bytes`; returns the tuple's end.
 /// Frames are below 4 GiB, so offsets fit.
 #[inline]
 pub fn walk(bytes: &[u8], mut each: impl FnMut(Cell)) -> Result<usize, Malformed> {

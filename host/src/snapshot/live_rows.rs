@@ -1,7 +1,8 @@
-//! Rows of a table as the gateway reads them for a snapshot: by COPY, with what only the server can print.
+//! Rows of a table as the gateway reads them for a snapshot: by COPY, with what only the server can
+//! print.
 //!
-//! However often they are read, all of them are of one exported snapshot. What is done with them is the caller's
-//! business.
+//! However often they are read, all of them are of one exported snapshot. What is done with them is
+//! the caller's business.
 
 use std::sync::Arc;
 

@@ -222,7 +222,7 @@ impl Job {
 fn code(error: &SessionError) -> &'static str {
     match error {
         SessionError::Source(_) => "source_failed",
-        SessionError::Transform(_) => "row_not_carried",
+        SessionError::Body(_) => "row_not_carried",
         SessionError::Suspended { .. } | SessionError::Outlet(_) => "table_suspended",
         SessionError::Guest(_) => "guest_failed",
         SessionError::Broker(_)

@@ -8,7 +8,7 @@ use walgate_wire::{ChunkDigest, ChunkWriter};
 
 use crate::snapshot::job::Plan;
 use crate::{
-    egress::{compress::Packed, pipeline::Pipeline},
+    egress::{compress::PackedBody, pipeline::Pipeline},
     error::SessionError,
     jetstream::publisher::{Outgoing, PublishFailed, publish_acknowledged},
     pipeline_io::GatewayIo,
@@ -121,7 +121,7 @@ impl Worker {
     }
 
     /// Adds the chunk to the totals and gives it its number.
-    fn count(&self, rows: u64, packed: &Packed) -> u64 {
+    fn count(&self, rows: u64, packed: &PackedBody) -> u64 {
         let digest = ChunkDigest::of(&self.raw);
         let (raw_bytes, bytes) = (packed.raw_bytes as u64, packed.body.len() as u64);
         self.plan.gateway.status.table(&self.plan.token).add_snapshot_rows(rows, raw_bytes, bytes);
@@ -137,7 +137,7 @@ impl Worker {
 }
 
 /// As large as the last chunk's compression lets fit one message, within what is configured.
-fn next_chunk_bytes(packed: &Packed, configured: usize) -> usize {
+fn next_chunk_bytes(packed: &PackedBody, configured: usize) -> usize {
     let fitting = packed.raw_bytes.saturating_mul(FRAME_BYTES) / packed.body.len().max(1);
     fitting.clamp(64 << 10, configured)
 }

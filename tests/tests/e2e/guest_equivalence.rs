@@ -19,7 +19,7 @@ use walgate_guest::{
 use walgate_host::{
     config::Guests,
     encode::TablePacker,
-    guest::{Bound, Engine, Limits, Module, OnGuestError},
+    guest::{BoundGuest, Engine, Limits, Module, OnGuestError},
     rows::{
         Binary, ColumnType, Rendered, TableVersion, Type,
         batch::{Cell, Change, Op, RowBatch, TxnMark},
@@ -243,7 +243,7 @@ fn copied(row: &[Value<'_>]) -> Copied {
 }
 
 /// Runs a batch through the guest, packs it and applies the body.
-fn publish(bound: &Bound, packer: &TablePacker, batch: RowBatch, copy: &mut Copy) {
+fn publish(bound: &BoundGuest, packer: &TablePacker, batch: RowBatch, copy: &mut Copy) {
     let outcome = bound.run(batch, &mut Rendered::default(), OnGuestError::Drop);
     let batch = outcome.unwrap_or_else(|failure| panic!("{failure}")).batch;
     let mut writer = ChangeWriter::default();

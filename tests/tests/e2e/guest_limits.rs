@@ -16,7 +16,7 @@ use crate::{
 /// A program, the row that exceeds its limit, and the text of the report.
 const TOO_MUCH: [(&str, &str, &str); 3] = [
     ("hoards", "'bad'", "the limit is 4 MiB"),
-    ("loops", "'bad'", "its process took longer than 100 ms"),
+    ("loops", "'bad'", "its process() took longer than 100 ms"),
     ("liar", "repeat('x', 70000)", "at most 65536 are allowed"),
 ];
 

@@ -51,7 +51,7 @@ pub const TRAPS: Case = case(
     "traps",
     judge::<traps::traps>,
     "bad",
-    "its process trapped: wasm `unreachable` instruction executed",
+    "its process() trapped: wasm `unreachable` instruction executed",
 );
 /// It returns a text that Postgres cannot store. The rest of its answer is valid.
 pub const LIES_ZERO: Case = lie("zero", "its value for column echo (text) has a NUL character");
@@ -61,8 +61,8 @@ const CASES: [Case; 22] = [
     ERRS,
     PANICS,
     TRAPS,
-    case("loops", judge::<loops::loops>, "bad", "its process took longer than 250 ms"),
-    case("hoards", judge::<hoards::hoards>, "bad", "its process ran out of memory"),
+    case("loops", judge::<loops::loops>, "bad", "its process() took longer than 250 ms"),
+    case("hoards", judge::<hoards::hoards>, "bad", "its process() ran out of memory"),
     LIES_ZERO,
     lie("magic", "it does not begin with \"WGD1\""),
     lie("nothing", "it does not begin with \"WGD1\""),
@@ -71,7 +71,7 @@ const CASES: [Case; 22] = [
     lie("errors", "its errors lie beyond its end"),
     lie("offset", "its verdicts lie beyond its end"),
     lie("verdict", "row 0 has a verdict of 77"),
-    lie("refuses", "its process answered with an error: will not say a word"),
+    lie("refuses", "its process() answered with an error: will not say a word"),
     lie("much", "answered with 2097152 bytes, at most 1048576 are allowed"),
     lie("kind of replaced", "column 0 of the answer: its kind is not that of its type"),
     lie("states of replaced", "column 0 of the answer: its states or data lie beyond the end"),

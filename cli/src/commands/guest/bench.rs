@@ -18,7 +18,7 @@ use walgate_host::{
         compress::{BodyPacker, Effort},
         outlet::Outlet,
     },
-    guest::{Bound, OnGuestError, Outcome},
+    guest::{BoundGuest, GuestOutcome, OnGuestError},
     rows::{Rendered, TableVersion, batch::RowBatch},
     snapshot::live_rows::LiveTable,
 };
@@ -119,7 +119,7 @@ struct Sums {
 }
 
 /// Without the guest, and with it; rounds alternate, so that a busy machine slows both.
-fn measure(bound: Bound, mut batches: Batches, each: Duration) -> Result<(Sums, Sums)> {
+fn measure(bound: BoundGuest, mut batches: Batches, each: Duration) -> Result<(Sums, Sums)> {
     let table = batches.first().map(|(batch, _)| batch.table.clone()).context("no rows")?;
     let mut plain = Way::new(Outlet::unguarded(TableVersion::clone(&table)));
     let mut guarded = Way::new(Outlet::guarded(bound, OnGuestError::Drop));
@@ -163,7 +163,7 @@ impl Way {
             self.sums.rows += batch.len() as u64;
             self.sums.bytes_in += batch.raw_bytes() as u64;
             let began = Instant::now();
-            let Outcome { batch, dropped, took, called, .. } =
+            let GuestOutcome { batch, dropped, took, called, .. } =
                 self.outlet.apply_guest(batch, rendered)?;
             self.sums.dropped += dropped;
             self.sums.guest += took;

@@ -7,7 +7,7 @@ use walgate_wire::{Column, TableName};
 
 use crate::commands::guest::{Database, Settings, read, refused};
 use walgate_host::{
-    guest::{self, Answer, Bound, Output},
+    guest::{self, BoundGuest, OutputColumn, PlanAnswer},
     snapshot::live_rows,
 };
 
@@ -32,7 +32,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode> {
     let settings = args.settings.load()?;
     let bytes = read(&args.guest)?;
-    let component = match guest::component(&bytes) {
+    let component = match guest::read_component(&bytes) {
         Ok(component) => component,
         Err(error) => return Ok(refused(&args.guest, &error.into())),
     };
@@ -73,13 +73,13 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-fn print_plan(name: &TableName, bound: &Bound) {
-    let Answer { reads, hides, replaces, adds, filters } = bound.answer();
+fn print_plan(name: &TableName, bound: &BoundGuest) {
+    let PlanAnswer { reads, hides, replaces, adds, filters } = bound.answer();
     let columns = &bound.output().schema.columns;
     let read = |(column, unchanged): &(String, bool)| {
         format!("{column}{}", if *unchanged { " (or unchanged)" } else { "" })
     };
-    let written = |output: &Output| {
+    let written = |output: &OutputColumn| {
         columns.iter().find(|column| column.name == output.column).map_or_else(String::new, shown)
     };
     println!("{name}:");

@@ -14,7 +14,7 @@ use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState};
 
 use walgate_host::guest::recorded_cells;
 use walgate_host::{
-    guest::{OutputType, Written, told},
+    guest::{OutputType, OutputTypeExt, shown_type},
     rows::{
         Binary, ColumnType, TableVersion, Type,
         batch::{Cell, Change, Op, RowBatch, TxnMark},
@@ -65,7 +65,7 @@ fn yes() -> bool {
 impl Head {
     pub fn of(table: &TableVersion, parameters: BTreeMap<String, String>) -> Head {
         let column = |(named, column): (&Column, &ColumnType)| {
-            let (type_name, kind) = told(named, &column.ty);
+            let (type_name, kind) = shown_type(named, &column.ty);
             let follows = of_name(type_name).is_some_and(|ty| ty == column.ty);
             HeadColumn {
                 name: named.name.clone(),
@@ -104,7 +104,7 @@ impl Head {
         let cell = |(column, ty): (&Column, &Type)| ColumnType {
             oid: column.oid,
             typmod: -1,
-            ty: recorded_cells::plain(ty),
+            ty: recorded_cells::plain_type(ty),
             binary: Binary::Yes,
             key: column.key,
         };
@@ -266,7 +266,7 @@ impl<'a> Filling<'a> {
         let first = self.cells.len() as u32;
         for (named, column) in self.table.schema.columns.iter().zip(&self.table.columns) {
             let value = row.get(&named.name).unwrap_or(&Value::Null);
-            let cell = match recorded_cells::cell(&column.ty, value, &mut self.bytes) {
+            let cell = match recorded_cells::write_cell(&column.ty, value, &mut self.bytes) {
                 Ok(cell) => cell,
                 Err(what) => bail!("column {} ({}): {what}", named.name, named.type_name),
             };

@@ -20,7 +20,7 @@ use crate::commands::guest::{
 use crate::commands::still_read;
 use walgate_host::{
     assets::write_whole,
-    guest::{Bound, OnGuestError},
+    guest::{BoundGuest, OnGuestError},
     rows::{
         Rendered,
         batch::{Cell, Change, Op, RowBatch},
@@ -127,7 +127,7 @@ impl fmt::Display for Counts {
 }
 
 /// One line for each recorded one.
-fn seen(bound: &Bound, recorded: &Recorded) -> Result<Vec<Json>> {
+fn seen(bound: &BoundGuest, recorded: &Recorded) -> Result<Vec<Json>> {
     let printer = Printer::new(bound.output());
     let mut seen = Vec::with_capacity(recorded.len());
     for recordings in recorded.batches()? {
@@ -143,7 +143,7 @@ fn seen(bound: &Bound, recorded: &Recorded) -> Result<Vec<Json>> {
 }
 
 /// The gateway looks such values up. Here nothing can be looked up.
-fn check_unchanged(bound: &Bound, recordings: &Recordings) -> Result<()> {
+fn check_unchanged(bound: &BoundGuest, recordings: &Recordings) -> Result<()> {
     let Recordings { lines, batch } = recordings;
     for (name, _) in bound.answer().reads.iter().filter(|(_, unchanged)| !unchanged) {
         let columns = &batch.table.schema.columns;
@@ -162,7 +162,7 @@ fn check_unchanged(bound: &Bound, recordings: &Recordings) -> Result<()> {
     Ok(())
 }
 
-fn changed(bound: &Bound, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>> {
+fn changed(bound: &BoundGuest, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>> {
     let mut lines = vec![dropped(); batch.len()];
     let out = bound.run(batch, &mut Rendered::default(), OnGuestError::DeadLetter)?;
     for change in &out.batch.changes {
@@ -175,7 +175,7 @@ fn changed(bound: &Bound, printer: &Printer, batch: RowBatch) -> Result<Vec<Json
 
 /// Which rows of a copy are missing is not said: where some are, each is shown on its own. That says the same, for what a
 /// guest does follows from the row alone.
-fn copied(bound: &Bound, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>> {
+fn copied(bound: &BoundGuest, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>> {
     let rows = batch.len();
     let all = bound.run(batch.clone(), &mut Rendered::default(), OnGuestError::DeadLetter)?;
     if all.batch.len() == rows {

@@ -10,8 +10,8 @@ use walgate_wire::Identity;
 
 use super::*;
 use crate::guest::{
-    exec::images::images,
-    plan::Answer,
+    exec::images::collect_images,
+    plan::PlanAnswer,
     test_support::{Text, change, copied, insert, output, plan, reads, show, texts},
 };
 
@@ -19,18 +19,18 @@ const ROW: &[Text<'static>] = &[Some("1"), Some("x"), Some("y")];
 const BEFORE: &[Text<'static>] = &[Some("1"), Some("w"), Some("y")];
 const KEY: &[Text<'static>] = &[Some("0"), None, None];
 
-fn filter() -> Answer {
-    Answer { reads: reads(&["a"]), filters: true, ..Answer::default() }
+fn filter() -> PlanAnswer {
+    PlanAnswer { reads: reads(&["a"]), filters: true, ..PlanAnswer::default() }
 }
 
-/// What leaves if the images have these fates.
-fn left(answer: Answer, batch: RowBatch, fates: &[Fate]) -> (Vec<String>, u64) {
+/// The published batch if the images have these verdicts.
+fn left(answer: PlanAnswer, batch: RowBatch, verdicts_of: &[ImageVerdict]) -> (Vec<String>, u64) {
     let plan = plan(&batch.table.clone(), answer);
-    let shown = images(&batch, &plan.reads_values);
-    let mut settled = Settled::new(&plan, shown.len());
-    assert_eq!(settled.fates.len(), fates.len(), "{shown:?}");
-    settled.fates.copy_from_slice(fates);
-    let applied = apply(&plan, batch, &shown, &settled);
+    let shown = collect_images(&batch, &plan.reads_values);
+    let mut verdicts = ImageVerdicts::new(&plan, shown.len());
+    assert_eq!(verdicts.by_image.len(), verdicts_of.len(), "{shown:?}");
+    verdicts.by_image.copy_from_slice(verdicts_of);
+    let applied = apply_verdicts(&plan, batch, &shown, &verdicts);
     assert_eq!(applied.batch.cells.len() % plan.cells.len(), 0);
     (show(&applied.batch), applied.dropped)
 }
@@ -46,7 +46,7 @@ fn one(
     batch
 }
 
-use Fate::{Drop, Failed, Keep};
+use ImageVerdict::{Drop, Failed, Keep};
 
 #[test]
 fn inserts() {
@@ -84,15 +84,15 @@ fn a_row_that_only_the_guest_can_name() {
         (filter(), Arc::new(table))
     };
     let rekeyed = || {
-        let answer = Answer { replaces: vec![output("id", "")], ..filter() };
+        let answer = PlanAnswer { replaces: vec![output("id", "")], ..filter() };
         (answer, texts(Identity::Full))
     };
     for ((answer, table), name) in [(keyless(), "keyless"), (rekeyed(), "rekeyed")] {
-        let left = |op, fates: &[Fate]| {
+        let left = |op, verdicts_of: &[ImageVerdict]| {
             let mut batch = RowBatch::new(table.clone());
             let new = (op == Op::Update).then_some(ROW);
             change(&mut batch, op, new, Some((BEFORE, false)));
-            left(answer.clone(), batch, fates)
+            left(answer.clone(), batch, verdicts_of)
         };
         let update = |old, new| left(Op::Update, &[old, new]);
         assert_eq!(update(Keep, Failed), (vec!["- 1,w,y".into()], 1), "{name}");
@@ -164,7 +164,7 @@ fn an_insert_never_hides_that_a_cell_is_unknown() {
 
 #[test]
 fn columns_are_hidden_in_all_rows() {
-    let answer = || Answer { hides: vec!["a".into()], ..filter() };
+    let answer = || PlanAnswer { hides: vec!["a".into()], ..filter() };
     let mut batch = RowBatch::new(texts(Identity::Full));
     insert(&mut batch, ROW);
     change(&mut batch, Op::Update, Some(ROW), Some((BEFORE, false)));
@@ -177,8 +177,8 @@ fn columns_are_hidden_in_all_rows() {
 }
 
 #[test]
-fn a_replaced_key_is_never_told_as_it_was() {
-    let answer = || Answer { replaces: vec![output("id", "")], ..filter() };
+fn a_replaced_key_is_never_published_as_it_was() {
+    let answer = || PlanAnswer { replaces: vec![output("id", "")], ..filter() };
     let nothing = (vec![], 1);
     let delete = one(Identity::Full, Op::Delete, None, Some((KEY, true)));
     assert_eq!(left(answer(), delete, &[]), nothing);
@@ -188,42 +188,43 @@ fn a_replaced_key_is_never_told_as_it_was() {
     assert_eq!(left(answer(), update, &[Drop]), nothing);
 }
 
-/// What happens to the rows of a table: key, and what the guest says of what is written.
+/// A write on a table: keys, and the verdict of the guest on the new row.
 #[derive(Clone, Copy, Debug)]
 enum Write {
-    Insert(u8, Fate),
-    Update(u8, Fate),
-    Move(u8, u8, Fate),
+    Insert(u8, ImageVerdict),
+    Update(u8, ImageVerdict),
+    Move(u8, u8, ImageVerdict),
     Delete(u8),
     Truncate,
 }
 
 fn write() -> impl Strategy<Value = Write> {
-    let fate = || prop_oneof![2 => Just(Keep), 1 => Just(Drop), 1 => Just(Failed)];
+    let verdict = || prop_oneof![2 => Just(Keep), 1 => Just(Drop), 1 => Just(Failed)];
     prop_oneof![
-        3 => (0u8..6, fate()).prop_map(|(k, fate)| Write::Insert(k, fate)),
-        3 => (0u8..6, fate()).prop_map(|(k, fate)| Write::Update(k, fate)),
-        1 => (0u8..6, 0u8..6, fate()).prop_map(|(k, l, fate)| Write::Move(k, l, fate)),
+        3 => (0u8..6, verdict()).prop_map(|(k, verdict)| Write::Insert(k, verdict)),
+        3 => (0u8..6, verdict()).prop_map(|(k, verdict)| Write::Update(k, verdict)),
+        1 => (0u8..6, 0u8..6, verdict()).prop_map(|(k, l, verdict)| Write::Move(k, l, verdict)),
         1 => (0u8..6).prop_map(Write::Delete),
         1 => Just(Write::Truncate),
     ]
 }
 
-/// Replays writes on a source; gives the batch, whose rows say what the guest says of them, and the source as filtered.
+/// Replays writes on a source. Returns the batch, whose rows hold their verdicts, and the filtered
+/// source.
 fn replay(identity: Identity, writes: &[Write]) -> (RowBatch, BTreeMap<String, String>) {
     let full = identity == Identity::Full;
     let mut source: BTreeMap<String, String> = BTreeMap::new();
     let mut batch = RowBatch::new(texts(identity));
     for (step, write) in writes.iter().enumerate() {
-        let value = |fate: Fate| format!("{fate:?} {step}");
-        let mut update = |from: u8, to: u8, fate: Fate| {
+        let value = |verdict: ImageVerdict| format!("{verdict:?} {step}");
+        let mut update = |from: u8, to: u8, verdict: ImageVerdict| {
             let (from, to) = (from.to_string(), to.to_string());
             let Some(before) = source.remove(&from) else { return };
             if from != to && source.contains_key(&to) {
                 source.insert(from, before);
                 return;
             }
-            let after = value(fate);
+            let after = value(verdict);
             let new: &[Text<'_>] = &[Some(&to), Some(&after), Some("-")];
             let old_full: &[Text<'_>] = &[Some(&from), Some(&before), Some("-")];
             let old_key: &[Text<'_>] = &[Some(&from), None, None];
@@ -236,10 +237,10 @@ fn replay(identity: Identity, writes: &[Write]) -> (RowBatch, BTreeMap<String, S
             source.insert(to, after);
         };
         match *write {
-            Write::Update(key, fate) => update(key, key, fate),
-            Write::Move(from, to, fate) => update(from, to, fate),
-            Write::Insert(key, fate) => {
-                let (key, value) = (key.to_string(), value(fate));
+            Write::Update(key, verdict) => update(key, key, verdict),
+            Write::Move(from, to, verdict) => update(from, to, verdict),
+            Write::Insert(key, verdict) => {
+                let (key, value) = (key.to_string(), value(verdict));
                 if let Entry::Vacant(entry) = source.entry(key.clone()) {
                     insert(&mut batch, &[Some(&key), Some(&value), Some("-")]);
                     entry.insert(value);
@@ -264,7 +265,7 @@ fn replay(identity: Identity, writes: &[Write]) -> (RowBatch, BTreeMap<String, S
     (batch, source)
 }
 
-/// What a consumer has in the end: upserts by key, as PROTOCOL.md says.
+/// The rows of a consumer at the end: it upserts by key, as PROTOCOL.md requires.
 fn replica(batch: &RowBatch) -> BTreeMap<String, String> {
     let text = |cell: Cell| {
         String::from_utf8(batch.cell_bytes(cell).unwrap_or_default().to_vec()).unwrap()
@@ -294,14 +295,14 @@ proptest! {
         let identity = if full { Identity::Full } else { Identity::Default };
         let (batch, expected) = replay(identity, &writes);
         let plan = plan(&batch.table.clone(), filter());
-        let shown = images(&batch, &plan.reads_values);
-        let mut settled = Settled::new(&plan, shown.len());
-        for (fate, image) in settled.fates.iter_mut().zip(&shown) {
+        let shown = collect_images(&batch, &plan.reads_values);
+        let mut verdicts = ImageVerdicts::new(&plan, shown.len());
+        for (verdict, image) in verdicts.by_image.iter_mut().zip(&shown) {
             let value = batch.row_at(image.first_cell)[1];
-            let says = |word: &[u8]| batch.cell_bytes(value).is_some_and(|v| v.starts_with(word));
-            *fate = if says(b"Drop") { Drop } else if says(b"Failed") { Failed } else { Keep };
+            let begins = |word: &[u8]| batch.cell_bytes(value).is_some_and(|v| v.starts_with(word));
+            *verdict = if begins(b"Drop") { Drop } else if begins(b"Failed") { Failed } else { Keep };
         }
-        let applied = apply(&plan, batch, &shown, &settled);
+        let applied = apply_verdicts(&plan, batch, &shown, &verdicts);
         prop_assert_eq!(replica(&applied.batch), expected);
     }
 }

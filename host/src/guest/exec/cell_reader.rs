@@ -1,7 +1,7 @@
-//! One value in Postgres' binary form → the bytes that stand for it in a guest's buffer.
+//! One value in Postgres' binary form → its bytes in a guest's buffer.
 //!
-//! Compiled from the column's packer, whose judgement of what a type is it follows. Where the bytes are put, and
-//! whether there is a value at all, is not known here.
+//! A reader is compiled from the column's packer, and classifies types as the packer does. Where
+//! the bytes are put, and whether there is a value at all, is not known here.
 
 use crate::{
     encode::{PackError, Packer},
@@ -14,7 +14,7 @@ const EPOCH_MICROS: i64 = EPOCH_DAYS * 86_400_000_000;
 
 /// How the bytes of a value are read.
 #[derive(Clone, Debug)]
-pub(super) enum Reading {
+pub(super) enum CellReader {
     Bool,
     Int2,
     Int4,
@@ -25,59 +25,59 @@ pub(super) enum Reading {
     Uuid,
     Timestamp,
     Date,
-    /// As they are.
+    /// The bytes as they are.
     Plain,
-    /// Behind a version byte.
+    /// JSON text after a version byte.
     Jsonb,
-    /// Packed; without the header of the string that comes out.
+    /// As the packer writes it, without the header of the string.
     Printed(Packer),
-    /// Packed.
+    /// As the packer writes it: MessagePack.
     Packed(Packer),
 }
 
-impl Reading {
-    pub(super) fn new(packer: Packer) -> Reading {
+impl CellReader {
+    pub(super) fn new(packer: Packer) -> CellReader {
         match packer {
-            Packer::Bool => Reading::Bool,
-            Packer::Int2 => Reading::Int2,
-            Packer::Int4 => Reading::Int4,
-            Packer::Int8 | Packer::Time => Reading::Int8,
-            Packer::Oid => Reading::Oid,
-            Packer::Float4 => Reading::Float4,
-            Packer::Float8 => Reading::Float8,
-            Packer::Uuid => Reading::Uuid,
-            Packer::Timestamp | Packer::TimestampTz => Reading::Timestamp,
-            Packer::Date => Reading::Date,
-            Packer::Text | Packer::Bytea => Reading::Plain,
-            Packer::Jsonb => Reading::Jsonb,
+            Packer::Bool => CellReader::Bool,
+            Packer::Int2 => CellReader::Int2,
+            Packer::Int4 => CellReader::Int4,
+            Packer::Int8 | Packer::Time => CellReader::Int8,
+            Packer::Oid => CellReader::Oid,
+            Packer::Float4 => CellReader::Float4,
+            Packer::Float8 => CellReader::Float8,
+            Packer::Uuid => CellReader::Uuid,
+            Packer::Timestamp | Packer::TimestampTz => CellReader::Timestamp,
+            Packer::Date => CellReader::Date,
+            Packer::Text | Packer::Bytea => CellReader::Plain,
+            Packer::Jsonb => CellReader::Jsonb,
             Packer::Array(_) | Packer::Composite(_) | Packer::Hstore | Packer::Vector => {
-                Reading::Packed(packer)
+                CellReader::Packed(packer)
             }
-            packer => Reading::Printed(packer),
+            packer => CellReader::Printed(packer),
         }
     }
 
     /// A value of a type whose values all have one size, as the 8 bytes of the layout.
     #[inline]
-    pub(super) fn word(&self, bytes: &[u8]) -> Result<[u8; 8], PackError> {
+    pub(super) fn read_word(&self, bytes: &[u8]) -> Result<[u8; 8], PackError> {
         let value = match self {
-            Reading::Int2 => i64::from(i16::from_be_bytes(fixed(bytes)?)),
-            Reading::Int4 => i64::from(i32::from_be_bytes(fixed(bytes)?)),
-            Reading::Oid => i64::from(u32::from_be_bytes(fixed(bytes)?)),
-            Reading::Timestamp => timestamp(i64::from_be_bytes(fixed(bytes)?)),
-            Reading::Date => date(i32::from_be_bytes(fixed(bytes)?)),
-            Reading::Float4 => {
-                return Ok(f64::from(f32::from_be_bytes(fixed(bytes)?)).to_le_bytes());
+            CellReader::Int2 => i64::from(i16::from_be_bytes(fixed_bytes(bytes)?)),
+            CellReader::Int4 => i64::from(i32::from_be_bytes(fixed_bytes(bytes)?)),
+            CellReader::Oid => i64::from(u32::from_be_bytes(fixed_bytes(bytes)?)),
+            CellReader::Timestamp => unix_micros(i64::from_be_bytes(fixed_bytes(bytes)?)),
+            CellReader::Date => unix_days(i32::from_be_bytes(fixed_bytes(bytes)?)),
+            CellReader::Float4 => {
+                return Ok(f64::from(f32::from_be_bytes(fixed_bytes(bytes)?)).to_le_bytes());
             }
-            Reading::Float8 => return Ok(f64::from_be_bytes(fixed(bytes)?).to_le_bytes()),
-            _ => i64::from_be_bytes(fixed(bytes)?),
+            CellReader::Float8 => return Ok(f64::from_be_bytes(fixed_bytes(bytes)?).to_le_bytes()),
+            _ => i64::from_be_bytes(fixed_bytes(bytes)?),
         };
         Ok(value.to_le_bytes())
     }
 
     /// Appends a value of varying length.
     #[inline]
-    pub(super) fn append(
+    pub(super) fn append_value(
         &self,
         bytes: &[u8],
         out: &mut Vec<u8>,
@@ -85,17 +85,17 @@ impl Reading {
         rendered: &mut Rendered,
     ) -> Result<(), PackError> {
         match self {
-            Reading::Plain => out.extend_from_slice(bytes),
-            Reading::Jsonb => match bytes {
+            CellReader::Plain => out.extend_from_slice(bytes),
+            CellReader::Jsonb => match bytes {
                 [1, text @ ..] => out.extend_from_slice(text),
                 _ => return Err(PackError::BadJsonb),
             },
-            Reading::Printed(packer) => {
+            CellReader::Printed(packer) => {
                 scratch.clear();
                 packer.pack(bytes, scratch, rendered)?;
-                out.extend_from_slice(text_of(scratch).ok_or(PackError::NotRendered)?);
+                out.extend_from_slice(string_body(scratch).ok_or(PackError::NotRendered)?);
             }
-            Reading::Packed(packer) => packer.pack(bytes, out, rendered)?,
+            CellReader::Packed(packer) => packer.pack(bytes, out, rendered)?,
             _ => return Err(PackError::WrongLength),
         }
         Ok(())
@@ -103,13 +103,13 @@ impl Reading {
 }
 
 #[inline]
-fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], PackError> {
+fn fixed_bytes<const N: usize>(bytes: &[u8]) -> Result<[u8; N], PackError> {
     bytes.try_into().map_err(|_| PackError::WrongLength)
 }
 
-/// Since 1970. The last 30 years before year 294277 are not told apart.
+/// Microseconds since 1970. Values of the last 30 years before year 294277 become the same value.
 #[inline]
-fn timestamp(micros: i64) -> i64 {
+fn unix_micros(micros: i64) -> i64 {
     match micros {
         i64::MAX | i64::MIN => micros,
         _ => micros.saturating_add(EPOCH_MICROS).min(i64::MAX - 1),
@@ -117,7 +117,7 @@ fn timestamp(micros: i64) -> i64 {
 }
 
 #[inline]
-fn date(days: i32) -> i64 {
+fn unix_days(days: i32) -> i64 {
     match days {
         i32::MAX => i64::MAX,
         i32::MIN => i64::MIN,
@@ -125,8 +125,8 @@ fn date(days: i32) -> i64 {
     }
 }
 
-/// What follows the header of a MessagePack string; none if it is none.
-fn text_of(packed: &[u8]) -> Option<&[u8]> {
+/// The text after the header of a MessagePack string; none if it is not a string.
+fn string_body(packed: &[u8]) -> Option<&[u8]> {
     let header = match packed.first()? {
         0xa0..=0xbf => 1,
         0xd9 => 2,

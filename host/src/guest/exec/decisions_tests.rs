@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::guest::plan::kinds::Kind;
 
 /// An answer as a guest would write it.
 #[derive(Clone, Debug, Default)]
@@ -72,8 +73,8 @@ impl Written {
         out
     }
 
-    fn shape(&self) -> Vec<ShapeColumn> {
-        self.columns.iter().map(|(kind, _)| ShapeColumn { kind: *kind, untouched: true }).collect()
+    fn shape(&self) -> Vec<AnswerColumn> {
+        self.columns.iter().map(|(kind, _)| AnswerColumn { kind: *kind, untouched: true }).collect()
     }
 }
 
@@ -107,9 +108,9 @@ fn write_cells(kind: Kind, cells: &[Cell], out: &mut Vec<u8>) {
     }
 }
 
-fn read(bytes: &[u8], written: &Written) -> Result<(), Garbage> {
+fn read(bytes: &[u8], written: &Written) -> Result<(), AnswerError> {
     let shape = written.shape();
-    decode(bytes, &Shape { rows: written.verdicts.len(), columns: &shape }).map(|_| ())
+    decode_answer(bytes, &AnswerShape { rows: written.verdicts.len(), columns: &shape }).map(|_| ())
 }
 
 fn cell(kind: Kind) -> BoxedStrategy<Cell> {
@@ -148,17 +149,17 @@ proptest! {
         let bytes = written.bytes();
         let shape = written.shape();
         let rows = written.verdicts.len();
-        let read = decode(&bytes, &Shape { rows, columns: &shape }).unwrap();
+        let read = decode_answer(&bytes, &AnswerShape { rows, columns: &shape }).unwrap();
         for (column, (_, cells)) in written.columns.iter().enumerate() {
             for row in 0..rows {
                 let found = match read.value(column, row) {
-                    Value::Untouched => Cell::Untouched,
-                    Value::Null => Cell::Null,
-                    Value::Boolean(value) => Cell::Boolean(value),
-                    Value::Integer(value) => Cell::Integer(value),
-                    Value::Float(value) => Cell::Float(value),
-                    Value::Text(text) => Cell::Text(text.to_owned()),
-                    Value::Bytes(bytes) => Cell::Bytes(bytes.to_vec()),
+                    GuestValue::Untouched => Cell::Untouched,
+                    GuestValue::Null => Cell::Null,
+                    GuestValue::Boolean(value) => Cell::Boolean(value),
+                    GuestValue::Integer(value) => Cell::Integer(value),
+                    GuestValue::Float(value) => Cell::Float(value),
+                    GuestValue::Text(text) => Cell::Text(text.to_owned()),
+                    GuestValue::Bytes(bytes) => Cell::Bytes(bytes.to_vec()),
                 };
                 let expected = cells.as_ref().map_or(Cell::Untouched, |cells| cells[row].clone());
                 prop_assert_eq!(found, expected);
@@ -194,7 +195,7 @@ proptest! {
         }
         let shape = written.shape();
         let rows = written.verdicts.len();
-        if let Ok(read) = decode(&bytes, &Shape { rows, columns: &shape }) {
+        if let Ok(read) = decode_answer(&bytes, &AnswerShape { rows, columns: &shape }) {
             for row in 0..rows + 2 {
                 read.verdict(row);
                 (0..shape.len() + 1).for_each(|column| { read.value(column, row); });
@@ -204,11 +205,11 @@ proptest! {
 
     #[test]
     fn noise_is_survived(bytes: Vec<u8>, rows in 0usize..4) {
-        let columns = [ShapeColumn { kind: Kind::Text, untouched: false }];
+        let columns = [AnswerColumn { kind: Kind::Text, untouched: false }];
         let mut with_magic = MAGIC.to_vec();
         with_magic.extend_from_slice(&bytes);
         for bytes in [bytes, with_magic] {
-            let _ = decode(&bytes, &Shape { rows, columns: &columns });
+            let _ = decode_answer(&bytes, &AnswerShape { rows, columns: &columns });
         }
     }
 }
@@ -227,7 +228,7 @@ fn headers_have_to_agree() {
         put(&mut bytes, at, value);
         read(&bytes, &written).unwrap_err().to_string()
     };
-    assert_eq!(read(b"", &written), Err(Garbage::Magic));
+    assert_eq!(read(b"", &written), Err(AnswerError::Magic));
     assert_eq!(damaged(0, 0), "it does not begin with \"WGD1\"");
     assert_eq!(damaged(4, 3), "it has 3 rows where 2 were expected");
     assert_eq!(damaged(8, 2), "it has 2 columns where 1 were expected");
@@ -269,13 +270,13 @@ fn contents_have_to_make_sense() {
 
 #[test]
 fn added_columns_need_a_state_in_every_row() {
-    let columns = [ShapeColumn { kind: Kind::Text, untouched: false }];
-    let shape = Shape { rows: 2, columns: &columns };
+    let columns = [AnswerColumn { kind: Kind::Text, untouched: false }];
+    let shape = AnswerShape { rows: 2, columns: &columns };
     let nowhere = Written { columns: vec![(Kind::Text, None)], ..two_texts() };
-    let error = decode(&nowhere.bytes(), &shape).unwrap_err().to_string();
+    let error = decode_answer(&nowhere.bytes(), &shape).unwrap_err().to_string();
     assert!(error.contains("it is added"), "{error}");
     let cells = vec![Cell::Untouched, Cell::Null];
     let untouched = Written { columns: vec![(Kind::Text, Some(cells))], ..two_texts() };
-    let error = decode(&untouched.bytes(), &shape).unwrap_err().to_string();
+    let error = decode_answer(&untouched.bytes(), &shape).unwrap_err().to_string();
     assert!(error.contains("state that there is not"), "{error}");
 }

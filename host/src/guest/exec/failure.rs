@@ -1,16 +1,18 @@
-//! How guests fail: while they are loaded, while they are bound to a table, while they work.
+//! How guests fail: when they are loaded, when they are bound to a table, and at work.
 //!
-//! Each message names the thing, what was wrong with it and what to do. What a row holds is in none of them,
-//! but for what the guest itself says.
+//! Each message names the thing, what is wrong with it and what to do. No message quotes a row,
+//! unless the guest's own text does.
 
 use std::time::Duration;
 
 use walgate_wire::Position;
 
-use crate::guest::{exec::decisions::Garbage, plan::PlanError, runtime::component::InterfaceError};
+use crate::guest::{
+    exec::decisions::AnswerError, plan::PlanError, runtime::component::InterfaceError,
+};
 use crate::{encode::RowError, rows::batch::RowBatch};
 
-/// A guest that cannot be used. Whose file it is, the caller knows.
+/// A guest that cannot be used. The caller knows its file.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     #[error("the wasm runtime cannot be set up: {0}")]
@@ -35,21 +37,21 @@ pub enum GuestError {
     Plan { guest: String, table: String, source: PlanError },
 }
 
-/// A call that came to nothing. Reads as what the call did: "its plan …".
+/// A call that failed. The text continues a sentence such as "its plan …".
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CallFailure {
-    #[error("trapped: {reason}{}", words(.said))]
+    #[error("trapped: {reason}{}", quoted_log(.said))]
     Trap { reason: String, said: Option<String> },
-    #[error("took longer than {} ms; raise guests.batch_ms if that is how long it needs{}", .after.as_millis(), words(.said))]
+    #[error("took longer than {} ms; raise guests.batch_ms if that is how long it needs{}", .after.as_millis(), quoted_log(.said))]
     Timeout { after: Duration, said: Option<String> },
     #[error(
         "ran out of memory: it asked for {} MiB, the limit is {} MiB; raise guests.memory_mib if that is what it needs",
-        mebibytes(.asked), mebibytes(.limit)
+        in_mebibytes(.asked), in_mebibytes(.limit)
     )]
     OutOfMemory { asked: usize, limit: usize },
     #[error(
         "was not called: its rows take {} MiB, more than its memory of {} MiB; raise guests.memory_mib",
-        mebibytes(.bytes), mebibytes(.limit)
+        in_mebibytes(.bytes), in_mebibytes(.limit)
     )]
     Input { bytes: usize, limit: usize },
     #[error(
@@ -59,46 +61,46 @@ pub enum CallFailure {
     #[error("answered with an error: {0}")]
     Refused(String),
     #[error("answered with garbage: {0}; build it with the SDK of this gateway's version")]
-    Garbage(#[from] Garbage),
+    MalformedAnswer(#[from] AnswerError),
     #[error("answered differently than the first time: a plan may depend on nothing but the table")]
     PlanChanged,
     #[error("could not be started: {0}")]
     Start(String),
 }
 
-fn words(said: &Option<String>) -> String {
+fn quoted_log(said: &Option<String>) -> String {
     said.as_ref().map_or_else(String::new, |said| format!(" (it said: {said})"))
 }
 
-fn mebibytes(bytes: &usize) -> usize {
+fn in_mebibytes(bytes: &usize) -> usize {
     bytes.div_ceil(1 << 20)
 }
 
 /// Where in its table a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RowPlace {
     Change(Position),
     /// Number of the row in its batch of a snapshot.
     Copied(usize),
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for RowPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Place::Change(position) => write!(f, "change {position}"),
-            Place::Copied(row) => write!(f, "row {row} of a snapshot's batch"),
+            RowPlace::Change(position) => write!(f, "change {position}"),
+            RowPlace::Copied(row) => write!(f, "row {row} of a snapshot's batch"),
         }
     }
 }
 
-/// A batch that cannot leave. Nothing of it does.
+/// A batch of which no row can be published.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestFailure {
     #[error(
         "guest {guest} fails on {place} of {table}: {error}; mend the guest, or set on_guest_error of the table"
     )]
-    Row { guest: String, table: String, place: Place, error: String },
-    #[error("guest {guest} fails for table {table}: its process {failure}")]
+    Row { guest: String, table: String, place: RowPlace, error: String },
+    #[error("guest {guest} fails for table {table}: its process() {failure}")]
     Guest { guest: String, table: String, failure: CallFailure },
     #[error(
         "guest {guest} fails on {rows} rows of one batch of {table}, too many to be the rows' fault; at last {error}; mend the guest"
@@ -108,7 +110,7 @@ pub enum GuestFailure {
         "guest {guest} holds up the other tables: it takes too long to find the rows of {table} that it fails on; at last {error}; mend the guest"
     )]
     TooSlow { guest: String, table: String, error: String },
-    /// The guest was not even asked: a value cannot be shown.
+    /// The guest was not called: a value cannot be shown to it.
     #[error(transparent)]
     Unreadable(#[from] RowError),
     #[error(
@@ -118,7 +120,7 @@ pub enum GuestFailure {
 }
 
 impl GuestFailure {
-    /// The table, as one writes it.
+    /// The table, with its schema.
     pub fn table(&self) -> &str {
         match self {
             GuestFailure::Row { table, .. }
@@ -130,8 +132,9 @@ impl GuestFailure {
         }
     }
 
-    /// The same without the guest's own words, which may quote what nobody but those who run the gateway may see.
-    pub fn told(&self) -> String {
+    /// The message for consumers. It leaves out the guest's own text, which may quote rows that
+    /// only the operator may see.
+    pub fn public_message(&self) -> String {
         match self {
             GuestFailure::Row { guest, table, place, .. } => {
                 format!("guest {guest} fails on {place} of {table}; the gateway's log says why")
@@ -157,10 +160,10 @@ impl GuestFailure {
 /// A row that the guest failed on, and that did not stop its table.
 #[derive(Debug)]
 pub struct FailedRow {
-    /// Of the change or of the copied row, in the batch that went in.
+    /// Of the change or of the copied row, in the input batch.
     pub index: usize,
-    pub place: Place,
+    pub place: RowPlace,
     pub error: String,
-    /// The change or row as it came in; only where the policy is to keep it.
+    /// The change or row as it came in, if the policy is to keep it.
     pub row: Option<RowBatch>,
 }

@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     encode::TablePacker,
     guest::{
-        exec::images::{self, OP_SNAPSHOT, images},
-        plan::Answer,
+        exec::images::{self, OP_SNAPSHOT, collect_images},
+        plan::PlanAnswer,
         test_support::{change, copied, plan, reads, table, texts},
     },
     rows::{Type, batch::Op},
@@ -65,10 +65,10 @@ fn read(bytes: &[u8]) -> (Vec<u8>, Vec<Vec<Seen>>) {
 }
 
 fn filled(table: &std::sync::Arc<TableVersion>, batch: &RowBatch, columns: &[&str]) -> Vec<u8> {
-    let plan = plan(table, Answer { reads: reads(columns), ..Answer::default() });
-    let shown = images(batch, &[]);
-    let mut buffer = Buffer::default();
-    Layout::new(&plan).fill(batch, &shown, &mut Rendered::default(), &mut buffer).unwrap();
+    let plan = plan(table, PlanAnswer { reads: reads(columns), ..PlanAnswer::default() });
+    let shown = collect_images(batch, &[]);
+    let mut buffer = GuestBuffer::default();
+    Layout::new(&plan).fill_buffer(batch, &shown, &mut Rendered::default(), &mut buffer).unwrap();
     buffer.bytes
 }
 
@@ -76,10 +76,10 @@ fn filled(table: &std::sync::Arc<TableVersion>, batch: &RowBatch, columns: &[&st
 fn laid(ty: Type, value: &[u8]) -> Result<Vec<u8>, RowError> {
     let table = table(&[("id", Type::base(25)), ("v", ty)], Identity::Default);
     let batch = copied(&table, &[vec![Some(b"k"), Some(value)]]);
-    let plan = plan(&table, Answer { reads: reads(&["v"]), ..Answer::default() });
-    let shown = images(&batch, &[]);
-    let mut buffer = Buffer::default();
-    Layout::new(&plan).fill(&batch, &shown, &mut Rendered::default(), &mut buffer)?;
+    let plan = plan(&table, PlanAnswer { reads: reads(&["v"]), ..PlanAnswer::default() });
+    let shown = collect_images(&batch, &[]);
+    let mut buffer = GuestBuffer::default();
+    Layout::new(&plan).fill_buffer(&batch, &shown, &mut Rendered::default(), &mut buffer)?;
     match &read(&buffer.bytes).1[0][0] {
         Seen::Value(value) => Ok(value.clone()),
         other => panic!("{other:?}"),
@@ -142,16 +142,16 @@ fn printed_values_are_shown_once_they_are_known() {
     let range = Type { oid: 3904, kind: crate::rows::Kind::Rendered };
     let table = table(&[("id", Type::base(25)), ("v", range)], Identity::Default);
     let batch = copied(&table, &[vec![Some(b"k"), Some(b"xx")], vec![Some(b"l"), None]]);
-    let plan = plan(&table, Answer { reads: reads(&["v"]), ..Answer::default() });
+    let plan = plan(&table, PlanAnswer { reads: reads(&["v"]), ..PlanAnswer::default() });
     let layout = Layout::new(&plan);
     assert!(layout.renders());
     let mut rendered = Rendered::default();
-    TablePacker::new(&table).collect(&batch, &mut rendered).unwrap();
+    TablePacker::new(&table).collect_server_rendered(&batch, &mut rendered).unwrap();
     assert!(!rendered.is_complete());
     rendered.insert(3904, b"xx", "[1,9)".into());
-    let shown = images(&batch, &[]);
-    let mut buffer = Buffer::default();
-    layout.fill(&batch, &shown, &mut rendered, &mut buffer).unwrap();
+    let shown = collect_images(&batch, &[]);
+    let mut buffer = GuestBuffer::default();
+    layout.fill_buffer(&batch, &shown, &mut rendered, &mut buffer).unwrap();
     assert_eq!(read(&buffer.bytes).1[0], [Seen::Value(b"[1,9)".to_vec()), Seen::Null]);
 }
 

@@ -1,6 +1,6 @@
-//! A guest that is bound to one table: its plan, and its instances, which wait here between batches.
+//! A guest that is bound to one table: its plan, and its idle instances.
 //!
-//! What is done with a batch is `isolate`'s business.
+//! How a batch goes through an instance is not known here, see `bisect`.
 
 use std::{
     collections::BTreeMap,
@@ -14,80 +14,80 @@ use crate::guest::{
     OnGuestError,
     exec::{
         failure::{CallFailure, GuestError},
-        layout::{Buffer, Layout},
+        layout::{GuestBuffer, Layout},
     },
-    plan::{Answer, Plan},
+    plan::{CompiledPlan, PlanAnswer},
     runtime::{
-        calls::Table,
+        calls::WitTable,
         engine::Module,
-        instance::{Code, Instance},
-        limits::Patience,
+        instance::{GuestCode, Instance},
+        limits::FailureTimeBudget,
     },
 };
 use crate::rows::TableVersion;
 
-/// Instances that wait; more are only needed while more tasks than these work on one table.
+/// Idle instances. More are needed only while more tasks than these work on one table.
 const IDLE_MAX: usize = 8;
-/// Time limits of a batch that may go by in calls that fail, before it is the guest that is broken.
-const LOST_BATCHES_MAX: u32 = 64;
+/// Time for failing calls, in time limits of a batch. A guest that needs more is broken.
+const FAILURE_BATCHES_MAX: u32 = 64;
 
 /// A guest at work for one table version.
-pub struct Bound {
-    pub(super) plan: Plan,
+pub struct BoundGuest {
+    pub(super) plan: CompiledPlan,
     pub(super) layout: Layout,
     pub(super) guest: Guest,
-    code: Arc<Code>,
-    told: Table,
+    code: Arc<GuestCode>,
+    described: WitTable,
     names: (Arc<str>, Arc<str>),
-    idle: Mutex<Vec<Worker>>,
-    patience: Mutex<Patience>,
+    idle: Mutex<Vec<GuestWorker>>,
+    failure_time: Mutex<FailureTimeBudget>,
 }
 
-/// An instance that knows its table, and the buffer that batches are laid out in for it.
-pub(super) struct Worker {
+/// An instance that knows its table, and the buffer for its batches.
+pub(super) struct GuestWorker {
     pub(super) instance: Instance,
-    pub(super) buffer: Buffer,
+    pub(super) buffer: GuestBuffer,
 }
 
 impl Module {
-    /// Tells the guest of a table and checks what it plans. Blocks for as long as the guest thinks.
+    /// Describes the table to the guest and checks its plan. Blocks for as long as the guest takes.
     pub fn bind(
         &self,
         table: Arc<TableVersion>,
         parameters: &BTreeMap<String, String>,
-    ) -> Result<Bound, GuestError> {
+    ) -> Result<BoundGuest, GuestError> {
         let guest = self.description().clone();
         let names: (Arc<str>, Arc<str>) =
             (Arc::from(&*guest.name), Arc::from(table.name.to_string()));
-        let told = Table::new(&table, parameters);
-        let (instance, answer) = self.code.plan(names.clone(), &told)?;
+        let described = WitTable::new(&table, parameters);
+        let (instance, answer) = self.code.start_and_plan(names.clone(), &described)?;
         let answer = answer.map_err(|reason| GuestError::Refused {
             guest: guest.name.clone(),
             table: table.name.to_string(),
             reason,
         })?;
-        let plan = Plan::new(Arc::clone(&table), answer, guest.clone());
+        let plan = CompiledPlan::new(Arc::clone(&table), answer, guest.clone());
         let plan = plan.map_err(|source| GuestError::Plan {
             guest: guest.name.clone(),
             table: table.name.to_string(),
             source,
         })?;
-        let idle = Mutex::new(vec![Worker { instance, buffer: Buffer::default() }]);
+        let idle = Mutex::new(vec![GuestWorker { instance, buffer: GuestBuffer::default() }]);
         let layout = Layout::new(&plan);
         let code = Arc::clone(&self.code);
-        let lost_max = code.shared.limits.batch.saturating_mul(LOST_BATCHES_MAX);
-        let patience = Mutex::new(Patience::new(lost_max, Instant::now()));
-        Ok(Bound { layout, plan, guest, code, told, names, idle, patience })
+        let failure_time_max = code.shared.limits.batch.saturating_mul(FAILURE_BATCHES_MAX);
+        let failure_time = Mutex::new(FailureTimeBudget::new(failure_time_max, Instant::now()));
+        Ok(BoundGuest { layout, plan, guest, code, described, names, idle, failure_time })
     }
 }
 
-impl Bound {
+impl BoundGuest {
     /// The table version that the guest was bound to.
     pub fn input(&self) -> &Arc<TableVersion> {
         &self.plan.table
     }
 
-    /// The table as it leaves the guest. Revision, state and position are the caller's to set.
+    /// The published table. The caller sets its revision, state and position.
     pub fn output(&self) -> &Arc<TableVersion> {
         &self.plan.output
     }
@@ -96,47 +96,47 @@ impl Bound {
         &self.guest
     }
 
-    /// What the guest wants of the table, as it answered.
-    pub fn answer(&self) -> &Answer {
+    /// The plan as the guest answered it.
+    pub fn answer(&self) -> &PlanAnswer {
         &self.plan.answer
     }
 
-    /// Sets what the batches that leave name as their schema: the output's, registered.
+    /// Sets the registered schema, which published batches name.
     pub fn with_schema(&mut self, schema: Schema) {
         let output = TableVersion { schema, ..(*self.plan.output).clone() };
         self.plan.output = Arc::new(output);
     }
 
-    /// Columns of the input whose unchanged cells have to be looked up before [`Bound::run`].
+    /// Columns of the input whose unchanged cells have to be looked up before [`BoundGuest::run`].
     pub fn needs_values(&self, on_error: OnGuestError) -> Vec<usize> {
         self.plan.needs_values(on_error)
     }
 
-    /// How long calls that fail may take from now on.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience.lock().unwrap_or_else(PoisonError::into_inner).left(Instant::now())
+    /// The time that failing calls may take from now on.
+    pub(super) fn failure_time_left(&self) -> Duration {
+        self.failure_time.lock().unwrap_or_else(PoisonError::into_inner).refill(Instant::now())
     }
 
-    /// So long it took to find out which rows the guest fails on.
-    pub(super) fn lose(&self, took: Duration) {
-        self.patience.lock().unwrap_or_else(PoisonError::into_inner).lose(took);
+    /// Counts the time that finding failed rows took.
+    pub(super) fn spend_failure_time(&self, took: Duration) {
+        self.failure_time.lock().unwrap_or_else(PoisonError::into_inner).spend(took);
     }
 
-    /// One that waits, or a fresh one.
-    pub(super) fn worker(&self) -> Result<Worker, CallFailure> {
+    /// An idle worker, or a new one.
+    pub(super) fn take_worker(&self) -> Result<GuestWorker, CallFailure> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| self.fresh(), Ok)
+        idle.map_or_else(|| self.start_worker(), Ok)
     }
 
-    pub(super) fn fresh(&self) -> Result<Worker, CallFailure> {
-        let (instance, answer) = self.code.plan(self.names.clone(), &self.told)?;
+    pub(super) fn start_worker(&self) -> Result<GuestWorker, CallFailure> {
+        let (instance, answer) = self.code.start_and_plan(self.names.clone(), &self.described)?;
         if answer.as_ref() != Ok(&self.plan.answer) {
             return Err(CallFailure::PlanChanged);
         }
-        Ok(Worker { instance, buffer: Buffer::default() })
+        Ok(GuestWorker { instance, buffer: GuestBuffer::default() })
     }
 
-    pub(super) fn put_back(&self, worker: Worker) {
+    pub(super) fn put_back(&self, worker: GuestWorker) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_MAX {
             idle.push(worker);

@@ -1,72 +1,72 @@
-//! What was decided of the images of a batch so far: slice by slice, from answers that were checked.
+//! The verdicts on the images of a batch, collected range by range from checked answers.
 //!
-//! Values become cells here, so that what does not fit its column is an error of its row. What a verdict means
-//! for a change is not known here.
+//! Values become cells here: a value that does not fit its column is an error of its row. What a
+//! verdict means for a change is not known here.
 
 use std::ops::Range;
 
 use crate::guest::{
     exec::{
-        decisions::{Decisions, Value, Verdict},
+        decisions::{Decisions, Verdict},
         images::Image,
     },
     plan::{
-        Patch, Plan,
-        output_types::{Misfit, Written},
+        CompiledPlan,
+        output_schema::PatchedColumn,
+        output_types::{GuestValue, Misfit, OutputTypeExt},
     },
-    runtime::limits::shorten,
+    runtime::limits::{ERROR_BYTES_MAX, shorten_text},
 };
 use crate::rows::batch::{Cell, RowBatch};
 
-/// Longest text of a guest's that is repeated to an operator.
-pub(crate) const ERROR_BYTES_MAX: usize = 500;
-
+/// What happens to one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ImageVerdict {
     Drop,
     Keep,
     Failed,
 }
 
-/// By image.
+/// One verdict for each image of a batch.
 #[derive(Debug)]
-pub struct Settled {
-    pub fates: Vec<Fate>,
-    /// Row by row, one for each patch of the plan; none: untouched.
+pub struct ImageVerdicts {
+    pub by_image: Vec<ImageVerdict>,
+    /// Row by row, one for each patched column of the plan; none: untouched.
     patches: Vec<Option<Cell>>,
-    /// Images that failed and why, in no order.
+    /// Failed images and their errors, in no order.
     pub errors: Vec<(usize, String)>,
 }
 
-impl Settled {
-    /// Nothing is decided yet: what stays so is dropped.
-    pub fn new(plan: &Plan, images: usize) -> Settled {
-        Settled {
-            fates: vec![Fate::Drop; images],
+impl ImageVerdicts {
+    /// An image without an answer is dropped.
+    pub fn new(plan: &CompiledPlan, images: usize) -> ImageVerdicts {
+        ImageVerdicts {
+            by_image: vec![ImageVerdict::Drop; images],
             patches: vec![None; images * plan.patches.len()],
             errors: vec![],
         }
     }
 
-    pub fn patches(&self, plan: &Plan, image: usize) -> &[Option<Cell>] {
+    /// Cells of the patched columns of one image.
+    pub fn patches_of(&self, plan: &CompiledPlan, image: usize) -> &[Option<Cell>] {
         let width = plan.patches.len();
         &self.patches[image * width..(image + 1) * width]
     }
 
     pub fn all_kept(&self) -> bool {
-        self.fates.iter().all(|&fate| fate == Fate::Keep)
+        self.by_image.iter().all(|&verdict| verdict == ImageVerdict::Keep)
     }
 
-    /// Takes over what was answered for the images of `range`; appends their values to the batch's bytes.
-    pub fn take(
+    /// Takes the decisions on the images of `range`, and appends their values to the batch's bytes.
+    pub fn absorb_decisions(
         &mut self,
-        plan: &Plan,
+        plan: &CompiledPlan,
         batch: &mut RowBatch,
         images: &[Image],
         range: Range<usize>,
         decisions: &Decisions<'_>,
     ) {
-        self.take_verdicts(plan, images, range.clone(), decisions);
+        self.absorb_verdicts(plan, images, range.clone(), decisions);
         for (at, patch) in plan.patches.iter().enumerate() {
             let always = patch.replaces.is_some_and(|(_, holds)| holds) && patch.nullable;
             if decisions.untouched_everywhere(at) && always {
@@ -74,63 +74,65 @@ impl Settled {
             }
             for index in range.clone() {
                 let image = &images[index];
-                if self.fates[index] != Fate::Keep || image.is_key_only() {
+                if self.by_image[index] != ImageVerdict::Keep || image.is_key_only() {
                     continue;
                 }
                 let value = decisions.value(at, index - range.start);
-                match patched(patch, batch, image, &value) {
+                match patched_cell(patch, batch, image, &value) {
                     Ok(cell) => self.patches[index * plan.patches.len() + at] = cell,
-                    Err(misfit) => self.fail(index, describe(patch, misfit)),
+                    Err(misfit) => self.mark_failed(index, describe_misfit(patch, misfit)),
                 }
             }
         }
     }
 
-    fn take_verdicts(
+    fn absorb_verdicts(
         &mut self,
-        plan: &Plan,
+        plan: &CompiledPlan,
         images: &[Image],
         range: Range<usize>,
         decisions: &Decisions<'_>,
     ) {
         if decisions.all_kept() {
-            return self.fates[range].fill(Fate::Keep);
+            return self.by_image[range].fill(ImageVerdict::Keep);
         }
         for index in range.clone() {
             if images[index].is_key_only() {
-                self.fates[index] = Fate::Keep;
+                self.by_image[index] = ImageVerdict::Keep;
                 continue;
             }
             match decisions.verdict(index - range.start) {
-                Verdict::Keep => self.fates[index] = Fate::Keep,
-                Verdict::Drop if plan.answer.filters => self.fates[index] = Fate::Drop,
+                Verdict::Keep => self.by_image[index] = ImageVerdict::Keep,
+                Verdict::Drop if plan.answer.filters => self.by_image[index] = ImageVerdict::Drop,
                 Verdict::Drop => {
-                    let said = "it drops the row, but its plan says that it never drops any";
-                    self.fail(index, said.to_owned());
+                    let error = "it drops the row, but its plan says that it never drops any";
+                    self.mark_failed(index, error.to_owned());
                 }
-                Verdict::Error(text) => self.fail(index, shorten(text, ERROR_BYTES_MAX)),
+                Verdict::Error(text) => {
+                    self.mark_failed(index, shorten_text(text, ERROR_BYTES_MAX))
+                }
             }
         }
     }
 
-    pub fn fail(&mut self, image: usize, error: String) {
-        self.fates[image] = Fate::Failed;
+    pub fn mark_failed(&mut self, image: usize, error: String) {
+        self.by_image[image] = ImageVerdict::Failed;
         self.errors.push((image, error));
     }
 }
 
-/// The cell of a patched column; none leaves what was there.
-fn patched(
-    patch: &Patch,
+/// The cell of a patched column; none keeps the input's cell.
+fn patched_cell(
+    patch: &PatchedColumn,
     batch: &mut RowBatch,
     image: &Image,
-    value: &Value<'_>,
+    value: &GuestValue<'_>,
 ) -> Result<Option<Cell>, Misfit> {
     match (value, patch.replaces) {
-        (Value::Null, _) if patch.nullable => Ok(Some(Cell::Null)),
-        (Value::Null, _) => Err(Misfit::Null),
-        (Value::Untouched, None) => Err(Misfit::Untouched),
-        (Value::Untouched, Some((input, holds))) => {
+        (GuestValue::Null, _) if patch.nullable => Ok(Some(Cell::Null)),
+        (GuestValue::Null, _) => Err(Misfit::Null),
+        (GuestValue::Untouched, None) => Err(Misfit::Untouched),
+        (GuestValue::Untouched, Some((input, holds))) => {
             match batch.cells[image.first_cell as usize + input] {
                 Cell::Null if !patch.nullable => Err(Misfit::Null),
                 Cell::Null | Cell::Unchanged => Ok(None),
@@ -138,10 +140,10 @@ fn patched(
                 _ => Err(Misfit::Untouched),
             }
         }
-        (value, _) => patch.ty.cell(value, &mut batch.bytes).map(Some),
+        (value, _) => patch.ty.write_cell(value, &mut batch.bytes).map(Some),
     }
 }
 
-fn describe(patch: &Patch, misfit: Misfit) -> String {
+fn describe_misfit(patch: &PatchedColumn, misfit: Misfit) -> String {
     format!("its value for column {} ({}) {misfit}", patch.column, patch.ty.name())
 }

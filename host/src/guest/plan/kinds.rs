@@ -1,14 +1,14 @@
-//! Which of the ten kinds of value that a guest knows a Postgres type is.
+//! Maps Postgres types to the ten kinds of value that guests know.
 //!
-//! Follows the packer: what it prints is text here, what it nests is packed. How values stand in a buffer is not
-//! known here.
+//! Follows the packer: types that it prints are text, types that it nests are packed. The layout of
+//! values in a buffer is not known here.
 
 pub use walgate_guest::Kind;
 
 use crate::{encode::Packer, rows::Type};
 
-/// As values of this type are shown.
-pub fn of(ty: &Type) -> Kind {
+/// The kind in which a guest sees values of this type.
+pub fn kind_of(ty: &Type) -> Kind {
     match Packer::new(ty) {
         Packer::Bool => Kind::Boolean,
         Packer::Int2 | Packer::Int4 | Packer::Int8 | Packer::Oid => Kind::Integer,
@@ -55,10 +55,10 @@ mod tests {
             (1082, Kind::Date),
             (1083, Kind::Time),
         ] {
-            assert_eq!(of(&Type::base(oid)), kind, "{oid}");
+            assert_eq!(kind_of(&Type::base(oid)), kind, "{oid}");
         }
         let array = crate::rows::Kind::Array(Box::new(Type::base(25)));
-        assert_eq!(of(&Type { oid: 1009, kind: array }), Kind::Packed);
-        assert_eq!(of(&Type { oid: 99_999, kind: crate::rows::Kind::Enum }), Kind::Text);
+        assert_eq!(kind_of(&Type { oid: 1009, kind: array }), Kind::Packed);
+        assert_eq!(kind_of(&Type { oid: 99_999, kind: crate::rows::Kind::Enum }), Kind::Text);
     }
 }

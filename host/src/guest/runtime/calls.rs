@@ -1,19 +1,19 @@
-//! The interface's types as the runtime passes them, and the way from and to those that the rest knows.
+//! The types of the interface as the runtime passes them, and conversions to the gateway's own.
 //!
-//! Field for field guest-sdk/wit/guest.wit. What they mean is not known here.
+//! They follow guest-sdk/wit/guest.wit field by field. Their meaning is not known here.
 
 use std::collections::BTreeMap;
 
 use walgate_wire::Identity;
 use wasmtime::component::{ComponentType, Lift, Lower};
 
-use crate::guest::plan::{self, Answer, kinds};
+use crate::guest::plan::{self, PlanAnswer, kinds};
 use crate::rows::{ColumnType, TableVersion};
 
 #[derive(Clone, Copy, ComponentType, Lower)]
 #[component(enum)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub enum WitKind {
     #[component(name = "boolean")]
     Boolean,
     #[component(name = "integer")]
@@ -36,49 +36,49 @@ pub(crate) enum Kind {
     Packed,
 }
 
-impl From<kinds::Kind> for Kind {
-    fn from(kind: kinds::Kind) -> Kind {
+impl From<kinds::Kind> for WitKind {
+    fn from(kind: kinds::Kind) -> WitKind {
         match kind {
-            kinds::Kind::Boolean => Kind::Boolean,
-            kinds::Kind::Integer => Kind::Integer,
-            kinds::Kind::Float => Kind::Float,
-            kinds::Kind::Text => Kind::Text,
-            kinds::Kind::Bytes => Kind::Bytes,
-            kinds::Kind::Uuid => Kind::Uuid,
-            kinds::Kind::Timestamp => Kind::Timestamp,
-            kinds::Kind::Date => Kind::Date,
-            kinds::Kind::Time => Kind::Time,
-            kinds::Kind::Packed => Kind::Packed,
+            kinds::Kind::Boolean => WitKind::Boolean,
+            kinds::Kind::Integer => WitKind::Integer,
+            kinds::Kind::Float => WitKind::Float,
+            kinds::Kind::Text => WitKind::Text,
+            kinds::Kind::Bytes => WitKind::Bytes,
+            kinds::Kind::Uuid => WitKind::Uuid,
+            kinds::Kind::Timestamp => WitKind::Timestamp,
+            kinds::Kind::Date => WitKind::Date,
+            kinds::Kind::Time => WitKind::Time,
+            kinds::Kind::Packed => WitKind::Packed,
         }
     }
 }
 
 #[derive(Clone, ComponentType, Lower)]
 #[component(record)]
-pub(crate) struct Column {
+pub struct WitColumn {
     name: String,
     #[component(name = "type-name")]
     type_name: String,
-    kind: Kind,
+    kind: WitKind,
     nullable: bool,
     key: bool,
 }
 
 #[derive(Clone, ComponentType, Lower)]
 #[component(record)]
-pub(crate) struct Table {
+pub struct WitTable {
     name: String,
-    columns: Vec<Column>,
+    columns: Vec<WitColumn>,
     #[component(name = "old-rows")]
     old_rows: bool,
     parameters: Vec<(String, String)>,
 }
 
-impl Table {
-    pub(crate) fn new(table: &TableVersion, parameters: &BTreeMap<String, String>) -> Table {
+impl WitTable {
+    pub fn new(table: &TableVersion, parameters: &BTreeMap<String, String>) -> WitTable {
         let column = |(column, read): (&walgate_wire::Column, &ColumnType)| {
-            let (type_name, kind) = plan::told(column, &read.ty);
-            Column {
+            let (type_name, kind) = plan::shown_type(column, &read.ty);
+            WitColumn {
                 name: column.name.clone(),
                 type_name: type_name.to_owned(),
                 kind: kind.into(),
@@ -86,7 +86,7 @@ impl Table {
                 key: column.key,
             }
         };
-        Table {
+        WitTable {
             name: table.name.to_string(),
             columns: table.schema.columns.iter().zip(&table.columns).map(column).collect(),
             old_rows: table.schema.identity == Identity::Full,
@@ -97,21 +97,21 @@ impl Table {
 
 #[derive(Clone, ComponentType, Lift)]
 #[component(record)]
-pub(super) struct Description {
+pub(super) struct WitDescription {
     pub(super) name: String,
     pub(super) version: String,
 }
 
 #[derive(Clone, ComponentType, Lift)]
 #[component(record)]
-pub(super) struct Read {
+pub(super) struct WitRead {
     column: String,
     unchanged: bool,
 }
 
 #[derive(Clone, ComponentType, Lift)]
 #[component(record)]
-pub(super) struct Output {
+pub(super) struct WitOutput {
     column: String,
     #[component(name = "type-name")]
     type_name: String,
@@ -120,24 +120,24 @@ pub(super) struct Output {
 
 #[derive(Clone, ComponentType, Lift)]
 #[component(record)]
-pub(super) struct Plan {
-    reads: Vec<Read>,
+pub(super) struct WitPlan {
+    reads: Vec<WitRead>,
     hides: Vec<String>,
-    replaces: Vec<Output>,
-    adds: Vec<Output>,
+    replaces: Vec<WitOutput>,
+    adds: Vec<WitOutput>,
     filters: bool,
 }
 
-impl From<Plan> for Answer {
-    fn from(plan: Plan) -> Answer {
-        let outputs = |outputs: Vec<Output>| {
-            let output = |output: Output| {
-                let Output { column, type_name, nullable } = output;
-                plan::Output { column, type_name, nullable }
+impl From<WitPlan> for PlanAnswer {
+    fn from(plan: WitPlan) -> PlanAnswer {
+        let outputs = |outputs: Vec<WitOutput>| {
+            let output = |output: WitOutput| {
+                let WitOutput { column, type_name, nullable } = output;
+                plan::OutputColumn { column, type_name, nullable }
             };
             outputs.into_iter().map(output).collect()
         };
-        Answer {
+        PlanAnswer {
             reads: plan.reads.into_iter().map(|read| (read.column, read.unchanged)).collect(),
             hides: plan.hides,
             replaces: outputs(plan.replaces),
@@ -147,12 +147,12 @@ impl From<Plan> for Answer {
     }
 }
 
-/// Of the imported `log`.
+/// The level of the imported function `log`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
-#[expect(dead_code, reason = "the runtime makes them of what a guest passes")]
-pub(super) enum Level {
+#[expect(dead_code, reason = "the runtime constructs them from what a guest passes")]
+pub(super) enum WitLogLevel {
     #[component(name = "debug")]
     Debug,
     #[component(name = "info")]

@@ -1,6 +1,6 @@
-//! What a wasm file offers and asks for, before it is compiled: a component of this interface comes out, or a
-//! refusal that says what is wrong with the file.
+//! Checks the exports and imports of a wasm file before it is compiled.
 //!
+//! The result is a component of this interface, or an error that names what is wrong with the file.
 //! Pure: bytes in, bytes out. Nothing is run or compiled here.
 
 use std::borrow::Cow;
@@ -17,9 +17,9 @@ const WORLD: &str = "guest";
 pub const TRANSFORM: &str = "walgate:guest/transform@1.0.0";
 /// The interface that they may import.
 pub const HOST: &str = "walgate:guest/host@1.0.0";
-/// Types alone; imported beside the others by some toolchains.
+/// Types alone; some toolchains import them beside the others.
 const TYPES: &str = "walgate:guest/types@1.0.0";
-/// Imports of ready-made components from toolchains that cannot do without. They are there, and trap.
+/// Imports that components of some toolchains cannot do without. They exist, and calling one traps.
 const STUBBED: &str = "wasi:";
 
 /// A file that is not a guest.
@@ -27,7 +27,7 @@ const STUBBED: &str = "wasi:";
 pub enum InterfaceError {
     #[error("it is not WebAssembly: {0}; name the .wasm file that the build wrote")]
     NotWasm(String),
-    #[error("it does not export {TRANSFORM}{}; build it with the crate walgate-guest or against guest.wit", found(.0))]
+    #[error("it does not export {TRANSFORM}{}; build it with the crate walgate-guest or against guest.wit", describe_exports(.0))]
     NoTransform(Vec<String>),
     #[error(
         "it speaks {guest}, this gateway {host}: build it again with the SDK of this gateway's version"
@@ -44,7 +44,7 @@ pub enum InterfaceError {
     Encode(String),
 }
 
-fn found(exports: &[String]) -> String {
+fn describe_exports(exports: &[String]) -> String {
     match exports {
         [] => String::new(),
         exports => format!(" but {}", exports.join(", ")),
@@ -53,29 +53,29 @@ fn found(exports: &[String]) -> String {
 
 /// A component of this interface.
 #[derive(Debug)]
-pub struct Component<'a> {
+pub struct GuestComponent<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// The name under which it exports [`TRANSFORM`]: the minor version may differ.
     pub transform: String,
     pub imports: Vec<String>,
-    /// Those of its imports that are there in name only.
+    /// Imports of which calling one traps.
     pub stubbed: Vec<String>,
 }
 
 /// Checks a file; a core module becomes a component.
-pub fn component(file: &[u8]) -> Result<Component<'_>, InterfaceError> {
+pub fn read_component(file: &[u8]) -> Result<GuestComponent<'_>, InterfaceError> {
     if Parser::is_component(file) {
         return check_component(Cow::Borrowed(file));
     }
-    let names = Names::of(file)?;
+    let names = Names::read(file)?;
     names.check_module()?;
-    let encoded = encode(file, names.has_metadata);
+    let encoded = encode_component(file, names.has_metadata);
     let encoded = encoded.map_err(|error| InterfaceError::Encode(format!("{error:#}")))?;
     check_component(Cow::Owned(encoded))
 }
 
-fn check_component(bytes: Cow<'_, [u8]>) -> Result<Component<'_>, InterfaceError> {
-    let Names { imports, exports, .. } = Names::of(&bytes)?;
+fn check_component(bytes: Cow<'_, [u8]>) -> Result<GuestComponent<'_>, InterfaceError> {
+    let Names { imports, exports, .. } = Names::read(&bytes)?;
     let mut stubbed = vec![];
     for name in &imports {
         if name.starts_with(STUBBED) {
@@ -85,7 +85,7 @@ fn check_component(bytes: Cow<'_, [u8]>) -> Result<Component<'_>, InterfaceError
         }
     }
     let transform = find_transform(&exports)?;
-    Ok(Component { bytes, transform, imports, stubbed })
+    Ok(GuestComponent { bytes, transform, imports, stubbed })
 }
 
 fn find_transform(exports: &[String]) -> Result<String, InterfaceError> {
@@ -119,8 +119,8 @@ fn package_of(name: &str) -> &str {
     name.split('@').next().unwrap_or_default()
 }
 
-/// A module without the section that says what it is gets ours.
-fn encode(module: &[u8], has_metadata: bool) -> anyhow::Result<Vec<u8>> {
+/// Makes a component of a module. A module without the section of its interface gets ours.
+fn encode_component(module: &[u8], has_metadata: bool) -> anyhow::Result<Vec<u8>> {
     let mut module = Cow::Borrowed(module);
     if !has_metadata {
         let mut resolve = Resolve::default();
@@ -140,7 +140,7 @@ struct Names {
 }
 
 impl Names {
-    fn of(file: &[u8]) -> Result<Names, InterfaceError> {
+    fn read(file: &[u8]) -> Result<Names, InterfaceError> {
         let not_wasm = |error: wasmparser::BinaryReaderError| {
             InterfaceError::NotWasm(error.message().to_owned())
         };
@@ -152,14 +152,14 @@ impl Names {
                     depth += 1;
                 }
                 Payload::End(_) => depth -= 1,
-                payload if depth == 1 => names.add(payload).map_err(not_wasm)?,
+                payload if depth == 1 => names.add_section(payload).map_err(not_wasm)?,
                 _ => {}
             }
         }
         Ok(names)
     }
 
-    fn add(&mut self, payload: Payload<'_>) -> Result<(), wasmparser::BinaryReaderError> {
+    fn add_section(&mut self, payload: Payload<'_>) -> Result<(), wasmparser::BinaryReaderError> {
         match payload {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
@@ -189,7 +189,7 @@ impl Names {
         Ok(())
     }
 
-    /// Refuses in words of the interface what the encoder would refuse in its own.
+    /// Checks what the encoder would also refuse, for an error in terms of the interface.
     fn check_module(&self) -> Result<(), InterfaceError> {
         self.imports.iter().try_for_each(|name| check_import(name))?;
         let interfaces = self.exports.iter().filter_map(|name| name.split_once('#'));

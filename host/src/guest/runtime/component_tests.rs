@@ -1,23 +1,23 @@
 //! Tests of what is accepted as a guest.
 
 use super::*;
-use crate::guest::{plan::Answer, programs::Program};
+use crate::guest::{plan::PlanAnswer, programs::Program};
 
 fn program() -> Program {
-    Program::keeping(Answer::default())
+    Program::keeping(PlanAnswer::default())
 }
 
 fn refused(wasm: &[u8]) -> String {
-    component(wasm).unwrap_err().to_string()
+    read_component(wasm).unwrap_err().to_string()
 }
 
 #[test]
 fn a_module_becomes_a_component() {
     let wasm = program().wasm();
-    let made = component(&wasm).unwrap();
+    let made = read_component(&wasm).unwrap();
     assert!(Parser::is_component(&made.bytes));
     assert_eq!((&*made.transform, made.stubbed.len()), (TRANSFORM, 0));
-    let again = component(&made.bytes).unwrap();
+    let again = read_component(&made.bytes).unwrap();
     assert_eq!(again.bytes, made.bytes, "a component stays as it is");
 }
 
@@ -28,7 +28,7 @@ fn a_module_that_says_what_it_is_is_believed() {
     let world = resolve.select_world(&[package], Some(WORLD)).unwrap();
     let mut wasm = program().wasm();
     embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();
-    assert_eq!(component(&wasm).unwrap().transform, TRANSFORM);
+    assert_eq!(read_component(&wasm).unwrap().transform, TRANSFORM);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn system_interfaces_of_components_are_stubbed() {
         (instance $i)
         (export "walgate:guest/transform@1.3.0" (instance $i)))"#;
     let wasm = wat::parse_str(wat).unwrap();
-    let made = component(&wasm).unwrap();
+    let made = read_component(&wasm).unwrap();
     assert_eq!(made.stubbed, ["wasi:cli/environment@0.2.3", "wasi:clocks/wall-clock@0.2.3"]);
     assert_eq!(made.transform, "walgate:guest/transform@1.3.0", "a later minor version");
 }

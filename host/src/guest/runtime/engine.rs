@@ -1,7 +1,7 @@
 //! The wasm runtime: set up once, compiles guests, interrupts what runs too long.
 //!
-//! Compiling takes milliseconds to seconds and blocks: call it off the hot path. What a guest says of a table,
-//! and rows, are not known here.
+//! Compiling takes milliseconds to seconds and blocks: keep it off the hot path. Plans and rows are
+//! not known here.
 
 use std::{
     fmt::Display,
@@ -23,7 +23,7 @@ use crate::guest::{
     runtime::{
         component::{self, TRANSFORM},
         epoch_ticker::Ticker,
-        instance::{Code, State, link_host},
+        instance::{EngineShared, GuestCode, InstanceState, link_host},
         limits::{LogGate, TABLE_ELEMENTS_MAX},
     },
 };
@@ -32,33 +32,27 @@ const DESCRIPTION_BYTES_MAX: usize = 100;
 
 /// Runs guests; cheap to clone.
 #[derive(Clone)]
-pub struct Engine(Arc<Shared>);
-
-pub(crate) struct Shared {
-    pub(super) engine: wasmtime::Engine,
-    pub(in crate::guest) limits: Limits,
-    pub(super) ticker: Ticker,
-    cache: Option<Cache>,
-}
+pub struct Engine(Arc<EngineShared>);
 
 /// A guest, compiled and asked for its name. Cheap to clone.
 #[derive(Clone)]
 pub struct Module {
-    pub(in crate::guest) code: Arc<Code>,
+    pub(in crate::guest) code: Arc<GuestCode>,
     description: Arc<Guest>,
 }
 
 impl Engine {
-    /// `cache`: a directory for compiled code, which has to be ours alone: what lies there is run as it is.
+    /// `cache`: a directory for compiled code. Only the gateway may write it: its files run as they
+    /// are.
     pub fn new(limits: Limits, cache: Option<&Path>) -> Result<Engine, GuestError> {
-        let cache = cache.map(compiled_code).transpose()?;
-        let config = |pooled| config(&limits, cache.clone(), pooled);
+        let cache = cache.map(open_code_cache).transpose()?;
+        let config = |pooled| engine_config(&limits, cache.clone(), pooled);
         let engine = wasmtime::Engine::new(&config(true)).or_else(|error| {
             tracing::info!(
                 error = format!("{error:#}"),
-                "no address space for a pool of guest instances: allocating them one by one"
+                "guest instances are allocated one by one: no address space for a pool"
             );
-            wasmtime::Engine::new(&config(false)).map_err(runtime)
+            wasmtime::Engine::new(&config(false)).map_err(runtime_error)
         })?;
         let weak = engine.weak();
         let ticker = Ticker::start(move || {
@@ -67,14 +61,14 @@ impl Engine {
             }
         });
         let ticker = ticker.map_err(|error| GuestError::Runtime(error.to_string()))?;
-        Ok(Engine(Arc::new(Shared { engine, limits, ticker, cache })))
+        Ok(Engine(Arc::new(EngineShared { engine, limits, ticker, cache })))
     }
 
     pub fn limits(&self) -> &Limits {
         &self.0.limits
     }
 
-    /// How many guests needed no compiling, for their code was in the cache.
+    /// How many guests were not compiled because their code was in the cache.
     pub fn cache_hits(&self) -> usize {
         self.0.cache.as_ref().map_or(0, Cache::cache_hits)
     }
@@ -85,10 +79,11 @@ impl Engine {
         if file.len() > max {
             return Err(GuestError::ModuleSize { bytes: file.len(), max });
         }
-        let component::Component { bytes, transform, stubbed, .. } = component::component(file)?;
+        let component::GuestComponent { bytes, transform, stubbed, .. } =
+            component::read_component(file)?;
         let component = Component::from_binary(&self.0.engine, &bytes)
             .map_err(|error| GuestError::Compile(format!("{error:#}")))?;
-        let code = self.code(&component, &transform, &stubbed)?;
+        let code = self.link_code(&component, &transform, &stubbed)?;
         let description =
             code.describe().map_err(|failure| GuestError::Call { what: "describe", failure })?;
         let good = |text: &str| {
@@ -103,7 +98,7 @@ impl Engine {
                 guest = name,
                 version,
                 imports = stubbed.join(", "),
-                "the guest imports system interfaces: they are there in name only, calling one is a trap"
+                "guest imports system interfaces: calling one traps"
             );
         }
         let sha256 = hex::encode(&Sha256::digest(file));
@@ -111,19 +106,19 @@ impl Engine {
         Ok(Module { code: Arc::new(code), description })
     }
 
-    fn code(
+    fn link_code(
         &self,
         component: &Component,
         transform: &str,
         stubbed: &[String],
-    ) -> Result<Code, GuestError> {
+    ) -> Result<GuestCode, GuestError> {
         let encode = |error: wasmtime::Error| {
             GuestError::Interface(component::InterfaceError::Encode(format!("{error:#}")))
         };
-        let mut linker: Linker<State> = Linker::new(&self.0.engine);
-        link_host(&mut linker).map_err(runtime)?;
+        let mut linker: Linker<InstanceState> = Linker::new(&self.0.engine);
+        link_host(&mut linker).map_err(runtime_error)?;
         if !stubbed.is_empty() {
-            linker.define_unknown_imports_as_traps(component).map_err(runtime)?;
+            linker.define_unknown_imports_as_traps(component).map_err(runtime_error)?;
         }
         let instance = component.get_export_index(None, transform);
         let function = |name: &str| {
@@ -134,7 +129,7 @@ impl Engine {
             })
         };
         let log = LogGate::new(self.0.limits.log_lines_per_s, Instant::now());
-        Ok(Code {
+        Ok(GuestCode {
             log: Arc::new(Mutex::new(log)),
             describe: function("describe")?,
             plan: function("plan")?,
@@ -152,11 +147,11 @@ impl Module {
     }
 }
 
-fn runtime(error: wasmtime::Error) -> GuestError {
+fn runtime_error(error: wasmtime::Error) -> GuestError {
     GuestError::Runtime(format!("{error:#}"))
 }
 
-fn compiled_code(directory: &Path) -> Result<Cache, GuestError> {
+fn open_code_cache(directory: &Path) -> Result<Cache, GuestError> {
     let unusable = |error: &dyn Display| {
         GuestError::Runtime(format!(
             "{} cannot hold compiled guests: {error:#}; name a directory that the gateway may write",
@@ -169,7 +164,7 @@ fn compiled_code(directory: &Path) -> Result<Cache, GuestError> {
     Cache::new(cache).map_err(|error| unusable(&error))
 }
 
-fn config(limits: &Limits, cache: Option<Cache>, pooled: bool) -> Config {
+fn engine_config(limits: &Limits, cache: Option<Cache>, pooled: bool) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.parallel_compilation(true);

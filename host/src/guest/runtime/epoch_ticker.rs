@@ -1,6 +1,7 @@
-//! The clock by which calls are interrupted: one thread that ticks while a call is in progress and sleeps else.
+//! The clock that interrupts calls: a thread that ticks while a call is in progress, and sleeps
+//! otherwise.
 //!
-//! What a tick does is the caller's business.
+//! What a tick does is not known here.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -13,16 +14,16 @@ pub const TICK: Duration = Duration::from_millis(5);
 
 /// Ends its thread when dropped.
 #[derive(Debug)]
-pub struct Ticker(Arc<Shared>);
+pub struct Ticker(Arc<TickerShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct TickerShared {
+    state: Mutex<TickerState>,
     wake: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct TickerState {
     calls: usize,
     asleep: bool,
     ended: bool,
@@ -30,16 +31,16 @@ struct State {
 
 /// A call in progress.
 #[derive(Debug)]
-pub struct Running<'a>(&'a Shared);
+pub struct TickedCall<'a>(&'a TickerShared);
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl TickerShared {
+    fn lock_state(&self) -> MutexGuard<'_, TickerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when there is a call to tick for; false at the end.
-    fn wait(&self) -> bool {
-        let mut state = self.state();
+    /// Returns when a call is in progress; false at the end.
+    fn wait_for_call(&self) -> bool {
+        let mut state = self.lock_state();
         while state.calls == 0 && !state.ended {
             state.asleep = true;
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -51,10 +52,10 @@ impl Shared {
 
 impl Ticker {
     pub fn start(tick: impl Fn() + Send + 'static) -> std::io::Result<Ticker> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(TickerShared::default());
         let of_thread = Arc::clone(&shared);
         thread::Builder::new().name("guest-clock".into()).spawn(move || {
-            while of_thread.wait() {
+            while of_thread.wait_for_call() {
                 thread::sleep(TICK);
                 tick();
             }
@@ -63,25 +64,25 @@ impl Ticker {
     }
 
     /// Ticks until the result is dropped.
-    pub fn running(&self) -> Running<'_> {
-        let mut state = self.0.state();
+    pub fn start_ticking(&self) -> TickedCall<'_> {
+        let mut state = self.0.lock_state();
         state.calls += 1;
         if state.asleep {
             self.0.wake.notify_one();
         }
-        Running(&self.0)
+        TickedCall(&self.0)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for TickedCall<'_> {
     fn drop(&mut self) {
-        self.0.state().calls -= 1;
+        self.0.lock_state().calls -= 1;
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.0.state().ended = true;
+        self.0.lock_state().ended = true;
         self.0.wake.notify_one();
     }
 }
@@ -101,7 +102,7 @@ mod tests {
         .unwrap();
         thread::sleep(TICK * 4);
         assert_eq!(ticks.load(Ordering::Relaxed), 0);
-        let running = ticker.running();
+        let running = ticker.start_ticking();
         while ticks.load(Ordering::Relaxed) < 3 {
             thread::yield_now();
         }

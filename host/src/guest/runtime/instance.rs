@@ -1,7 +1,7 @@
 //! One running guest: its memory, its limits, its log, and the three calls into it.
 //!
-//! After a failed call an instance is of no more use: the caller drops it. What the bytes that go in and come
-//! out mean is not known here.
+//! After a failed call an instance is unusable: the caller drops it. The meaning of the bytes that
+//! go in and come out is not known here.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,57 +9,67 @@ use std::{
 };
 
 use wasmtime::{
-    ResourceLimiter, Store, StoreContextMut, Trap,
+    Cache, ResourceLimiter, Store, StoreContextMut, Trap,
     component::{ComponentExportIndex, ComponentNamedList, Func, InstancePre, Lift, Linker, Lower},
 };
 
 use crate::guest::{
-    exec::{failure::CallFailure, verdicts::ERROR_BYTES_MAX},
-    plan::Answer,
+    exec::failure::CallFailure,
+    plan::PlanAnswer,
     runtime::{
-        calls::{Description, Level, Plan, Table},
+        calls::{WitDescription, WitLogLevel, WitPlan, WitTable},
         component::HOST,
-        engine::Shared,
-        epoch_ticker::TICK,
-        limits::{Admitted, LogGate, Memory, log_line, shorten},
+        epoch_ticker::{TICK, Ticker},
+        limits::{
+            ERROR_BYTES_MAX, Limits, LogAdmission, LogGate, MemoryAccount, format_log_line,
+            shorten_text,
+        },
     },
 };
 
-/// For compiled code that runs for the first time, and instances that initialise themselves.
+/// Time limit for the start of an instance, which may initialise itself.
 const START: Duration = Duration::from_secs(2);
 
 /// Bytes of names, log lines and the like beside an answer.
 const HANDED_OVER_BESIDE: usize = 1 << 20;
 
+/// What all instances of an engine share.
+pub struct EngineShared {
+    pub(super) engine: wasmtime::Engine,
+    pub limits: Limits,
+    pub(super) ticker: Ticker,
+    pub(super) cache: Option<Cache>,
+}
+
 /// A compiled guest with its imports.
-pub(crate) struct Code {
-    pub(in crate::guest) shared: Arc<Shared>,
-    pub(super) pre: InstancePre<State>,
+pub struct GuestCode {
+    pub shared: Arc<EngineShared>,
+    pub(super) pre: InstancePre<InstanceState>,
     pub(super) describe: ComponentExportIndex,
     pub(super) plan: ComponentExportIndex,
     pub(super) process: ComponentExportIndex,
-    /// Of all its instances.
+    /// Shared by all its instances.
     pub(super) log: Arc<Mutex<LogGate>>,
 }
 
-/// What the host keeps of an instance.
-pub(super) struct State {
-    memory: Memory,
+/// The host's state of an instance.
+pub(super) struct InstanceState {
+    memory: MemoryAccount,
     log: Arc<Mutex<LogGate>>,
-    /// Whose log it is: guest and table.
+    /// Guest and table, for the log.
     names: (Arc<str>, Arc<str>),
     /// The last line that the guest logged as an error during this call: why it panicked.
-    said: Option<String>,
+    last_error_line: Option<String>,
 }
 
-impl ResourceLimiter for State {
+impl ResourceLimiter for InstanceState {
     fn memory_growing(
         &mut self,
         current: usize,
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.memory.grows(current, desired))
+        Ok(self.memory.try_grow(current, desired))
     }
 
     fn table_growing(
@@ -68,96 +78,102 @@ impl ResourceLimiter for State {
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.memory.table_grows(current, desired))
+        Ok(self.memory.try_grow_table(current, desired))
     }
 }
 
-impl State {
-    fn log(&mut self, level: Level, message: &str) {
-        if level == Level::Error {
-            self.said = Some(shorten(message, ERROR_BYTES_MAX));
+impl InstanceState {
+    fn write_log(&mut self, level: WitLogLevel, message: &str) {
+        if level == WitLogLevel::Error {
+            self.last_error_line = Some(shorten_text(message, ERROR_BYTES_MAX));
         }
         let (guest, table) = (&*self.names.0, &*self.names.1);
         let admitted =
             self.log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
-        let Admitted::Yes { suppressed } = admitted else { return };
+        let LogAdmission::Yes { suppressed } = admitted else { return };
         if suppressed > 0 {
-            tracing::warn!(guest, table, suppressed, "the guest logs more lines than it may");
+            tracing::warn!(guest, table, suppressed, "guest log lines suppressed: over the limit");
         }
-        let line = log_line(message);
+        let line = format_log_line(message);
         match level {
-            Level::Debug => tracing::debug!(guest, table, "{line}"),
-            Level::Info => tracing::info!(guest, table, "{line}"),
-            Level::Warn => tracing::warn!(guest, table, "{line}"),
-            Level::Error => tracing::error!(guest, table, "{line}"),
+            WitLogLevel::Debug => tracing::debug!(guest, table, "{line}"),
+            WitLogLevel::Info => tracing::info!(guest, table, "{line}"),
+            WitLogLevel::Warn => tracing::warn!(guest, table, "{line}"),
+            WitLogLevel::Error => tracing::error!(guest, table, "{line}"),
         }
     }
 }
 
-/// All that a guest can ask of the host.
-pub(super) fn link_host(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    let log = |mut store: StoreContextMut<'_, State>, (level, message): (Level, String)| {
-        store.data_mut().log(level, &message);
+/// Links the functions that the host offers to guests.
+pub(super) fn link_host(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
+    let log = |mut store: StoreContextMut<'_, InstanceState>,
+               (level, message): (WitLogLevel, String)| {
+        store.data_mut().write_log(level, &message);
         Ok(())
     };
     linker.instance(HOST)?.func_wrap("log", log)
 }
 
 /// A guest in progress.
-pub(crate) struct Instance {
-    shared: Arc<Shared>,
-    store: Store<State>,
+pub struct Instance {
+    shared: Arc<EngineShared>,
+    store: Store<InstanceState>,
     process: Func,
 }
 
-impl Code {
-    pub(super) fn describe(&self) -> Result<Description, CallFailure> {
+impl GuestCode {
+    pub(super) fn describe(&self) -> Result<WitDescription, CallFailure> {
         let none: Arc<str> = Arc::from("");
-        let (mut store, instance) = self.start((none.clone(), none))?;
-        let describe = exported(instance.get_func(&mut store, self.describe))?;
-        call::<(), (Description,)>(&self.shared, &mut store, &describe, (), START)
+        let (mut store, instance) = self.instantiate((none.clone(), none))?;
+        let describe = require_export(instance.get_func(&mut store, self.describe))?;
+        call_export::<(), (WitDescription,)>(&self.shared, &mut store, &describe, (), START)
             .map(|(description,)| description)
     }
 
-    /// An instance that was told its table, and what it answered. `names`: guest and table, for its log.
-    pub(crate) fn plan(
+    /// A new instance for a table, and its plan. `names`: guest and table, for its log.
+    pub fn start_and_plan(
         &self,
         names: (Arc<str>, Arc<str>),
-        table: &Table,
-    ) -> Result<(Instance, Result<Answer, String>), CallFailure> {
-        let (mut store, instance) = self.start(names)?;
-        let plan = exported(instance.get_func(&mut store, self.plan))?;
-        let (answer,) = call::<(Table,), (Result<Plan, String>,)>(
+        table: &WitTable,
+    ) -> Result<(Instance, Result<PlanAnswer, String>), CallFailure> {
+        let (mut store, instance) = self.instantiate(names)?;
+        let plan = require_export(instance.get_func(&mut store, self.plan))?;
+        let (answer,) = call_export::<(WitTable,), (Result<WitPlan, String>,)>(
             &self.shared,
             &mut store,
             &plan,
             (table.clone(),),
             self.shared.limits.batch,
         )?;
-        let process = exported(instance.get_func(&mut store, self.process))?;
+        let process = require_export(instance.get_func(&mut store, self.process))?;
         let instance = Instance { shared: Arc::clone(&self.shared), store, process };
-        Ok((instance, answer.map(Answer::from).map_err(|text| shorten(&text, ERROR_BYTES_MAX))))
+        Ok((
+            instance,
+            answer.map(PlanAnswer::from).map_err(|text| shorten_text(&text, ERROR_BYTES_MAX)),
+        ))
     }
 
-    fn start(
+    fn instantiate(
         &self,
         names: (Arc<str>, Arc<str>),
-    ) -> Result<(Store<State>, wasmtime::component::Instance), CallFailure> {
+    ) -> Result<(Store<InstanceState>, wasmtime::component::Instance), CallFailure> {
         let limits = &self.shared.limits;
-        let memory = Memory::new(limits.memory_bytes);
-        let state = State { memory, log: Arc::clone(&self.log), names, said: None };
+        let memory = MemoryAccount::new(limits.memory_bytes);
+        let state =
+            InstanceState { memory, log: Arc::clone(&self.log), names, last_error_line: None };
         let mut store = Store::new(&self.shared.engine, state);
-        // What a guest may hand over in one call: an answer that is a little too large is refused in our own words.
+        // The limit leaves room above `output_bytes`: an answer a little too large gets our own
+        // error.
         store.set_hostcall_fuel(limits.output_bytes.saturating_add(HANDED_OVER_BESIDE));
         store.limiter(|state| state);
-        store.set_epoch_deadline(ticks(START));
-        let running = self.shared.ticker.running();
+        store.set_epoch_deadline(deadline_ticks(START));
+        let running = self.shared.ticker.start_ticking();
         let started = self.pre.instantiate(&mut store);
         drop(running);
         match started {
             Ok(instance) => Ok((store, instance)),
             Err(error) if error.is::<Trap>() => {
-                Err(failure(&self.shared, &mut store, &error, START))
+                Err(call_failure(&self.shared, &mut store, &error, START))
             }
             Err(error) => match store.data_mut().memory.take_refused() {
                 Some(asked) => Err(CallFailure::OutOfMemory { asked, limit: limits.memory_bytes }),
@@ -169,13 +185,13 @@ impl Code {
 
 impl Instance {
     /// A batch in, the answer out.
-    pub(crate) fn process(&mut self, batch: &[u8]) -> Result<Vec<u8>, CallFailure> {
+    pub fn process(&mut self, batch: &[u8]) -> Result<Vec<u8>, CallFailure> {
         let limits = &self.shared.limits;
         if batch.len() > limits.memory_bytes {
             let (bytes, limit) = (batch.len(), limits.memory_bytes);
             return Err(CallFailure::Input { bytes, limit });
         }
-        let (answer,) = call::<(&[u8],), (Result<Vec<u8>, String>,)>(
+        let (answer,) = call_export::<(&[u8],), (Result<Vec<u8>, String>,)>(
             &self.shared,
             &mut self.store,
             &self.process,
@@ -183,7 +199,7 @@ impl Instance {
             limits.batch,
         )?;
         let answer =
-            answer.map_err(|text| CallFailure::Refused(shorten(&text, ERROR_BYTES_MAX)))?;
+            answer.map_err(|text| CallFailure::Refused(shorten_text(&text, ERROR_BYTES_MAX)))?;
         if answer.len() > limits.output_bytes {
             let (bytes, max) = (answer.len(), limits.output_bytes);
             return Err(CallFailure::Output { bytes, max });
@@ -192,13 +208,13 @@ impl Instance {
     }
 }
 
-fn exported(func: Option<Func>) -> Result<Func, CallFailure> {
+fn require_export(func: Option<Func>) -> Result<Func, CallFailure> {
     func.ok_or_else(|| CallFailure::Start("a function of its interface is missing".to_owned()))
 }
 
-fn call<P, R>(
-    shared: &Shared,
-    store: &mut Store<State>,
+fn call_export<P, R>(
+    shared: &EngineShared,
+    store: &mut Store<InstanceState>,
     func: &Func,
     params: P,
     time: Duration,
@@ -207,31 +223,31 @@ where
     P: ComponentNamedList + Lower,
     R: ComponentNamedList + Lift,
 {
-    store.data_mut().said = None;
-    store.set_epoch_deadline(ticks(time));
+    store.data_mut().last_error_line = None;
+    store.set_epoch_deadline(deadline_ticks(time));
     let typed = func.typed::<P, R>(&store);
     let typed = typed.map_err(|error| {
         CallFailure::Start(format!("a function is not as the interface says: {error:#}"))
     })?;
-    let running = shared.ticker.running();
+    let running = shared.ticker.start_ticking();
     let result = typed.call(&mut *store, params);
     drop(running);
-    result.map_err(|error| failure(shared, store, &error, time))
+    result.map_err(|error| call_failure(shared, store, &error, time))
 }
 
-/// One more, for the tick that may be due at once.
-fn ticks(time: Duration) -> u64 {
+/// Plus one, because the next tick may be due at once.
+fn deadline_ticks(time: Duration) -> u64 {
     time.as_micros().div_ceil(TICK.as_micros()) as u64 + 1
 }
 
-fn failure(
-    shared: &Shared,
-    store: &mut Store<State>,
+fn call_failure(
+    shared: &EngineShared,
+    store: &mut Store<InstanceState>,
     error: &wasmtime::Error,
     time: Duration,
 ) -> CallFailure {
-    let State { memory, said, .. } = store.data_mut();
-    let said = said.take();
+    let InstanceState { memory, last_error_line, .. } = store.data_mut();
+    let said = last_error_line.take();
     if let Some(Trap::Interrupt) = error.downcast_ref::<Trap>() {
         return CallFailure::Timeout { after: time, said };
     }
@@ -241,5 +257,5 @@ fn failure(
     }
     let reason = error.root_cause().to_string();
     let reason = reason.strip_prefix("wasm trap: ").unwrap_or(&reason);
-    CallFailure::Trap { reason: shorten(reason, ERROR_BYTES_MAX), said }
+    CallFailure::Trap { reason: shorten_text(reason, ERROR_BYTES_MAX), said }
 }

@@ -1,6 +1,6 @@
-//! What a guest may use: memory, time, size, log lines; and the accounts that are kept of it.
+//! Limits of guests: memory, time, size and log lines; and accounts of what they use.
 //!
-//! How the runtime asks and interrupts is not known here.
+//! How the runtime enforces them is not known here.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// As configured.
+    /// The configured limits.
     pub fn of(config: &config::Guests) -> Limits {
         Limits {
             memory_bytes: config.memory_bytes,
@@ -36,23 +36,23 @@ impl Limits {
 /// Entries of all tables of an instance; toolchains of other languages need some ten thousand.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 
-/// Memory of one instance.
+/// The memory that one instance uses.
 #[derive(Debug)]
-pub struct Memory {
+pub struct MemoryAccount {
     limit: usize,
     used: usize,
     table_elements: usize,
-    /// The size that was asked for and refused last.
+    /// The size of the last request that was refused.
     refused: Option<usize>,
 }
 
-impl Memory {
-    pub fn new(limit: usize) -> Memory {
-        Memory { limit, used: 0, table_elements: 0, refused: None }
+impl MemoryAccount {
+    pub fn new(limit: usize) -> MemoryAccount {
+        MemoryAccount { limit, used: 0, table_elements: 0, refused: None }
     }
 
-    /// Whether a memory may grow; an instance may have several.
-    pub fn grows(&mut self, current: usize, desired: usize) -> bool {
+    /// Counts the growth of a memory if it is allowed. An instance may have several memories.
+    pub fn try_grow(&mut self, current: usize, desired: usize) -> bool {
         let total = self.used.saturating_add(desired.saturating_sub(current));
         if total > self.limit {
             self.refused = Some(total);
@@ -62,7 +62,7 @@ impl Memory {
         true
     }
 
-    pub fn table_grows(&mut self, current: usize, desired: usize) -> bool {
+    pub fn try_grow_table(&mut self, current: usize, desired: usize) -> bool {
         let total = self.table_elements.saturating_add(desired.saturating_sub(current));
         let fits = total <= TABLE_ELEMENTS_MAX;
         if fits {
@@ -76,39 +76,40 @@ impl Memory {
     }
 }
 
-/// Of the time that passes, the part that calls which fail may take for long: one in so many.
-const LOST_SHARE: u32 = 20;
+/// Failing calls may take one part in so many of the time that passes.
+const FAILURE_SHARE: u32 = 20;
 
-/// Time that a guest may lose for a table in calls that fail, while the other tables wait.
+/// Time that a guest may spend on failing calls for a table, while the other tables wait.
 #[derive(Debug)]
-pub struct Patience {
+pub struct FailureTimeBudget {
     max: Duration,
     left: Duration,
     at: Instant,
 }
 
-impl Patience {
-    /// `max`: what may be lost at once.
-    pub fn new(max: Duration, now: Instant) -> Patience {
-        Patience { max, left: max, at: now }
+impl FailureTimeBudget {
+    /// `max`: what may be spent at once.
+    pub fn new(max: Duration, now: Instant) -> FailureTimeBudget {
+        FailureTimeBudget { max, left: max, at: now }
     }
 
-    pub fn left(&mut self, now: Instant) -> Duration {
-        let earned = now.duration_since(self.at) / LOST_SHARE;
+    /// Adds the share of the time that has passed; returns what is left.
+    pub fn refill(&mut self, now: Instant) -> Duration {
+        let earned = now.duration_since(self.at) / FAILURE_SHARE;
         self.at = now;
         self.left = self.left.saturating_add(earned).min(self.max);
         self.left
     }
 
-    pub fn lose(&mut self, took: Duration) {
+    pub fn spend(&mut self, took: Duration) {
         self.left = self.left.saturating_sub(took);
     }
 }
 
-/// Longest log line of a guest that is kept.
+/// Longest log line of a guest. The rest is cut off.
 const LOG_LINE_BYTES_MAX: usize = 2000;
 
-/// Lets so many log lines through each second.
+/// Admits so many log lines each second.
 #[derive(Debug)]
 pub struct LogGate {
     lines_per_s: u32,
@@ -117,11 +118,11 @@ pub struct LogGate {
     suppressed: u64,
 }
 
-/// What becomes of a log line.
+/// Whether a log line is written.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admitted {
+pub enum LogAdmission {
     No,
-    /// After so many that were not.
+    /// After so many lines that were not.
     Yes {
         suppressed: u64,
     },
@@ -132,27 +133,30 @@ impl LogGate {
         LogGate { lines_per_s, second: now, lines: 0, suppressed: 0 }
     }
 
-    pub fn admit(&mut self, now: Instant) -> Admitted {
+    pub fn admit(&mut self, now: Instant) -> LogAdmission {
         if now.duration_since(self.second) >= Duration::from_secs(1) {
             self.second = now;
             self.lines = 0;
         }
         if self.lines >= self.lines_per_s {
             self.suppressed += 1;
-            return Admitted::No;
+            return LogAdmission::No;
         }
         self.lines += 1;
-        Admitted::Yes { suppressed: std::mem::take(&mut self.suppressed) }
+        LogAdmission::Yes { suppressed: std::mem::take(&mut self.suppressed) }
     }
 }
 
-/// One line, of bounded length.
-pub fn log_line(message: &str) -> String {
-    shorten(message, LOG_LINE_BYTES_MAX)
+/// A guest's log message on one line of bounded length.
+pub fn format_log_line(message: &str) -> String {
+    shorten_text(message, LOG_LINE_BYTES_MAX)
 }
 
-/// A guest's words on one line, at most `max` bytes of them.
-pub fn shorten(text: &str, max: usize) -> String {
+/// Longest text of a guest that is repeated to an operator.
+pub const ERROR_BYTES_MAX: usize = 500;
+
+/// A guest's text on one line, at most `max` bytes of it.
+pub fn shorten_text(text: &str, max: usize) -> String {
     let end = text.floor_char_boundary(max);
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut short: String = text[..end].trim_end().chars().map(clean).collect();
@@ -168,36 +172,36 @@ mod tests {
 
     #[test]
     fn memory_is_counted_over_all_memories() {
-        let mut memory = Memory::new(100);
-        assert!(memory.grows(0, 60));
-        assert!(!memory.grows(0, 60));
+        let mut memory = MemoryAccount::new(100);
+        assert!(memory.try_grow(0, 60));
+        assert!(!memory.try_grow(0, 60));
         assert_eq!(memory.take_refused(), Some(120));
-        assert!(memory.grows(60, 100));
-        assert!(!memory.grows(0, usize::MAX));
-        assert!(!memory.table_grows(0, TABLE_ELEMENTS_MAX + 1));
+        assert!(memory.try_grow(60, 100));
+        assert!(!memory.try_grow(0, usize::MAX));
+        assert!(!memory.try_grow_table(0, TABLE_ELEMENTS_MAX + 1));
     }
 
     #[test]
-    fn patience_comes_back_slowly() {
+    fn a_failure_budget_comes_back_slowly() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut patience = Patience::new(16 * second, start);
-        patience.lose(20 * second);
-        assert_eq!(patience.left(start), Duration::ZERO);
-        assert_eq!(patience.left(start + 40 * second), 2 * second);
-        assert_eq!(patience.left(start + 4000 * second), 16 * second);
+        let mut budget = FailureTimeBudget::new(16 * second, start);
+        budget.spend(20 * second);
+        assert_eq!(budget.refill(start), Duration::ZERO);
+        assert_eq!(budget.refill(start + 40 * second), 2 * second);
+        assert_eq!(budget.refill(start + 4000 * second), 16 * second);
     }
 
     #[test]
     fn log_lines_are_few_and_short() {
         let start = Instant::now();
         let mut gate = LogGate::new(2, start);
-        let admitted: Vec<Admitted> = (0..5).map(|_| gate.admit(start)).collect();
-        assert_eq!(admitted.iter().filter(|a| **a != Admitted::No).count(), 2);
+        let admitted: Vec<LogAdmission> = (0..5).map(|_| gate.admit(start)).collect();
+        assert_eq!(admitted.iter().filter(|a| **a != LogAdmission::No).count(), 2);
         let later = start + Duration::from_secs(1);
-        assert_eq!(gate.admit(later), Admitted::Yes { suppressed: 3 });
-        assert_eq!(gate.admit(later), Admitted::Yes { suppressed: 0 });
-        assert_eq!(shorten("a\nb\u{1b}[31m", 100), "a b [31m");
-        assert_eq!(shorten("äöü", 3), "ä…");
-        assert!(log_line(&"x".repeat(1 << 20)).len() < 2100);
+        assert_eq!(gate.admit(later), LogAdmission::Yes { suppressed: 3 });
+        assert_eq!(gate.admit(later), LogAdmission::Yes { suppressed: 0 });
+        assert_eq!(shorten_text("a\nb\u{1b}[31m", 100), "a b [31m");
+        assert_eq!(shorten_text("äöü", 3), "ä…");
+        assert!(format_log_line(&"x".repeat(1 << 20)).len() < 2100);
     }
 }

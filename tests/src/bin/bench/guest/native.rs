@@ -1,7 +1,7 @@
 //! The guest `users` in the gateway's wasm host, compared with the same source as native code in
 //! this process.
 //!
-//! The host's side is all of `Bound::run`: it lays out rows, calls the guest, checks its decisions
+//! The host's side is all of `BoundGuest::run`: it lays out rows, calls the guest, checks its decisions
 //! and applies them. The native side is the guest alone, on the same rows, laid out before. The
 //! note has the time of the call alone: that is the like-for-like figure.
 
@@ -22,7 +22,7 @@ use walgate_guest::{
 };
 use walgate_host::{
     config::{Guests, OnGuestError, Postgres},
-    guest::{Bound, Engine, Limits, Outcome},
+    guest::{BoundGuest, Engine, GuestOutcome, Limits},
     postgres::{
         catalog::{self, Catalog},
         snapshot::sample,
@@ -78,7 +78,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     let all = |part: fn(&Round) -> f64| rounds.iter().map(part).collect::<Vec<_>>();
     let ns = |part| Ok::<_, anyhow::Error>(median(&all(part))? * 1e9 / batch.len() as f64);
     let note = format!(
-        "{} rows in batches of {} KiB as Postgres sends them, {} KiB of which the guest reads: Bound::run {:.0} ns a row \
+        "{} rows in batches of {} KiB as Postgres sends them, {} KiB of which the guest reads: BoundGuest::run {:.0} ns a row \
          (layout, call, check, apply), Instance::process natively {:.0} ns (the guest alone). Like for like, the wasm \
          call with its copies in and out ÷ native: {:.2}, {:.0} ns",
         thousands(batch.len() as i64),
@@ -94,7 +94,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
 
 /// Seconds for one batch.
 struct Round {
-    /// All of `Bound::run`.
+    /// All of `BoundGuest::run`.
     whole: f64,
     /// The guest's call, a part of `whole`.
     called: f64,
@@ -112,7 +112,7 @@ async fn some_rows(site: &Site) -> Result<RowBatch> {
 }
 
 /// `run` consumes a copy; the time to make it does not count.
-fn run(bound: &Bound, batch: &RowBatch) -> Result<(Duration, Outcome)> {
+fn run(bound: &BoundGuest, batch: &RowBatch) -> Result<(Duration, GuestOutcome)> {
     let batch = batch.clone();
     let mut rendered = Rendered::default();
     let began = Instant::now();
@@ -155,7 +155,7 @@ impl Native {
     }
 
     /// Both sides keep the same rows and write the same e-mail addresses.
-    fn assert_agreement(&mut self, outcome: &Outcome) -> Result<()> {
+    fn assert_agreement(&mut self, outcome: &GuestOutcome) -> Result<()> {
         let answer = self.instance.process(&self.encoded).map_err(|why| anyhow!(why))?;
         let decided =
             Decided::decode(&answer, &self.table, &self.plan).map_err(|why| anyhow!(why))?;

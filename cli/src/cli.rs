@@ -8,7 +8,7 @@ use walgate_consumer::{Error, ErrorKind};
 use walgate_nats_connect::NatsConnectError;
 
 use crate::commands;
-use walgate_host::{config::ConfigError, jetstream::streams::BrokerError, postgres::SourceError};
+use walgate_host::{config::ConfigError, jetstream::streams::BrokerError, postgres::PostgresError};
 
 /// Exit codes, beside clap's own 2 for a wrong command line.
 pub const EXIT_CODES: &str = "\
@@ -148,13 +148,13 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if let Some(BrokerError::Access(NatsConnectError::Setting { .. })) = cause.downcast_ref() {
             return Some(2);
         }
-        if let Some(SourceError::Url(_)) = cause.downcast_ref() {
+        if let Some(PostgresError::Url(_)) = cause.downcast_ref() {
             return Some(2);
         }
         if cause.is::<ConfigError>() || cause.is::<commands::Usage>() {
             return Some(2);
         }
-        (cause.is::<SourceError>() || cause.is::<BrokerError>()).then_some(3)
+        (cause.is::<PostgresError>() || cause.is::<BrokerError>()).then_some(3)
     };
     error.chain().find_map(of).unwrap_or(4)
 }

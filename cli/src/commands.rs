@@ -146,7 +146,7 @@ fn secret(
 ) -> anyhow::Result<Option<SecretString>> {
     match (given, file) {
         (Some(given), _) => Ok(Some(given.clone())),
-        (None, Some(file)) => Ok(Some(walgate_host::config::secret_of(file)?.into())),
+        (None, Some(file)) => Ok(Some(walgate_host::config::read_secret_file(file)?.into())),
         (None, None) => Ok(None),
     }
 }

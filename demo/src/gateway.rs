@@ -9,8 +9,8 @@ use walgate_wire::TableName;
 use crate::{shop, site::Site};
 use walgate_host::{
     config::{
-        Compression, Config, Guests, Http, Nats, OnGuestChange, Postgres, Snapshot, Stream, Table,
-        TableGuest, UseDictionary,
+        CompressionConfig, Config, ConfiguredTable, GuestsConfig, HttpConfig, NatsConfig,
+        OnGuestChange, PostgresConfig, SnapshotConfig, StreamSettings, TableGuest, UseDictionary,
     },
     observe::status::Status,
 };
@@ -19,7 +19,8 @@ const NAME: &str = "walgate_demo";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 pub fn config(site: &Site) -> Config {
-    let stream = |name: &str| Stream { name: name.to_owned(), max_bytes: None, max_age: None };
+    let stream =
+        |name: &str| StreamSettings { name: name.to_owned(), max_bytes: None, max_age: None };
     let table = |table: &str| {
         let name = TableName::new("public", table);
         let guest = TableGuest {
@@ -27,14 +28,14 @@ pub fn config(site: &Site) -> Config {
             on_change: OnGuestChange::Reseed,
             ..TableGuest::default()
         };
-        Table { token: name.token(), name, guest, shed: false }
+        ConfiguredTable { token: name.token(), name, guest, shed: false }
     };
     Config {
-        postgres: Postgres {
+        postgres: PostgresConfig {
             slot: NAME.to_owned(),
-            ..Postgres::at(site.postgres_url().into(), NAME.to_owned())
+            ..PostgresConfig::at(site.postgres_url().into(), NAME.to_owned())
         },
-        nats: Nats {
+        nats: NatsConfig {
             access: Some(site.nats.url().into()),
             port: 0,
             replicas: 1,
@@ -44,20 +45,20 @@ pub fn config(site: &Site) -> Config {
             requests: "REQUESTS".to_owned(),
             dlq: stream("DLQ"),
         },
-        compression: Compression {
+        compression: CompressionConfig {
             enabled: true,
             level: 1,
             use_dictionary: UseDictionary::Always,
             dictionaries: site.dictionaries(),
         },
-        guests: Guests { dir: site.guests(), ..Guests::default() },
-        snapshot: Snapshot {
+        guests: GuestsConfig { dir: site.guests(), ..GuestsConfig::default() },
+        snapshot: SnapshotConfig {
             workers: 2,
             chunk_bytes: 3 << 20,
             max_concurrent: 1,
             cooldown: Duration::ZERO,
         },
-        http: Http { listen: site.http },
+        http: HttpConfig { listen: site.http },
         data_dir: site.data_dir(),
         start_wait: Duration::ZERO,
         tables: shop::TABLES.map(table).into(),

@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use walgate_host::{
-    config::Guests,
+    config::GuestsConfig,
     guest::{
         AnswerColumn, AnswerShape, Engine, GuestKind, GuestValue, Limits, Verdict, decode_answer,
         read_component,
@@ -18,11 +18,11 @@ const WRAPPED: HeapLimit = HeapLimit { per_byte: 256, fixed: 16 << 20 };
 const COMPILED_BYTES_MAX: usize = 4 << 10;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
-    let guests = Guests {
+    let guests = GuestsConfig {
         memory_bytes: 4 << 20,
         batch: Duration::from_millis(10),
         output_bytes: 1 << 20,
-        ..Guests::default()
+        ..GuestsConfig::default()
     };
     Engine::new(Limits::of(&guests), None).unwrap()
 });

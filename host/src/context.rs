@@ -99,11 +99,11 @@ impl Gateway {
     }
 
     /// The configured table of this name.
-    pub fn table(&self, name: &TableName) -> Option<&Table> {
+    pub fn table(&self, name: &TableName) -> Option<&ConfiguredTable> {
         self.config.tables.iter().find(|table| table.name == *name)
     }
 
-    pub fn table_by_token(&self, token: &Token) -> Option<&Table> {
+    pub fn table_by_token(&self, token: &Token) -> Option<&ConfiguredTable> {
         self.config.tables.iter().find(|table| table.token == *token)
     }
 

@@ -9,14 +9,14 @@ use crate::{
     encode::{PackError, RowError},
     guest::GuestFailure,
     jetstream::{chain::Broken, kv::KvError, publisher::PublishFailed, streams::BrokerError},
-    postgres::SourceError,
+    postgres::PostgresError,
 };
 
 /// Anything that ends a session of the data path.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] PostgresError),
     #[error(transparent)]
     Broker(#[from] BrokerError),
     #[error(transparent)]

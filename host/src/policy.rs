@@ -41,13 +41,13 @@ pub fn action(error: &SessionError) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{egress::outlet::OutletError, jetstream::chain::Broken, postgres::SourceError};
+    use crate::{egress::outlet::OutletError, jetstream::chain::Broken, postgres::PostgresError};
     use walgate_wire::{Lsn, Token};
 
     #[test]
     fn what_passes_is_tried_again_what_is_one_tables_stops_it_and_the_rest_is_for_people() {
-        let of_table = || SourceError::Table { table: "public.t".into(), what: "odd".into() };
-        let lost = SourceError::SlotLost {
+        let of_table = || PostgresError::Table { table: "public.t".into(), what: "odd".into() };
+        let lost = PostgresError::SlotLost {
             slot: "walgate".into(),
             reason: "its WAL was removed".into(),
             confirmed: Lsn(1),
@@ -59,8 +59,8 @@ mod tests {
             passes,
         };
         let expected: [(SessionError, Action); 10] = [
-            (SourceError::Closed.into(), Action::Retry),
-            (SourceError::Locked { table: "public.t".into() }.into(), Action::Retry),
+            (PostgresError::Closed.into(), Action::Retry),
+            (PostgresError::Locked { table: "public.t".into() }.into(), Action::Retry),
             (Broken::Full("maximum bytes exceeded".into()).into(), Action::Retry),
             (
                 BrokerError::Setup { what: "stream CDC".into(), reason: "?".into() }.into(),

@@ -13,7 +13,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod toast_lookup;
 
-pub use error::{ErrorKind, SourceError};
+pub use error::{ErrorKind, PostgresError};
 
 /// What every connection sets, so that text output is exact and the same wherever a value is printed.
 const SESSION_SETTINGS: [(&str, &str); 5] = [

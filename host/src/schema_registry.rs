@@ -90,7 +90,7 @@ pub async fn register_current(
 pub async fn register_or_suspend(
     gateway: &Gateway,
     catalog: &mut Catalog,
-    table: &Table,
+    table: &ConfiguredTable,
 ) -> Result<(), SessionError> {
     let lock = gateway.lock_tables().await;
     let token = table.token.clone();
@@ -168,7 +168,7 @@ pub async fn reseed(store: &Schemas, token: &Token, lsn: Lsn, reason: &str) -> R
 }
 
 /// Tells consumers that the table does not flow for now. Of one that never did nothing else is told.
-async fn suspend(store: &Schemas, table: &Table, reason: String) -> Result<(), KvError> {
+async fn suspend(store: &Schemas, table: &ConfiguredTable, reason: String) -> Result<(), KvError> {
     let latest = store.latest(&table.token).await?.unwrap_or_else(|| Schema {
         table: table.name.to_string(),
         token: table.token.clone(),

@@ -25,7 +25,7 @@ use crate::{
         open::{self, Past},
         session,
     },
-    config::{Config, Postgres},
+    config::{Config, PostgresConfig},
     context::Gateway,
     error::SessionError,
     guest::{Engine, GuestError, Limits},
@@ -36,7 +36,7 @@ use crate::{
     observe::{http, status::Status},
     policy::{Action, action},
     postgres::{
-        SourceError,
+        PostgresError,
         catalog::Catalog,
         slot::{self, Preflight, Wanted},
     },
@@ -84,7 +84,7 @@ impl RunError {
         use SessionError::{Broker, Source};
         match self {
             RunError::Listen { .. }
-            | RunError::Start(Source(SourceError::Url(_)))
+            | RunError::Start(Source(PostgresError::Url(_)))
             | RunError::Start(Broker(BrokerError::Access(NatsConnectError::Setting { .. }))) => 2,
             RunError::Start(_) | RunError::Guests(_) | RunError::PrivateNats(_) => 3,
             RunError::Session(_) => 4,
@@ -212,9 +212,9 @@ async fn start(config: &Config, status: &Status) -> Result<Started, RunError> {
 }
 
 /// Everything that Postgres has to allow is checked before anything is changed.
-async fn preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, SourceError> {
+async fn preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, PostgresError> {
     let tables: Vec<TableName> = config.tables.iter().map(|table| table.name.clone()).collect();
-    let Postgres { slot, publication, .. } = &config.postgres;
+    let PostgresConfig { slot, publication, .. } = &config.postgres;
     let found =
         slot::preflight(catalog.client(), Wanted { slot, publication, tables: &tables }).await?;
     found.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -356,7 +356,7 @@ async fn one_session(
 }
 
 /// Why the feedback loop has ended.
-fn lost(ended: Result<SourceError, JoinError>) -> SessionError {
+fn lost(ended: Result<PostgresError, JoinError>) -> SessionError {
     ended.map_or_else(|error| SessionError::Task(error.to_string()), SessionError::from)
 }
 

@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod broker;
+pub mod configuration_page;
 pub mod credentials;
 pub mod dictionary;
 pub mod fixtures;

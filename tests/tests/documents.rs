@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use walgate_tests::configuration_page::{PAGE, render_page};
+
 const README_WORDS_MAX: usize = 900;
 const README_COLUMNS_MAX: usize = 120;
 
@@ -26,6 +28,17 @@ fn the_readme_is_one_page() {
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.chars().count()));
     let wide: Vec<_> = numbered.filter(|(_, columns)| *columns > README_COLUMNS_MAX).collect();
     assert!(wide.is_empty(), "lines of README.md above {README_COLUMNS_MAX} columns: {wide:?}");
+}
+
+/// Every key with its true default. The remedy for a difference is `cargo xtask docs`.
+#[test]
+fn the_configuration_page_is_generated_from_the_code() {
+    let page = read(PAGE);
+    let rendered = render_page();
+    for (index, (written, expected)) in page.lines().zip(rendered.lines()).enumerate() {
+        assert_eq!(written, expected, "{PAGE}:{}: run cargo xtask docs", index + 1);
+    }
+    assert_eq!(page.len(), rendered.len(), "{PAGE}: run cargo xtask docs");
 }
 
 #[test]

@@ -36,7 +36,7 @@ const NAMED_MAX: usize = 20;
 /// What is to be compared with what.
 #[derive(Clone, Debug)]
 pub struct Question {
-    pub source: Postgres,
+    pub source: PostgresConfig,
     pub replica: Target,
     /// None: every table that the copy keeps.
     pub tables: Vec<String>,
@@ -47,7 +47,7 @@ pub struct Question {
 /// A table and the guest that stands before it.
 #[derive(Clone, Debug)]
 pub struct TableGate {
-    pub table: Table,
+    pub table: ConfiguredTable,
     pub gate: Gate,
 }
 
@@ -128,7 +128,7 @@ impl Replica {
         Ok(match target {
             Target::Sqlite(path) => Replica::Sqlite(SqliteSide::open(path, schema)?),
             Target::Postgres(url) => {
-                let postgres = Postgres::at(url.clone().into(), String::new());
+                let postgres = PostgresConfig::at(url.clone().into(), String::new());
                 let forms = vec![Form::Wire; schema.columns.len()];
                 Replica::Postgres(Box::new(
                     PostgresSide::open(&postgres, schema, &forms, None).await?,

@@ -12,7 +12,7 @@ use crate::{
     sqlite,
 };
 use walgate_host::{
-    config::Postgres,
+    config::PostgresConfig,
     egress::outlet::Outlet,
     encode::Packer,
     postgres::catalog::{self, Catalog, TypeCache},
@@ -48,7 +48,7 @@ impl PostgresSide {
     /// `schema`: the replica's idea of the table; only its columns are compared. `forms`: one for each of them.
     /// `guest`: what stands between the two.
     pub async fn open(
-        postgres: &Postgres,
+        postgres: &PostgresConfig,
         schema: &Schema,
         forms: &[Form],
         guest: Option<&TableGate>,

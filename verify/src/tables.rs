@@ -8,7 +8,7 @@ use walgate_wire::{Schema, TableName};
 
 use crate::sqlite;
 use crate::target::Target;
-use walgate_host::{config::Postgres, postgres::catalog};
+use walgate_host::{config::PostgresConfig, postgres::catalog};
 
 /// Every table that the copy keeps.
 pub async fn kept(replica: &Target) -> Result<Vec<Schema>> {
@@ -35,7 +35,7 @@ fn of_sqlite(path: &Path) -> Result<Vec<String>> {
 }
 
 async fn of_postgres(url: &str) -> Result<Vec<String>> {
-    let postgres = Postgres::at(url.into(), String::new());
+    let postgres = PostgresConfig::at(url.into(), String::new());
     let client = catalog::open(&postgres).await?;
     let rows =
         client.query("SELECT record::text FROM public._walgate_tables ORDER BY token", &[]).await;

@@ -52,6 +52,8 @@ enum Task {
     Sbom,
     /// Rewrite the conformance vectors in tests/vectors
     Vectors(Rest),
+    /// Rewrite the generated tables of docs/CONFIGURATION.md
+    Docs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,5 +86,6 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Audit => supply::run_audit(),
         Task::Sbom => supply::write_sbom(),
         Task::Vectors(rest) => programs::write_vectors(&rest.args),
+        Task::Docs => programs::write_docs(),
     }
 }

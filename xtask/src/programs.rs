@@ -47,6 +47,11 @@ pub fn write_vectors(args: &[String]) -> Result<ExitCode> {
     cargo::replace_process(cargo::built_program("vectors").arg(home).args(args))
 }
 
+pub fn write_docs() -> Result<ExitCode> {
+    cargo::run_cargo(["build", "--release", "--workspace", "--bin", "docs"])?;
+    cargo::replace_process(&mut cargo::built_program("docs"))
+}
+
 /// A program that runs others of the workspace, with the guests that ship.
 fn build_with_guests(program: &str) -> Result<Command> {
     cargo::run_cargo(["build", "--release", "--workspace", "--bins"])?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret;
 
 use crate::commands::Usage;
-use walgate_host::config::{Config, ConfigError, Postgres};
+use walgate_host::config::{Config, ConfigError, PostgresConfig};
 
 const CONFIG_FILE: &str = "walgate.toml";
 
@@ -22,7 +22,7 @@ pub struct Database {
 }
 
 impl Database {
-    pub fn postgres(&self, config: Option<&Config>) -> Result<Postgres, Usage> {
+    pub fn postgres(&self, config: Option<&Config>) -> Result<PostgresConfig, Usage> {
         let configured = config.map(|config| config.postgres.clone());
         let publication = self.publication.clone();
         let publication = publication.or_else(|| Some(configured.as_ref()?.publication.clone()));
@@ -33,11 +33,11 @@ impl Database {
         };
         // The configured one has its password beside it.
         let named = self.source.clone().filter(|url| !is_configured(url));
-        let named = named.map(|url| Postgres::at(url.into(), String::new()));
+        let named = named.map(|url| PostgresConfig::at(url.into(), String::new()));
         let postgres = named.or(configured).ok_or_else(|| {
             Usage("which database? Name the gateway's configuration with --config, or the database with --source".to_owned())
         })?;
-        Ok(Postgres { publication, ..postgres })
+        Ok(PostgresConfig { publication, ..postgres })
     }
 }
 

@@ -26,7 +26,7 @@ use walgate_wire::{TableName, Token};
 
 use crate::commands::database::{Database, configured};
 use walgate_host::{
-    config::{self, Config, Postgres},
+    config::{self, Config, PostgresConfig},
     guest::{Engine, GuestError, Limits, Module},
 };
 
@@ -103,7 +103,7 @@ impl Loaded {
         Limits::of(&self.config.as_ref().map(|config| config.guests.clone()).unwrap_or_default())
     }
 
-    fn table(&self, name: &TableName) -> Option<&config::Table> {
+    fn table(&self, name: &TableName) -> Option<&config::ConfiguredTable> {
         self.config.as_ref()?.tables.iter().find(|table| table.name == *name)
     }
 
@@ -123,7 +123,7 @@ impl Loaded {
         all
     }
 
-    fn postgres(&self, database: &Database) -> Result<Postgres> {
+    fn postgres(&self, database: &Database) -> Result<PostgresConfig> {
         Ok(database.postgres(self.config.as_ref())?)
     }
 

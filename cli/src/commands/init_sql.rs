@@ -11,7 +11,7 @@ use walgate_wire::TableName;
 use walgate_host::{
     config::Config,
     postgres::{
-        SourceError,
+        PostgresError,
         endpoint::Endpoint,
         quote,
         slot::{GENERATED_SQL, PUBLISH_GENERATED_SINCE, create_publication_sql},
@@ -36,7 +36,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn sql(config: &Config) -> Result<String, SourceError> {
+fn sql(config: &Config) -> Result<String, PostgresError> {
     let endpoint = Endpoint::of(&config.postgres)?;
     let user = endpoint.config().get_user().unwrap_or_default();
     let names = Names {

@@ -123,7 +123,11 @@ impl Shelf for GuestShelf {
 }
 
 /// Plans the guest against the table as it is, and runs it on some of its rows.
-async fn try_on(gateway: &Gateway, table: &Table, module: &Arc<Module>) -> Result<(), Refused> {
+async fn try_on(
+    gateway: &Gateway,
+    table: &ConfiguredTable,
+    module: &Arc<Module>,
+) -> Result<(), Refused> {
     let postgres = &gateway.config.postgres;
     let mut catalog = Catalog::connect(postgres).await.map_err(refused)?;
     let (version, _) =

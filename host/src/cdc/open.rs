@@ -36,7 +36,7 @@ use crate::{
     },
     observe::status::Status,
     postgres::{
-        SourceError,
+        PostgresError,
         catalog::{self, Catalog},
         endpoint::Endpoint,
         replication::{
@@ -95,7 +95,7 @@ pub async fn hold(gateway: &Gateway) -> Result<(Held, FeedbackLoop), SessionErro
         client.start_replication(&config.slot, &config.publication, Lsn(0)).await?;
     // Another gateway may have moved it before this one got hold of it.
     let held =
-        slot::slot_state(catalog.client(), &config.slot).await?.ok_or(SourceError::Closed)?;
+        slot::slot_state(catalog.client(), &config.slot).await?.ok_or(PostgresError::Closed)?;
     let confirmed = held.confirmed_flush;
     let facts = SlotFacts {
         system_id: system.system_id,
@@ -265,7 +265,7 @@ pub struct FeedbackLoop {
 
 impl FeedbackLoop {
     /// Ends with the error that ended the connection.
-    pub async fn run(mut self, status: Status) -> SourceError {
+    pub async fn run(mut self, status: Status) -> PostgresError {
         let mut tick = tokio::time::interval(STATUS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut chain_lives = true;

@@ -1,13 +1,13 @@
-//! Relative paths of a configuration, made absolute once. In the file they count from the folder that holds
-//! the file, in the environment from the working directory. What is at a path is not known here.
+//! Relative paths of a configuration, made absolute once. In the file they count from the file's
+//! folder, in the environment from the working directory. What is at a path is not known here.
 
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Value};
 
-use super::{ConfigError, Raw};
+use super::ConfigError;
 
-/// Keys that name a file to be read later, as the environment spells them.
+/// Keys that name a file to read later, as the environment spells them.
 const FILES: [&str; 6] = [
     "postgres_password_file",
     "nats_nkey_file",
@@ -27,7 +27,7 @@ pub(super) fn is_path_key(key: &str) -> bool {
     is_file_key(key) || FOLDERS.contains(&key)
 }
 
-/// The path as it is seen from `folder`. An empty `folder` is the working directory.
+/// The path, counted from `folder`. An empty `folder` is the working directory.
 pub(super) fn absolute(folder: &Path, path: &Path) -> Result<PathBuf, ConfigError> {
     // An empty path is the folder itself.
     let seen = Path::new(".").join(folder).join(path);
@@ -41,38 +41,11 @@ pub(super) fn has_url(overrides: &Dict) -> bool {
     postgres.is_some_and(|section| section.contains_key("url"))
 }
 
-/// A connection string as [`Config`](super::Config) holds it if it is not from the file.
+/// A connection string from outside the file, with absolute paths as in [`Config`](super::Config).
 pub fn resolve_url(url: &str) -> String {
     match absolute(Path::new(""), Path::new("")) {
         Ok(folder) => walgate_pg_connect::resolve_files(url, &folder),
         Err(_) => url.to_owned(),
-    }
-}
-
-impl Raw {
-    /// `url_folder`: where the certificates in the connection string are.
-    pub(super) fn resolve_paths(
-        &mut self,
-        folder: &Path,
-        url_folder: &Path,
-    ) -> Result<(), ConfigError> {
-        let nats = &mut self.nats;
-        let folders =
-            [&mut self.data_dir, &mut self.compression.dictionaries, &mut self.guests.dir];
-        let files = [
-            &mut self.postgres.password_file,
-            &mut nats.nkey_file,
-            &mut nats.creds_file,
-            &mut nats.ca_file,
-            &mut nats.cert_file,
-            &mut nats.key_file,
-        ];
-        for path in folders.into_iter().chain(files.into_iter().flatten()) {
-            *path = absolute(folder, path)?;
-        }
-        let url_folder = absolute(url_folder, Path::new(""))?;
-        self.postgres.url = walgate_pg_connect::resolve_files(&self.postgres.url, &url_folder);
-        Ok(())
     }
 }
 
@@ -81,7 +54,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::config::{Config, Password};
+    use crate::config::{Config, PostgresPassword};
 
     const FILE: &str = r#"
         [postgres]
@@ -108,7 +81,9 @@ mod tests {
         assert_eq!(config.guests.dir, Path::new("/srv/walgate/guests"));
         assert_eq!(config.compression.dictionaries, Path::new("/srv/walgate/dictionaries"));
         let password = Path::new("/srv/walgate/secrets/pw");
-        assert!(matches!(config.postgres.password, Some(Password::File(file)) if file == password));
+        assert!(
+            matches!(config.postgres.password, Some(PostgresPassword::File(file)) if file == password)
+        );
         let ca = config.nats.access.unwrap().ca_file;
         assert_eq!(ca, Some("/srv/walgate/nats/ca.pem".into()));
         assert_eq!(

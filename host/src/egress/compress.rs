@@ -274,10 +274,10 @@ mod tests {
     use super::*;
     use crate::rows::test_support::table_version;
 
-    fn settings() -> Compression {
+    fn settings() -> CompressionConfig {
         let dictionaries = "dictionaries".into();
         let use_dictionary = UseDictionary::Always;
-        Compression { enabled: true, level: 1, use_dictionary, dictionaries }
+        CompressionConfig { enabled: true, level: 1, use_dictionary, dictionaries }
     }
 
     static STORED: LazyLock<Arc<StoredDictionary>> = LazyLock::new(|| {

@@ -91,7 +91,11 @@ impl Outlet {
     }
 
     /// Has the guest plan for the table's shape; blocks for as long as that takes.
-    pub fn open(gate: &Gate, table: &Table, input: TableVersion) -> Result<Outlet, OutletError> {
+    pub fn open(
+        gate: &Gate,
+        table: &ConfiguredTable,
+        input: TableVersion,
+    ) -> Result<Outlet, OutletError> {
         let name = input.name.to_string();
         let module = match gate {
             Gate::Open => return Ok(Outlet::unguarded(input)),

@@ -31,7 +31,7 @@ fn limits() -> Limits {
         memory_bytes: 4 << 20,
         batch: Duration::from_millis(200),
         output_bytes: 1 << 20,
-        ..Limits::of(&crate::config::Guests::default())
+        ..Limits::of(&crate::config::GuestsConfig::default())
     }
 }
 

@@ -11,7 +11,7 @@ use walgate_wire::{
 };
 
 use crate::{
-    config::{Config, Nats, Table},
+    config::{Config, ConfiguredTable, NatsConfig},
     jetstream::tail,
     snapshot::requests,
 };
@@ -27,8 +27,8 @@ pub struct Permissions {
 const INBOX: &str = "_INBOX";
 
 /// Of all of the gateway's streams, buckets included.
-fn streams(nats: &Nats) -> [&str; 6] {
-    let Nats { cdc, init, requests, dlq, .. } = nats;
+fn streams(nats: &NatsConfig) -> [&str; 6] {
+    let NatsConfig { cdc, init, requests, dlq, .. } = nats;
     [&cdc.name, &init.name, requests, &dlq.name, SCHEMAS_STREAM, DICTIONARIES_STREAM]
 }
 
@@ -42,7 +42,7 @@ fn inbox(prefix: Option<&str>) -> Vec<String> {
 }
 
 /// For `walgate run`.
-pub fn gateway(nats: &Nats) -> Permissions {
+pub fn gateway(nats: &NatsConfig) -> Permissions {
     let all = streams(nats);
     let (cdc, init) = (&*nats.cdc.name, &*nats.init.name);
     let own = format!("{}.{}", nats.requests, requests::CONSUMER);
@@ -69,7 +69,7 @@ pub fn gateway(nats: &Nats) -> Permissions {
 }
 
 /// For `walgate nats setup`, once, with `WALGATE_NATS_INBOX_PREFIX=_INBOX_administrator`: what `gateway` lacks where `nats.create` is false.
-pub fn administrator(nats: &Nats) -> Permissions {
+pub fn administrator(nats: &NatsConfig) -> Permissions {
     let all = streams(nats);
     let calls = ["STREAM.INFO", "STREAM.CREATE", "STREAM.UPDATE"];
     let publish = calls.iter().flat_map(|call| api(call, all)).collect();
@@ -79,7 +79,7 @@ pub fn administrator(nats: &Nats) -> Permissions {
 
 /// For whoever keeps copies of these tables. Its answers come to `_INBOX_{name}`, which nobody else may read.
 pub fn consumer<'a>(
-    nats: &Nats,
+    nats: &NatsConfig,
     name: &str,
     tables: impl IntoIterator<Item = &'a Token>,
 ) -> Permissions {
@@ -98,7 +98,7 @@ pub fn consumer<'a>(
 }
 
 /// For `walgate dlq`.
-pub fn operator(nats: &Nats) -> Permissions {
+pub fn operator(nats: &NatsConfig) -> Permissions {
     let dlq = &*nats.dlq.name;
     let below = format!("{dlq}.>");
     let mut publish = api("STREAM.INFO", [dlq]);
@@ -119,7 +119,7 @@ const ACCOUNT: &str = "WALGATE";
 pub const IMPORTED_API: &str = "WALGATE.API";
 const API: &str = "$JS.API";
 
-pub fn shared<'a>(nats: &Nats, tables: impl IntoIterator<Item = &'a Token>) -> Shared {
+pub fn shared<'a>(nats: &NatsConfig, tables: impl IntoIterator<Item = &'a Token>) -> Shared {
     Shared(consumer(nats, "", tables).publish)
 }
 
@@ -148,7 +148,7 @@ impl fmt::Display for Shared {
 /// For users of one account.
 pub fn one_account(config: &Config, consumers: &[String]) -> String {
     let Config { nats, tables, .. } = config;
-    let tokens = || tables.iter().map(|Table { token, .. }| token);
+    let tokens = || tables.iter().map(|ConfiguredTable { token, .. }| token);
     let consumers = consumers.iter().map(|name| consumer(nats, name, tokens()).to_string());
     operators(nats) + &consumers.collect::<String>()
 }
@@ -156,11 +156,11 @@ pub fn one_account(config: &Config, consumers: &[String]) -> String {
 /// For an account of the gateway and its operators, and others of consumers.
 pub fn several_accounts(config: &Config) -> String {
     let Config { nats, tables, .. } = config;
-    let shared = shared(nats, tables.iter().map(|Table { token, .. }| token));
+    let shared = shared(nats, tables.iter().map(|ConfiguredTable { token, .. }| token));
     operators(nats) + &shared.to_string()
 }
 
-fn operators(nats: &Nats) -> String {
+fn operators(nats: &NatsConfig) -> String {
     let mut all = vec![gateway(nats)];
     all.extend((!nats.create).then(|| administrator(nats)));
     all.push(operator(nats));

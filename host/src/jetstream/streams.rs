@@ -78,12 +78,12 @@ impl Streams {
     /// is an administrator's business.
     pub async fn ensure(
         client: &Client,
-        config: &config::Nats,
-        tables: &[config::Table],
+        config: &config::NatsConfig,
+        tables: &[config::ConfiguredTable],
     ) -> Result<Streams, BrokerError> {
         let context =
             jetstream::ContextBuilder::new().timeout(Duration::from_secs(10)).build(client.clone());
-        let limits = |stream: &config::Stream, subject: &str| StreamConfig {
+        let limits = |stream: &config::StreamSettings, subject: &str| StreamConfig {
             name: stream.name.clone(),
             subjects: vec![subject.to_owned()],
             max_bytes: stream.max_bytes.map_or(-1, |b| i64::try_from(b).unwrap_or(i64::MAX)),
@@ -142,7 +142,7 @@ impl Streams {
 
 /// What may be asked for, by name: the server refuses everything else. Subjects that others make up may hold bytes that
 /// no client can read, and one such message would break the connection of whoever is sent it.
-pub fn requests_for(tables: &[config::Table]) -> Vec<String> {
+pub fn requests_for(tables: &[config::ConfiguredTable]) -> Vec<String> {
     let mut subjects: Vec<String> =
         tables.iter().map(|table| subjects::snapshot_request(&table.token)).collect();
     subjects.sort();

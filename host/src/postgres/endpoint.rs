@@ -8,8 +8,8 @@ use secrecy::ExposeSecret;
 use tokio_postgres::{Config, config::Host};
 use walgate_pg_connect::{PgConnectError, PgConnector, TlsNegotiator, sqlstate_remedy};
 
-use crate::config::{Password, Postgres};
-use crate::postgres::SourceError;
+use crate::config::{PostgresConfig, PostgresPassword};
+use crate::postgres::PostgresError;
 
 /// SQLSTATE of a password that is not the role's.
 const INVALID_PASSWORD: &str = "28P01";
@@ -26,17 +26,17 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Errors do not show the URL, for it may hold a password.
-    pub fn of(postgres: &Postgres) -> Result<Endpoint, SourceError> {
+    pub fn of(postgres: &PostgresConfig) -> Result<Endpoint, PostgresError> {
         let mut server = PgConnector::parse(postgres.url.expose_secret())
-            .map_err(|reason| SourceError::Url(reason.to_string()))?;
+            .map_err(|reason| PostgresError::Url(reason.to_string()))?;
         check(server.config())?;
         let rotates = match &postgres.password {
             None => false,
-            Some(Password::Given(password)) => {
+            Some(PostgresPassword::Given(password)) => {
                 server.config_mut().password(password.expose_secret());
                 false
             }
-            Some(Password::File(path)) => {
+            Some(PostgresPassword::File(path)) => {
                 server.config_mut().password(read_password(path)?);
                 true
             }
@@ -65,10 +65,10 @@ impl Endpoint {
 
     /// Host, port and database of the first server, without the password.
     pub fn target(&self) -> String {
-        self.places().first().map(|place| self.target_at(place)).unwrap_or_default()
+        self.addresses().first().map(|place| self.target_at(place)).unwrap_or_default()
     }
 
-    pub fn target_at(&self, place: &Place) -> String {
+    pub fn target_at(&self, place: &ServerAddress) -> String {
         let host = match &place.host {
             Host::Tcp(host) => host.clone(),
             Host::Unix(folder) => folder.display().to_string(),
@@ -78,10 +78,10 @@ impl Endpoint {
     }
 
     /// What a connection that did not come about means.
-    pub fn refused(&self, target: &str, error: PgConnectError) -> SourceError {
+    pub fn refused(&self, target: &str, error: PgConnectError) -> PostgresError {
         match error {
             PgConnectError::Unreachable(source) => {
-                SourceError::Connect { target: target.to_owned(), source }
+                PostgresError::Connect { target: target.to_owned(), source }
             }
             PgConnectError::Server { message, code } if code == INVALID_PASSWORD => {
                 let remedy = if self.rotates {
@@ -91,32 +91,32 @@ impl Endpoint {
                 };
                 let problem =
                     format!("Postgres at {target}: {message} (SQLSTATE {code}); {remedy}");
-                SourceError::Password { problem, rotates: self.rotates }
+                PostgresError::Password { problem, rotates: self.rotates }
             }
             PgConnectError::Server { message, code } => {
                 let hint = sqlstate_remedy(&code, &message).to_owned();
-                SourceError::Server {
+                PostgresError::Server {
                     what: format!("open a connection to {target}"),
                     message,
                     code,
                     hint,
                 }
             }
-            PgConnectError::NoPassword => SourceError::Config(format!(
+            PgConnectError::NoPassword => PostgresError::Config(format!(
                 "Postgres at {target} asks for a password, and there is none: add it to postgres.url, or set \
                  postgres.password_file"
             )),
             error @ (PgConnectError::Tls(_) | PgConnectError::Authentication(_)) => {
-                SourceError::Config(format!("Postgres at {target}: {error}"))
+                PostgresError::Config(format!("Postgres at {target}: {error}"))
             }
         }
     }
 
     /// Where to try, in turn.
-    pub fn places(&self) -> Vec<Place> {
+    pub fn addresses(&self) -> Vec<ServerAddress> {
         let config = self.config();
         let (addresses, ports) = (config.get_hostaddrs(), config.get_ports());
-        let place = |(index, host): (usize, &Host)| Place {
+        let place = |(index, host): (usize, &Host)| ServerAddress {
             host: host.clone(),
             address: addresses.get(index).map(ToString::to_string),
             port: ports.get(index).or(ports.first()).copied().unwrap_or(DEFAULT_PORT),
@@ -127,7 +127,7 @@ impl Endpoint {
 
 /// One server of a URL that may name several.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ServerAddress {
     /// Also the name that its certificate has to bear.
     pub host: Host,
     /// Where to go instead of asking what the name means.
@@ -136,17 +136,17 @@ pub struct Place {
 }
 
 /// It may be missing for the moment in which it is replaced.
-fn read_password(path: &Path) -> Result<String, SourceError> {
+fn read_password(path: &Path) -> Result<String, PostgresError> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         let problem = format!("postgres.password_file {} cannot be read: {e}", path.display());
-        SourceError::Password { problem, rotates: true }
+        PostgresError::Password { problem, rotates: true }
     })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Whether one can connect so at all.
-fn check(config: &Config) -> Result<(), SourceError> {
-    let refused = |problem: &str| Err(SourceError::Url(problem.to_owned()));
+fn check(config: &Config) -> Result<(), PostgresError> {
+    let refused = |problem: &str| Err(PostgresError::Url(problem.to_owned()));
     if config.get_user().is_none() {
         return refused("names no user: write postgres://USER:PASSWORD@HOST:PORT/DATABASE");
     }
@@ -168,7 +168,7 @@ mod tests {
     use crate::postgres::ErrorKind;
 
     fn endpoint(url: &str) -> Result<Endpoint, String> {
-        Endpoint::of(&Postgres::at(url.into(), String::new())).map_err(|e| e.to_string())
+        Endpoint::of(&PostgresConfig::at(url.into(), String::new())).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -191,18 +191,18 @@ mod tests {
     #[test]
     fn a_host_has_its_own_address_and_port() {
         let endpoint = endpoint("host=a,b hostaddr=10.0.0.1,10.0.0.2 port=1,2 user=u").unwrap();
-        let places = endpoint.places();
-        assert_eq!(places[1].host, Host::Tcp("b".into()));
-        assert_eq!((places[1].address.as_deref(), places[1].port), (Some("10.0.0.2"), 2));
-        assert_eq!(endpoint.target_at(&places[1]), "b:2/u");
+        let addresses = endpoint.addresses();
+        assert_eq!(addresses[1].host, Host::Tcp("b".into()));
+        assert_eq!((addresses[1].address.as_deref(), addresses[1].port), (Some("10.0.0.2"), 2));
+        assert_eq!(endpoint.target_at(&addresses[1]), "b:2/u");
     }
 
     #[test]
     fn a_password_of_a_file_may_be_another_one_next_time() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "first\n").unwrap();
-        let mut postgres = Postgres::at("postgres://u:other@db/shop".into(), String::new());
-        postgres.password = Some(Password::File(file.path().to_owned()));
+        let mut postgres = PostgresConfig::at("postgres://u:other@db/shop".into(), String::new());
+        postgres.password = Some(PostgresPassword::File(file.path().to_owned()));
         let endpoint = Endpoint::of(&postgres).unwrap();
         assert_eq!(endpoint.config().get_password(), Some(&b"first"[..]));
         let wrong = || PgConnectError::Server { message: "no".into(), code: "28P01".into() };
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(again.config().get_password(), Some(&b"second"[..]));
         drop(file);
         assert_eq!(Endpoint::of(&postgres).unwrap_err().kind(), ErrorKind::Retry);
-        postgres.password = Some(Password::Given("static".to_owned().into()));
+        postgres.password = Some(PostgresPassword::Given("static".to_owned().into()));
         let endpoint = Endpoint::of(&postgres).unwrap();
         assert_eq!(endpoint.refused("db", wrong()).kind(), ErrorKind::Fatal);
     }

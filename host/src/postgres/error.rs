@@ -21,7 +21,7 @@ pub enum ErrorKind {
 
 /// A failure at the Postgres side. Messages say what to do where there is something to do.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub enum PostgresError {
     #[error(
         "Postgres at {target} cannot be reached: {source}; check [postgres] url and that the server is up"
     )]
@@ -94,44 +94,44 @@ fn remedy_after(hint: &str) -> String {
     if hint.is_empty() { String::new() } else { format!("; {hint}") }
 }
 
-impl SourceError {
+impl PostgresError {
     /// For `map_err` on a query; `what` completes "could not …".
-    pub fn query(what: &'static str) -> impl Fn(tokio_postgres::Error) -> SourceError {
-        move |source| SourceError::Sql { what, source }
+    pub fn query(what: &'static str) -> impl Fn(tokio_postgres::Error) -> PostgresError {
+        move |source| PostgresError::Sql { what, source }
     }
 
     pub fn kind(&self) -> ErrorKind {
         match self {
-            SourceError::Connect { .. }
-            | SourceError::Lost(_)
-            | SourceError::Closed
-            | SourceError::Silent { .. }
-            | SourceError::SlotActive { .. }
-            | SourceError::SlotNotReady { .. }
-            | SourceError::Standby
-            | SourceError::Locked { .. }
-            | SourceError::Password { rotates: true, .. } => ErrorKind::Retry,
-            SourceError::Server { code, .. } => kind_of_state(code),
-            SourceError::Sql { source, .. } => match source.code() {
+            PostgresError::Connect { .. }
+            | PostgresError::Lost(_)
+            | PostgresError::Closed
+            | PostgresError::Silent { .. }
+            | PostgresError::SlotActive { .. }
+            | PostgresError::SlotNotReady { .. }
+            | PostgresError::Standby
+            | PostgresError::Locked { .. }
+            | PostgresError::Password { rotates: true, .. } => ErrorKind::Retry,
+            PostgresError::Server { code, .. } => kind_of_state(code),
+            PostgresError::Sql { source, .. } => match source.code() {
                 Some(code) => kind_of_state(code.code()),
                 None => ErrorKind::Retry,
             },
-            SourceError::Batch(_) | SourceError::Table { .. } => ErrorKind::TableOnly,
-            SourceError::Protocol(_)
-            | SourceError::Malformed(_)
-            | SourceError::Url(_)
-            | SourceError::Config(_)
-            | SourceError::Password { rotates: false, .. }
-            | SourceError::Preflight(_)
-            | SourceError::SlotLost { .. } => ErrorKind::Fatal,
+            PostgresError::Batch(_) | PostgresError::Table { .. } => ErrorKind::TableOnly,
+            PostgresError::Protocol(_)
+            | PostgresError::Malformed(_)
+            | PostgresError::Url(_)
+            | PostgresError::Config(_)
+            | PostgresError::Password { rotates: false, .. }
+            | PostgresError::Preflight(_)
+            | PostgresError::SlotLost { .. } => ErrorKind::Fatal,
         }
     }
 
     /// The table that an error is about, if it is about one, as one writes it.
     pub fn table(&self) -> Option<&str> {
         match self {
-            SourceError::Table { table, .. } | SourceError::Locked { table } => Some(table),
-            SourceError::Batch(error) => Some(error.table()),
+            PostgresError::Table { table, .. } | PostgresError::Locked { table } => Some(table),
+            PostgresError::Batch(error) => Some(error.table()),
             _ => None,
         }
     }

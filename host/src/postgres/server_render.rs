@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use postgres_types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
-use crate::postgres::{ErrorKind, SourceError, catalog::SqlClient};
+use crate::postgres::{ErrorKind, PostgresError, catalog::SqlClient};
 use crate::rows::Rendered;
 
 /// Output functions, not casts: `inet::text` says `10.0.0.1/32` where the type prints `10.0.0.1`.
@@ -35,7 +35,7 @@ impl Renderer {
         &mut self,
         table: &str,
         rendered: &mut Rendered,
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), PostgresError> {
         let missing: Vec<(u32, Vec<Box<[u8]>>)> = rendered
             .missing()
             .map(|(oid, values)| (oid, values.into_iter().map(Box::from).collect()))
@@ -54,7 +54,7 @@ impl Renderer {
         table: &str,
         oid: u32,
         values: &[Box<[u8]>],
-    ) -> Result<Vec<String>, SourceError> {
+    ) -> Result<Vec<String>, PostgresError> {
         let statement = match self.statements.get(&oid) {
             Some(statement) => statement.clone(),
             None => {
@@ -67,7 +67,7 @@ impl Renderer {
         let rows = self.client.query(&statement, &[&array]).await;
         let rows = rows.map_err(|source| cannot_print(table, oid, source))?;
         if rows.len() != values.len() {
-            return Err(SourceError::Protocol(format!(
+            return Err(PostgresError::Protocol(format!(
                 "{} values of type {oid} were printed as {}",
                 values.len(),
                 rows.len()
@@ -77,16 +77,16 @@ impl Renderer {
         rows.iter()
             .map(text)
             .collect::<Result<_, _>>()
-            .map_err(SourceError::query("read printed values"))
+            .map_err(PostgresError::query("read printed values"))
     }
 
-    async fn prepare(&self, table: &str, oid: u32) -> Result<Statement, SourceError> {
+    async fn prepare(&self, table: &str, oid: u32) -> Result<Statement, PostgresError> {
         let Some(array) = array_type(&self.client, oid).await? else {
             let what = format!(
                 "the type with oid {oid} does not exist any more or has no array type, so that its values \
                  cannot be read: take a new snapshot of the table, or leave the column out of the publication"
             );
-            return Err(SourceError::Table { table: table.to_owned(), what });
+            return Err(PostgresError::Table { table: table.to_owned(), what });
         };
         let array = Type::new(String::new(), array, Kind::Simple, String::new());
         let sql = if oid == MONEY { PRINT_MONEY_SQL } else { PRINT_SQL };
@@ -98,16 +98,16 @@ impl Renderer {
 }
 
 /// The type of arrays of a type; none if it does not exist (any more) or has no arrays.
-pub(super) async fn array_type(client: &Client, oid: u32) -> Result<Option<u32>, SourceError> {
+pub(super) async fn array_type(client: &Client, oid: u32) -> Result<Option<u32>, PostgresError> {
     let query = "SELECT typarray FROM pg_catalog.pg_type WHERE oid = $1";
-    let row = client.query_opt(query, &[&oid]).await.map_err(SourceError::query("read types"))?;
+    let row = client.query_opt(query, &[&oid]).await.map_err(PostgresError::query("read types"))?;
     Ok(row.map(|row| row.get(0)).filter(|&array| array != 0))
 }
 
-fn cannot_print(table: &str, oid: u32, source: tokio_postgres::Error) -> SourceError {
-    let error = SourceError::Sql { what: "print values", source };
+fn cannot_print(table: &str, oid: u32, source: tokio_postgres::Error) -> PostgresError {
+    let error = PostgresError::Sql { what: "print values", source };
     match error.kind() {
-        ErrorKind::Fatal => SourceError::Table {
+        ErrorKind::Fatal => PostgresError::Table {
             table: table.to_owned(),
             what: format!(
                 "values of the type with oid {oid} cannot be printed: {error}; leave the column out of the \

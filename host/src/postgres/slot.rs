@@ -15,7 +15,7 @@ pub use publication::{GENERATED_SQL, PUBLISH_GENERATED_SINCE, create_publication
 use tokio_postgres::Client;
 use walgate_wire::Lsn;
 
-use crate::postgres::SourceError;
+use crate::postgres::PostgresError;
 
 /// A slot as `pg_replication_slots` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,16 +36,16 @@ pub struct SlotState {
 }
 
 /// The slot if it exists; an error if it is not ours to use or has lost its place.
-pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>, SourceError> {
+pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>, PostgresError> {
     let row = client
         .query_opt(SLOT_SQL, &[&slot])
         .await
-        .map_err(SourceError::query("read the replication slot"))?;
+        .map_err(PostgresError::query("read the replication slot"))?;
     let Some(row) = row else { return Ok(None) };
     let plugin: Option<String> = row.get(0);
     let database: Option<String> = row.get(1);
     if plugin.as_deref() != Some("pgoutput") || !row.get::<_, bool>(2) {
-        return Err(SourceError::Config(format!(
+        return Err(PostgresError::Config(format!(
             "replication slot \"{slot}\" exists, but is not a pgoutput slot of this database (plugin {}, database {}): \
              choose another [postgres] slot",
             plugin.as_deref().unwrap_or("none"),
@@ -67,13 +67,13 @@ pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>
     let invalidated: Option<String> = row.get(6);
     if invalidated.is_none() && state.wal_status != "lost" && lsn(3).is_none() {
         let by = state.active_pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
-        return Err(SourceError::SlotNotReady {
+        return Err(PostgresError::SlotNotReady {
             slot: slot.to_owned(),
             reason: format!("it is being created{by}, which waits for older transactions to end"),
         });
     }
     if invalidated.is_some() || state.wal_status == "lost" {
-        return Err(SourceError::SlotLost {
+        return Err(PostgresError::SlotLost {
             slot: slot.to_owned(),
             reason: invalidated
                 .unwrap_or_else(|| "its WAL was removed: max_slot_wal_keep_size".into()),

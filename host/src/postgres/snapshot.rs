@@ -9,4 +9,4 @@ pub mod export;
 
 pub use copy::{CopiedRows, SnapshotReader, relations, sample};
 pub use copy_framing::CopyFraming;
-pub use ctid_ranges::{Piece, Relation, plan};
+pub use ctid_ranges::{CopiedRelation, Piece, plan};

@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use crate::rows::batch::{Cell, RowBatch};
 use crate::{
     postgres::{
-        SourceError,
+        PostgresError,
         catalog::SqlClient,
         quote,
         server_render::{BinaryArray, array_type},
@@ -38,18 +38,18 @@ struct Unknown {
 }
 
 impl Lookup {
-    pub async fn new(client: Arc<SqlClient>) -> Result<Self, SourceError> {
-        client.batch_execute(PATIENCE).await.map_err(SourceError::query("set a timeout"))?;
+    pub async fn new(client: Arc<SqlClient>) -> Result<Self, PostgresError> {
+        client.batch_execute(PATIENCE).await.map_err(PostgresError::query("set a timeout"))?;
         Ok(Lookup { client, array_types: HashMap::new() })
     }
 
     /// Fills the unchanged cells of `columns` in new rows. What is not found stays unchanged, as does everything
-    /// in a table without a key. [`SourceError::Locked`]: somebody keeps the table to himself.
+    /// in a table without a key. [`PostgresError::Locked`]: somebody keeps the table to himself.
     pub async fn fill(
         &mut self,
         batch: &mut RowBatch,
         columns: &[usize],
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), PostgresError> {
         let table = Arc::clone(&batch.table);
         let key = table.schema.key_indexes();
         let unknown = unknown(batch, &key, columns);
@@ -62,7 +62,7 @@ impl Lookup {
         }
         let failed = |source: tokio_postgres::Error| match source.code() {
             Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                SourceError::Locked { table: table.name.to_string() }
+                PostgresError::Locked { table: table.name.to_string() }
             }
             _ => table_error(&table, "look up values that an update left alone", source),
         };
@@ -100,12 +100,16 @@ impl Lookup {
         Ok(())
     }
 
-    async fn array_of(&mut self, table: &TableVersion, column: usize) -> Result<u32, SourceError> {
+    async fn array_of(
+        &mut self,
+        table: &TableVersion,
+        column: usize,
+    ) -> Result<u32, PostgresError> {
         let oid = table.columns[column].oid;
         if let Some(&array) = self.array_types.get(&oid) {
             return Ok(array);
         }
-        let gone = || SourceError::Table {
+        let gone = || PostgresError::Table {
             table: table.name.to_string(),
             what: format!(
                 "its guest needs values that an update left alone, and they cannot be looked up: key column {} has a type of \

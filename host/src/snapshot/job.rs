@@ -96,7 +96,7 @@ impl Plan {
 /// Takes and publishes a snapshot; `active` says under which epoch the gateway holds the slot.
 pub async fn take(
     gateway: &Gateway,
-    table: &Table,
+    table: &ConfiguredTable,
     snapshot_id: &str,
     active: watch::Receiver<Option<Epoch>>,
 ) -> Result<(), SessionError> {

@@ -68,7 +68,7 @@ impl PipelineIo for RendererIo {
 
 /// The table as it is now.
 pub async fn version(
-    postgres: &Postgres,
+    postgres: &PostgresConfig,
     name: &TableName,
     token: Token,
 ) -> Result<Arc<TableVersion>, SourceError> {
@@ -101,7 +101,7 @@ impl Exporter {
     /// The rows of a table that this connection has looked at. `filter`: the publication's, as SQL.
     pub async fn open(
         self,
-        postgres: &Postgres,
+        postgres: &PostgresConfig,
         version: TableVersion,
         filter: Option<String>,
     ) -> Result<LiveTable, LiveRowsError> {

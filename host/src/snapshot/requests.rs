@@ -160,7 +160,7 @@ async fn refuse(gateway: &Gateway, token: &Token, error: InitError) {
 
 struct Job {
     gateway: Gateway,
-    table: Table,
+    table: ConfiguredTable,
     active: watch::Receiver<Option<Epoch>>,
 }
 

@@ -10,7 +10,7 @@ use super::meter::{Meter, Pressure, Seen};
 
 use crate::{
     context::Gateway,
-    postgres::{SourceError, catalog, slot},
+    postgres::{PostgresError, catalog, slot},
 };
 
 const EVERY: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ async fn observe(
     gateway: &Gateway,
     meter: &mut Meter,
     began: Instant,
-) -> Result<std::convert::Infallible, SourceError> {
+) -> Result<std::convert::Infallible, PostgresError> {
     let client = catalog::open(&gateway.config.postgres).await?;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

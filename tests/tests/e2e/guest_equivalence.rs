@@ -17,7 +17,7 @@ use walgate_guest::{
     test::{Change as Told, Guest, Outcome, Value as Shown},
 };
 use walgate_host::{
-    config::Guests,
+    config::GuestsConfig,
     encode::TablePacker,
     guest::{BoundGuest, Engine, Limits, Module, OnGuestError},
     rows::{

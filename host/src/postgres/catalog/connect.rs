@@ -6,8 +6,8 @@ use tokio_postgres::{Client, Config};
 use walgate_pg_connect::TlsNegotiator;
 
 use crate::{
-    config::Postgres,
-    postgres::{SESSION_SETTINGS, SourceError, endpoint::Endpoint},
+    config::PostgresConfig,
+    postgres::{PostgresError, SESSION_SETTINGS, endpoint::Endpoint},
 };
 
 /// Timeouts of role or database would end a snapshot; which of them exist depends on the version. A transaction that
@@ -45,12 +45,12 @@ impl SqlClient {
 }
 
 /// Opens a connection to the configured server.
-pub async fn open(postgres: &Postgres) -> Result<SqlClient, SourceError> {
+pub async fn open(postgres: &PostgresConfig) -> Result<SqlClient, PostgresError> {
     connect(&Endpoint::of(postgres)?).await
 }
 
 /// Opens a connection with the session settings that make text output exact.
-pub async fn connect(endpoint: &Endpoint) -> Result<SqlClient, SourceError> {
+pub async fn connect(endpoint: &Endpoint) -> Result<SqlClient, PostgresError> {
     let mut server = endpoint.server().clone();
     let options = options(server.config());
     server.config_mut().options(options);
@@ -62,7 +62,7 @@ pub async fn connect(endpoint: &Endpoint) -> Result<SqlClient, SourceError> {
             tracing::debug!(%error, "a Postgres connection ended");
         }
     });
-    client.query(TIMEOUTS, &[]).await.map_err(SourceError::query("set session settings"))?;
+    client.query(TIMEOUTS, &[]).await.map_err(PostgresError::query("set session settings"))?;
     Ok(SqlClient { client, tls: server.tls().clone() })
 }
 

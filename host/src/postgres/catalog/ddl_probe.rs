@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
-use crate::postgres::SourceError;
+use crate::postgres::PostgresError;
 
 /// What a table looked like, by what may differ.
 type Marks = HashMap<String, String>;
@@ -82,8 +82,8 @@ fn differ(before: &Marks, now: &Marks) -> bool {
 pub async fn load_traces(
     client: &Client,
     relids: &[u32],
-) -> Result<HashMap<u32, Traces>, SourceError> {
-    let failed = SourceError::query("see whether tables or their types were altered");
+) -> Result<HashMap<u32, Traces>, PostgresError> {
+    let failed = PostgresError::query("see whether tables or their types were altered");
     let rows = client.query(TRACES_SQL, &[&relids]).await.map_err(&failed)?;
     let mut found: HashMap<u32, Traces> = HashMap::new();
     for row in rows {

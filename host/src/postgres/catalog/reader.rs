@@ -6,9 +6,9 @@ use tokio_postgres::{Client, error::SqlState};
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
 use crate::{
-    config::Postgres,
+    config::PostgresConfig,
     postgres::{
-        SourceError, quote,
+        PostgresError, quote,
         replication::pgoutput::Relation,
         snapshot::export::{current_xid, insert_lsn},
     },
@@ -29,7 +29,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    pub async fn connect(postgres: &Postgres) -> Result<Catalog, SourceError> {
+    pub async fn connect(postgres: &PostgresConfig) -> Result<Catalog, PostgresError> {
         let client = open(postgres).await?;
         Ok(Catalog {
             client,
@@ -55,7 +55,7 @@ impl Catalog {
         token: Token,
         previous: Option<&Schema>,
         lsn: Lsn,
-    ) -> Result<(TableVersion, Option<TableInfo>), SourceError> {
+    ) -> Result<(TableVersion, Option<TableInfo>), PostgresError> {
         let info = load_table(&self.client, &self.publication, &relation.table_name()).await?;
         let Catalog { client, types, .. } = self;
         let table = info.as_ref();
@@ -73,17 +73,17 @@ impl Catalog {
     }
 
     /// Which of these tables there are. Waits for nobody.
-    pub async fn present(&self, names: &[TableName]) -> Result<Vec<Presence>, SourceError> {
+    pub async fn present(&self, names: &[TableName]) -> Result<Vec<Presence>, PostgresError> {
         load_present(&self.client, &self.publication, names).await
     }
 
     /// What DDL has left at these tables. Waits for nobody.
-    pub async fn traces(&self, relids: &[u32]) -> Result<HashMap<u32, Traces>, SourceError> {
+    pub async fn traces(&self, relids: &[u32]) -> Result<HashMap<u32, Traces>, PostgresError> {
         load_traces(&self.client, relids).await
     }
 
     /// Whether one would have to wait to read the table, or to plan that: somebody has it, or an index of it, for himself.
-    pub async fn is_locked(&self, name: &TableName) -> Result<bool, SourceError> {
+    pub async fn is_locked(&self, name: &TableName) -> Result<bool, PostgresError> {
         let table = quote::table(name);
         // Undone as a whole where it fails.
         let probe =
@@ -91,7 +91,7 @@ impl Catalog {
         match self.client.batch_execute(&probe).await {
             Ok(()) => Ok(false),
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(true),
-            Err(error) => Err(SourceError::query("see whether the table is locked")(error)),
+            Err(error) => Err(PostgresError::query("see whether the table is locked")(error)),
         }
     }
 
@@ -101,9 +101,9 @@ impl Catalog {
         name: &TableName,
         token: Token,
         lsn: Lsn,
-    ) -> Result<(TableVersion, TableInfo), SourceError> {
+    ) -> Result<(TableVersion, TableInfo), PostgresError> {
         let info = load_table(&self.client, &self.publication, name).await?;
-        let info = info.ok_or_else(|| SourceError::Table {
+        let info = info.ok_or_else(|| PostgresError::Table {
             table: name.to_string(),
             what: "the table does not exist any more; take it out of [[tables]] or create it"
                 .to_owned(),
@@ -113,7 +113,7 @@ impl Catalog {
     }
 
     /// A position above every watermark that was taken before.
-    pub async fn later_lsn(&self) -> Result<Lsn, SourceError> {
+    pub async fn later_lsn(&self) -> Result<Lsn, PostgresError> {
         // Rolling back a transaction that has an id writes a record.
         current_xid(&self.client).await?;
         insert_lsn(&self.client).await

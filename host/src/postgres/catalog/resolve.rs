@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState, Token};
 
 use crate::postgres::{
-    SourceError,
+    PostgresError,
     replication::pgoutput::{Relation, RelationColumn},
 };
 use crate::{
@@ -26,19 +26,19 @@ pub async fn resolve_relation(
     catalog: Option<&TableInfo>,
     previous: Option<&Schema>,
     lsn: Lsn,
-) -> Result<TableVersion, SourceError> {
+) -> Result<TableVersion, PostgresError> {
     let oids: Vec<u32> = relation.columns.iter().map(|column| column.oid).collect();
     let typmods: Vec<i32> = relation.columns.iter().map(|column| column.typmod).collect();
     types.load(client, &oids).await?;
     let rows = client
         .query(FORMAT_SQL, &[&oids, &typmods])
         .await
-        .map_err(SourceError::query("name the types of a changed table"))?;
+        .map_err(PostgresError::query("name the types of a changed table"))?;
     let name = TableName::new(relation.namespace.clone(), relation.name.clone());
     let mut type_names = vec![];
     for (row, column) in rows.iter().zip(&relation.columns) {
         type_names.push(row.get::<_, Option<String>>(0).filter(|_| types.knows(column.oid)).ok_or_else(|| {
-            SourceError::Table {
+            PostgresError::Table {
                 table: name.to_string(),
                 what: format!(
                     "the type of column {} (oid {}) was dropped before its last changes were read: load the table again",
@@ -57,7 +57,7 @@ pub async fn version_of_catalog(
     info: &TableInfo,
     token: Token,
     lsn: Lsn,
-) -> Result<TableVersion, SourceError> {
+) -> Result<TableVersion, PostgresError> {
     let oids: Vec<u32> = info.published().map(|column| column.oid).collect();
     types.load(client, &oids).await?;
     Ok(of_catalog(info, token, types, lsn))

@@ -9,7 +9,7 @@ use walgate_wire::{Identity, TableName};
 use crate::postgres::catalog::sql::{
     COLUMNS_SQL, INDEXES_SQL, LEAVES_SQL, PRESENT_SQL, RELATIONS_SQL, ROW_FILTER_SQL,
 };
-use crate::postgres::{SourceError, quote};
+use crate::postgres::{PostgresError, quote};
 
 /// What a configured relation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +119,10 @@ pub async fn load_tables(
     client: &Client,
     publication: &str,
     names: &[TableName],
-) -> Result<Vec<TableInfo>, SourceError> {
+) -> Result<Vec<TableInfo>, PostgresError> {
     let mut infos = load(client, publication, names).await?;
     let relids: Vec<u32> = infos.iter().map(|info| info.relid).collect();
-    let failed = SourceError::query("read the tables' partitions");
+    let failed = PostgresError::query("read the tables' partitions");
     for row in client.query(LEAVES_SQL, &[&relids]).await.map_err(&failed)? {
         let root: u32 = row.get(0);
         let Some(info) = infos.iter_mut().find(|info| info.relid == root) else { continue };
@@ -140,7 +140,7 @@ pub async fn load_table(
     client: &Client,
     publication: &str,
     name: &TableName,
-) -> Result<Option<TableInfo>, SourceError> {
+) -> Result<Option<TableInfo>, PostgresError> {
     Ok(load(client, publication, std::slice::from_ref(name)).await?.pop())
 }
 
@@ -149,9 +149,9 @@ pub async fn row_filter(
     client: &Client,
     publication: &str,
     relid: u32,
-) -> Result<Option<String>, SourceError> {
+) -> Result<Option<String>, PostgresError> {
     let row = client.query_opt(ROW_FILTER_SQL, &[&publication, &relid]).await;
-    let row = row.map_err(SourceError::query("read the publication's row filter"))?;
+    let row = row.map_err(PostgresError::query("read the publication's row filter"))?;
     // Null where the table has gone meanwhile.
     Ok(row.and_then(|row| row.get(0)))
 }
@@ -180,9 +180,9 @@ pub async fn load_present(
     client: &Client,
     publication: &str,
     names: &[TableName],
-) -> Result<Vec<Presence>, SourceError> {
+) -> Result<Vec<Presence>, PostgresError> {
     let (schemas, tables) = columns_of(names);
-    let failed = SourceError::query("see which tables are there");
+    let failed = PostgresError::query("see which tables are there");
     let rows = client.query(PRESENT_SQL, &[&schemas, &tables, &publication]).await;
     let presence = |row: &Row| Presence {
         name: TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
@@ -201,9 +201,9 @@ async fn load(
     client: &Client,
     publication: &str,
     names: &[TableName],
-) -> Result<Vec<TableInfo>, SourceError> {
+) -> Result<Vec<TableInfo>, PostgresError> {
     let (schemas, tables) = columns_of(names);
-    let failed = SourceError::query("read the tables' definitions");
+    let failed = PostgresError::query("read the tables' definitions");
     let rows =
         client.query(RELATIONS_SQL, &[&schemas, &tables, &publication]).await.map_err(&failed)?;
     let mut infos = rows.iter().map(relation).collect::<Result<Vec<_>, _>>()?;
@@ -237,7 +237,7 @@ struct Published {
     generated: bool,
 }
 
-fn relation(row: &Row) -> Result<(TableInfo, Published), SourceError> {
+fn relation(row: &Row) -> Result<(TableInfo, Published), PostgresError> {
     let name = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
     let kind = match (row.get::<_, i8>(3) as u8, row.get::<_, i8>(4) as u8) {
         (b'r', b'u') => RelKind::Unlogged,
@@ -247,7 +247,7 @@ fn relation(row: &Row) -> Result<(TableInfo, Published), SourceError> {
         (b'm', _) => RelKind::MaterializedView,
         (b'f', _) => RelKind::Foreign,
         _ => {
-            return Err(SourceError::Config(format!(
+            return Err(PostgresError::Config(format!(
                 "[[tables]] {name} is neither a table nor a view: take it out of the configuration"
             )));
         }

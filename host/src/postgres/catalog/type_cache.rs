@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use walgate_wire::hex;
 
 use crate::{
-    postgres::SourceError,
+    postgres::PostgresError,
     rows::{Binary, Kind, Type, is_native},
 };
 
@@ -47,7 +47,7 @@ pub struct TypeCache {
 
 impl TypeCache {
     /// Makes `oids` and all that they are made of known. Oids that no longer exist stay unknown.
-    pub async fn load(&mut self, client: &Client, oids: &[u32]) -> Result<(), SourceError> {
+    pub async fn load(&mut self, client: &Client, oids: &[u32]) -> Result<(), PostgresError> {
         let mut missing: HashSet<u32> =
             oids.iter().copied().filter(|&oid| !is_native(oid)).collect();
         missing.retain(|oid| !self.raw.contains_key(oid));
@@ -59,7 +59,7 @@ impl TypeCache {
             for row in client
                 .query(TYPES_SQL, &[&wanted])
                 .await
-                .map_err(SourceError::query("read types"))?
+                .map_err(PostgresError::query("read types"))?
             {
                 let raw = RawType {
                     name: row.get(1),

@@ -17,7 +17,7 @@ use crate::postgres::replication::{
     client::{Timing, Writer},
     messages::{self, Messages},
 };
-use crate::postgres::{SESSION_SETTINGS, SourceError, endpoint::Endpoint};
+use crate::postgres::{PostgresError, SESSION_SETTINGS, endpoint::Endpoint};
 
 /// Until the server is ready for the first command. `end_point`: what a proof can be bound to.
 pub(super) async fn start_up(
@@ -26,13 +26,13 @@ pub(super) async fn start_up(
     endpoint: &Endpoint,
     end_point: Option<Vec<u8>>,
     timing: Timing,
-) -> Result<(), SourceError> {
+) -> Result<(), PostgresError> {
     let mut start_up = StartUp { messages, writer, endpoint, end_point };
     start_up.run(timing).await.map_err(|error| match error {
         // The server's verdict on our certificate.
-        SourceError::Lost(error) => match explain_certificate_refusal(&error) {
+        PostgresError::Lost(error) => match explain_certificate_refusal(&error) {
             Some(text) => endpoint.refused(&endpoint.target(), PgConnectError::Tls(text)),
-            None => SourceError::Lost(error),
+            None => PostgresError::Lost(error),
         },
         error => error,
     })
@@ -54,7 +54,7 @@ struct Scram {
 }
 
 impl StartUp<'_> {
-    async fn run(&mut self, timing: Timing) -> Result<(), SourceError> {
+    async fn run(&mut self, timing: Timing) -> Result<(), PostgresError> {
         let endpoint = self.endpoint;
         self.send(|out| startup_message(endpoint, timing, out)).await?;
         self.authenticate().await?;
@@ -68,7 +68,7 @@ impl StartUp<'_> {
         }
     }
 
-    async fn authenticate(&mut self) -> Result<(), SourceError> {
+    async fn authenticate(&mut self) -> Result<(), PostgresError> {
         let endpoint = self.endpoint;
         let mut scram = None;
         loop {
@@ -113,7 +113,7 @@ impl StartUp<'_> {
         }
     }
 
-    async fn begin_scram(&mut self, offered: Offered) -> Result<Scram, SourceError> {
+    async fn begin_scram(&mut self, offered: Offered) -> Result<Scram, PostgresError> {
         let endpoint = self.endpoint;
         let wish = endpoint.config().get_channel_binding();
         let end_point = self.end_point.clone().filter(|_| wish != ChannelBinding::Disable);
@@ -146,7 +146,7 @@ impl StartUp<'_> {
         scram: Option<&mut Scram>,
         method: u32,
         data: &[u8],
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), PostgresError> {
         let endpoint = self.endpoint;
         let Some(scram) = scram else {
             return Err(malformed("a SCRAM challenge that was not asked for"));
@@ -171,13 +171,13 @@ impl StartUp<'_> {
     async fn send(
         &mut self,
         message: impl FnOnce(&mut BytesMut) -> std::io::Result<()>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), PostgresError> {
         let mut out = BytesMut::new();
         message(&mut out).map_err(|e| {
-            SourceError::Config(format!("postgres.url cannot be sent to the server: {e}"))
+            PostgresError::Config(format!("postgres.url cannot be sent to the server: {e}"))
         })?;
-        self.writer.write_all(&out).await.map_err(SourceError::Lost)?;
-        self.writer.flush().await.map_err(SourceError::Lost)
+        self.writer.write_all(&out).await.map_err(PostgresError::Lost)?;
+        self.writer.flush().await.map_err(PostgresError::Lost)
     }
 }
 
@@ -194,7 +194,7 @@ impl Offered {
     }
 }
 
-fn authenticated(endpoint: &Endpoint, scram: Option<&Scram>) -> Result<(), SourceError> {
+fn authenticated(endpoint: &Endpoint, scram: Option<&Scram>) -> Result<(), PostgresError> {
     match scram {
         Some(scram) if !scram.proved => {
             Err(malformed("its consent without a proof that it knows the password"))
@@ -205,7 +205,7 @@ fn authenticated(endpoint: &Endpoint, scram: Option<&Scram>) -> Result<(), Sourc
 }
 
 /// Before a password is shown in a way that somebody in between could use.
-fn may_be_unbound(endpoint: &Endpoint) -> Result<(), SourceError> {
+fn may_be_unbound(endpoint: &Endpoint) -> Result<(), PostgresError> {
     if endpoint.config().get_channel_binding() == ChannelBinding::Require {
         return Err(unsupported(
             endpoint,
@@ -234,29 +234,29 @@ fn startup_message(endpoint: &Endpoint, timing: Timing, out: &mut BytesMut) -> s
     frontend::startup_message(parameters, out)
 }
 
-fn refused(endpoint: &Endpoint, body: &[u8]) -> SourceError {
+fn refused(endpoint: &Endpoint, body: &[u8]) -> PostgresError {
     match messages::server_error("open a connection", body) {
-        SourceError::Server { message, code, .. } => {
+        PostgresError::Server { message, code, .. } => {
             endpoint.refused(&endpoint.target(), PgConnectError::Server { message, code })
         }
         error => error,
     }
 }
 
-fn unsupported(endpoint: &Endpoint, what: &str) -> SourceError {
+fn unsupported(endpoint: &Endpoint, what: &str) -> PostgresError {
     endpoint.refused(&endpoint.target(), PgConnectError::Authentication(what.to_owned()))
 }
 
-fn malformed(what: &str) -> SourceError {
-    SourceError::Protocol(what.to_owned())
+fn malformed(what: &str) -> PostgresError {
+    PostgresError::Protocol(what.to_owned())
 }
 
-fn password(endpoint: &Endpoint) -> Result<&[u8], SourceError> {
+fn password(endpoint: &Endpoint) -> Result<&[u8], PostgresError> {
     let none = || endpoint.refused(&endpoint.target(), PgConnectError::NoPassword);
     endpoint.config().get_password().ok_or_else(none)
 }
 
-fn md5(endpoint: &Endpoint, salt: &[u8]) -> Result<String, SourceError> {
+fn md5(endpoint: &Endpoint, salt: &[u8]) -> Result<String, PostgresError> {
     let salt = salt.try_into().map_err(|_| malformed("an md5 salt that is not four bytes"))?;
     let user = endpoint.config().get_user().unwrap_or_default();
     Ok(md5_hash(user.as_bytes(), password(endpoint)?, salt))
@@ -265,11 +265,11 @@ fn md5(endpoint: &Endpoint, salt: &[u8]) -> Result<String, SourceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Postgres;
+    use crate::config::PostgresConfig;
 
     /// How we answer one who says all this whatever we say, and what we said.
     async fn answer(url: &str, said: &[(u8, &[u8])]) -> (Result<(), String>, Vec<u8>) {
-        let endpoint = Endpoint::of(&Postgres::at(url.into(), String::new())).unwrap();
+        let endpoint = Endpoint::of(&PostgresConfig::at(url.into(), String::new())).unwrap();
         let bytes: Vec<u8> = said
             .iter()
             .flat_map(|(tag, body)| {

@@ -13,7 +13,7 @@ use walgate_wire::{Lsn, Position};
 
 use crate::{
     postgres::{
-        SourceError,
+        PostgresError,
         replication::pgoutput::{Message, Relation},
     },
     rows::{
@@ -146,7 +146,7 @@ impl Gatherer {
         }
     }
 
-    pub fn accept(&mut self, message: Message<'_>) -> Result<(), SourceError> {
+    pub fn accept(&mut self, message: Message<'_>) -> Result<(), PostgresError> {
         match message {
             Message::Insert { relid, new } => self.change(relid, Op::Insert, Some(new), None),
             Message::Update { relid, old, new } => self.change(relid, Op::Update, Some(new), old),
@@ -159,7 +159,7 @@ impl Gatherer {
                 match self.transaction.replace(Transaction { mark, changes: 0 }) {
                     None => Ok(()),
                     Some(_) => {
-                        Err(SourceError::Protocol("a transaction began inside another".into()))
+                        Err(PostgresError::Protocol("a transaction began inside another".into()))
                     }
                 }
             }
@@ -193,12 +193,12 @@ impl Gatherer {
         op: Op,
         new: Option<Tuple<'_>>,
         old: Option<OldTuple<'_>>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), PostgresError> {
         let Some(transaction) = &mut self.transaction else {
-            return Err(SourceError::Protocol("a change outside a transaction".into()));
+            return Err(PostgresError::Protocol("a change outside a transaction".into()));
         };
         transaction.changes = transaction.changes.checked_add(1).ok_or_else(|| {
-            SourceError::Protocol("a transaction of more than 2^32 changes".into())
+            PostgresError::Protocol("a transaction of more than 2^32 changes".into())
         })?;
         let (mark, ordinal) = (transaction.mark, transaction.changes);
         if Position::new(mark.lsn, ordinal) <= self.resume {
@@ -218,17 +218,17 @@ impl Gatherer {
     }
 
     /// Ends the batch and begins one of the relation; false if its rows are not wanted.
-    fn switch(&mut self, relid: u32) -> Result<bool, SourceError> {
+    fn switch(&mut self, relid: u32) -> Result<bool, PostgresError> {
         let table = match self.tables.get(&relid) {
             Some(Table::Wanted(table)) => table.clone(),
             Some(Table::NotConfigured) => return Ok(false),
             Some(Table::Announced) => {
-                return Err(SourceError::Protocol(format!(
+                return Err(PostgresError::Protocol(format!(
                     "relation {relid} was announced and not answered for"
                 )));
             }
             None => {
-                return Err(SourceError::Protocol(format!(
+                return Err(PostgresError::Protocol(format!(
                     "a row of relation {relid}, which was never announced"
                 )));
             }
@@ -248,12 +248,17 @@ impl Gatherer {
         });
     }
 
-    fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn, at_micros: i64) -> Result<(), SourceError> {
+    fn commit(
+        &mut self,
+        commit_lsn: Lsn,
+        end_lsn: Lsn,
+        at_micros: i64,
+    ) -> Result<(), PostgresError> {
         let Some(transaction) = self.transaction.take() else {
-            return Err(SourceError::Protocol("a commit outside a transaction".into()));
+            return Err(PostgresError::Protocol("a commit outside a transaction".into()));
         };
         if transaction.mark.lsn != commit_lsn {
-            return Err(SourceError::Protocol(format!(
+            return Err(PostgresError::Protocol(format!(
                 "the transaction that was to commit at {} committed at {commit_lsn}",
                 transaction.mark.lsn
             )));
@@ -266,9 +271,9 @@ impl Gatherer {
         Ok(())
     }
 
-    fn relation(&mut self, relation: Relation) -> Result<(), SourceError> {
+    fn relation(&mut self, relation: Relation) -> Result<(), PostgresError> {
         let Some(transaction) = &self.transaction else {
-            return Err(SourceError::Protocol("a relation outside a transaction".into()));
+            return Err(PostgresError::Protocol("a relation outside a transaction".into()));
         };
         let lsn = transaction.mark.lsn;
         self.cut();

@@ -15,7 +15,7 @@ use super::{
     messages::{self, Messages},
     socket,
 };
-use crate::postgres::{SourceError, endpoint::Endpoint, quote};
+use crate::postgres::{PostgresError, endpoint::Endpoint, quote};
 
 /// The writing half of a connection.
 pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -57,14 +57,14 @@ type TextRow = Vec<Option<String>>;
 
 impl ReplicationClient {
     /// Connects with `replication=database` and the session settings that make text output exact.
-    pub async fn connect(endpoint: &Endpoint, timing: Timing) -> Result<Self, SourceError> {
+    pub async fn connect(endpoint: &Endpoint, timing: Timing) -> Result<Self, PostgresError> {
         let socket = socket::connect(endpoint).await?;
         let (mut messages, mut writer) = (Messages::new(socket.reader), socket.writer);
         auth::start_up(&mut messages, &mut writer, endpoint, socket.end_point, timing).await?;
         Ok(ReplicationClient { messages, writer, timing })
     }
 
-    pub async fn identify_system(&mut self) -> Result<SystemIdentity, SourceError> {
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, PostgresError> {
         let rows = self.query("IDENTIFY_SYSTEM", "identify the system").await?;
         let field = |index: usize| rows.first()?.get(index)?.as_deref();
         let identity = || {
@@ -75,19 +75,22 @@ impl ReplicationClient {
             })
         };
         identity().ok_or_else(|| {
-            SourceError::Protocol("an answer to IDENTIFY_SYSTEM that is not one".into())
+            PostgresError::Protocol("an answer to IDENTIFY_SYSTEM that is not one".into())
         })
     }
 
     /// Timelines that lead to this one, and where each was left; nothing where the server has no record of that.
-    pub async fn left_timelines(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, SourceError> {
+    pub async fn left_timelines(
+        &mut self,
+        timeline: u32,
+    ) -> Result<Vec<(u32, Lsn)>, PostgresError> {
         // The first one has no history.
         if timeline <= 1 {
             return Ok(vec![]);
         }
         let command = format!("TIMELINE_HISTORY {timeline}");
         let rows = match self.query(&command, "tell the history of its timeline").await {
-            Err(SourceError::Server { message, .. }) => {
+            Err(PostgresError::Server { message, .. }) => {
                 tracing::warn!(
                     timeline,
                     message,
@@ -102,7 +105,7 @@ impl ReplicationClient {
     }
 
     /// Runs one command of the replication grammar or a simple query.
-    pub async fn query(&mut self, sql: &str, what: &str) -> Result<Vec<TextRow>, SourceError> {
+    pub async fn query(&mut self, sql: &str, what: &str) -> Result<Vec<TextRow>, PostgresError> {
         self.send_query(sql).await?;
         let mut rows = vec![];
         let mut error = None;
@@ -113,7 +116,7 @@ impl ReplicationClient {
                 b'E' => error = Some(messages::server_error(what, body)),
                 b'Z' => return error.map_or(Ok(rows), Err),
                 b'G' | b'H' | b'W' => {
-                    return Err(SourceError::Protocol(format!("'{sql}' began to copy")));
+                    return Err(PostgresError::Protocol(format!("'{sql}' began to copy")));
                 }
                 _ => {}
             }
@@ -127,7 +130,7 @@ impl ReplicationClient {
         slot: &str,
         publication: &str,
         from: Lsn,
-    ) -> Result<(FrameReader, Feedback), SourceError> {
+    ) -> Result<(FrameReader, Feedback), PostgresError> {
         let sql = format!(
             "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {}, binary 'true', messages 'false')",
             quote::identifier(slot),
@@ -145,7 +148,7 @@ impl ReplicationClient {
                     ));
                 }
                 b'Z' => {
-                    return Err(SourceError::Protocol(
+                    return Err(PostgresError::Protocol(
                         "START_REPLICATION did not start copying".into(),
                     ));
                 }
@@ -155,12 +158,12 @@ impl ReplicationClient {
         Ok((FrameReader::new(self.messages, self.timing), Feedback::new(self.writer)))
     }
 
-    async fn send_query(&mut self, sql: &str) -> Result<(), SourceError> {
+    async fn send_query(&mut self, sql: &str) -> Result<(), PostgresError> {
         let mut out = BytesMut::new();
         frontend::query(sql, &mut out)
-            .map_err(|e| SourceError::Protocol(format!("cannot send '{sql}': {e}")))?;
-        self.writer.write_all(&out).await.map_err(SourceError::Lost)?;
-        self.writer.flush().await.map_err(SourceError::Lost)
+            .map_err(|e| PostgresError::Protocol(format!("cannot send '{sql}': {e}")))?;
+        self.writer.write_all(&out).await.map_err(PostgresError::Lost)?;
+        self.writer.flush().await.map_err(PostgresError::Lost)
     }
 }
 
@@ -174,15 +177,17 @@ fn parse_history(text: &str) -> Vec<(u32, Lsn)> {
 }
 
 /// 55006: another walsender holds the slot. Its message ends in the process id. 55000: it cannot be used now.
-fn slot_error(slot: &str, error: SourceError) -> SourceError {
+fn slot_error(slot: &str, error: PostgresError) -> PostgresError {
     match error {
-        SourceError::Server { code, message, .. } if code == "55006" => SourceError::SlotActive {
-            slot: slot.to_owned(),
-            pid: message.rsplit(' ').next().unwrap_or("unknown").to_owned(),
-        },
+        PostgresError::Server { code, message, .. } if code == "55006" => {
+            PostgresError::SlotActive {
+                slot: slot.to_owned(),
+                pid: message.rsplit(' ').next().unwrap_or("unknown").to_owned(),
+            }
+        }
         // Synchronised from a primary, say: the slot is read once more before it is tried again.
-        SourceError::Server { code, message, .. } if code == "55000" => {
-            SourceError::SlotNotReady { slot: slot.to_owned(), reason: message }
+        PostgresError::Server { code, message, .. } if code == "55000" => {
+            PostgresError::SlotNotReady { slot: slot.to_owned(), reason: message }
         }
         other => other,
     }
@@ -201,16 +206,16 @@ mod tests {
 
     #[test]
     fn an_active_slot_is_its_own_error() {
-        let server = |code: &str| SourceError::Server {
+        let server = |code: &str| PostgresError::Server {
             what: "start replication".into(),
             message: "replication slot \"s\" is active for PID 4711".into(),
             code: code.into(),
             hint: String::new(),
         };
         assert!(
-            matches!(slot_error("s", server("55006")), SourceError::SlotActive { pid, .. } if pid == "4711")
+            matches!(slot_error("s", server("55006")), PostgresError::SlotActive { pid, .. } if pid == "4711")
         );
-        assert!(matches!(slot_error("s", server("55000")), SourceError::SlotNotReady { .. }));
-        assert!(matches!(slot_error("s", server("42704")), SourceError::Server { .. }));
+        assert!(matches!(slot_error("s", server("55000")), PostgresError::SlotNotReady { .. }));
+        assert!(matches!(slot_error("s", server("42704")), PostgresError::Server { .. }));
     }
 }

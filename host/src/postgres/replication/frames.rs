@@ -15,7 +15,7 @@ use crate::postgres::replication::{
     client::{Timing, Writer},
     messages::{self, Messages},
 };
-use crate::postgres::{SourceError, replication::pgoutput::POSTGRES_EPOCH_MICROS};
+use crate::postgres::{PostgresError, replication::pgoutput::POSTGRES_EPOCH_MICROS};
 
 /// What arrives while streaming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl FrameReader {
 
     /// The next frame if it is here in full. Never reads.
     #[inline]
-    pub fn try_next(&mut self) -> Result<Option<Frame<'_>>, SourceError> {
+    pub fn try_next(&mut self) -> Result<Option<Frame<'_>>, PostgresError> {
         loop {
             // Found by tag and length first: a borrow that one arm returns would last for the whole loop.
             match self.messages.peek_tag()? {
@@ -69,12 +69,12 @@ impl FrameReader {
 
     /// What is no CopyData: notices and parameter changes pass, everything else ends the stream.
     #[cold]
-    fn control(&mut self) -> Result<(), SourceError> {
+    fn control(&mut self) -> Result<(), PostgresError> {
         match self.messages.try_next()? {
             Some((b'N' | b'S', _)) => Ok(()),
             Some((b'E', body)) => Err(streaming_error(body)),
-            Some((b'c' | b'C' | b'Z', _)) => Err(SourceError::Closed),
-            Some((tag, _)) => Err(SourceError::Protocol(format!(
+            Some((b'c' | b'C' | b'Z', _)) => Err(PostgresError::Closed),
+            Some((tag, _)) => Err(PostgresError::Protocol(format!(
                 "a message '{}' while streaming",
                 tag.escape_ascii()
             ))),
@@ -83,7 +83,7 @@ impl FrameReader {
     }
 
     /// Reads what the socket holds already; false if that is nothing.
-    pub fn fill_now(&mut self) -> Result<bool, SourceError> {
+    pub fn fill_now(&mut self) -> Result<bool, PostgresError> {
         match self.messages.fill().now_or_never() {
             Some(result) => result.map(|()| self.received()).map(|()| true),
             None => Ok(false),
@@ -91,11 +91,11 @@ impl FrameReader {
     }
 
     /// Waits for more. Safe to cancel; waiting counts as one across cancelled calls.
-    pub async fn fill(&mut self) -> Result<(), SourceError> {
+    pub async fn fill(&mut self) -> Result<(), PostgresError> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         match timeout_at(since + self.silence_max, self.messages.fill()).await {
             Ok(result) => result.map(|()| self.received()),
-            Err(_) => Err(SourceError::Silent {
+            Err(_) => Err(PostgresError::Silent {
                 silent: since.elapsed(),
                 due: self.keepalive_due,
                 last: format!("{:.1} s ago", self.last_received.elapsed().as_secs_f32()),
@@ -110,15 +110,15 @@ impl FrameReader {
 }
 
 /// An error in the middle of the stream; one of them needs more words than Postgres has for it.
-fn streaming_error(body: &[u8]) -> SourceError {
+fn streaming_error(body: &[u8]) -> PostgresError {
     match messages::server_error("go on streaming", body) {
-        SourceError::Server { what, message, code, hint }
+        PostgresError::Server { what, message, code, hint }
             if code == UNDEFINED_OBJECT && hint.is_empty() =>
         {
             let hint = "the publication has to exist already where the slot stands: if it was created later, drop the slot \
                         (SELECT pg_drop_replication_slot(…)) and start again"
                 .to_owned();
-            SourceError::Server { what, message, code, hint }
+            PostgresError::Server { what, message, code, hint }
         }
         other => other,
     }
@@ -127,8 +127,8 @@ fn streaming_error(body: &[u8]) -> SourceError {
 const UNDEFINED_OBJECT: &str = "42704";
 
 #[inline]
-fn parse(body: &[u8]) -> Result<Frame<'_>, SourceError> {
-    let malformed = || SourceError::Protocol("a replication frame that ends too early".into());
+fn parse(body: &[u8]) -> Result<Frame<'_>, PostgresError> {
+    let malformed = || PostgresError::Protocol("a replication frame that ends too early".into());
     match body.first() {
         Some(b'w') => body.get(25..).map(Frame::Data).ok_or_else(malformed),
         Some(b'k') => {
@@ -139,7 +139,7 @@ fn parse(body: &[u8]) -> Result<Frame<'_>, SourceError> {
                 reply_requested: reply != 0,
             })
         }
-        _ => Err(SourceError::Protocol(
+        _ => Err(PostgresError::Protocol(
             "a replication frame that is neither data nor keepalive".into(),
         )),
     }
@@ -158,10 +158,10 @@ impl Feedback {
     /// `durable` is reported as written, flushed and applied: as long as written lies behind what was sent,
     /// Postgres says at once when it has nothing more to send. With `ask_reply` the server answers with a
     /// keepalive, which is how a dead connection is noticed. Not safe to cancel.
-    pub async fn send(&mut self, durable: Lsn, ask_reply: bool) -> Result<(), SourceError> {
+    pub async fn send(&mut self, durable: Lsn, ask_reply: bool) -> Result<(), PostgresError> {
         let message = status_update(durable, now_micros(), ask_reply);
-        self.writer.write_all(&message).await.map_err(SourceError::Lost)?;
-        self.writer.flush().await.map_err(SourceError::Lost)
+        self.writer.write_all(&message).await.map_err(PostgresError::Lost)?;
+        self.writer.flush().await.map_err(PostgresError::Lost)
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(reader.try_next().unwrap(), Some(Frame::Data(b"payload")));
         let keepalive = Frame::KeepAlive { wal_end: Lsn(77), reply_requested: true };
         assert_eq!(reader.try_next().unwrap(), Some(keepalive));
-        assert!(matches!(reader.try_next(), Err(SourceError::Closed)));
+        assert!(matches!(reader.try_next(), Err(PostgresError::Closed)));
     }
 
     #[tokio::test]
@@ -226,7 +226,7 @@ mod tests {
             }
         };
         assert!(
-            matches!(error, SourceError::Silent { silent, .. } if silent >= Duration::from_millis(100))
+            matches!(error, PostgresError::Silent { silent, .. } if silent >= Duration::from_millis(100))
         );
     }
 

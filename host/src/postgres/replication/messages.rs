@@ -5,7 +5,7 @@
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
 
-use crate::postgres::SourceError;
+use crate::postgres::PostgresError;
 use crate::postgres::replication::socket::Reader;
 
 /// Free space that a read is given at least.
@@ -29,7 +29,7 @@ impl Messages {
 
     /// Tag and body of the next message if it is there in full. Never reads.
     #[inline]
-    pub fn try_next(&mut self) -> Result<Option<(u8, &[u8])>, SourceError> {
+    pub fn try_next(&mut self) -> Result<Option<(u8, &[u8])>, PostgresError> {
         let Some(total) = self.next_len()? else { return Ok(None) };
         self.consumed = total;
         Ok(Some((self.buffer[0], &self.buffer[5..total])))
@@ -37,28 +37,28 @@ impl Messages {
 
     /// Tag of what [`Messages::try_next`] would return.
     #[inline]
-    pub fn peek_tag(&mut self) -> Result<Option<u8>, SourceError> {
+    pub fn peek_tag(&mut self) -> Result<Option<u8>, PostgresError> {
         Ok(self.next_len()?.map(|_| self.buffer[0]))
     }
 
     #[inline]
-    fn next_len(&mut self) -> Result<Option<usize>, SourceError> {
+    fn next_len(&mut self) -> Result<Option<usize>, PostgresError> {
         self.buffer.advance(self.consumed);
         self.consumed = 0;
         Ok(frame_len(&self.buffer)?.filter(|&total| total <= self.buffer.len()))
     }
 
     /// Reads what is there, at least a byte. Safe to cancel.
-    pub async fn fill(&mut self) -> Result<(), SourceError> {
+    pub async fn fill(&mut self) -> Result<(), PostgresError> {
         self.make_room()?;
         match self.reader.read_buf(&mut self.buffer).await {
-            Ok(0) => Err(SourceError::Closed),
+            Ok(0) => Err(PostgresError::Closed),
             Ok(_) => Ok(()),
-            Err(error) => Err(SourceError::Lost(error)),
+            Err(error) => Err(PostgresError::Lost(error)),
         }
     }
 
-    fn make_room(&mut self) -> Result<(), SourceError> {
+    fn make_room(&mut self) -> Result<(), PostgresError> {
         self.buffer.advance(self.consumed);
         self.consumed = 0;
         if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BYTES_MAX {
@@ -72,23 +72,23 @@ impl Messages {
         Ok(())
     }
 
-    pub async fn next(&mut self) -> Result<(u8, &[u8]), SourceError> {
+    pub async fn next(&mut self) -> Result<(u8, &[u8]), PostgresError> {
         // Peeked first: a borrow that is returned from a loop would last for the whole loop.
         while self.peek_tag()?.is_none() {
             self.fill().await?;
         }
-        self.try_next()?.ok_or(SourceError::Closed)
+        self.try_next()?.ok_or(PostgresError::Closed)
     }
 }
 
 /// Length of the message at the beginning of `buffer`, tag included, if its header is there.
 #[inline]
-fn frame_len(buffer: &[u8]) -> Result<Option<usize>, SourceError> {
+fn frame_len(buffer: &[u8]) -> Result<Option<usize>, PostgresError> {
     let Some((header, _)) = buffer.split_first_chunk::<5>() else { return Ok(None) };
     let [tag, length @ ..] = *header;
     let length = u32::from_be_bytes(length) as usize;
     if !(4..=MESSAGE_BYTES_MAX).contains(&length) {
-        return Err(SourceError::Protocol(format!(
+        return Err(PostgresError::Protocol(format!(
             "a message '{}' of {length} bytes; is this a Postgres server?",
             tag.escape_ascii()
         )));
@@ -97,8 +97,8 @@ fn frame_len(buffer: &[u8]) -> Result<Option<usize>, SourceError> {
 }
 
 /// The columns of a DataRow, in text.
-pub(super) fn data_row(body: &[u8]) -> Result<Vec<Option<String>>, SourceError> {
-    let malformed = || SourceError::Protocol("a DataRow that ends too early".into());
+pub(super) fn data_row(body: &[u8]) -> Result<Vec<Option<String>>, PostgresError> {
+    let malformed = || PostgresError::Protocol("a DataRow that ends too early".into());
     let (count, mut rest) = body.split_first_chunk::<2>().ok_or_else(malformed)?;
     let mut row = vec![];
     for _ in 0..u16::from_be_bytes(*count) {
@@ -116,7 +116,7 @@ pub(super) fn data_row(body: &[u8]) -> Result<Vec<Option<String>>, SourceError> 
 }
 
 /// An ErrorResponse as our error; `what` completes "Postgres refused to …".
-pub(super) fn server_error(what: &str, body: &[u8]) -> SourceError {
+pub(super) fn server_error(what: &str, body: &[u8]) -> PostgresError {
     let (mut message, mut code, mut hint) = (String::new(), String::new(), String::new());
     for field in body.split(|&b| b == 0) {
         let Some((kind, text)) = field.split_first() else { continue };
@@ -128,7 +128,7 @@ pub(super) fn server_error(what: &str, body: &[u8]) -> SourceError {
             _ => {}
         }
     }
-    SourceError::Server { what: what.to_owned(), message, code, hint }
+    PostgresError::Server { what: what.to_owned(), message, code, hint }
 }
 
 #[cfg(test)]
@@ -154,13 +154,13 @@ mod tests {
             assert_eq!((tag, body.len()), (b'd', length));
             assert!(body.iter().all(|&b| b == length as u8));
         }
-        assert!(matches!(messages.next().await, Err(SourceError::Closed)));
+        assert!(matches!(messages.next().await, Err(PostgresError::Closed)));
     }
 
     #[tokio::test]
     async fn another_protocol_is_noticed() {
         let error = messages(b"HTTP/1.1 400 Bad Request\r\n").next().await.err();
-        assert!(matches!(error, Some(SourceError::Protocol(_))));
+        assert!(matches!(error, Some(PostgresError::Protocol(_))));
     }
 
     #[test]

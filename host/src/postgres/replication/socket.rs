@@ -12,8 +12,8 @@ use walgate_pg_connect::{CONNECT_TIMEOUT, NegotiatedStream, PgConnectError, TlsN
 
 use crate::postgres::replication::client::Writer;
 use crate::postgres::{
-    SourceError,
-    endpoint::{Endpoint, Place},
+    PostgresError,
+    endpoint::{Endpoint, ServerAddress},
 };
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -26,25 +26,25 @@ pub(super) struct Socket {
     pub end_point: Option<Vec<u8>>,
 }
 
-pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, SourceError> {
+pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, PostgresError> {
     let limit = endpoint.config().get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let mut last = None;
-    for place in endpoint.places() {
-        let attempt = timeout(limit, Box::pin(reach(&place, endpoint.tls()))).await;
+    for server in endpoint.addresses() {
+        let attempt = timeout(limit, Box::pin(reach(&server, endpoint.tls()))).await;
         let timed_out = |_| Err(PgConnectError::Unreachable(io::ErrorKind::TimedOut.into()));
         match attempt.unwrap_or_else(timed_out) {
             Ok(socket) => return Ok(socket),
-            Err(error) => last = Some(endpoint.refused(&endpoint.target_at(&place), error)),
+            Err(error) => last = Some(endpoint.refused(&endpoint.target_at(&server), error)),
         }
     }
-    Err(last.unwrap_or_else(|| SourceError::Config("postgres.url names no host".into())))
+    Err(last.unwrap_or_else(|| PostgresError::Config("postgres.url names no host".into())))
 }
 
-async fn reach(place: &Place, tls: &TlsNegotiator) -> Result<Socket, PgConnectError> {
-    match &place.host {
+async fn reach(server: &ServerAddress, tls: &TlsNegotiator) -> Result<Socket, PgConnectError> {
+    match &server.host {
         Host::Tcp(name) => {
-            let address = place.address.as_deref().unwrap_or(name);
-            let socket = TcpStream::connect((address, place.port)).await;
+            let address = server.address.as_deref().unwrap_or(name);
+            let socket = TcpStream::connect((address, server.port)).await;
             let socket = socket.map_err(PgConnectError::Unreachable)?;
             socket.set_nodelay(true).map_err(PgConnectError::Unreachable)?;
             match tls.negotiate(socket, name).await? {
@@ -64,7 +64,7 @@ async fn reach(place: &Place, tls: &TlsNegotiator) -> Result<Socket, PgConnectEr
             }
         }
         Host::Unix(folder) => {
-            let file = folder.join(format!(".s.PGSQL.{}", place.port));
+            let file = folder.join(format!(".s.PGSQL.{}", server.port));
             let socket = UnixStream::connect(file).await.map_err(PgConnectError::Unreachable)?;
             let (reader, writer) = socket.into_split();
             Ok(Socket { reader: Box::new(reader), writer: Box::new(writer), end_point: None })

@@ -12,7 +12,7 @@ use walgate_wire::Position;
 
 use crate::{
     postgres::{
-        SourceError,
+        PostgresError,
         replication::{
             client::{Frame, FrameReader},
             pgoutput::decode,
@@ -61,7 +61,7 @@ impl ChangeStream {
     }
 
     /// The next event. Safe to cancel: what was gathered stays.
-    pub async fn next(&mut self) -> Result<Event, SourceError> {
+    pub async fn next(&mut self) -> Result<Event, PostgresError> {
         loop {
             if let Some(event) = self.gatherer.pop() {
                 return Ok(event);
@@ -73,7 +73,7 @@ impl ChangeStream {
     }
 
     /// Gathers one frame that is here already; false if there is none.
-    fn take_frame(&mut self) -> Result<bool, SourceError> {
+    fn take_frame(&mut self) -> Result<bool, PostgresError> {
         match self.reader.try_next()? {
             Some(Frame::Data(bytes)) => {
                 self.idle_told = false;
@@ -91,7 +91,7 @@ impl ChangeStream {
         Ok(true)
     }
 
-    async fn wait(&mut self) -> Result<(), SourceError> {
+    async fn wait(&mut self) -> Result<(), PostgresError> {
         if self.idle_told || self.gatherer.in_transaction() {
             return self.reader.fill().await;
         }

@@ -10,7 +10,7 @@ use crate::postgres::slot::{
 };
 use crate::{
     postgres::{
-        SourceError,
+        PostgresError,
         catalog::{Leaf, TableInfo, TypeCache, load_tables},
         quote,
     },
@@ -55,18 +55,18 @@ struct Server {
 }
 
 /// Checks everything. An error of kind `Fatal` holds all that an operator has to do.
-pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight, SourceError> {
+pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight, PostgresError> {
     let server = server(client).await?;
     check_version(&server)?;
     let mut problems = vec![];
     let (exists, streams) = match slot_state(client, wanted.slot).await {
         Ok(slot) => (slot.is_some(), slot.is_some_and(|slot| slot.active_pid.is_some())),
-        Err(error @ (SourceError::Config(_) | SourceError::SlotLost { .. })) => {
+        Err(error @ (PostgresError::Config(_) | PostgresError::SlotLost { .. })) => {
             problems.push(error.to_string());
             (true, false)
         }
         // Another gateway is about to have it.
-        Err(SourceError::SlotNotReady { .. }) => (true, false),
+        Err(PostgresError::SlotNotReady { .. }) => (true, false),
         Err(error) => return Err(error),
     };
     check_server(&server, (exists, streams), wanted.slot, &mut problems);
@@ -91,7 +91,7 @@ pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight,
     if problems.is_empty() {
         Ok(Preflight { server_version: server.version, publication_sql, warnings })
     } else {
-        Err(SourceError::Preflight(problems))
+        Err(PostgresError::Preflight(problems))
     }
 }
 
@@ -102,7 +102,7 @@ async fn plan(
     server_version: i32,
     client: &Client,
     problems: &mut Vec<String>,
-) -> Result<Vec<String>, SourceError> {
+) -> Result<Vec<String>, PostgresError> {
     let may_create = publication::may_create(client).await?;
     match publication::plan(name, existing, tables, server_version, may_create) {
         Ok(sql) => Ok(sql),
@@ -113,11 +113,11 @@ async fn plan(
     }
 }
 
-async fn server(client: &Client) -> Result<Server, SourceError> {
+async fn server(client: &Client) -> Result<Server, PostgresError> {
     let row = client
         .query_one(SERVER_SQL, &[])
         .await
-        .map_err(SourceError::query("read the server's settings"))?;
+        .map_err(PostgresError::query("read the server's settings"))?;
     Ok(Server {
         version: row.get(0),
         version_text: row.get(1),
@@ -132,11 +132,11 @@ async fn server(client: &Client) -> Result<Server, SourceError> {
     })
 }
 
-fn check_version(server: &Server) -> Result<(), SourceError> {
+fn check_version(server: &Server) -> Result<(), PostgresError> {
     if server.version >= SERVER_VERSION_MIN {
         return Ok(());
     }
-    Err(SourceError::Config(format!(
+    Err(PostgresError::Config(format!(
         "Postgres {} is too old: walgate needs version 15 or newer",
         server.version_text
     )))
@@ -246,11 +246,11 @@ fn identity_sql(identity: Identity) -> &'static str {
     }
 }
 
-async fn missing_table(client: &Client, missing: &TableName) -> Result<String, SourceError> {
+async fn missing_table(client: &Client, missing: &TableName) -> Result<String, PostgresError> {
     let rows = client
         .query(NAMES_SQL, &[])
         .await
-        .map_err(SourceError::query("look for similar tables"))?;
+        .map_err(PostgresError::query("look for similar tables"))?;
     let names: Vec<TableName> = rows
         .iter()
         .map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)))

@@ -6,20 +6,23 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::postgres::slot::{Preflight, SlotState, slot_state};
-use crate::postgres::{SourceError, catalog, endpoint::Endpoint};
+use crate::postgres::{PostgresError, catalog, endpoint::Endpoint};
 
 /// How often it is said who keeps a slot from being created.
 const BLOCKERS_EVERY: Duration = Duration::from_secs(5);
 const FAILOVER_SINCE: i32 = 170_000;
 
 /// Runs what the preflight planned. A second gateway may have been faster: then there is nothing left to do.
-pub async fn ensure_publication(client: &Client, preflight: &Preflight) -> Result<(), SourceError> {
+pub async fn ensure_publication(
+    client: &Client,
+    preflight: &Preflight,
+) -> Result<(), PostgresError> {
     for sql in &preflight.publication_sql {
         match client.batch_execute(sql).await {
             Ok(()) => tracing::info!(%sql, "publication changed"),
             Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => {}
             Err(source) => {
-                return Err(SourceError::Sql { what: "create or alter the publication", source });
+                return Err(PostgresError::Sql { what: "create or alter the publication", source });
             }
         }
     }
@@ -35,9 +38,9 @@ pub async fn ensure_slot(
     slot: &str,
     server_version: i32,
     blocked: impl Fn(&str),
-) -> Result<SlotState, SourceError> {
+) -> Result<SlotState, PostgresError> {
     if in_recovery(client).await? {
-        return Err(SourceError::Standby);
+        return Err(PostgresError::Standby);
     }
     if let Some(state) = slot_state(client, slot).await? {
         return Ok(state);
@@ -45,15 +48,15 @@ pub async fn ensure_slot(
     let created = create_slot(endpoint, client, slot, server_version, blocked).await?;
     match slot_state(client, slot).await? {
         Some(state) => Ok(SlotState { created, ..state }),
-        None => Err(SourceError::Config(format!(
+        None => Err(PostgresError::Config(format!(
             "replication slot \"{slot}\" was dropped while it was being created"
         ))),
     }
 }
 
-async fn in_recovery(client: &Client) -> Result<bool, SourceError> {
+async fn in_recovery(client: &Client) -> Result<bool, PostgresError> {
     let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
-    Ok(row.map_err(SourceError::query("see whether the server is a standby"))?.get(0))
+    Ok(row.map_err(PostgresError::query("see whether the server is a standby"))?.get(0))
 }
 
 /// False if somebody else created it in the meantime.
@@ -63,7 +66,7 @@ async fn create_slot(
     slot: &str,
     server_version: i32,
     blocked: impl Fn(&str),
-) -> Result<bool, SourceError> {
+) -> Result<bool, PostgresError> {
     let failover = if server_version >= FAILOVER_SINCE { ", failover => true" } else { "" };
     let sql = format!(
         "SELECT FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput'{failover})"
@@ -71,7 +74,7 @@ async fn create_slot(
     let pid: i32 = client
         .query_one("SELECT pg_catalog.pg_backend_pid()", &[])
         .await
-        .map_err(SourceError::query("create the replication slot"))?
+        .map_err(PostgresError::query("create the replication slot"))?
         .get(0);
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&slot];
     let creating = client.query(&sql, &params);
@@ -92,17 +95,17 @@ async fn create_slot(
     match created {
         Ok(_) => Ok(true),
         Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => Ok(false),
-        Err(source) => Err(SourceError::Sql { what: "create the replication slot", source }),
+        Err(source) => Err(PostgresError::Sql { what: "create the replication slot", source }),
     }
 }
 
 /// Who keeps the backend `pid` waiting, in words.
-async fn blockers(endpoint: &Endpoint, pid: i32) -> Result<String, SourceError> {
+async fn blockers(endpoint: &Endpoint, pid: i32) -> Result<String, PostgresError> {
     let client = catalog::connect(endpoint).await?;
     let rows = client
         .query(BLOCKERS_SQL, &[&pid])
         .await
-        .map_err(SourceError::query("see who blocks the creation of the slot"))?;
+        .map_err(PostgresError::query("see who blocks the creation of the slot"))?;
     let who: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     Ok(if who.is_empty() { "a transaction that is still running".into() } else { who.join("; ") })
 }

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use walgate_wire::TableName;
 
 use crate::postgres::{
-    SourceError,
+    PostgresError,
     catalog::{RelKind, TableInfo},
     quote,
 };
@@ -23,7 +23,10 @@ pub(super) struct Publication {
     pub owned: bool,
 }
 
-pub(super) async fn load(client: &Client, name: &str) -> Result<Option<Publication>, SourceError> {
+pub(super) async fn load(
+    client: &Client,
+    name: &str,
+) -> Result<Option<Publication>, PostgresError> {
     let row = client
         .query_opt(
             "SELECT puballtables, pubviaroot, pubinsert AND pubupdate AND pubdelete AND pubtruncate,
@@ -32,7 +35,7 @@ pub(super) async fn load(client: &Client, name: &str) -> Result<Option<Publicati
             &[&name],
         )
         .await
-        .map_err(SourceError::query("read the publication"))?;
+        .map_err(PostgresError::query("read the publication"))?;
     Ok(row.map(|row| Publication {
         all_tables: row.get(0),
         via_root: row.get(1),
@@ -42,14 +45,14 @@ pub(super) async fn load(client: &Client, name: &str) -> Result<Option<Publicati
 }
 
 /// Whether our role may create publications in this database.
-pub(super) async fn may_create(client: &Client) -> Result<bool, SourceError> {
+pub(super) async fn may_create(client: &Client) -> Result<bool, PostgresError> {
     let row = client
         .query_one(
             "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')",
             &[],
         )
         .await
-        .map_err(SourceError::query("read the rights on the database"))?;
+        .map_err(PostgresError::query("read the rights on the database"))?;
     Ok(row.get(0))
 }
 

@@ -9,11 +9,11 @@ use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio_postgres::{Client, CopyOutStream, error::SqlState};
 
-use super::{CopyFraming, Piece, Relation, plan};
+use super::{CopiedRelation, CopyFraming, Piece, plan};
 use crate::rows::batch::RowBatch;
 use crate::{
     postgres::{
-        SourceError,
+        PostgresError,
         catalog::{SqlClient, row_filter},
         quote,
         snapshot::export::{lock_sql, table_error},
@@ -31,7 +31,7 @@ const LOCK_TIMEOUT_MS: u32 = 500;
 pub async fn relations(
     client: &Client,
     table: &TableVersion,
-) -> Result<Vec<Relation>, SourceError> {
+) -> Result<Vec<CopiedRelation>, PostgresError> {
     // Of a table outside any partition tree, pg_partition_tree knows nothing.
     let query = "
 SELECT format('%I.%I', n.nspname, c.relname),
@@ -47,16 +47,16 @@ ORDER BY c.oid";
     let rows = client
         .query(query, &[&table.relid])
         .await
-        .map_err(SourceError::query("read the partitions of a table"))?;
-    let leaf = |row: &tokio_postgres::Row| Relation {
+        .map_err(PostgresError::query("read the partitions of a table"))?;
+    let leaf = |row: &tokio_postgres::Row| CopiedRelation {
         name: row.get(0),
         blocks: row.get::<_, Option<i64>>(1).map(i64::unsigned_abs),
     };
-    let leaves: Vec<Relation> = rows.iter().map(leaf).collect();
+    let leaves: Vec<CopiedRelation> = rows.iter().map(leaf).collect();
     if !leaves.is_empty() && rows.iter().all(|row| row.get(2)) {
         return Ok(leaves);
     }
-    Ok(vec![Relation { name: quote::table(&table.name), blocks: None }])
+    Ok(vec![CopiedRelation { name: quote::table(&table.name), blocks: None }])
 }
 
 /// A connection that sees the exported snapshot. Dropping it ends its transaction and its copy.
@@ -77,8 +77,8 @@ impl SnapshotReader {
         client: SqlClient,
         snapshot: &str,
         table: &TableVersion,
-    ) -> Result<Option<SnapshotReader>, SourceError> {
-        let failed = SourceError::query("import the snapshot");
+    ) -> Result<Option<SnapshotReader>, PostgresError> {
+        let failed = PostgresError::query("import the snapshot");
         let lock = lock_sql(&client, table).await.map_err(&failed)?;
         let begin = format!(
             "SET lock_timeout = {LOCK_TIMEOUT_MS};
@@ -98,7 +98,7 @@ impl SnapshotReader {
         table: &TableVersion,
         piece: &Piece,
         filter: Option<&str>,
-    ) -> Result<CopiedRows<'_>, SourceError> {
+    ) -> Result<CopiedRows<'_>, PostgresError> {
         let sql = piece.copy_sql(table, filter);
         let stream = self
             .client
@@ -117,12 +117,12 @@ pub async fn sample(
     table: &Arc<TableVersion>,
     publication: &str,
     bytes_max: usize,
-) -> Result<RowBatch, SourceError> {
+) -> Result<RowBatch, PostgresError> {
     let settings = format!("SET lock_timeout = {LOCK_TIMEOUT_MS}");
-    client.batch_execute(&settings).await.map_err(SourceError::query("look at some rows"))?;
+    client.batch_execute(&settings).await.map_err(PostgresError::query("look at some rows"))?;
     let mut batch = RowBatch::new(Arc::clone(table));
     match fill_sample(client, &mut batch, publication, bytes_max).await {
-        Err(SourceError::Sql { source, .. })
+        Err(PostgresError::Sql { source, .. })
             if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) =>
         {
             Ok(RowBatch::new(Arc::clone(table)))
@@ -136,7 +136,7 @@ async fn fill_sample(
     batch: &mut RowBatch,
     publication: &str,
     bytes_max: usize,
-) -> Result<(), SourceError> {
+) -> Result<(), PostgresError> {
     let table = Arc::clone(&batch.table);
     let filter = row_filter(&client, publication, table.relid).await?;
     let relations = relations(&client, &table).await?;
@@ -164,7 +164,7 @@ impl CopiedRows<'_> {
         &mut self,
         batch: &mut RowBatch,
         bytes_max: usize,
-    ) -> Result<bool, SourceError> {
+    ) -> Result<bool, PostgresError> {
         while !self.framing.ended() && batch.raw_bytes() < bytes_max {
             match self.stream.next().await {
                 Some(Ok(message)) => self.framing.push(&message, batch)?,
@@ -172,7 +172,7 @@ impl CopiedRows<'_> {
                     return Err(table_error(&batch.table, "copy the table", source));
                 }
                 None => {
-                    return Err(SourceError::Protocol("a COPY ended without its trailer".into()));
+                    return Err(PostgresError::Protocol("a COPY ended without its trailer".into()));
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! Pure. Connections, and how much is read at a time, are not known here.
 
 use crate::{
-    postgres::SourceError,
+    postgres::PostgresError,
     rows::{
         TableVersion,
         batch::{Cell, RowBatch},
@@ -38,7 +38,7 @@ impl CopyFraming {
 
     /// The server sends a message a row; the header stands before the first row or the trailer. After an error the
     /// batch is as it was.
-    pub fn push(&mut self, message: &[u8], batch: &mut RowBatch) -> Result<(), SourceError> {
+    pub fn push(&mut self, message: &[u8], batch: &mut RowBatch) -> Result<(), PostgresError> {
         let mut row = message;
         if !self.begun {
             row = skip_header(row)?;
@@ -62,14 +62,14 @@ fn as_text(cell: &mut Cell) {
 }
 
 /// Signature, flags, length of an extension, extension.
-fn skip_header(message: &[u8]) -> Result<&[u8], SourceError> {
+fn skip_header(message: &[u8]) -> Result<&[u8], PostgresError> {
     let rest = message.strip_prefix(SIGNATURE).and_then(|rest| {
         let (_flags, rest) = rest.split_first_chunk::<4>()?;
         let (extension, rest) = rest.split_first_chunk::<4>()?;
         rest.get(u32::from_be_bytes(*extension) as usize..)
     });
     rest.ok_or_else(|| {
-        SourceError::Protocol("a COPY without the header of the binary format".into())
+        PostgresError::Protocol("a COPY without the header of the binary format".into())
     })
 }
 

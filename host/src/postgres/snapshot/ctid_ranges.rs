@@ -19,7 +19,7 @@ const PIECES_PER_WORKER: u64 = 4;
 
 /// A relation without partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relation {
+pub struct CopiedRelation {
     /// Quoted, with its schema.
     pub name: String,
     /// Size in blocks; none for what is not a heap (views, foreign tables, other access methods).
@@ -29,21 +29,21 @@ pub struct Relation {
 /// Part of a table, to be copied by one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    relation: Relation,
+    relation: CopiedRelation,
     /// First block, and the one after the last; none at an end that is open.
     from: Option<u64>,
     to: Option<u64>,
 }
 
 /// Cuts `relations` for so many connections. The last piece of each heap is open-ended: it may have grown.
-pub fn plan(relations: &[Relation], workers: usize) -> Vec<Piece> {
+pub fn plan(relations: &[CopiedRelation], workers: usize) -> Vec<Piece> {
     let total: u64 = relations.iter().filter_map(|relation| relation.blocks).sum();
     let wanted = if workers > 1 { workers as u64 * PIECES_PER_WORKER } else { 1 };
     let step = total.div_ceil(wanted).clamp(PIECE_BLOCKS_MIN, PIECE_BLOCKS_MAX);
     relations.iter().flat_map(|relation| pieces(relation, step)).collect()
 }
 
-fn pieces(relation: &Relation, step: u64) -> impl Iterator<Item = Piece> {
+fn pieces(relation: &CopiedRelation, step: u64) -> impl Iterator<Item = Piece> {
     let count = relation.blocks.map_or(1, |blocks| blocks.div_ceil(step).max(1));
     (0..count).map(move |index| Piece {
         relation: relation.clone(),
@@ -88,16 +88,16 @@ pub(super) fn is_text(column: &ColumnType) -> bool {
 mod tests {
     use super::*;
 
-    fn heap(name: &str, blocks: u64) -> Relation {
-        Relation { name: name.into(), blocks: Some(blocks) }
+    fn heap(name: &str, blocks: u64) -> CopiedRelation {
+        CopiedRelation { name: name.into(), blocks: Some(blocks) }
     }
 
-    fn view(name: &str) -> Relation {
-        Relation { name: name.into(), blocks: None }
+    fn view(name: &str) -> CopiedRelation {
+        CopiedRelation { name: name.into(), blocks: None }
     }
 
     /// Every block of every heap is in exactly one piece, whatever it grows to.
-    fn assert_covers(relations: &[Relation], pieces: &[Piece]) {
+    fn assert_covers(relations: &[CopiedRelation], pieces: &[Piece]) {
         for relation in relations {
             let mut next = Some(0);
             for piece in pieces.iter().filter(|piece| &piece.relation == relation) {

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, error::SqlState};
 use walgate_wire::{Lsn, XidWindow};
 
 use crate::{
-    postgres::{ErrorKind, SourceError, catalog::SqlClient, quote, snapshot::SnapshotReader},
+    postgres::{ErrorKind, PostgresError, catalog::SqlClient, quote, snapshot::SnapshotReader},
     rows::TableVersion,
 };
 
@@ -76,7 +76,7 @@ impl ExportedSnapshot {
         client: SqlClient,
         table: &TableVersion,
         mut on_wait: impl FnMut(&Waiting),
-    ) -> Result<ExportedSnapshot, SourceError> {
+    ) -> Result<ExportedSnapshot, PostgresError> {
         let watermark = insert_lsn(&client).await?;
         let last = current_xid(&client).await?;
         wait_for_xmin_above(&client, last, &mut on_wait).await?;
@@ -90,10 +90,10 @@ impl ExportedSnapshot {
         let row = client
             .query_one("SELECT pg_export_snapshot(), pg_current_snapshot()::text", &[])
             .await
-            .map_err(SourceError::query("export a snapshot"))?;
+            .map_err(PostgresError::query("export a snapshot"))?;
         let window = parse_window(row.get(1))?;
         if window.xmin <= last {
-            return Err(SourceError::Protocol(format!(
+            return Err(PostgresError::Protocol(format!(
                 "a snapshot's xmin went back from above {last} to {}",
                 window.xmin
             )));
@@ -137,17 +137,17 @@ impl Report {
 }
 
 /// End of the WAL that is being written.
-pub(crate) async fn insert_lsn(client: &Client) -> Result<Lsn, SourceError> {
+pub(crate) async fn insert_lsn(client: &Client) -> Result<Lsn, PostgresError> {
     let row = client
         .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
         .await
-        .map_err(SourceError::query("read the WAL position"))?;
-    row.get::<_, &str>(0).parse().map_err(|e| SourceError::Protocol(format!("WAL position: {e}")))
+        .map_err(PostgresError::query("read the WAL position"))?;
+    row.get::<_, &str>(0).parse().map_err(|e| PostgresError::Protocol(format!("WAL position: {e}")))
 }
 
 /// The id of a transaction that is rolled back: a commit could itself have to wait.
-pub(crate) async fn current_xid(client: &Client) -> Result<u64, SourceError> {
-    let failed = SourceError::query("take a transaction id");
+pub(crate) async fn current_xid(client: &Client) -> Result<u64, PostgresError> {
+    let failed = PostgresError::query("take a transaction id");
     client.batch_execute("BEGIN READ WRITE").await.map_err(&failed)?;
     let row = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.map_err(&failed)?;
     client.batch_execute("ROLLBACK").await.map_err(&failed)?;
@@ -158,14 +158,14 @@ async fn wait_for_xmin_above(
     client: &Client,
     last: u64,
     on_wait: &mut impl FnMut(&Waiting),
-) -> Result<(), SourceError> {
+) -> Result<(), PostgresError> {
     let mut report = Report::begin("older transactions to end");
     let mut pause = POLL_MIN;
     loop {
         let row = client
             .query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[])
             .await
-            .map_err(SourceError::query("read the oldest running transaction"))?;
+            .map_err(PostgresError::query("read the oldest running transaction"))?;
         if parse_xid(row.get(0))? > last {
             return Ok(());
         }
@@ -179,7 +179,7 @@ async fn wait_for_xmin_above(
 
 /// Who has a transaction id up to `last`. Postgres shows 32-bit ids: they are compared by age. What they run is not
 /// told: others' statements hold others' values.
-async fn blockers(client: &Client, last: u64) -> Result<Vec<String>, SourceError> {
+async fn blockers(client: &Client, last: u64) -> Result<Vec<String>, PostgresError> {
     let query = "
 SELECT format('process %s of user %s in database %s (%s) is %s since %s%s', pid, usename, datname,
               coalesce(nullif(application_name, ''), backend_type), coalesce(state, 'active'),
@@ -196,12 +196,12 @@ LIMIT 20";
     let rows = client
         .query(query, &[&last.to_string()])
         .await
-        .map_err(SourceError::query("read who blocks the snapshot"))?;
+        .map_err(PostgresError::query("read who blocks the snapshot"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Who alters or truncates the table, or waits to do so.
-async fn lock_holders(client: &Client, relid: u32) -> Result<Vec<String>, SourceError> {
+async fn lock_holders(client: &Client, relid: u32) -> Result<Vec<String>, PostgresError> {
     let query = "
 SELECT format('process %s of user %s (%s) %s the table', a.pid, a.usename,
               coalesce(nullif(a.application_name, ''), a.backend_type),
@@ -216,14 +216,14 @@ LIMIT 20";
     let rows = client
         .query(query, &[&relid])
         .await
-        .map_err(SourceError::query("read who has locked the table"))?;
+        .map_err(PostgresError::query("read who has locked the table"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The lock comes before the snapshot, which the first query takes. False: somebody else holds the table, or has part
 /// of it.
-async fn begin_locked(client: &Client, table: &TableVersion) -> Result<bool, SourceError> {
-    let failed = SourceError::query("begin the snapshot");
+async fn begin_locked(client: &Client, table: &TableVersion) -> Result<bool, PostgresError> {
+    let failed = PostgresError::query("begin the snapshot");
     let lock = lock_sql(client, table).await.map_err(&failed)?;
     let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {lock}");
     match client.batch_execute(&begin).await {
@@ -261,19 +261,19 @@ pub(crate) fn table_error(
     table: &TableVersion,
     what: &'static str,
     source: tokio_postgres::Error,
-) -> SourceError {
-    let error = SourceError::Sql { what, source };
+) -> PostgresError {
+    let error = PostgresError::Sql { what, source };
     match error.kind() {
         ErrorKind::Fatal => {
-            SourceError::Table { table: table.name.to_string(), what: describe(&error) }
+            PostgresError::Table { table: table.name.to_string(), what: describe(&error) }
         }
         _ => error,
     }
 }
 
 /// With the server's own words, which `tokio_postgres::Error` keeps as a source.
-fn describe(error: &SourceError) -> String {
-    let SourceError::Sql { what, source } = error else { return error.to_string() };
+fn describe(error: &PostgresError) -> String {
+    let PostgresError::Sql { what, source } = error else { return error.to_string() };
     match source.as_db_error() {
         Some(db) if db.routine() == Some(ROW_SECURITY_ROUTINE) => format!(
             "row level security hides rows of it from the gateway's role, so copies would miss them (could not {what}: {}): \
@@ -290,7 +290,7 @@ fn describe(error: &SourceError) -> String {
 }
 
 /// `xmin:xmax:xip,xip,…` as `pg_snapshot` prints itself.
-fn parse_window(text: &str) -> Result<XidWindow, SourceError> {
+fn parse_window(text: &str) -> Result<XidWindow, PostgresError> {
     let mut parts = text.splitn(3, ':');
     let mut next = || parts.next().unwrap_or_default();
     let (xmin, xmax, xip) = (parse_xid(next())?, parse_xid(next())?, next());
@@ -299,8 +299,8 @@ fn parse_window(text: &str) -> Result<XidWindow, SourceError> {
     Ok(XidWindow { xmin, xmax, xip })
 }
 
-fn parse_xid(text: &str) -> Result<u64, SourceError> {
-    text.parse().map_err(|_| SourceError::Protocol(format!("\"{text}\" is not a transaction id")))
+fn parse_xid(text: &str) -> Result<u64, PostgresError> {
+    text.parse().map_err(|_| PostgresError::Protocol(format!("\"{text}\" is not a transaction id")))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use rand::Rng;
 use tokio::time::MissedTickBehavior;
 use walgate_demo::shop::{Row, Rows, Shop, now_micros, time};
-use walgate_host::{config::Postgres, postgres::catalog::Catalog};
+use walgate_host::{config::PostgresConfig, postgres::catalog::Catalog};
 use walgate_tests::Site;
 
 pub const TABLES: [&str; 3] = ["users", "orders", "readings"];
@@ -42,7 +42,7 @@ pub fn describe(table: &str) -> &'static str {
 }
 
 pub async fn create(site: &Site) -> Result<()> {
-    let postgres = Postgres::at(site.database.url().into(), String::new());
+    let postgres = PostgresConfig::at(site.database.url().into(), String::new());
     let shop = Shop { users: ROWS, products: PRODUCTS, orders: ROWS };
     shop.create(&Catalog::connect(&postgres).await?).await?;
     site.sql(CREATE_READINGS).await;

@@ -49,7 +49,7 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Measured>> {
     let site = ground.new_site().await;
     create(&site.database, ROWS).await;
     let batch = some_rows(&site).await?;
-    let engine = Engine::new(Limits::of(&Guests::default()), None)?;
+    let engine = Engine::new(Limits::of(&GuestsConfig::default()), None)?;
     let bound =
         engine.load(&guest_bytes(GUEST))?.bind(Arc::clone(&batch.table), &BTreeMap::new())?;
     let mut native = Native::of(&batch)?;
@@ -103,7 +103,7 @@ struct Round {
 
 /// A batch of the table as a snapshot reads it.
 async fn some_rows(site: &Site) -> Result<RowBatch> {
-    let postgres = Postgres::at(site.database.url().into(), "walgate".to_owned());
+    let postgres = PostgresConfig::at(site.database.url().into(), "walgate".to_owned());
     let name: TableName = TABLE.parse()?;
     let mut catalog = Catalog::connect(&postgres).await?;
     let (version, _) = catalog.current(&name, name.token(), Lsn(0)).await?;

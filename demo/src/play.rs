@@ -20,7 +20,7 @@ use crate::{
     stages::Stages,
     summary::Report,
 };
-use walgate_host::{config::Config, postgres::catalog::Catalog};
+use walgate_verify::database::connect;
 
 /// What gateway and consumer may take to end.
 const END_WITHIN: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ impl Play {
     ) -> Result<Play> {
         let guests = guests.map(|built| Guests::install(built, &site)).transpose()?;
         let config = gateway::config(&site);
-        let shop = fill(Shop::of_orders(orders), &config, board).await?;
+        let shop = fill(Shop::of_orders(orders), &site, board).await?;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(gateway::run(config.clone(), board.status().clone(), stopped.clone()));
@@ -120,10 +120,10 @@ fn why(ended: Result<Result<()>, tokio::task::JoinError>) -> anyhow::Error {
     }
 }
 
-async fn fill(shop: Shop, config: &Config, board: &Board) -> Result<Shop> {
+async fn fill(shop: Shop, site: &Site, board: &Board) -> Result<Shop> {
     board.set_stage(format!("loading {} orders into Postgres", count(shop.orders as u64)));
     let begun = Instant::now();
-    let postgres = Catalog::connect(&config.postgres).await?;
+    let postgres = connect(&site.postgres_url()).await?;
     tokio::spawn(async move { shop.create(&postgres).await }).await??;
     board.event(format!(
         "{} orders, {} users and {} products loaded in {}",

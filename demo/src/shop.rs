@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::SinkExt;
 
-use walgate_host::postgres::catalog::Catalog;
+use tokio_postgres::Client;
 
 pub const STATUSES: [&str; 7] =
     ["placed", "paid", "packed", "shipped", "delivered", "returned", "cancelled"];
@@ -67,8 +67,8 @@ impl Shop {
     }
 
     /// Creates the tables and fills them.
-    pub async fn create(self, postgres: &Catalog) -> Result<()> {
-        postgres.client().batch_execute(CREATE).await.context("creating the shop's tables")?;
+    pub async fn create(self, postgres: &Client) -> Result<()> {
+        postgres.batch_execute(CREATE).await.context("creating the shop's tables")?;
         let now = now_micros();
         let at = move |id: i64, of: i64| now - TWO_YEARS_MICROS + TWO_YEARS_MICROS / of * (id - 1);
         let Shop { users, products, orders } = self;
@@ -80,20 +80,19 @@ impl Shop {
             rows.order(id, users, products, at(id, orders), status)
         })
         .await?;
-        postgres.client().batch_execute(INDEX).await.context("indexing the shop's tables")?;
+        postgres.batch_execute(INDEX).await.context("indexing the shop's tables")?;
         Ok(())
     }
 }
 
 async fn copy_in(
-    postgres: &Catalog,
+    postgres: &Client,
     table: &str,
     count: i64,
     mut row: impl FnMut(i64) -> Row,
 ) -> Result<()> {
     let filling = || format!("filling {table}");
     let sink = postgres
-        .client()
         .copy_in::<_, Bytes>(&format!("COPY {table} FROM STDIN"))
         .await
         .with_context(filling)?;

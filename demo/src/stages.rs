@@ -19,8 +19,8 @@ use crate::{
     summary::Report,
     writer::{Writer, Written},
 };
-use walgate_host::{config::Config, postgres::catalog::Catalog};
-use walgate_verify::{Comparison, Question, TableGate};
+use walgate_host::config::Config;
+use walgate_verify::{Comparison, Question, TableGate, database::connect};
 
 const LOADED_WITHIN: Duration = Duration::from_secs(600);
 const DICTIONARIES_LIVE_WITHIN: Duration = Duration::from_secs(15);
@@ -108,7 +108,7 @@ impl Stages {
         &self,
         stopped: watch::Receiver<bool>,
     ) -> Result<JoinHandle<Result<Written>>> {
-        let postgres = Catalog::connect(&self.config.postgres).await?;
+        let postgres = connect(&self.site.postgres_url()).await?;
         let probes = self.board.latencies().follow_in(&self.site.replica());
         let writer = Writer::new(postgres, self.shop, self.board.clone(), probes);
         self.board.event("the writer begins");

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rand::Rng;
 use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio_postgres::Client;
 
 use crate::{
     board::Board,
     latency::Probes,
     shop::{self, Row, Rows, Shop, now_micros, time},
 };
-use walgate_host::postgres::{catalog::Catalog, quote::literal};
+use walgate_host::postgres::quote::literal;
 
 /// How often a transaction begins; what Postgres does in between is the demo's load.
 const PERIOD: Duration = Duration::from_micros(3300);
@@ -23,7 +24,7 @@ const ORDERS_PER_PROBE: i64 = 8;
 
 /// Writes until it is told to stop.
 pub struct Writer {
-    postgres: Catalog,
+    postgres: Client,
     rows: Rows,
     shop: Shop,
     next_order: i64,
@@ -40,7 +41,7 @@ pub struct Written {
 }
 
 impl Writer {
-    pub fn new(postgres: Catalog, shop: Shop, board: Board, probes: Probes) -> Self {
+    pub fn new(postgres: Client, shop: Shop, board: Board, probes: Probes) -> Self {
         let (next_order, next_user) = (shop.orders + 1, shop.users + 1);
         Writer { postgres, rows: Rows::seeded(11), shop, next_order, next_user, board, probes }
     }
@@ -63,7 +64,7 @@ impl Writer {
         }
         let last_order = self.next_order;
         let insert = self.order_sql();
-        self.postgres.client().batch_execute(&insert).await.context("the demo's last order")?;
+        self.postgres.batch_execute(&insert).await.context("the demo's last order")?;
         Ok(Written { last_order })
     }
 
@@ -80,7 +81,7 @@ impl Writer {
             _ => format!("BEGIN; {}; {}; ROLLBACK", self.delete_user(), self.change_price()),
         };
         // Several statements in one message are one transaction.
-        self.postgres.client().batch_execute(&sql).await?;
+        self.postgres.batch_execute(&sql).await?;
         Ok(())
     }
 
@@ -95,12 +96,12 @@ impl Writer {
             self.order_sql()
         );
         if order % ORDERS_PER_PROBE != 0 || shop::is_test_order(order) {
-            self.postgres.client().batch_execute(&statements).await?;
+            self.postgres.batch_execute(&statements).await?;
             return Ok(());
         }
-        self.postgres.client().batch_execute(&format!("BEGIN; {statements}")).await?;
+        self.postgres.batch_execute(&format!("BEGIN; {statements}")).await?;
         let commit_sent = Instant::now();
-        self.postgres.client().batch_execute("COMMIT").await?;
+        self.postgres.batch_execute("COMMIT").await?;
         self.probes.follow(order, commit_sent);
         Ok(())
     }

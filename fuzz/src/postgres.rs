@@ -96,7 +96,7 @@ pub fn check_copy(data: &[u8]) {
             assert_eq!((batch.len(), batch.cells.len()), (rows, rows * table.columns.len()));
             break;
         }
-        if framing.ended() {
+        if framing.has_ended() {
             break;
         }
     }

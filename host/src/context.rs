@@ -7,14 +7,14 @@ use walgate_wire::{TableName, Token};
 
 use crate::{
     assets::registry::Assets,
-    config::{Config, Table},
+    config::{Config, ConfiguredTable},
     egress::outlet::Gate,
     jetstream::{
         kv::{Dictionaries, Schemas},
         streams::Streams,
     },
     observe::status::Status,
-    postgres::replication::batcher::RelationChange,
+    postgres::replication::stream::RelationChange,
     tables::{Suspension, TableEffect, TableEvent, TableGate, Tables},
     wal_budget::Relief,
 };

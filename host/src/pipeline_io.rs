@@ -13,7 +13,7 @@ use crate::{
     },
     error::SessionError,
     jetstream::publisher::{Headers, Outgoing, publish_acknowledged},
-    postgres::{catalog, server_render::Renderer, toast_lookup::Lookup},
+    postgres::{server_render::Renderer, toast_lookup::ToastLookup},
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
 
@@ -24,11 +24,16 @@ pub struct GatewayIo {
     epoch: Option<Epoch>,
     /// Opened when a value needs it.
     renderer: Option<Renderer>,
-    lookup: Option<Lookup>,
+    lookup: Option<ToastLookup>,
 }
 
 impl GatewayIo {
-    pub fn of_changes(gateway: Gateway, epoch: Epoch, renderer: Renderer, lookup: Lookup) -> Self {
+    pub fn of_changes(
+        gateway: Gateway,
+        epoch: Epoch,
+        renderer: Renderer,
+        lookup: ToastLookup,
+    ) -> Self {
         let (renderer, lookup) = (Some(renderer), Some(lookup));
         GatewayIo { gateway, epoch: Some(epoch), renderer, lookup }
     }
@@ -49,7 +54,7 @@ impl PipelineIo for GatewayIo {
     ) -> Result<(), SessionError> {
         let renderer = match self.renderer.take() {
             Some(renderer) => renderer,
-            None => Renderer::new(catalog::open(&self.gateway.config.postgres).await?),
+            None => Renderer::connect(&self.gateway.config.postgres).await?,
         };
         let renderer = self.renderer.insert(renderer);
         Ok(renderer.render(&table.name.to_string(), rendered).await?)
@@ -61,7 +66,7 @@ impl PipelineIo for GatewayIo {
         columns: &[usize],
     ) -> Result<(), SessionError> {
         let Some(lookup) = &mut self.lookup else { return Ok(()) };
-        Ok(lookup.fill(batch, columns).await?)
+        Ok(lookup.fill_unchanged(batch, columns).await?)
     }
 
     async fn record_guest_run(&mut self, run: GuestRun<'_>) -> Result<(), SessionError> {

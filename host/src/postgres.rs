@@ -1,7 +1,7 @@
 //! Everything that comes from Postgres: the change stream, the catalog, the slot.
 //!
-//! The only module of the gateway that speaks to Postgres; some commands do so, too. It does not know NATS, consumers,
-//! or what becomes of a row batch.
+//! The only module of the gateway that speaks to Postgres. Some commands have clients of their own.
+//! NATS, consumers and the use of a row batch are not known here.
 
 pub mod catalog;
 pub mod endpoint;
@@ -15,7 +15,7 @@ pub mod toast_lookup;
 
 pub use error::{ErrorKind, PostgresError};
 
-/// What every connection sets, so that text output is exact and the same wherever a value is printed.
+/// Settings of every connection, so that text output is exact and always the same.
 const SESSION_SETTINGS: [(&str, &str); 5] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "postgres"),

@@ -6,7 +6,7 @@
 use walgate_wire::{Identity, Lsn, Schema, TableState, Token};
 
 use crate::{
-    config::{OnGuestChange, Table},
+    config::{ConfiguredTable, OnGuestChange},
     context::{Gateway, TablesLock},
     egress::outlet::{Gate, Outlet},
     error::SessionError,
@@ -72,13 +72,13 @@ pub async fn register_current(
     gateway: &Gateway,
     lock: &TablesLock<'_>,
     catalog: &mut Catalog,
-    table: &Table,
+    table: &ConfiguredTable,
     gate: &Gate,
 ) -> Result<Schema, SessionError> {
     let lsn = catalog.later_lsn().await?;
-    let (input, info) = catalog.current(&table.name, table.token.clone(), lsn).await?;
+    let (input, info) = catalog.load_current(&table.name, table.token.clone(), lsn).await?;
     let outlet = tokio::task::block_in_place(|| Outlet::open(gate, table, input))?;
-    let has_default = |attnum| info.fills(attnum);
+    let has_default = |attnum| info.may_backfill(attnum);
     let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
     let schema = outlet.output().schema.clone();
     let schema = register(&gateway.schemas, lock, schema, due).await?;
@@ -117,7 +117,7 @@ pub async fn register_or_suspend(
 pub async fn suspend_table(
     gateway: &Gateway,
     lock: &TablesLock<'_>,
-    table: &Table,
+    table: &ConfiguredTable,
     event: TableEvent<Gate>,
 ) -> Result<(), SessionError> {
     for effect in gateway.on_table_event(event) {
@@ -140,7 +140,7 @@ impl From<&SessionError> for SuspendReason {
 pub async fn store_suspension(
     gateway: &Gateway,
     _: &TablesLock<'_>,
-    table: &Table,
+    table: &ConfiguredTable,
     Suspension { cause, reason }: &Suspension,
 ) -> Result<(), KvError> {
     let (public, way_back) = (&reason.public, cause.way_back());

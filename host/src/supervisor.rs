@@ -38,7 +38,7 @@ use crate::{
     postgres::{
         PostgresError,
         catalog::Catalog,
-        slot::{self, Preflight, Wanted},
+        slot::{self, Preflight, PreflightRequest},
     },
     schema_registry,
     snapshot::requests,
@@ -187,7 +187,7 @@ async fn start(config: &Config, status: &Status) -> Result<Started, RunError> {
     let access = access.or(config.nats.access.clone()).unwrap_or_default();
     let client = streams::connect(&access).await?;
     let streams = Box::pin(Streams::ensure(&client, &config.nats, &config.tables)).await?;
-    slot::ensure_publication(catalog.client(), &preflight).await?;
+    slot::ensure_publication(&catalog, &preflight).await?;
 
     let assets = Assets::default();
     let version = preflight.server_version;
@@ -215,8 +215,8 @@ async fn start(config: &Config, status: &Status) -> Result<Started, RunError> {
 async fn preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, PostgresError> {
     let tables: Vec<TableName> = config.tables.iter().map(|table| table.name.clone()).collect();
     let PostgresConfig { slot, publication, .. } = &config.postgres;
-    let found =
-        slot::preflight(catalog.client(), Wanted { slot, publication, tables: &tables }).await?;
+    let wanted = PreflightRequest { slot, publication, tables: &tables };
+    let found = slot::run_preflight(catalog, wanted).await?;
     found.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(found)
 }

@@ -17,7 +17,7 @@ pub use event::{SuspendCause, SuspendReason, Suspension, TableEffect, TableEvent
 pub use fingerprint::SeenFingerprint;
 use table::TableState;
 
-use crate::postgres::replication::batcher::RelationChange;
+use crate::postgres::replication::stream::RelationChange;
 
 /// How a table's rows may be published, as far as its state depends on it.
 pub trait TableGate: Clone + Default {

@@ -5,6 +5,7 @@
 //! so equal means: what a consumer should have stored is what is there.
 
 mod compare;
+pub mod database;
 mod postgres;
 mod report;
 mod sqlite;
@@ -23,7 +24,7 @@ use self::{
 };
 use crate::target::Target;
 use walgate_host::{
-    config::{Config, Postgres, Table},
+    config::{Config, ConfiguredTable, PostgresConfig},
     egress::outlet::Gate,
     guest::{Engine, Limits},
 };

@@ -15,7 +15,7 @@ use walgate_host::{
     config::PostgresConfig,
     egress::outlet::Outlet,
     encode::Packer,
-    postgres::catalog::{self, Catalog, TypeCache},
+    postgres::catalog::Catalog,
     rows::{
         Rendered, TableVersion,
         batch::{Cell, RowBatch},
@@ -53,11 +53,10 @@ impl PostgresSide {
         forms: &[Form],
         guest: Option<&TableGate>,
     ) -> Result<PostgresSide> {
-        let exporter = Exporter::begin(postgres).await?;
+        let mut exporter = Exporter::begin(postgres).await?;
         let replicas = schema.columns.iter().map(|column| column.name.as_str()).collect();
         let wanted = guest.is_none().then_some(replicas);
-        let (table, filter, published) =
-            describe(&exporter.catalog, &postgres.publication, schema, wanted).await?;
+        let (table, filter, published) = describe(&mut exporter.catalog, schema, wanted).await?;
         let outlet = match guest {
             Some(TableGate { table: config, gate }) => Outlet::open(gate, config, table.clone())?,
             None => Outlet::unguarded(table.clone()),
@@ -162,27 +161,24 @@ impl ComparedColumn {
 /// The table as its catalog shows it, reduced to `columns` or to what is published; the publication's row
 /// filter; and the names of all columns that are published.
 async fn describe(
-    postgres: &Catalog,
-    publication: &str,
+    catalog: &mut Catalog,
     schema: &Schema,
     columns: Option<Vec<&str>>,
 ) -> Result<(TableVersion, Option<String>, Vec<String>)> {
     let name: TableName = schema.table.parse()?;
-    let client = postgres.client();
-    let mut info = catalog::load_table(client, publication, &name)
+    let mut info = catalog
+        .load_table(&name)
         .await?
         .with_context(|| format!("there is no table {name} on this side"))?;
-    let published: Vec<String> = info.published().map(|column| column.name.clone()).collect();
+    let published: Vec<String> =
+        info.published_columns().map(|column| column.name.clone()).collect();
     if let Some(columns) = columns {
         for column in &mut info.columns {
             column.published = columns.contains(&&*column.name);
         }
     }
-    let mut types = TypeCache::default();
-    let table =
-        catalog::version_of_catalog(client, &mut types, &info, schema.token.clone(), Lsn(0))
-            .await?;
-    let filter = catalog::row_filter(client, publication, table.relid).await?;
+    let table = catalog.build_version(&info, schema.token.clone(), Lsn(0)).await?;
+    let filter = catalog.load_row_filter(table.relid).await?;
     Ok((table, filter, published))
 }
 

@@ -6,9 +6,7 @@ use anyhow::{Context, Result, bail};
 use walgate_consumer::TableRecord;
 use walgate_wire::{Schema, TableName};
 
-use crate::sqlite;
-use crate::target::Target;
-use walgate_host::{config::PostgresConfig, postgres::catalog};
+use crate::{database, sqlite, target::Target};
 
 /// Every table that the copy keeps.
 pub async fn kept(replica: &Target) -> Result<Vec<Schema>> {
@@ -35,8 +33,7 @@ fn of_sqlite(path: &Path) -> Result<Vec<String>> {
 }
 
 async fn of_postgres(url: &str) -> Result<Vec<String>> {
-    let postgres = PostgresConfig::at(url.into(), String::new());
-    let client = catalog::open(&postgres).await?;
+    let client = database::connect(url).await?;
     let rows =
         client.query("SELECT record::text FROM public._walgate_tables ORDER BY token", &[]).await;
     let rows = rows.context("the database is not one that `walgate replicate` keeps")?;

@@ -38,10 +38,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 fn sql(config: &Config) -> Result<String, PostgresError> {
     let endpoint = Endpoint::of(&config.postgres)?;
-    let user = endpoint.config().get_user().unwrap_or_default();
     let names = Names {
-        role: quote::identifier(user),
-        database: quote::identifier(endpoint.config().get_dbname().unwrap_or(user)),
+        role: quote::identifier(endpoint.user()),
+        database: quote::identifier(endpoint.database()),
         slot: quote::literal(&config.postgres.slot),
         publication: &config.postgres.publication,
         tables: config.tables.iter().map(|table| &table.name).collect(),

@@ -11,7 +11,7 @@ use walgate_wire::{Lsn, Token, hex};
 
 use crate::{
     assets::watch::{Folder, Refused, Shelf},
-    config::Table,
+    config::ConfiguredTable,
     context::Gateway,
     egress::{
         outlet::{Gate, Outlet, OutletError},
@@ -22,10 +22,7 @@ use crate::{
     jetstream::kv::KvError,
     pipeline_io::GatewayIo,
     policy::{Action, action},
-    postgres::{
-        catalog::{self, Catalog},
-        snapshot,
-    },
+    postgres::{catalog::Catalog, snapshot::sample_rows},
     rows::TableVersion,
 };
 
@@ -131,10 +128,9 @@ async fn try_on(
     let postgres = &gateway.config.postgres;
     let mut catalog = Catalog::connect(postgres).await.map_err(refused)?;
     let (version, _) =
-        catalog.current(&table.name, table.token.clone(), Lsn(0)).await.map_err(refused)?;
+        catalog.load_current(&table.name, table.token.clone(), Lsn(0)).await.map_err(refused)?;
     let version = Arc::new(version);
-    let client = catalog::open(postgres).await.map_err(refused)?;
-    let batch = snapshot::sample(client, &version, &postgres.publication, CANARY_BYTES).await;
+    let batch = sample_rows(postgres, &version, CANARY_BYTES).await;
     let mut batch = batch.map_err(refused)?;
     let (gate, config) = (Gate::Guest(Arc::clone(module)), table.clone());
     let version = TableVersion::clone(&version);

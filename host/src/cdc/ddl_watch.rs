@@ -20,7 +20,7 @@ impl Session {
         let gateway = self.gateway.clone();
         let tables = &gateway.config.tables;
         let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
-        let present = self.catalog.present(&names).await?;
+        let present = self.catalog.load_presence(&names).await?;
         self.confirm_relations(&present).await?;
         self.compare_fingerprints(&present).await
     }
@@ -52,14 +52,14 @@ impl Session {
         let gateway = self.gateway.clone();
         let tables = &gateway.config.tables;
         let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
-        let present = self.catalog.present(&names).await?;
+        let present = self.catalog.load_presence(&names).await?;
         for table in tables {
             let token = table.token.clone();
             let absent = |reason| TableEvent::TableAbsent { token: token.clone(), reason };
             let event = match present.iter().find(|found| found.name == table.name) {
                 None => absent("the table does not exist any more".to_owned()),
                 Some(found) if found.unpublished => {
-                    absent(found.remedy(&gateway.config.postgres.publication))
+                    absent(found.publication_remedy(&gateway.config.postgres.publication))
                 }
                 Some(found) => TableEvent::TablePresent { token, relid: found.relid },
             };
@@ -72,7 +72,7 @@ impl Session {
 
     async fn compare_fingerprints(&mut self, present: &[Presence]) -> Result<(), SessionError> {
         let relids: Vec<u32> = present.iter().map(|found| found.relid).collect();
-        let mut fingerprints = self.catalog.traces(&relids).await?;
+        let mut fingerprints = self.catalog.load_fingerprints(&relids).await?;
         let lsn = self.catalog.later_lsn().await?;
         let gateway = self.gateway.clone();
         for found in present {

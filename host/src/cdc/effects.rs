@@ -8,14 +8,14 @@ use walgate_wire::{Lsn, Token};
 
 use super::session::Session;
 use crate::{
-    config::Table,
+    config::ConfiguredTable,
     context::TablesLock,
     egress::outlet::{Gate, Outlet},
     error::SessionError,
     policy::{Action, action},
     postgres::{
-        SourceError,
-        catalog::{Altered, TableInfo, types_altered},
+        PostgresError,
+        catalog::{SilentDdl, TableInfo, types_altered},
         replication::stream::RelationChange,
     },
     rows::batch::RowBatch,
@@ -105,7 +105,7 @@ impl Session {
         let table = configured(&gateway, token)?;
         let previous = gateway.schemas.latest(token).await?;
         let relation = &change.relation;
-        let found = self.catalog.announced(relation, token.clone(), previous.as_ref(), lsn);
+        let found = self.catalog.resolve_relation(relation, token.clone(), previous.as_ref(), lsn);
         let (input, info) = found.await?;
         // Nothing in the stream shows where a type was altered.
         let lsn = match previous.is_some_and(|before| types_altered(&before, &input.schema)) {
@@ -113,14 +113,15 @@ impl Session {
             false => lsn,
         };
         let outlet = tokio::task::block_in_place(|| Outlet::open(gate, table, input.clone()))?;
-        let has_default = |attnum| info.as_ref().is_none_or(|info: &TableInfo| info.fills(attnum));
+        let has_default =
+            |attnum| info.as_ref().is_none_or(|info: &TableInfo| info.may_backfill(attnum));
         let due = Due { lsn, on_guest_change: table.guest.on_change, has_default };
         let schema = outlet.output().schema.clone();
         let schema = schema_registry::register(&gateway.schemas, lock, schema, due).await?;
         gateway.status.table(token).flows(schema.guest.as_ref());
         // After a Relation message nothing of the relation is buffered. Otherwise buffered rows go
         // through the new outlet.
-        self.stream.retype(&Arc::new(input));
+        self.stream.replace_table_version(&Arc::new(input));
         self.outlets.insert(change.relation.relid, outlet.with_schema(schema));
         let (token, gate) = (token.clone(), gate.clone());
         Ok(TableEvent::OutletOpened { token, change, gate, types_reread })
@@ -178,7 +179,7 @@ impl Session {
         let gateway = self.gateway.clone();
         let Ok(table) = configured(&gateway, token) else { return true };
         for RelationChange { relation, lsn } in changes {
-            let found = self.catalog.announced(&relation, token.clone(), None, lsn).await;
+            let found = self.catalog.resolve_relation(&relation, token.clone(), None, lsn).await;
             // What is wrong with the table itself shows when its outlet is opened.
             let Ok((input, _)) = found else { return true };
             let fits = tokio::task::block_in_place(|| Outlet::open(gate, table, input));
@@ -209,7 +210,7 @@ impl Session {
         gate: Option<Gate>,
     ) -> Result<TableEvent<Gate>, SessionError> {
         let cause = match &error {
-            SessionError::Source(SourceError::Locked { .. }) => SuspendCause::Locked,
+            SessionError::Source(PostgresError::Locked { .. }) => SuspendCause::Locked,
             error if action(error) == Action::Quarantine => SuspendCause::Failed,
             _ => return Err(error),
         };
@@ -236,13 +237,13 @@ impl Session {
         let table = configured(&gateway, &token)?;
         self.catalog.forget_types();
         let previous = gateway.schemas.latest(&token).await?;
-        let found = self.catalog.announced(&relation, token.clone(), previous.as_ref(), lsn);
+        let found = self.catalog.resolve_relation(&relation, token.clone(), previous.as_ref(), lsn);
         let (input, _) = found.await?;
         let gate = gateway.gate(&token);
         let again = tokio::task::block_in_place(|| Outlet::open(&gate, table, input.clone()))?;
         let lsn = self.catalog.later_lsn().await?;
         let lock = gateway.lock_tables().await;
-        let reason = Altered::Composite.in_words();
+        let reason = SilentDdl::Composite.describe();
         schema_registry::reseed(&gateway.schemas, &token, lsn, reason).await?;
         // The schema also holds what the type is made of now.
         let due = Due { lsn, on_guest_change: table.guest.on_change, has_default: |_| true };
@@ -255,7 +256,7 @@ impl Session {
             Some(_) => outlet.output().schema.clone(),
         };
         batch.table = Arc::new(input);
-        self.stream.retype(&batch.table);
+        self.stream.replace_table_version(&batch.table);
         Ok(again.with_schema(schema))
     }
 }
@@ -264,7 +265,7 @@ impl Session {
 fn configured<'a>(
     gateway: &'a crate::context::Gateway,
     token: &Token,
-) -> Result<&'a Table, SessionError> {
+) -> Result<&'a ConfiguredTable, SessionError> {
     let missing = || SessionError::Task(format!("table {token} is not configured"));
     gateway.table_by_token(token).ok_or_else(missing)
 }

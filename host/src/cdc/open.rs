@@ -4,10 +4,7 @@
 //! that was paused and still writes is refused by the stream. What flows afterwards is `changes`' business.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -37,15 +34,14 @@ use crate::{
     observe::status::Status,
     postgres::{
         PostgresError,
-        catalog::{self, Catalog},
+        catalog::Catalog,
         endpoint::Endpoint,
         replication::{
             client::{Feedback, FrameReader, ReplicationClient, Timing},
             stream::ChangeStream,
         },
-        server_render::Renderer,
         slot,
-        toast_lookup::Lookup,
+        toast_lookup::ToastLookup,
     },
     schema_registry,
 };
@@ -79,14 +75,9 @@ pub async fn hold(gateway: &Gateway) -> Result<(Held, FeedbackLoop), SessionErro
         tracing::warn!(slot = config.slot, "creating the slot waits: {by}");
         gateway.status.set_problem(Some(format!("creating the replication slot waits: {by}")));
     };
-    let ensured = slot::ensure_slot(
-        &endpoint,
-        catalog.client(),
-        &config.slot,
-        gateway.server_version,
-        blocked,
-    )
-    .await?;
+    let ensured =
+        slot::ensure_slot(&endpoint, &catalog, &config.slot, gateway.server_version, blocked)
+            .await?;
     let mut client = ReplicationClient::connect(&endpoint, Timing::default()).await?;
     let system = client.identify_system().await?;
     let left = client.left_timelines(system.timeline).await?;
@@ -94,8 +85,7 @@ pub async fn hold(gateway: &Gateway) -> Result<(Held, FeedbackLoop), SessionErro
     let (reader, feedback) =
         client.start_replication(&config.slot, &config.publication, Lsn(0)).await?;
     // Another gateway may have moved it before this one got hold of it.
-    let held =
-        slot::slot_state(catalog.client(), &config.slot).await?.ok_or(PostgresError::Closed)?;
+    let held = slot::read_slot(&catalog, &config.slot).await?.ok_or(PostgresError::Closed)?;
     let confirmed = held.confirmed_flush;
     let facts = SlotFacts {
         system_id: system.system_id,
@@ -122,8 +112,7 @@ pub async fn open(
     let Held { reader, catalog, facts, durable } = held;
     let Place { epoch, resume, stated, chain } = place(gateway, &facts, past, now, durable).await?;
     tracing::debug!(%resume, confirmed = %facts.confirmed, %stated, "resuming");
-    let asked = Arc::new(catalog::open(&gateway.config.postgres).await?);
-    let asking = (Renderer::new(Arc::clone(&asked)), Lookup::new(asked).await?);
+    let asking = ToastLookup::connect(&gateway.config.postgres).await?;
     let stream = ChangeStream::new(reader, resume);
     let mut session = Session::new(gateway.clone(), epoch, stream, chain, catalog, asking, stated);
     if !gateway.status.has_streamed() {

@@ -30,7 +30,7 @@ use crate::{
         catalog::Catalog,
         replication::stream::{ChangeStream, Event, RelationChange},
         server_render::Renderer,
-        toast_lookup::Lookup,
+        toast_lookup::ToastLookup,
     },
     rows::batch::RowBatch,
     tables::TableEvent,
@@ -86,7 +86,7 @@ impl Session {
         stream: ChangeStream,
         chain: Chain,
         catalog: Catalog,
-        (renderer, lookup): (Renderer, Lookup),
+        (renderer, lookup): (Renderer, ToastLookup),
         stated: Lsn,
     ) -> Session {
         let mut offers = gateway.guest_offers();

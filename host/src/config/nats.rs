@@ -126,7 +126,7 @@ pub struct StreamSettings {
 }
 
 impl StreamSettings {
-    /// Zero stands for no limit.
+    /// Zero means no limit.
     fn new(name: String, max_bytes: u64, max_age_seconds: u64) -> StreamSettings {
         StreamSettings {
             name,

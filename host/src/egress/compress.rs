@@ -15,7 +15,7 @@ use walgate_wire::{
 };
 
 use crate::{
-    config::{Compression, UseDictionary},
+    config::{CompressionConfig, UseDictionary},
     egress::dictionary_stats::DictionaryGain,
     encode::{RowError, TablePacker},
     rows::{Rendered, TableVersion, batch::RowBatch},
@@ -90,7 +90,7 @@ pub struct StoredDictionary {
 /// Packs and compresses bodies; owns the compression contexts of one task.
 #[derive(Debug)]
 pub struct BodyPacker {
-    settings: Compression,
+    settings: CompressionConfig,
     writer: ChangeWriter,
     frame: Vec<u8>,
     /// Contexts by the table whose dictionary they have loaded, with its revision. None: no
@@ -102,7 +102,7 @@ pub struct BodyPacker {
 }
 
 impl BodyPacker {
-    pub fn new(settings: &Compression) -> Self {
+    pub fn new(settings: &CompressionConfig) -> Self {
         BodyPacker {
             settings: settings.clone(),
             writer: ChangeWriter::default(),
@@ -115,7 +115,7 @@ impl BodyPacker {
     }
 
     pub fn uncompressed() -> Self {
-        BodyPacker::new(&Compression {
+        BodyPacker::new(&CompressionConfig {
             enabled: false,
             level: 1,
             use_dictionary: UseDictionary::Auto,
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn large_bodies_leave_the_dictionary_out_where_that_is_configured() {
-        let auto = Compression { use_dictionary: UseDictionary::Auto, ..settings() };
+        let auto = CompressionConfig { use_dictionary: UseDictionary::Auto, ..settings() };
         let mut auto = BodyPacker::new(&auto);
         let large: String = (0..2000).map(row).collect();
         assert!(large.len() > AUTO_DICTIONARY_BYTES_MAX);

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use walgate_wire::Schema;
 
 use crate::{
-    config::{OnGuestError, Table},
+    config::{ConfiguredTable, OnGuestError},
     encode::{RowError, TablePacker},
     guest::{BoundGuest, GuestError, GuestFailure, GuestOutcome, Module},
     rows::{Rendered, TableVersion, batch::RowBatch},

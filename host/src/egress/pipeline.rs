@@ -9,7 +9,7 @@ use std::{future::Future, sync::Arc};
 use walgate_wire::ChunkWriter;
 
 use crate::{
-    config::Compression,
+    config::CompressionConfig,
     egress::{
         compress::{BodyError, BodyPacker, Effort, PackedBody, StoredDictionary},
         outlet::Outlet,
@@ -68,7 +68,7 @@ pub struct Pipeline<Io> {
 }
 
 impl<Io: PipelineIo> Pipeline<Io> {
-    pub fn new(io: Io, compression: &Compression) -> Self {
+    pub fn new(io: Io, compression: &CompressionConfig) -> Self {
         Pipeline { io, rendered: Rendered::default(), bodies: BodyPacker::new(compression) }
     }
 

@@ -1,6 +1,8 @@
-//! The configured server: its URL in libpq's words, its password, and what its refusals mean to us.
+//! The configured server: its URL with libpq's parameters, its password, and the meaning of its
+//! refusals.
 //!
-//! Made anew for every connection, so that a password or certificate that was rotated on disk is taken up.
+//! It is read again for every connection, so that a rotated password or certificate takes effect.
+//! What a connection is for is not known here.
 
 use std::{path::Path, time::Duration};
 
@@ -14,22 +16,23 @@ use crate::postgres::PostgresError;
 /// SQLSTATE of a password that is not the role's.
 const INVALID_PASSWORD: &str = "28P01";
 const DEFAULT_PORT: u16 = 5432;
-/// A server whose machine acknowledges nothing of what was sent for so long is gone.
+/// A server whose host acknowledges no sent data for this long is gone.
 const UNANSWERED_MAX: Duration = Duration::from_secs(35);
 
+/// The server of a [`PostgresConfig`], as it is configured at this moment.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     server: PgConnector,
-    /// The password is read from a file: another one may be there next time.
+    /// The password is read from a file, which may hold another one next time.
     rotates: bool,
 }
 
 impl Endpoint {
-    /// Errors do not show the URL, for it may hold a password.
+    /// Errors do not show the URL, because it may hold a password.
     pub fn of(postgres: &PostgresConfig) -> Result<Endpoint, PostgresError> {
         let mut server = PgConnector::parse(postgres.url.expose_secret())
             .map_err(|reason| PostgresError::Url(reason.to_string()))?;
-        check(server.config())?;
+        check_config(server.config())?;
         let rotates = match &postgres.password {
             None => false,
             Some(PostgresPassword::Given(password)) => {
@@ -45,40 +48,51 @@ impl Endpoint {
             server.config_mut().application_name("walgate");
         }
         if server.config().get_tcp_user_timeout().is_none() {
-            // What we send is small and read at once: unlike a copy's rows it never waits for the server to make room.
+            // The gateway sends little, and the server reads it at once. Unlike the rows of a copy
+            // it never waits for room in the server's buffers.
             server.config_mut().tcp_user_timeout(UNANSWERED_MAX);
         }
         Ok(Endpoint { server, rotates })
     }
 
-    pub fn config(&self) -> &Config {
+    /// The role. A URL without one is refused.
+    pub fn user(&self) -> &str {
+        self.config().get_user().unwrap_or_default()
+    }
+
+    /// The database, by default the one with the role's name.
+    pub fn database(&self) -> &str {
+        self.config().get_dbname().unwrap_or(self.user())
+    }
+
+    pub(super) fn config(&self) -> &Config {
         self.server.config()
     }
 
-    pub fn tls(&self) -> &TlsNegotiator {
+    pub(super) fn tls(&self) -> &TlsNegotiator {
         self.server.tls()
     }
 
+    /// Opens connections to the server, with the password of the configuration.
     pub fn server(&self) -> &PgConnector {
         &self.server
     }
 
     /// Host, port and database of the first server, without the password.
     pub fn target(&self) -> String {
-        self.addresses().first().map(|place| self.target_at(place)).unwrap_or_default()
+        self.addresses().first().map(|server| self.target_at(server)).unwrap_or_default()
     }
 
-    pub fn target_at(&self, place: &ServerAddress) -> String {
-        let host = match &place.host {
+    pub(super) fn target_at(&self, server: &ServerAddress) -> String {
+        let host = match &server.host {
             Host::Tcp(host) => host.clone(),
             Host::Unix(folder) => folder.display().to_string(),
         };
-        let database = self.config().get_dbname().or(self.config().get_user()).unwrap_or_default();
-        format!("{host}:{}/{database}", place.port)
+        format!("{host}:{}/{}", server.port, self.database())
     }
 
-    /// What a connection that did not come about means.
-    pub fn refused(&self, target: &str, error: PgConnectError) -> PostgresError {
+    /// The meaning of a failed connection attempt.
+    pub fn explain_refusal(&self, target: &str, error: PgConnectError) -> PostgresError {
         match error {
             PgConnectError::Unreachable(source) => {
                 PostgresError::Connect { target: target.to_owned(), source }
@@ -112,30 +126,31 @@ impl Endpoint {
         }
     }
 
-    /// Where to try, in turn.
-    pub fn addresses(&self) -> Vec<ServerAddress> {
+    /// The servers to try, in turn.
+    pub(super) fn addresses(&self) -> Vec<ServerAddress> {
         let config = self.config();
-        let (addresses, ports) = (config.get_hostaddrs(), config.get_ports());
-        let place = |(index, host): (usize, &Host)| ServerAddress {
+        let addresses = config.get_hostaddrs();
+        let ports = config.get_ports();
+        let address = |(index, host): (usize, &Host)| ServerAddress {
             host: host.clone(),
             address: addresses.get(index).map(ToString::to_string),
             port: ports.get(index).or(ports.first()).copied().unwrap_or(DEFAULT_PORT),
         };
-        config.get_hosts().iter().enumerate().map(place).collect()
+        config.get_hosts().iter().enumerate().map(address).collect()
     }
 }
 
 /// One server of a URL that may name several.
 #[derive(Clone, Debug)]
-pub struct ServerAddress {
-    /// Also the name that its certificate has to bear.
+pub(super) struct ServerAddress {
+    /// Also the name that its certificate must contain.
     pub host: Host,
-    /// Where to go instead of asking what the name means.
+    /// Address to connect to instead of resolving the name.
     pub address: Option<String>,
     pub port: u16,
 }
 
-/// It may be missing for the moment in which it is replaced.
+/// The file may be missing for a moment while it is replaced.
 fn read_password(path: &Path) -> Result<String, PostgresError> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         let problem = format!("postgres.password_file {} cannot be read: {e}", path.display());
@@ -144,8 +159,8 @@ fn read_password(path: &Path) -> Result<String, PostgresError> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Whether one can connect so at all.
-fn check(config: &Config) -> Result<(), PostgresError> {
+/// Whether a connection is possible with these parameters.
+fn check_config(config: &Config) -> Result<(), PostgresError> {
     let refused = |problem: &str| Err(PostgresError::Url(problem.to_owned()));
     if config.get_user().is_none() {
         return refused("names no user: write postgres://USER:PASSWORD@HOST:PORT/DATABASE");
@@ -198,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_of_a_file_may_be_another_one_next_time() {
+    fn a_password_file_is_read_for_every_endpoint() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "first\n").unwrap();
         let mut postgres = PostgresConfig::at("postgres://u:other@db/shop".into(), String::new());
@@ -206,7 +221,7 @@ mod tests {
         let endpoint = Endpoint::of(&postgres).unwrap();
         assert_eq!(endpoint.config().get_password(), Some(&b"first"[..]));
         let wrong = || PgConnectError::Server { message: "no".into(), code: "28P01".into() };
-        assert_eq!(endpoint.refused("db", wrong()).kind(), ErrorKind::Retry);
+        assert_eq!(endpoint.explain_refusal("db", wrong()).kind(), ErrorKind::Retry);
         std::fs::write(file.path(), "second").unwrap();
         let again = Endpoint::of(&postgres).unwrap();
         assert_eq!(again.config().get_password(), Some(&b"second"[..]));
@@ -214,6 +229,6 @@ mod tests {
         assert_eq!(Endpoint::of(&postgres).unwrap_err().kind(), ErrorKind::Retry);
         postgres.password = Some(PostgresPassword::Given("static".to_owned().into()));
         let endpoint = Endpoint::of(&postgres).unwrap();
-        assert_eq!(endpoint.refused("db", wrong()).kind(), ErrorKind::Fatal);
+        assert_eq!(endpoint.explain_refusal("db", wrong()).kind(), ErrorKind::Fatal);
     }
 }

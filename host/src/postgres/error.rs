@@ -1,32 +1,36 @@
-//! Failures at the Postgres side, each with its remedy, and what kind of failure each is.
+//! Failures at the Postgres side, each with its remedy, and the kind of each failure.
 //!
-//! What follows from a kind is `policy`'s business.
+//! What follows from a kind is not known here: `policy` decides.
 
 use std::time::Duration;
 
 use walgate_wire::Lsn;
 
-use crate::rows::{BatchError, Malformed};
+use crate::rows::{BatchError, Malformed, TableVersion};
+
+/// The function that reports that `row_security = off` is impossible. Its SQLSTATE also means
+/// missing rights, and its message is translated.
+const ROW_SECURITY_ROUTINE: &str = "check_enable_rls";
 
 /// What to do about an error, for `policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Connection lost, server starting or stopping, slot in use: connect again after a while.
+    /// Connection lost, server starting or stopping, slot in use: connect again later.
     Retry,
-    /// Configuration, rights, a lost slot: an operator has to act; nothing that we do helps.
+    /// Configuration, rights, a lost slot: only an operator can help.
     Fatal,
-    /// One table cannot go on, the others can.
+    /// One table cannot continue. The others can.
     TableOnly,
 }
 
-/// A failure at the Postgres side. Messages say what to do where there is something to do.
+/// A failure at the Postgres side. A message names the remedy if an operator has one.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
     #[error(
         "Postgres at {target} cannot be reached: {source}; check [postgres] url and that the server is up"
     )]
     Connect { target: String, source: std::io::Error },
-    /// Of the role, not accepted or not to be read.
+    /// The role's password was refused, or its file cannot be read.
     #[error("{problem}")]
     Password { problem: String, rotates: bool },
     #[error("the connection to Postgres was lost: {0}")]
@@ -60,12 +64,12 @@ pub enum PostgresError {
     Protocol(String),
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// Nobody could connect with it. Does not hold it.
+    /// No connection is possible with it. The message does not contain it.
     #[error("postgres.url {0}")]
     Url(String),
     #[error("{0}")]
     Config(String),
-    /// All that was found wrong before anything was changed, with remedies.
+    /// All problems that the preflight found, with remedies.
     #[error("{}", .0.join("\n"))]
     Preflight(Vec<String>),
     #[error(
@@ -73,7 +77,7 @@ pub enum PostgresError {
          Every copy has to be loaded again: drop the slot (SELECT pg_drop_replication_slot('{slot}')) and start the gateway"
     )]
     SlotLost { slot: String, reason: String, confirmed: Lsn },
-    #[error("{table} is locked by somebody else: try again")]
+    #[error("{table} is locked by another session: try again")]
     Locked { table: String },
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -81,7 +85,7 @@ pub enum PostgresError {
     Table { table: String, what: String },
 }
 
-/// tokio-postgres prints "db error" and leaves the server's words to the source.
+/// tokio-postgres prints "db error" and keeps the server's message in the source.
 fn sql_message(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
         (Some(db), _) => walgate_pg_connect::describe_db_error(db),
@@ -96,10 +100,29 @@ fn remedy_after(hint: &str) -> String {
 
 impl PostgresError {
     /// For `map_err` on a query; `what` completes "could not …".
-    pub fn query(what: &'static str) -> impl Fn(tokio_postgres::Error) -> PostgresError {
+    pub(in crate::postgres) fn query(
+        what: &'static str,
+    ) -> impl Fn(tokio_postgres::Error) -> PostgresError {
         move |source| PostgresError::Sql { what, source }
     }
 
+    /// A failed statement about one table. If the server refuses it for good, only this table
+    /// stops.
+    pub(in crate::postgres) fn of_table(
+        table: &TableVersion,
+        what: &'static str,
+        source: tokio_postgres::Error,
+    ) -> PostgresError {
+        let error = PostgresError::Sql { what, source };
+        match error.kind() {
+            ErrorKind::Fatal => {
+                PostgresError::Table { table: table.name.to_string(), what: describe(&error) }
+            }
+            _ => error,
+        }
+    }
+
+    /// What the caller should do about the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             PostgresError::Connect { .. }
@@ -127,13 +150,31 @@ impl PostgresError {
         }
     }
 
-    /// The table that an error is about, if it is about one, as one writes it.
+    /// The name of the table that the error is about, if it is about one.
     pub fn table(&self) -> Option<&str> {
         match self {
             PostgresError::Table { table, .. } | PostgresError::Locked { table } => Some(table),
             PostgresError::Batch(error) => Some(error.table()),
             _ => None,
         }
+    }
+}
+
+/// With the server's message, which `tokio_postgres::Error` keeps as a source.
+fn describe(error: &PostgresError) -> String {
+    let PostgresError::Sql { what, source } = error else { return error.to_string() };
+    match source.as_db_error() {
+        Some(db) if db.routine() == Some(ROW_SECURITY_ROUTINE) => format!(
+            "row level security hides rows of it from the gateway's role, so copies would miss them (could not {what}: {}): \
+             as a superuser run ALTER ROLE … BYPASSRLS, or take the table's policies off that role",
+            db.message()
+        ),
+        Some(db) => {
+            let hint = db.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            let description = walgate_pg_connect::describe_db_error(db);
+            format!("Postgres refused to {what}: {description}{hint}")
+        }
+        None => error.to_string(),
     }
 }
 

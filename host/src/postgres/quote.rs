@@ -1,19 +1,19 @@
-//! How names and strings stand in SQL. Nothing else in the gateway quotes.
+//! Quotes names and strings for SQL. Nothing else in the gateway quotes.
 
 use walgate_wire::TableName;
 
-/// As SQL wants a name.
+/// A quoted identifier.
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// As SQL wants a string, also where `standard_conforming_strings` is off.
+/// A string literal, correct even if `standard_conforming_strings` is off.
 pub fn literal(text: &str) -> String {
     let escaped = text.replace('\'', "''").replace('\\', "\\\\");
     if text.contains('\\') { format!("E'{escaped}'") } else { format!("'{escaped}'") }
 }
 
-/// As SQL wants a table, with its schema.
+/// A quoted table name with its schema.
 pub fn table(name: &TableName) -> String {
     format!("{}.{}", identifier(&name.schema), identifier(&name.table))
 }

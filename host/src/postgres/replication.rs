@@ -1,12 +1,14 @@
-//! The replication connection: a thin client, pgoutput, and changes in commit order as batches of rows.
+//! The replication connection: a thin client, pgoutput, and changes in commit order as batches of
+//! rows.
 //!
 //! Reading and feedback are separate halves. Nothing here publishes, and nothing here confirms.
 
 mod auth;
-pub mod batcher;
+mod batcher;
 pub mod client;
 mod frames;
 mod messages;
 pub mod pgoutput;
 mod socket;
 pub mod stream;
+mod timing;

@@ -1,36 +1,48 @@
-//! Has the server print what only it can print: binary values go back to it, texts return.
+//! Has the server print values of types that only it can print: it receives binary values and
+//! returns texts.
 //!
-//! One round trip a type and batch. Needs a connection of its own with the session settings of every other one
-//! (ISO dates, UTC), so that a range prints like its bounds would. What the texts are for is not known here.
+//! One round trip per type and batch. The connection has the usual session settings (ISO dates,
+//! UTC), so that a range prints as its bounds do. What the texts are for is not known here.
 
 use std::{collections::HashMap, error::Error, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
 use postgres_types::{IsNull, Kind, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
-use crate::postgres::{ErrorKind, PostgresError, catalog::SqlClient};
-use crate::rows::Rendered;
+use crate::{
+    config::PostgresConfig,
+    postgres::{
+        ErrorKind, PostgresError,
+        catalog::{SqlClient, open_session},
+    },
+    rows::Rendered,
+};
 
-/// Output functions, not casts: `inet::text` says `10.0.0.1/32` where the type prints `10.0.0.1`.
+/// Output functions, not casts: `inet::text` is `10.0.0.1/32`, but the type prints `10.0.0.1`.
 const PRINT_SQL: &str = "SELECT pg_catalog.format('%s', pg_catalog.unnest($1))";
 /// The output of money depends on lc_monetary, its numeric value does not.
 const PRINT_MONEY_SQL: &str =
     "SELECT pg_catalog.format('%s', pg_catalog.unnest($1)::pg_catalog.numeric)";
 const MONEY: u32 = 790;
 
-/// Asks on a connection that nobody else uses meanwhile.
+/// Prints values on a connection that no other task uses meanwhile.
 pub struct Renderer {
     client: Arc<SqlClient>,
     statements: HashMap<u32, Statement>,
 }
 
 impl Renderer {
-    pub fn new(client: impl Into<Arc<SqlClient>>) -> Self {
-        Renderer { client: client.into(), statements: HashMap::new() }
+    /// Opens a session of its own.
+    pub async fn connect(postgres: &PostgresConfig) -> Result<Renderer, PostgresError> {
+        Ok(Renderer::new(Arc::new(open_session(postgres).await?)))
     }
 
-    /// Makes everything known that `rendered` misses. `table` is whose values they are, for errors.
+    pub(in crate::postgres) fn new(client: Arc<SqlClient>) -> Renderer {
+        Renderer { client, statements: HashMap::new() }
+    }
+
+    /// Adds all texts that `rendered` misses. Errors name `table`.
     pub async fn render(
         &mut self,
         table: &str,
@@ -41,7 +53,7 @@ impl Renderer {
             .map(|(oid, values)| (oid, values.into_iter().map(Box::from).collect()))
             .collect();
         for (oid, values) in missing {
-            let texts = self.print(table, oid, &values).await?;
+            let texts = self.print_values(table, oid, &values).await?;
             for (value, text) in values.iter().zip(texts) {
                 rendered.insert(oid, value, text);
             }
@@ -49,7 +61,7 @@ impl Renderer {
         Ok(())
     }
 
-    async fn print(
+    async fn print_values(
         &mut self,
         table: &str,
         oid: u32,
@@ -58,7 +70,7 @@ impl Renderer {
         let statement = match self.statements.get(&oid) {
             Some(statement) => statement.clone(),
             None => {
-                let statement = self.prepare(table, oid).await?;
+                let statement = self.prepare_print(table, oid).await?;
                 self.statements.insert(oid, statement.clone());
                 statement
             }
@@ -73,15 +85,15 @@ impl Renderer {
                 rows.len()
             )));
         }
-        let text = |row: &tokio_postgres::Row| row.try_get(0);
+        let text = |row: &Row| row.try_get(0);
         rows.iter()
             .map(text)
             .collect::<Result<_, _>>()
             .map_err(PostgresError::query("read printed values"))
     }
 
-    async fn prepare(&self, table: &str, oid: u32) -> Result<Statement, PostgresError> {
-        let Some(array) = array_type(&self.client, oid).await? else {
+    async fn prepare_print(&self, table: &str, oid: u32) -> Result<Statement, PostgresError> {
+        let Some(array) = load_array_type(&self.client, oid).await? else {
             let what = format!(
                 "the type with oid {oid} does not exist any more or has no array type, so that its values \
                  cannot be read: take a new snapshot of the table, or leave the column out of the publication"
@@ -97,8 +109,11 @@ impl Renderer {
     }
 }
 
-/// The type of arrays of a type; none if it does not exist (any more) or has no arrays.
-pub(super) async fn array_type(client: &Client, oid: u32) -> Result<Option<u32>, PostgresError> {
+/// The array type of a type. `None` if the type does not exist or has no array type.
+pub(super) async fn load_array_type(
+    client: &Client,
+    oid: u32,
+) -> Result<Option<u32>, PostgresError> {
     let query = "SELECT typarray FROM pg_catalog.pg_type WHERE oid = $1";
     let row = client.query_opt(query, &[&oid]).await.map_err(PostgresError::query("read types"))?;
     Ok(row.map(|row| row.get(0)).filter(|&array| array != 0))
@@ -118,7 +133,7 @@ fn cannot_print(table: &str, oid: u32, source: tokio_postgres::Error) -> Postgre
     }
 }
 
-/// A one-dimensional array parameter whose elements are in binary form already.
+/// A one-dimensional array parameter of elements in binary form.
 #[derive(Debug)]
 pub(super) struct BinaryArray<'a> {
     pub element: u32,

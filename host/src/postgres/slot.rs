@@ -1,42 +1,47 @@
-//! Slot and publication: everything is checked before anything is changed, and what is changed is SQL that the
-//! operator could have typed.
+//! Slot and publication. The gateway checks everything before it changes anything, and it changes
+//! them by SQL that an operator could run.
 //!
-//! A lost slot is reported, never papered over by a new one. What becomes of streams and copies then is not
+//! A lost slot is reported and never replaced silently. What follows for streams and copies is not
 //! decided here.
 
 mod checks;
 mod create;
 mod publication;
 
-pub use checks::{Preflight, Wanted, preflight};
+pub use checks::{Preflight, PreflightRequest, run_preflight};
 pub use create::{ensure_publication, ensure_slot};
 pub use publication::{GENERATED_SQL, PUBLISH_GENERATED_SINCE, create_publication_sql};
 
 use tokio_postgres::Client;
 use walgate_wire::Lsn;
 
-use crate::postgres::PostgresError;
+use crate::postgres::{PostgresError, catalog::Catalog};
 
 /// A slot as `pg_replication_slots` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotState {
-    /// By the call that returned this.
+    /// Whether the call that returned this created the slot.
     pub created: bool,
     pub confirmed_flush: Lsn,
     /// `reserved`, `extended`, `unreserved` (about to be lost) or `lost`.
     pub wal_status: String,
-    /// Process that streams from it now.
+    /// Process that is streaming from it.
     pub active_pid: Option<i32>,
-    /// End of the server's WAL when this was read; below `confirmed_flush` the server was restored to an earlier point.
+    /// End of the server's WAL at the time of the query. If it is below `confirmed_flush`, the
+    /// server was restored to an earlier point.
     pub server_lsn: Lsn,
-    /// WAL that the slot holds back, bytes.
+    /// WAL that the slot retains, bytes.
     pub retained_bytes: u64,
-    /// WAL that may be added before the server gives the slot up, bytes; `None`: the server sets no limit.
+    /// WAL that may be added before the server invalidates the slot, bytes. `None`: no limit.
     pub room_bytes: Option<u64>,
 }
 
-/// The slot if it exists; an error if it is not ours to use or has lost its place.
-pub async fn slot_state(client: &Client, slot: &str) -> Result<Option<SlotState>, PostgresError> {
+/// The slot if it exists. An error if the gateway cannot use it, or if it has lost its place.
+pub async fn read_slot(catalog: &Catalog, slot: &str) -> Result<Option<SlotState>, PostgresError> {
+    query_slot(catalog.client(), slot).await
+}
+
+async fn query_slot(client: &Client, slot: &str) -> Result<Option<SlotState>, PostgresError> {
     let row = client
         .query_opt(SLOT_SQL, &[&slot])
         .await

@@ -1,70 +1,80 @@
-//! Looks up values that updates left alone, by the key of their row, as the table is now.
+//! Looks up values that updates did not send, by the key of their row, as the table is now.
 //!
-//! An update does not carry an out-of-line value that it did not touch. A row that enters a guest's filter needs
-//! it all the same. What is found may be newer than the change; then the change that made it follows in the
-//! stream, so that copies end up right. A row that is not found any more was deleted or got another key, which
-//! follows as well.
+//! An update does not carry an unchanged out-of-line value, but a row that enters a guest's filter
+//! needs it. A value may be newer than the change. Then the change that wrote it follows in the
+//! stream, and copies end up right. If a row is gone, it was deleted or got another key, and that
+//! change follows as well.
 
 use std::{collections::HashMap, error::Error, sync::Arc};
 
 use postgres_types::{FromSql, Kind, Type};
 use tokio_postgres::error::SqlState;
 
-use crate::rows::batch::{Cell, RowBatch};
 use crate::{
+    config::PostgresConfig,
     postgres::{
         PostgresError,
-        catalog::SqlClient,
+        catalog::{SqlClient, open_session},
         quote,
-        server_render::{BinaryArray, array_type},
-        snapshot::export::table_error,
+        server_render::{BinaryArray, Renderer, load_array_type},
     },
-    rows::{Binary, TableVersion},
+    rows::{
+        Binary, TableVersion,
+        batch::{Cell, RowBatch},
+    },
 };
 
-/// How long a lock that somebody else has is waited for: all tables wait meanwhile.
-const PATIENCE: &str = "SET lock_timeout = '3s'";
+/// How long a lookup waits for another session's lock. All tables wait meanwhile.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '3s'";
 
-/// Asks on a connection that nobody else uses meanwhile.
-pub struct Lookup {
+/// Looks values up on a connection that it shares with a [`Renderer`] only.
+pub struct ToastLookup {
     client: Arc<SqlClient>,
     array_types: HashMap<u32, u32>,
 }
 
-/// A row of the batch with unknown values: where its cells begin, and its key.
-struct Unknown {
+/// A row of the batch with unchanged values: where its cells begin, and its key.
+struct IncompleteRow {
     first_cell: usize,
     key: Vec<Box<[u8]>>,
 }
 
-impl Lookup {
-    pub async fn new(client: Arc<SqlClient>) -> Result<Self, PostgresError> {
-        client.batch_execute(PATIENCE).await.map_err(PostgresError::query("set a timeout"))?;
-        Ok(Lookup { client, array_types: HashMap::new() })
+impl ToastLookup {
+    /// Opens a session, and shares it with a renderer: a session uses one of them at a time.
+    pub async fn connect(
+        postgres: &PostgresConfig,
+    ) -> Result<(Renderer, ToastLookup), PostgresError> {
+        let client = Arc::new(open_session(postgres).await?);
+        client.batch_execute(LOCK_TIMEOUT).await.map_err(PostgresError::query("set a timeout"))?;
+        let renderer = Renderer::new(Arc::clone(&client));
+        Ok((renderer, ToastLookup { client, array_types: HashMap::new() }))
     }
 
-    /// Fills the unchanged cells of `columns` in new rows. What is not found stays unchanged, as does everything
-    /// in a table without a key. [`PostgresError::Locked`]: somebody keeps the table to himself.
-    pub async fn fill(
+    /// Fills the unchanged cells of `columns` in new rows. Cells of rows that are gone stay
+    /// unchanged, and so do all cells of a table without a key. [`PostgresError::Locked`]: another
+    /// session holds an ACCESS EXCLUSIVE lock on the table.
+    pub async fn fill_unchanged(
         &mut self,
         batch: &mut RowBatch,
         columns: &[usize],
     ) -> Result<(), PostgresError> {
         let table = Arc::clone(&batch.table);
         let key = table.schema.key_indexes();
-        let unknown = unknown(batch, &key, columns);
-        if key.is_empty() || unknown.is_empty() {
+        let incomplete = incomplete_rows(batch, &key, columns);
+        if key.is_empty() || incomplete.is_empty() {
             return Ok(());
         }
         let mut arrays = Vec::with_capacity(key.len());
         for &index in &key {
-            arrays.push(self.array_of(&table, index).await?);
+            arrays.push(self.array_type_of(&table, index).await?);
         }
         let failed = |source: tokio_postgres::Error| match source.code() {
             Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 PostgresError::Locked { table: table.name.to_string() }
             }
-            _ => table_error(&table, "look up values that an update left alone", source),
+            _ => {
+                PostgresError::of_table(&table, "look up values that an update left alone", source)
+            }
         };
         let types: Vec<Type> = arrays
             .iter()
@@ -72,11 +82,11 @@ impl Lookup {
             .collect();
         let statement = self
             .client
-            .prepare_typed(&sql(&table, &key, columns), &types)
+            .prepare_typed(&lookup_sql(&table, &key, columns), &types)
             .await
             .map_err(&failed)?;
         let values: Vec<Vec<Box<[u8]>>> = (0..key.len())
-            .map(|part| unknown.iter().map(|row| row.key[part].clone()).collect())
+            .map(|part| incomplete.iter().map(|row| row.key[part].clone()).collect())
             .collect();
         let parameters: Vec<BinaryArray<'_>> = key
             .iter()
@@ -87,20 +97,21 @@ impl Lookup {
             parameters.iter().map(|p| p as &(dyn postgres_types::ToSql + Sync)).collect();
         for row in self.client.query(&statement, &parameters).await.map_err(&failed)? {
             let place: i64 = row.try_get(0).map_err(&failed)?;
-            let Some(unknown) = usize::try_from(place - 1).ok().and_then(|at| unknown.get(at))
+            let Some(row_in_batch) =
+                usize::try_from(place - 1).ok().and_then(|at| incomplete.get(at))
             else {
                 continue;
             };
             for (at, &column) in columns.iter().enumerate() {
-                let value: Option<Raw> = row.try_get(at + 1).map_err(&failed)?;
+                let value: Option<RawValue> = row.try_get(at + 1).map_err(&failed)?;
                 let text = table.columns[column].binary != Binary::Yes;
-                set(batch, unknown.first_cell + column, value, text);
+                set_value(batch, row_in_batch.first_cell + column, value, text);
             }
         }
         Ok(())
     }
 
-    async fn array_of(
+    async fn array_type_of(
         &mut self,
         table: &TableVersion,
         column: usize,
@@ -117,13 +128,13 @@ impl Lookup {
                 table.schema.columns[column].name, table.schema.columns[column].type_name
             ),
         };
-        let array = array_type(&self.client, oid).await?.ok_or_else(gone)?;
+        let array = load_array_type(&self.client, oid).await?.ok_or_else(gone)?;
         self.array_types.insert(oid, array);
         Ok(array)
     }
 }
 
-fn unknown(batch: &RowBatch, key: &[usize], columns: &[usize]) -> Vec<Unknown> {
+fn incomplete_rows(batch: &RowBatch, key: &[usize], columns: &[usize]) -> Vec<IncompleteRow> {
     let row = |first: u32| {
         let cells = batch.row_at(first);
         let lacks = columns.iter().any(|&column| cells[column] == Cell::Unchanged);
@@ -131,12 +142,12 @@ fn unknown(batch: &RowBatch, key: &[usize], columns: &[usize]) -> Vec<Unknown> {
         lacks
             .then(|| key.collect::<Option<Vec<Box<[u8]>>>>())
             .flatten()
-            .map(|key| Unknown { first_cell: first as usize, key })
+            .map(|key| IncompleteRow { first_cell: first as usize, key })
     };
     batch.changes.iter().filter_map(|change| row(change.new?)).collect()
 }
 
-fn sql(table: &TableVersion, key: &[usize], columns: &[usize]) -> String {
+fn lookup_sql(table: &TableVersion, key: &[usize], columns: &[usize]) -> String {
     let name = |index: usize| quote::identifier(&table.schema.columns[index].name);
     let wanted = columns.iter().map(|&index| {
         let cast =
@@ -157,18 +168,19 @@ fn sql(table: &TableVersion, key: &[usize], columns: &[usize]) -> String {
     )
 }
 
-fn set(batch: &mut RowBatch, cell: usize, value: Option<Raw>, text: bool) {
+fn set_value(batch: &mut RowBatch, cell: usize, value: Option<RawValue>, text: bool) {
     if batch.cells[cell] != Cell::Unchanged {
         return;
     }
-    let (start, end) =
-        (batch.bytes.len(), batch.bytes.len() + value.as_ref().map_or(0, |v| v.0.len()));
-    // Beyond what a batch can address it stays unknown.
+    let start = batch.bytes.len();
+    let end = start + value.as_ref().map_or(0, |value| value.0.len());
+    // A value beyond what a batch can address stays unchanged.
     let Ok(_) = u32::try_from(end) else { return };
-    let (start, len) = (start as u32, (end - start) as u32);
+    let len = (end - start) as u32;
+    let start = start as u32;
     batch.cells[cell] = match value {
         None => Cell::Null,
-        Some(Raw(bytes)) => {
+        Some(RawValue(bytes)) => {
             batch.bytes.extend_from_slice(&bytes);
             if text { Cell::Text { start, len } } else { Cell::Binary { start, len } }
         }
@@ -176,11 +188,11 @@ fn set(batch: &mut RowBatch, cell: usize, value: Option<Raw>, text: bool) {
 }
 
 /// A value as its type's send function writes it.
-struct Raw(Vec<u8>);
+struct RawValue(Vec<u8>);
 
-impl<'a> FromSql<'a> for Raw {
+impl<'a> FromSql<'a> for RawValue {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
-        Ok(Raw(raw.to_vec()))
+        Ok(RawValue(raw.to_vec()))
     }
 
     fn accepts(_: &Type) -> bool {

@@ -21,7 +21,7 @@ use walgate_wire::{
 
 use crate::{
     clock::now_micros,
-    config::Table,
+    config::ConfiguredTable,
     context::Gateway,
     egress::{
         compress::StoredDictionary,
@@ -30,8 +30,8 @@ use crate::{
     error::SessionError,
     jetstream::publisher::{Headers, Outgoing, publish_acknowledged},
     postgres::{
-        catalog::{self, Catalog, TableInfo},
-        snapshot::{self, Piece, SnapshotReader, export::ExportedSnapshot},
+        catalog::{Catalog, TableInfo},
+        snapshot::{ExportedSnapshot, Piece, SnapshotReader, SnapshotWait},
     },
     rows::TableVersion,
     schema_registry::{self, Due},
@@ -107,17 +107,15 @@ pub async fn take(
     let cdc_sequence = last_sequence(gateway).await?;
     let postgres = &gateway.config.postgres;
     let mut catalog = Catalog::connect(postgres).await?;
-    let waiting = |waiting: &crate::postgres::snapshot::export::Waiting| {
+    let waiting = |waiting: &SnapshotWait| {
         tracing::warn!(table = %token, snapshot_id, "{waiting}");
     };
     let (found, exported) = loop {
-        let found = catalog.current(&table.name, token.clone(), Lsn(0)).await?;
-        let client = catalog::open(postgres).await?;
-        let exported = ExportedSnapshot::take(client, &found.0, waiting).await?;
+        let found = catalog.load_current(&table.name, token.clone(), Lsn(0)).await?;
+        let exported = ExportedSnapshot::take(postgres, &found.0, waiting).await?;
         // What was altered before the lock was there is in the snapshot, and changes up to then count as seen:
         // rows that were read by an older shape would lose a column for good.
-        let now =
-            catalog::load_table(exported.client(), &postgres.publication, &table.name).await?;
+        let now = exported.load_table(&table.name).await?;
         if now.is_some_and(|now| now.same_shape(&found.1)) {
             break (found, exported);
         }
@@ -171,17 +169,15 @@ async fn plan(
     let opened = tokio::task::block_in_place(|| Outlet::open(&gate, config, table.clone()));
     let outlet =
         opened.map_err(|error| unless_replaced(error.into(), &gate, &gateway.gate(&token)))?;
-    let has_default = |attnum| info.fills(attnum);
+    let has_default = |attnum| info.may_backfill(attnum);
     let lsn = exported.watermark;
     let due = Due { lsn, on_guest_change: config.guest.on_change, has_default };
     let schema = outlet.output().schema.clone();
     let schema = schema_registry::register(&gateway.schemas, &lock, schema, due).await?;
     drop(lock);
     let outlet = outlet.with_schema(schema);
-    let relations = snapshot::relations(exported.client(), &table).await?;
-    let publication = &gateway.config.postgres.publication;
-    let row_filter = catalog::row_filter(exported.client(), publication, table.relid).await?;
-    let pieces = snapshot::plan(&relations, gateway.config.snapshot.workers);
+    let row_filter = exported.load_row_filter(table.relid).await?;
+    let pieces = exported.load_pieces(&table, gateway.config.snapshot.workers).await?;
     Ok(Plan {
         gateway: gateway.clone(),
         snapshot_id: snapshot_id.to_owned(),
@@ -360,8 +356,8 @@ impl Plan {
 
     /// Another connection that sees the snapshot, unless the table is wanted by somebody else.
     async fn reader(&self) -> Result<Option<SnapshotReader>, SessionError> {
-        let client = catalog::open(&self.gateway.config.postgres).await?;
-        Ok(SnapshotReader::open(client, &self.exported, &self.table).await?)
+        let postgres = &self.gateway.config.postgres;
+        Ok(SnapshotReader::open(postgres, &self.exported, &self.table).await?)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use walgate_wire::{Lsn, TableName, Token};
 
 use crate::{
-    config::Postgres,
+    config::PostgresConfig,
     egress::{
         outlet::Outlet,
         pipeline::{Pipeline, PipelineIo},
@@ -17,10 +17,10 @@ use crate::{
     encode::RowError,
     guest::GuestFailure,
     postgres::{
-        SourceError,
-        catalog::{self, Catalog},
+        PostgresError,
+        catalog::Catalog,
         server_render::Renderer,
-        snapshot::{self, Piece, SnapshotReader},
+        snapshot::{Piece, SnapshotReader, load_whole_table},
     },
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
@@ -32,7 +32,7 @@ const BATCH_BYTES: usize = 256 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum LiveRowsError {
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] PostgresError),
     #[error(transparent)]
     Row(#[from] RowError),
     #[error(transparent)]
@@ -71,15 +71,10 @@ pub async fn version(
     postgres: &PostgresConfig,
     name: &TableName,
     token: Token,
-) -> Result<Arc<TableVersion>, SourceError> {
+) -> Result<Arc<TableVersion>, PostgresError> {
     let mut catalog = Catalog::connect(postgres).await?;
-    Ok(Arc::new(catalog.current(name, token, Lsn(0)).await?.0))
+    Ok(Arc::new(catalog.load_current(name, token, Lsn(0)).await?.0))
 }
-
-/// While two sides are compared, the one waits for the other in an open transaction.
-const PATIENT: &str = "SET idle_in_transaction_session_timeout = 0";
-const EXPORT_BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-const EXPORTING: &str = "export a snapshot";
 
 /// A connection with an exported snapshot.
 pub struct Exporter {
@@ -88,13 +83,9 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    pub async fn begin(postgres: &Postgres) -> Result<Exporter, SourceError> {
+    pub async fn begin(postgres: &PostgresConfig) -> Result<Exporter, PostgresError> {
         let catalog = Catalog::connect(postgres).await?;
-        let client = catalog.client();
-        client.batch_execute(PATIENT).await.map_err(SourceError::query("set a timeout"))?;
-        client.batch_execute(EXPORT_BEGIN).await.map_err(SourceError::query(EXPORTING))?;
-        let exported = client.query_one("SELECT pg_export_snapshot()", &[]).await;
-        let snapshot = exported.map_err(SourceError::query(EXPORTING))?.get(0);
+        let snapshot = catalog.export_snapshot().await?;
         Ok(Exporter { catalog, snapshot })
     }
 
@@ -106,16 +97,16 @@ impl Exporter {
         filter: Option<String>,
     ) -> Result<LiveTable, LiveRowsError> {
         let Exporter { catalog: exporter, snapshot } = self;
-        let relations = snapshot::relations(exporter.client(), &version).await?;
-        let client = catalog::open(postgres).await?;
-        client.batch_execute(PATIENT).await.map_err(SourceError::query("set a timeout"))?;
-        let reader = SnapshotReader::open(client, &snapshot, &version).await?;
+        let pieces = load_whole_table(&exporter, &version).await?;
+        let reader = SnapshotReader::open(postgres, &snapshot, &version).await?;
         let reader = reader.ok_or(LiveRowsError::BeingAltered)?;
-        let renderer = Renderer::new(catalog::open(postgres).await?);
+        // While two sides are compared, the one waits for the other in an open transaction.
+        reader.disable_idle_timeout().await?;
+        let renderer = Renderer::connect(postgres).await?;
         Ok(LiveTable {
             version: Arc::new(version),
             filter,
-            pieces: snapshot::plan(&relations, 1),
+            pieces,
             reader,
             pipeline: Pipeline::uncompressed(RendererIo(renderer)),
             _exporter: exporter,
@@ -125,14 +116,13 @@ impl Exporter {
 
 impl LiveTable {
     pub async fn open(
-        postgres: &Postgres,
+        postgres: &PostgresConfig,
         name: &TableName,
         token: Token,
     ) -> Result<LiveTable, LiveRowsError> {
         let mut exporter = Exporter::begin(postgres).await?;
-        let (version, _) = exporter.catalog.current(name, token, Lsn(0)).await?;
-        let client = exporter.catalog.client();
-        let filter = catalog::row_filter(client, &postgres.publication, version.relid).await?;
+        let (version, _) = exporter.catalog.load_current(name, token, Lsn(0)).await?;
+        let filter = exporter.catalog.load_row_filter(version.relid).await?;
         exporter.open(postgres, version, filter).await
     }
 
@@ -144,14 +134,14 @@ impl LiveTable {
         mut look: impl FnMut(RowBatch, &mut Rendered) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut left = rows_max;
-        let source = |error: SourceError| E::from(error.into());
+        let source = |error: PostgresError| E::from(error.into());
         for piece in &self.pieces {
             let rows = self.reader.copy(&self.version, piece, self.filter.as_deref()).await;
             let mut rows = rows.map_err(source)?;
             let mut more = true;
             while more && left > 0 {
                 let mut batch = RowBatch::new(Arc::clone(&self.version));
-                more = rows.fill(&mut batch, BATCH_BYTES).await.map_err(source)?;
+                more = rows.fill_batch(&mut batch, BATCH_BYTES).await.map_err(source)?;
                 let batch = first_rows(batch, left);
                 left -= batch.len();
                 if !batch.is_empty() {

@@ -25,7 +25,7 @@ use tokio::{
 use walgate_wire::{Epoch, InitError, Token, subjects, to_msgpack};
 
 use crate::{
-    config::Table,
+    config::ConfiguredTable,
     context::Gateway,
     egress::outlet::Gate,
     error::SessionError,

@@ -61,7 +61,7 @@ impl Worker {
             while more {
                 let turn = plan.gateway.relief.turn().await;
                 batch.clear(Arc::clone(&plan.table));
-                more = rows.fill(&mut batch, BATCH_BYTES).await?;
+                more = rows.fill_batch(&mut batch, BATCH_BYTES).await?;
                 batch = self.add_to_chunk(batch).await?;
                 if turn.is_some() {
                     self.all_acknowledged().await?;

@@ -7,7 +7,8 @@ use walgate_wire::{Lsn, Token};
 
 use super::fingerprint::SeenFingerprint;
 use crate::{
-    postgres::catalog::Traces, postgres::replication::batcher::RelationChange, wal_budget::Pressure,
+    postgres::catalog::DdlFingerprint, postgres::replication::stream::RelationChange,
+    wal_budget::Pressure,
 };
 
 /// What kind of obstacle suspends a table. It decides what lifts the suspension.
@@ -91,7 +92,7 @@ pub enum TableEvent<G> {
     /// The answer to [`TableEffect::ReadStoredRelation`].
     StoredRelationRead { token: Token, relid: u32, stored: Option<u32> },
     /// The catalog was looked at; `lsn` is a position after the look.
-    FingerprintRead { token: Token, relid: u32, fingerprint: Traces, lsn: Lsn },
+    FingerprintRead { token: Token, relid: u32, fingerprint: DdlFingerprint, lsn: Lsn },
     /// The answer to [`TableEffect::Reseed`]: it is stored.
     ReseedStored { token: Token, seen: SeenFingerprint },
     /// Consumers know that everything before `lsn` was published.

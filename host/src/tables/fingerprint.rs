@@ -5,13 +5,13 @@
 
 use walgate_wire::Lsn;
 
-use crate::postgres::catalog::{Altered, Traces};
+use crate::postgres::catalog::{DdlFingerprint, SilentDdl};
 
 /// A fingerprint, the relation that it was read from, and whether types have to be read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenFingerprint {
     relid: u32,
-    fingerprint: Traces,
+    fingerprint: DdlFingerprint,
     /// A composite type was altered before this position; its rows are not read by it yet.
     composite_altered_before: Option<Lsn>,
 }
@@ -21,19 +21,19 @@ impl SeenFingerprint {
     pub fn compare(
         before: Option<&SeenFingerprint>,
         relid: u32,
-        fingerprint: Traces,
+        fingerprint: DdlFingerprint,
         lsn: Lsn,
     ) -> (SeenFingerprint, Option<&'static str>) {
         // Another relation of the same name has nothing to compare with.
         let before = before.filter(|before| before.relid == relid);
-        let altered = before.map_or(vec![], |seen| fingerprint.altered_since(&seen.fingerprint));
-        let is_composite = |altered: &&Altered| **altered == Altered::Composite;
+        let altered = before.map_or(vec![], |seen| fingerprint.diff(&seen.fingerprint));
+        let is_composite = |altered: &&SilentDdl| **altered == SilentDdl::Composite;
         let rows = altered.iter().find(|altered| !is_composite(altered));
         let composite = altered.iter().find(is_composite).map(|_| lsn);
         let pending = before.and_then(|before| before.composite_altered_before);
         let composite_altered_before = composite.or(pending);
         let seen = SeenFingerprint { relid, fingerprint, composite_altered_before };
-        (seen, rows.map(|altered| altered.in_words()))
+        (seen, rows.map(|altered| altered.describe()))
     }
 
     /// Whether a composite type was altered before the stream came to `passed`.

@@ -13,7 +13,7 @@ use super::{
     tests::{Effect, Event, TestGate, change, suspension, token},
     *,
 };
-use crate::{postgres::catalog::Traces, wal_budget::Pressure};
+use crate::{postgres::catalog::DdlFingerprint, wal_budget::Pressure};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -101,7 +101,7 @@ impl World {
                 TableEvent::SnapshotFailed { token, gate, reason: "trap".into() }
             }
             Step::Fingerprint { relid, file, lsn } => {
-                let fingerprint = Traces::for_composite(&file.to_string());
+                let fingerprint = DdlFingerprint::for_composite(&file.to_string());
                 TableEvent::FingerprintRead { token, relid, fingerprint, lsn: Lsn(lsn) }
             }
             Step::Progress(lsn) => TableEvent::ProgressPublished { lsn: Lsn(lsn) },

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use walgate_wire::{Lsn, Token};
 
 use super::{SeenFingerprint, SuspendCause, Suspension, TableEffect, TableEvent, TableGate};
-use crate::{postgres::replication::batcher::RelationChange, wal_budget::Pressure};
+use crate::{postgres::replication::stream::RelationChange, wal_budget::Pressure};
 
 /// A relation that carries rows of the table in this session.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use walgate_wire::{Identity, Lsn};
 use super::*;
 use crate::{
     postgres::{
-        catalog::Traces,
+        catalog::DdlFingerprint,
         replication::pgoutput::{Relation, RelationColumn},
     },
     wal_budget::Pressure,
@@ -116,7 +116,7 @@ impl Machine {
         self.on(TableEvent::TableAbsent { token: token(), reason: "dropped".into() })
     }
 
-    fn fingerprint(&mut self, relid: u32, fingerprint: Traces, lsn: u64) -> Vec<Effect> {
+    fn fingerprint(&mut self, relid: u32, fingerprint: DdlFingerprint, lsn: u64) -> Vec<Effect> {
         let lsn = Lsn(lsn);
         self.on(TableEvent::FingerprintRead { token: token(), relid, fingerprint, lsn })
     }
@@ -339,26 +339,32 @@ fn a_snapshot_suspends_only_the_guest_that_it_failed_with() {
 #[test]
 fn rewritten_rows_reseed_once_stored() {
     let mut machine = Machine::streaming(TestGate::Open);
-    assert!(machine.fingerprint(1, Traces::for_test("1"), 50).is_empty(), "nothing to compare");
-    let effects = machine.fingerprint(1, Traces::for_test("2"), 60);
+    assert!(
+        machine.fingerprint(1, DdlFingerprint::for_test("1"), 50).is_empty(),
+        "nothing to compare"
+    );
+    let effects = machine.fingerprint(1, DdlFingerprint::for_test("2"), 60);
     assert_eq!(names(&effects), ["reseed 60"]);
-    let again = machine.fingerprint(1, Traces::for_test("2"), 70);
+    let again = machine.fingerprint(1, DdlFingerprint::for_test("2"), 70);
     assert_eq!(names(&again), ["reseed 70"], "it was not stored");
     let Some(TableEffect::Reseed { seen, .. }) = again.into_iter().next() else { panic!() };
     machine.on(TableEvent::ReseedStored { token: token(), seen });
-    assert!(machine.fingerprint(1, Traces::for_test("2"), 80).is_empty());
-    assert!(machine.fingerprint(2, Traces::for_test("3"), 90).is_empty(), "another relation");
+    assert!(machine.fingerprint(1, DdlFingerprint::for_test("2"), 80).is_empty());
+    assert!(
+        machine.fingerprint(2, DdlFingerprint::for_test("3"), 90).is_empty(),
+        "another relation"
+    );
 }
 
 #[test]
 fn types_are_read_again_when_the_stream_has_passed_the_look() {
     let mut machine = Machine::streaming(TestGate::Open);
-    machine.fingerprint(1, Traces::for_composite("1"), 50);
-    assert!(machine.fingerprint(1, Traces::for_composite("2"), 60).is_empty());
+    machine.fingerprint(1, DdlFingerprint::for_composite("1"), 50);
+    assert!(machine.fingerprint(1, DdlFingerprint::for_composite("2"), 60).is_empty());
     let progress = |lsn| TableEvent::ProgressPublished { lsn: Lsn(lsn) };
     assert!(machine.on(progress(59)).is_empty(), "rows of the old shape may follow");
     // A look that shows nothing new forgets nothing.
-    machine.fingerprint(1, Traces::for_composite("2"), 61);
+    machine.fingerprint(1, DdlFingerprint::for_composite("2"), 61);
     let effects = machine.on(progress(60));
     assert_eq!(names(&effects), ["forget types", "reopen [1] Open types"]);
     machine.opened(1, 0, TestGate::Open);
@@ -371,8 +377,8 @@ fn types_are_read_again_when_the_stream_has_passed_the_look() {
 #[test]
 fn a_suspended_table_reads_types_when_it_returns() {
     let mut machine = Machine::suspended(SuspendCause::Shed);
-    machine.fingerprint(1, Traces::for_composite("1"), 50);
-    machine.fingerprint(1, Traces::for_composite("2"), 60);
+    machine.fingerprint(1, DdlFingerprint::for_composite("1"), 50);
+    machine.fingerprint(1, DdlFingerprint::for_composite("2"), 60);
     let effects = machine.on(TableEvent::ProgressPublished { lsn: Lsn(60) });
     assert_eq!(names(&effects), ["forget types"]);
     assert!(machine.on(TableEvent::ProgressPublished { lsn: Lsn(61) }).is_empty());

@@ -10,7 +10,7 @@ use super::meter::{Meter, Pressure, Seen};
 
 use crate::{
     context::Gateway,
-    postgres::{PostgresError, catalog, slot},
+    postgres::{PostgresError, catalog::Catalog, slot::read_slot},
 };
 
 const EVERY: Duration = Duration::from_secs(2);
@@ -31,12 +31,12 @@ async fn observe(
     meter: &mut Meter,
     began: Instant,
 ) -> Result<std::convert::Infallible, PostgresError> {
-    let client = catalog::open(&gateway.config.postgres).await?;
+    let catalog = Catalog::connect(&gateway.config.postgres).await?;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let Some(slot) = slot::slot_state(&client, &gateway.config.postgres.slot).await? else {
+        let Some(slot) = read_slot(&catalog, &gateway.config.postgres.slot).await? else {
             continue;
         };
         let seen = Seen {

@@ -326,7 +326,7 @@ fn run_round(module: &Module, seed: u64, seen: &mut Seen) {
 
 #[test]
 fn the_gateway_publishes_what_the_native_guest_returns() {
-    let engine = Engine::new(Limits::of(&Guests::default()), None).unwrap();
+    let engine = Engine::new(Limits::of(&GuestsConfig::default()), None).unwrap();
     let module = engine.load(&guest_bytes("random_misbehaviour")).unwrap();
     let mut seen = Seen::default();
     (0..ROUNDS).for_each(|seed| run_round(&module, seed, &mut seen));

@@ -13,7 +13,7 @@ use walgate_wire::{ChunkWriter, Guest, TableName};
 
 use crate::commands::guest::{Database, Settings, recorded::Recorded, refused};
 use walgate_host::{
-    config::{Compression, UseDictionary},
+    config::{CompressionConfig, UseDictionary},
     egress::{
         compress::{BodyPacker, Effort},
         outlet::Outlet,
@@ -145,7 +145,7 @@ struct Way {
 
 impl Way {
     fn new(outlet: Outlet) -> Way {
-        let compression = Compression {
+        let compression = CompressionConfig {
             enabled: true,
             level: 1,
             use_dictionary: UseDictionary::Always,

@@ -22,7 +22,7 @@ pub struct Limits {
 
 impl Limits {
     /// The configured limits.
-    pub fn of(config: &config::Guests) -> Limits {
+    pub fn of(config: &config::GuestsConfig) -> Limits {
         Limits {
             memory_bytes: config.memory_bytes,
             batch: config.batch,

@@ -1,7 +1,8 @@
-//! What DDL leaves in the catalog where it changes rows without a word in the stream: attributes of composite types, labels of
-//! enums, a table that ALTER TABLE has written anew.
+//! Detects DDL that changes rows without producing change events: altered composite types, renamed
+//! enum labels, tables that ALTER TABLE rewrote.
 //!
-//! Two looks are compared; what follows from a difference is not known here. Nothing is locked, and no row is read.
+//! Two catalog fingerprints are compared. What follows from a difference is not known here. The
+//! query takes no lock and reads no row of the table.
 
 use std::collections::HashMap;
 
@@ -9,99 +10,107 @@ use tokio_postgres::Client;
 
 use crate::postgres::PostgresError;
 
-/// What a table looked like, by what may differ.
-type Marks = HashMap<String, String>;
+/// What may differ between two fingerprints, by key.
+type FingerprintMap = HashMap<String, String>;
 
-/// One look at one table.
+/// The catalog state of one table at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Traces {
-    /// By number and type of each column: the transaction that wrote its definition last.
-    columns: Marks,
-    /// By OID of the table, or of its partitions: the file that holds the rows.
-    files: Marks,
+pub struct DdlFingerprint {
+    /// By number and type of each column: the transaction that last wrote its definition.
+    columns: FingerprintMap,
+    /// By OID of the table, or of each partition: the file that holds the rows.
+    files: FingerprintMap,
     /// By OID of each composite type inside: its attributes.
-    composites: Marks,
+    composites: FingerprintMap,
     /// By OID of each label of each enum inside: the label.
-    labels: Marks,
+    labels: FingerprintMap,
 }
 
-/// What happened between two looks.
+/// DDL between two fingerprints that the stream does not show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Altered {
-    /// Types are to be read again. Whether copies are to be loaded again depends on what their schema says of the types.
+pub enum SilentDdl {
+    /// The types must be read again. The table's schema decides whether copies are reloaded.
     Composite,
     Label,
     Rewritten,
 }
 
-impl Altered {
-    pub fn in_words(self) -> &'static str {
+impl SilentDdl {
+    pub fn describe(self) -> &'static str {
         match self {
-            Altered::Composite => "a type of one of its columns was altered",
-            Altered::Label => "a label of an enum was renamed",
-            Altered::Rewritten => "ALTER TABLE wrote its rows anew",
+            SilentDdl::Composite => "a type of one of its columns was altered",
+            SilentDdl::Label => "a label of an enum was renamed",
+            SilentDdl::Rewritten => "ALTER TABLE rewrote its rows",
         }
     }
 }
 
-impl Traces {
-    /// What was altered since `before`. What came or went is not: a column, a partition, a label.
-    pub fn altered_since(&self, before: &Traces) -> Vec<Altered> {
-        // VACUUM FULL, CLUSTER and TRUNCATE write new files and leave columns alone; most DDL does the opposite.
+impl DdlFingerprint {
+    /// What was altered since `before`. Columns, partitions and labels that were added or dropped
+    /// do not count.
+    pub fn diff(&self, before: &DdlFingerprint) -> Vec<SilentDdl> {
+        // VACUUM FULL, CLUSTER and TRUNCATE write new files and leave columns alone. Most DDL does
+        // the opposite.
         let rewritten =
-            differ(&before.columns, &self.columns) && differ(&before.files, &self.files);
+            any_differs(&before.columns, &self.columns) && any_differs(&before.files, &self.files);
         let found = [
-            (differ(&before.composites, &self.composites), Altered::Composite),
-            (differ(&before.labels, &self.labels), Altered::Label),
-            (rewritten, Altered::Rewritten),
+            (any_differs(&before.composites, &self.composites), SilentDdl::Composite),
+            (any_differs(&before.labels, &self.labels), SilentDdl::Label),
+            (rewritten, SilentDdl::Rewritten),
         ];
-        found.into_iter().filter_map(|(is_so, altered)| is_so.then_some(altered)).collect()
+        found.into_iter().filter_map(|(is_altered, ddl)| is_altered.then_some(ddl)).collect()
     }
 }
 
 #[cfg(test)]
-impl Traces {
-    /// Of a table in this file, whose column was defined when that was made.
-    pub fn for_test(file: &str) -> Traces {
+impl DdlFingerprint {
+    /// Of a table in this file, with one column defined by the same transaction.
+    pub fn for_test(file: &str) -> DdlFingerprint {
         let mark = |key: &str| HashMap::from([(key.to_owned(), file.to_owned())]);
-        Traces { columns: mark("1 23 -1"), files: mark("16400"), ..Traces::default() }
+        DdlFingerprint {
+            columns: mark("1 23 -1"),
+            files: mark("16400"),
+            ..DdlFingerprint::default()
+        }
     }
 
     /// Of a table with a composite type of these attributes.
-    pub fn for_composite(attributes: &str) -> Traces {
+    pub fn for_composite(attributes: &str) -> DdlFingerprint {
         let composites = HashMap::from([("16500".to_owned(), attributes.to_owned())]);
-        Traces { composites, ..Traces::default() }
+        DdlFingerprint { composites, ..DdlFingerprint::default() }
     }
 }
 
-fn differ(before: &Marks, now: &Marks) -> bool {
+fn any_differs(before: &FingerprintMap, now: &FingerprintMap) -> bool {
     before.iter().any(|(key, value)| now.get(key).is_some_and(|now| now != value))
 }
 
-/// Looks at the tables with these OIDs.
-pub async fn load_traces(
+/// Reads the fingerprints of the tables with these OIDs.
+pub(super) async fn load_fingerprints(
     client: &Client,
     relids: &[u32],
-) -> Result<HashMap<u32, Traces>, PostgresError> {
+) -> Result<HashMap<u32, DdlFingerprint>, PostgresError> {
     let failed = PostgresError::query("see whether tables or their types were altered");
-    let rows = client.query(TRACES_SQL, &[&relids]).await.map_err(&failed)?;
-    let mut found: HashMap<u32, Traces> = HashMap::new();
+    let rows = client.query(FINGERPRINTS_SQL, &[&relids]).await.map_err(&failed)?;
+    let mut found: HashMap<u32, DdlFingerprint> = HashMap::new();
     for row in rows {
-        let traces = found.entry(row.get(0)).or_default();
+        let fingerprint = found.entry(row.get(0)).or_default();
         let marks = match row.get::<_, &str>(1) {
-            "column" => &mut traces.columns,
-            "file" => &mut traces.files,
-            "composite" => &mut traces.composites,
-            _ => &mut traces.labels,
+            "column" => &mut fingerprint.columns,
+            "file" => &mut fingerprint.files,
+            "composite" => &mut fingerprint.composites,
+            _ => &mut fingerprint.labels,
         };
-        let (keys, values): (Vec<String>, Vec<String>) = (row.get(2), row.get(3));
+        let keys: Vec<String> = row.get(2);
+        let values: Vec<String> = row.get(3);
         marks.extend(keys.into_iter().zip(values));
     }
     Ok(found)
 }
 
-/// A column that gets another type, which the stream tells, has another key. OIDs from 16384 on are users' types.
-const TRACES_SQL: &str = "
+/// A column that gets another type gets another key, because the stream announces that. OIDs from
+/// 16384 on are users' types.
+const FINGERPRINTS_SQL: &str = "
 WITH RECURSIVE tree AS (
   SELECT root, root AS relid FROM unnest($1::oid[]) root
   UNION ALL
@@ -136,12 +145,12 @@ FROM types JOIN pg_catalog.pg_enum e ON e.enumtypid = types.oid GROUP BY 1";
 mod tests {
     use super::*;
 
-    fn marks(pairs: &[(&str, &str)]) -> Marks {
+    fn marks(pairs: &[(&str, &str)]) -> FingerprintMap {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn before() -> Traces {
-        Traces {
+    fn before() -> DdlFingerprint {
+        DdlFingerprint {
             columns: marks(&[("1 23 -1", "700"), ("2 25 -1", "700")]),
             files: marks(&[("16400", "16400"), ("16410", "16410")]),
             composites: marks(&[("16390", "1 23 a,2 25 b")]),
@@ -150,32 +159,32 @@ mod tests {
     }
 
     #[test]
-    fn a_rewrite_is_told_from_what_moves_rows_or_defines_columns() {
+    fn only_new_columns_and_new_files_together_are_a_rewrite() {
         let column = marks(&[("1 23 -1", "900"), ("2 25 -1", "700")]);
         let file = marks(&[("16400", "20000"), ("16410", "16410")]);
-        let defined = Traces { columns: column.clone(), ..before() };
-        let moved = Traces { files: file.clone(), ..before() };
-        assert_eq!(defined.altered_since(&before()), []);
-        assert_eq!(moved.altered_since(&before()), []);
-        let both = Traces { columns: column, files: file.clone(), ..before() };
-        assert_eq!(both.altered_since(&before()), [Altered::Rewritten]);
-        // Another type, or another column: the stream tells that.
+        let defined = DdlFingerprint { columns: column.clone(), ..before() };
+        let moved = DdlFingerprint { files: file.clone(), ..before() };
+        assert_eq!(defined.diff(&before()), []);
+        assert_eq!(moved.diff(&before()), []);
+        let both = DdlFingerprint { columns: column, files: file.clone(), ..before() };
+        assert_eq!(both.diff(&before()), [SilentDdl::Rewritten]);
+        // The stream announces another type or another column.
         let retyped = marks(&[("1 20 -1", "900"), ("2 25 -1", "700"), ("3 23 -1", "900")]);
-        let retyped = Traces { columns: retyped, files: file, ..before() };
-        assert_eq!(retyped.altered_since(&before()), []);
+        let retyped = DdlFingerprint { columns: retyped, files: file, ..before() };
+        assert_eq!(retyped.diff(&before()), []);
     }
 
     #[test]
-    fn types_are_altered_labels_renamed_and_what_is_new_alters_nothing() {
+    fn altered_types_and_renamed_labels_are_found_and_additions_are_not() {
         let attributes = marks(&[("16390", "1 23 a,3 25 c"), ("16395", "1 23 z")]);
-        let composites = Traces { composites: attributes, ..before() };
-        assert_eq!(composites.altered_since(&before()), [Altered::Composite]);
+        let composites = DdlFingerprint { composites: attributes, ..before() };
+        assert_eq!(composites.diff(&before()), [SilentDdl::Composite]);
         let added = marks(&[("16380", "sad"), ("16382", "ok"), ("16500", "happy")]);
-        assert_eq!(Traces { labels: added, ..before() }.altered_since(&before()), []);
+        assert_eq!(DdlFingerprint { labels: added, ..before() }.diff(&before()), []);
         let renamed = marks(&[("16380", "gloomy"), ("16382", "ok")]);
-        let renamed = Traces { labels: renamed, ..before() };
-        assert_eq!(renamed.altered_since(&before()), [Altered::Label]);
-        assert_eq!(before().altered_since(&before()), []);
-        assert_eq!(before().altered_since(&Traces::default()), []);
+        let renamed = DdlFingerprint { labels: renamed, ..before() };
+        assert_eq!(renamed.diff(&before()), [SilentDdl::Label]);
+        assert_eq!(before().diff(&before()), []);
+        assert_eq!(before().diff(&DdlFingerprint::default()), []);
     }
 }

@@ -1,27 +1,31 @@
-//! A connection that answers what tables look like: now, or as a Relation message says.
+//! A connection that describes tables: as they are now, or as a Relation message announces them.
+//!
+//! What follows from a description is not known here.
 
 use std::collections::HashMap;
 
 use tokio_postgres::{Client, error::SqlState};
 use walgate_wire::{Lsn, Schema, TableName, Token};
 
-use crate::{
-    config::PostgresConfig,
-    postgres::{
-        PostgresError, quote,
-        replication::pgoutput::Relation,
-        snapshot::export::{current_xid, insert_lsn},
-    },
+use super::{
+    Presence, TableInfo, TypeCache,
+    connect::{SqlClient, open_session},
+    ddl_probe::{DdlFingerprint, load_fingerprints},
+    resolve::{resolve_relation, version_of_catalog},
+    schema_diff::types_altered,
+    tables::{load_presence, load_row_filter, load_table},
+    wal_position::{assign_xid, read_insert_lsn},
 };
 use crate::{
-    postgres::catalog::{
-        Presence, SqlClient, TableInfo, Traces, TypeCache, load_present, load_table, load_traces,
-        open, resolve_relation, types_altered, version_of_catalog,
-    },
+    config::PostgresConfig,
+    postgres::{PostgresError, quote, replication::pgoutput::Relation},
     rows::TableVersion,
 };
 
-/// Types are cached for its life.
+/// For callers that let the session idle in its transaction while another side catches up.
+pub(in crate::postgres) const NO_IDLE_TIMEOUT: &str = "SET idle_in_transaction_session_timeout = 0";
+
+/// One SQL session. It caches types until [`Catalog::forget_types`].
 pub struct Catalog {
     client: SqlClient,
     types: TypeCache,
@@ -30,7 +34,7 @@ pub struct Catalog {
 
 impl Catalog {
     pub async fn connect(postgres: &PostgresConfig) -> Result<Catalog, PostgresError> {
-        let client = open(postgres).await?;
+        let client = open_session(postgres).await?;
         Ok(Catalog {
             client,
             types: TypeCache::default(),
@@ -38,18 +42,18 @@ impl Catalog {
         })
     }
 
-    pub fn client(&self) -> &Client {
+    pub(in crate::postgres) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Types are read anew from here on.
+    /// Later calls read types from the catalog again.
     pub fn forget_types(&mut self) {
-        self.types.forget();
+        self.types.clear();
     }
 
-    /// What a Relation message announces, and what the catalog says of the table now. Waits for nobody: an ALTER
-    /// that waits for an old reader must not hold up the stream.
-    pub async fn announced(
+    /// The version that a Relation message announces, and the table as it is now. Never waits for a
+    /// lock: an ALTER that waits for an old reader must not delay the stream.
+    pub async fn resolve_relation(
         &mut self,
         relation: &Relation,
         token: Token,
@@ -65,27 +69,31 @@ impl Catalog {
         if !previous.is_some_and(|previous| types_altered(previous, &version.schema)) {
             return Ok((version, info));
         }
-        // Either the schema is older than the alteration, or what is cached.
-        types.forget();
+        // Either the schema or the cache is older than the alteration.
+        types.clear();
         let version =
             resolve_relation(client, types, relation, again, table, previous, lsn).await?;
         Ok((version, info))
     }
 
-    /// Which of these tables there are. Waits for nobody.
-    pub async fn present(&self, names: &[TableName]) -> Result<Vec<Presence>, PostgresError> {
-        load_present(&self.client, &self.publication, names).await
+    /// Which of these tables exist. Never waits for a lock.
+    pub async fn load_presence(&self, names: &[TableName]) -> Result<Vec<Presence>, PostgresError> {
+        load_presence(&self.client, &self.publication, names).await
     }
 
-    /// What DDL has left at these tables. Waits for nobody.
-    pub async fn traces(&self, relids: &[u32]) -> Result<HashMap<u32, Traces>, PostgresError> {
-        load_traces(&self.client, relids).await
+    /// The DDL fingerprints of these tables. Never waits for a lock.
+    pub async fn load_fingerprints(
+        &self,
+        relids: &[u32],
+    ) -> Result<HashMap<u32, DdlFingerprint>, PostgresError> {
+        load_fingerprints(&self.client, relids).await
     }
 
-    /// Whether one would have to wait to read the table, or to plan that: somebody has it, or an index of it, for himself.
+    /// Whether a reader would have to wait: another session holds an ACCESS EXCLUSIVE lock on the
+    /// table or on one of its indexes.
     pub async fn is_locked(&self, name: &TableName) -> Result<bool, PostgresError> {
         let table = quote::table(name);
-        // Undone as a whole where it fails.
+        // If the probe fails, the server rolls back all of it.
         let probe =
             format!("SET lock_timeout = '10ms'; SELECT FROM {table} LIMIT 0; SET lock_timeout = 0");
         match self.client.batch_execute(&probe).await {
@@ -95,8 +103,8 @@ impl Catalog {
         }
     }
 
-    /// The table as it is now. Waits for nobody.
-    pub async fn current(
+    /// The table as it is now. Never waits for a lock.
+    pub async fn load_current(
         &mut self,
         name: &TableName,
         token: Token,
@@ -112,10 +120,40 @@ impl Catalog {
         Ok((version, info))
     }
 
+    /// The table as it is now without its partitions, if it exists. Never waits for a lock.
+    pub async fn load_table(&self, name: &TableName) -> Result<Option<TableInfo>, PostgresError> {
+        load_table(&self.client, &self.publication, name).await
+    }
+
+    /// The version that a snapshot of the described table would have.
+    pub async fn build_version(
+        &mut self,
+        info: &TableInfo,
+        token: Token,
+        lsn: Lsn,
+    ) -> Result<TableVersion, PostgresError> {
+        version_of_catalog(&self.client, &mut self.types, info, token, lsn).await
+    }
+
+    /// The publication's row filter of the table, as SQL. May wait for an ALTER of the table.
+    pub async fn load_row_filter(&self, relid: u32) -> Result<Option<String>, PostgresError> {
+        load_row_filter(&self.client, &self.publication, relid).await
+    }
+
+    /// Begins a transaction and exports its snapshot. Other connections can import the snapshot
+    /// while this one lives. The transaction has no idle timeout.
+    pub async fn export_snapshot(&self) -> Result<String, PostgresError> {
+        let failed = PostgresError::query("export a snapshot");
+        let begin = format!("{NO_IDLE_TIMEOUT}; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        self.client.batch_execute(&begin).await.map_err(&failed)?;
+        let row = self.client.query_one("SELECT pg_export_snapshot()", &[]).await;
+        Ok(row.map_err(&failed)?.get(0))
+    }
+
     /// A position above every watermark that was taken before.
     pub async fn later_lsn(&self) -> Result<Lsn, PostgresError> {
         // Rolling back a transaction that has an id writes a record.
-        current_xid(&self.client).await?;
-        insert_lsn(&self.client).await
+        assign_xid(&self.client).await?;
+        read_insert_lsn(&self.client).await
     }
 }

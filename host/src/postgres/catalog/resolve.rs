@@ -1,24 +1,25 @@
-//! From a Relation message, or from the catalog, to the table version that reads rows.
+//! From a Relation message, or from the catalog, to the table version that decodes rows.
 //!
-//! Names, types and identity are the message's. What a message does not say (attnum, nullability, order of the
-//! key) comes from the schema before, or from the catalog where the column still exists.
+//! Names, types and identity come from the message. A message carries no attnum, nullability or
+//! order of the key. These come from the previous schema, or from the catalog if the column still
+//! exists.
 
 use std::collections::HashSet;
 
 use tokio_postgres::Client;
 use walgate_wire::{Column, Identity, Lsn, Schema, TableName, TableState, Token};
 
-use crate::postgres::{
-    PostgresError,
-    replication::pgoutput::{Relation, RelationColumn},
-};
+use super::{CatalogColumn, TableInfo, TypeCache};
 use crate::{
-    postgres::catalog::{TableInfo, TypeCache},
+    postgres::{
+        PostgresError,
+        replication::pgoutput::{Relation, RelationColumn},
+    },
     rows::{ColumnType, TableVersion},
 };
 
 /// The table version that a Relation message announces. `previous`: the schema that consumers have.
-pub async fn resolve_relation(
+pub(super) async fn resolve_relation(
     client: &Client,
     types: &mut TypeCache,
     relation: &Relation,
@@ -29,7 +30,7 @@ pub async fn resolve_relation(
 ) -> Result<TableVersion, PostgresError> {
     let oids: Vec<u32> = relation.columns.iter().map(|column| column.oid).collect();
     let typmods: Vec<i32> = relation.columns.iter().map(|column| column.typmod).collect();
-    types.load(client, &oids).await?;
+    types.load_types(client, &oids).await?;
     let rows = client
         .query(FORMAT_SQL, &[&oids, &typmods])
         .await
@@ -37,7 +38,7 @@ pub async fn resolve_relation(
     let name = TableName::new(relation.namespace.clone(), relation.name.clone());
     let mut type_names = vec![];
     for (row, column) in rows.iter().zip(&relation.columns) {
-        type_names.push(row.get::<_, Option<String>>(0).filter(|_| types.knows(column.oid)).ok_or_else(|| {
+        type_names.push(row.get::<_, Option<String>>(0).filter(|_| types.is_known(column.oid)).ok_or_else(|| {
             PostgresError::Table {
                 table: name.to_string(),
                 what: format!(
@@ -47,20 +48,20 @@ pub async fn resolve_relation(
             }
         })?);
     }
-    Ok(version(name, relation, &type_names, token, catalog, previous, types, lsn))
+    Ok(build_version(name, relation, &type_names, token, catalog, previous, types, lsn))
 }
 
-/// The table version that a snapshot of the table as it is now would have.
-pub async fn version_of_catalog(
+/// The table version that a snapshot of the described table would have.
+pub(super) async fn version_of_catalog(
     client: &Client,
     types: &mut TypeCache,
     info: &TableInfo,
     token: Token,
     lsn: Lsn,
 ) -> Result<TableVersion, PostgresError> {
-    let oids: Vec<u32> = info.published().map(|column| column.oid).collect();
-    types.load(client, &oids).await?;
-    Ok(of_catalog(info, token, types, lsn))
+    let oids: Vec<u32> = info.published_columns().map(|column| column.oid).collect();
+    types.load_types(client, &oids).await?;
+    Ok(build_catalog_version(info, token, types, lsn))
 }
 
 const FORMAT_SQL: &str = "
@@ -68,9 +69,14 @@ SELECT CASE WHEN t.oid IS NULL THEN NULL ELSE pg_catalog.format_type(w.oid, w.ty
 FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY w(oid, typmod, place)
 LEFT JOIN pg_catalog.pg_type t ON t.oid = w.oid ORDER BY w.place";
 
-fn of_catalog(info: &TableInfo, token: Token, types: &TypeCache, lsn: Lsn) -> TableVersion {
-    let key = info.key(info.identity);
-    let column = |column: &super::CatalogColumn| RelationColumn {
+fn build_catalog_version(
+    info: &TableInfo,
+    token: Token,
+    types: &TypeCache,
+    lsn: Lsn,
+) -> TableVersion {
+    let key = info.key_attnums(info.identity);
+    let column = |column: &CatalogColumn| RelationColumn {
         name: column.name.clone(),
         key: info.identity == Identity::Full || key.contains(&column.attnum),
         oid: column.oid,
@@ -81,17 +87,18 @@ fn of_catalog(info: &TableInfo, token: Token, types: &TypeCache, lsn: Lsn) -> Ta
         namespace: info.name.schema.clone(),
         name: info.name.table.clone(),
         identity: info.identity,
-        columns: info.published().map(column).collect(),
+        columns: info.published_columns().map(column).collect(),
     };
-    let type_names: Vec<String> = info.published().map(|column| column.type_name.clone()).collect();
-    version(info.name.clone(), &relation, &type_names, token, Some(info), None, types, lsn)
+    let type_names: Vec<String> =
+        info.published_columns().map(|column| column.type_name.clone()).collect();
+    build_version(info.name.clone(), &relation, &type_names, token, Some(info), None, types, lsn)
 }
 
 #[expect(
     clippy::too_many_arguments,
-    reason = "all of what a version is made of, called from two places above"
+    reason = "all parts of a version, called from two functions above"
 )]
-fn version(
+fn build_version(
     name: TableName,
     relation: &Relation,
     type_names: &[String],
@@ -101,11 +108,11 @@ fn version(
     types: &TypeCache,
     lsn: Lsn,
 ) -> TableVersion {
-    // Another table of the name says nothing about this one.
+    // A table with another OID under the same name is another table.
     let same = |relid: Option<u32>| relid.is_none_or(|relid| relid == relation.relid);
     let catalog = catalog.filter(|info| same(Some(info.relid)));
     let previous = previous.filter(|schema| same(schema.relid));
-    let attnums = attnums(relation, catalog, previous);
+    let attnums = assign_attnums(relation, catalog, previous);
     let key = key_indexes(relation, catalog, &attnums);
     let in_catalog = |attnum: i16| catalog?.columns.iter().find(|column| column.attnum == attnum);
     let columns: Vec<Column> = relation
@@ -117,7 +124,7 @@ fn version(
             type_name: type_names.get(index).cloned().unwrap_or_default(),
             oid: column.oid,
             base_oid: types.base_oid(column.oid),
-            made_of: types.made_of(column.oid),
+            made_of: types.composite_fingerprint(column.oid),
             attnum: attnums[index],
             nullable: !key.contains(&index)
                 && in_catalog(attnums[index]).is_none_or(|column| column.nullable),
@@ -127,8 +134,8 @@ fn version(
     let cells = relation.columns.iter().enumerate().map(|(index, column)| ColumnType {
         oid: column.oid,
         typmod: column.typmod,
-        ty: types.compile(column.oid),
-        binary: types.binary(column.oid),
+        ty: types.compile_type(column.oid),
+        binary: types.binary_support(column.oid),
         key: key.contains(&index),
     });
     let cells = cells.collect();
@@ -154,17 +161,17 @@ fn version(
     TableVersion { name, token, relid: relation.relid, schema, columns: cells }
 }
 
-/// Indexes of the key columns in key order: what the message flags, or under FULL and NOTHING, which say
-/// nothing, the primary key if all of it is published.
+/// Indexes of the key columns in key order: the columns that the message flags. FULL and NOTHING
+/// flag no key; then it is the primary key, if all of it is published.
 fn key_indexes(relation: &Relation, catalog: Option<&TableInfo>, attnums: &[i16]) -> Vec<usize> {
     let from_catalog: Vec<usize> = catalog
-        .map(|info| info.key(relation.identity))
+        .map(|info| info.key_attnums(relation.identity))
         .unwrap_or_default()
         .iter()
         .filter_map(|attnum| attnums.iter().position(|a| a == attnum))
         .collect();
     let complete =
-        catalog.is_some_and(|info| info.key(relation.identity).len() == from_catalog.len());
+        catalog.is_some_and(|info| info.key_attnums(relation.identity).len() == from_catalog.len());
     if matches!(relation.identity, Identity::Full | Identity::Nothing) {
         return if complete { from_catalog } else { vec![] };
     }
@@ -179,9 +186,9 @@ fn key_indexes(relation: &Relation, catalog: Option<&TableInfo>, attnums: &[i16]
     if complete && same == from_catalog.iter().collect() { from_catalog } else { flagged }
 }
 
-/// The attnum of each column of the message. Names come first where nothing was renamed; what is left over was
-/// renamed or dropped since, and gets an attnum that its neighbours leave free.
-fn attnums(
+/// The attnum of each column of the message. Columns are matched by name first. A column without a
+/// match was renamed or dropped since, and gets an attnum that its neighbours leave free.
+fn assign_attnums(
     relation: &Relation,
     catalog: Option<&TableInfo>,
     previous: Option<&Schema>,
@@ -192,7 +199,7 @@ fn attnums(
     let in_catalog =
         |name: &str| catalog?.columns.iter().find(|c| c.name == name).map(|c| c.attnum);
     if unchanged {
-        // Looks the same; but a column whose attnum is new was dropped and added again.
+        // The shape is the same, but a column with a new attnum was dropped and added again.
         let last = previous.iter().map(|column| column.attnum).max().unwrap_or(0);
         let added = |name: &str| in_catalog(name).filter(|&attnum| attnum > last);
         return previous
@@ -206,7 +213,8 @@ fn attnums(
         .iter()
         .map(|c| in_catalog(&c.name).or_else(|| in_previous(&c.name)))
         .collect();
-    // Columns stand in the order of their attnums: a name that breaks it was taken over by another column.
+    // Columns are in the order of their attnums. A name that breaks the order belongs to another
+    // column now.
     for index in 1..found.len() {
         let before = found[..index].iter().flatten().max();
         if matches!((found[index], before), (Some(attnum), Some(&before)) if attnum <= before) {

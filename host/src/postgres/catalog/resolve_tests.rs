@@ -40,7 +40,7 @@ fn resolve(
     let names = vec!["text".to_owned(); relation.columns.len()];
     let name = TableName::new("public", "t");
     let token = name.token();
-    version(name, relation, &names, token, catalog, previous, &TypeCache::default(), Lsn(7))
+    build_version(name, relation, &names, token, catalog, previous, &TypeCache::default(), Lsn(7))
 }
 
 fn attnums_of(version: &TableVersion) -> Vec<i16> {
@@ -113,7 +113,7 @@ fn an_unchanged_shape_keeps_its_attnums() {
 #[test]
 fn the_catalog_and_the_message_agree_on_a_version() {
     let info = table("t");
-    let snapshot = of_catalog(&info, info.name.token(), &TypeCache::default(), Lsn(7));
+    let snapshot = build_catalog_version(&info, info.name.token(), &TypeCache::default(), Lsn(7));
     let relation = message(&[("id", 23, true), ("a", 25, false)], Identity::Default);
     let mut stream = resolve(&relation, Some(&info), None);
     stream.schema.columns[0].type_name = "integer".into();

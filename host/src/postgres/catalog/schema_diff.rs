@@ -1,7 +1,7 @@
 //! Whether consumers' copies survive a change of a table's shape.
 //!
-//! Pure. The stream carries rows, never what DDL did to rows that were there: a change that may have altered
-//! them needs a new copy.
+//! Pure. The stream carries changed rows, but not the effect of DDL on existing rows. A change of
+//! shape that may have altered existing rows needs a new copy.
 
 use std::collections::HashMap;
 
@@ -11,18 +11,19 @@ use walgate_wire::{Column, Schema};
 pub enum SchemaChange {
     /// Describes the same rows.
     Same,
-    /// Copies stay right once their columns are added, dropped or renamed.
+    /// Copies stay correct once their columns are added, dropped or renamed.
     Compatible,
-    /// Copies have to be loaded again, and why.
+    /// Copies must be loaded again, for this reason.
     NeedsReseed(String),
 }
 
-/// Compares what consumers have with what comes. `has_default(attnum)`: whether rows that were there before may
-/// hold a value in the column: it has (or had, when added) a default, is an identity or generated.
+/// Compares the consumers' schema with the new one. `may_backfill(attnum)`: whether existing rows
+/// may hold a value in the column. They may if it has a default (or had one when added), is an
+/// identity or generated.
 pub fn schema_change(
     old: &Schema,
     new: &Schema,
-    has_default: impl Fn(i16) -> bool,
+    may_backfill: impl Fn(i16) -> bool,
 ) -> SchemaChange {
     if old.same_shape(new) {
         return SchemaChange::Same;
@@ -47,33 +48,35 @@ pub fn schema_change(
     let guest_changed = old.guest != new.guest;
     let last = before.keys().copied().max().unwrap_or(0);
     let reason = new.columns.iter().find_map(|column| match before.get(&column.attnum) {
-        Some(before) => retyped(before, column),
+        Some(before) => describe_type_change(before, column),
         None if old.columns.iter().any(|before| before.name == column.name) => {
             Some(format!("column {} was dropped and added again", column.name))
         }
-        // A guest adds it, or does not hide it any more: what that means for copies is configured.
+        // A guest adds the column, or no longer hides it. `on_guest_change` decides about copies.
         None if column.attnum < 0 || (guest_changed && column.attnum <= last) => None,
-        None => filled(column, last, &has_default),
+        None => describe_backfill(column, last, &may_backfill),
     });
     reason.map_or(SchemaChange::Compatible, SchemaChange::NeedsReseed)
 }
 
-/// Whether a composite type of one of the columns was altered, which nothing in the stream says.
+/// Whether a composite type of one of the columns was altered, which the stream does not show.
 pub fn types_altered(old: &Schema, new: &Schema) -> bool {
     let before = |column: &Column| old.columns.iter().find(|c| c.attnum == column.attnum);
-    new.columns.iter().any(|column| before(column).is_some_and(|before| altered(before, column)))
+    new.columns
+        .iter()
+        .any(|column| before(column).is_some_and(|before| is_type_altered(before, column)))
 }
 
-/// Where nothing is known of it nothing is said.
-fn altered(before: &Column, column: &Column) -> bool {
+/// False if either side does not know the attributes.
+fn is_type_altered(before: &Column, column: &Column) -> bool {
     before.oid == column.oid
         && before.made_of.is_some()
         && column.made_of.is_some()
         && before.made_of != column.made_of
 }
 
-fn retyped(before: &Column, column: &Column) -> Option<String> {
-    if altered(before, column) {
+fn describe_type_change(before: &Column, column: &Column) -> Option<String> {
+    if is_type_altered(before, column) {
         let Column { name, type_name, .. } = column;
         return Some(format!("type {type_name} of column {name} was altered"));
     }
@@ -88,12 +91,16 @@ fn retyped(before: &Column, column: &Column) -> Option<String> {
     })
 }
 
-fn filled(column: &Column, last: i16, has_default: &impl Fn(i16) -> bool) -> Option<String> {
+fn describe_backfill(
+    column: &Column,
+    last: i16,
+    may_backfill: &impl Fn(i16) -> bool,
+) -> Option<String> {
     let name = &column.name;
     if (1..=last).contains(&column.attnum) {
         return Some(format!("column {name} was there before and is published only now"));
     }
-    if has_default(column.attnum) {
+    if may_backfill(column.attnum) {
         return Some(format!("column {name} was added with a default, as identity or generated"));
     }
     (!column.nullable).then(|| format!("column {name} was added as NOT NULL"))
@@ -105,10 +112,9 @@ mod tests {
     use walgate_wire::{Identity, Lsn, TableName, TableState};
 
     fn column(attnum: i16, name: &str, type_name: &str) -> Column {
-        let (name, type_name) = (name.to_owned(), type_name.to_owned());
         Column {
-            name,
-            type_name,
+            name: name.to_owned(),
+            type_name: type_name.to_owned(),
             oid: 23,
             base_oid: None,
             made_of: None,
@@ -121,21 +127,19 @@ mod tests {
     fn schema(columns: Vec<Column>) -> Schema {
         let key = columns.iter().filter(|c| c.key).map(|c| c.name.clone()).collect();
         let token = TableName::new("public", "t").token();
-        let (table, state, identity) = ("public.t".into(), TableState::Live, Identity::Default);
-        let (guest, reason) = (None, None);
         Schema {
-            table,
+            table: "public.t".into(),
             token,
             relid: Some(16_384),
             revision: 1,
-            state,
+            state: TableState::Live,
             columns,
             key,
-            identity,
+            identity: Identity::Default,
             old: vec![0],
-            guest,
+            guest: None,
             lsn: Lsn(1),
-            reason,
+            reason: None,
         }
     }
 
@@ -148,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn another_table_of_the_name_has_other_rows() {
+    fn another_table_under_the_same_name_has_other_rows() {
         let of = |relid| Schema { relid, ..schema(old()) };
         let change = |old, new| schema_change(&of(old), &of(new), |_| false);
         assert!(matches!(change(Some(1), Some(2)), SchemaChange::NeedsReseed(_)));
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fills_or_alters_rows_needs_a_new_copy() {
+    fn changes_to_existing_rows_need_a_new_copy() {
         let added = |column| [old(), vec![column]].concat();
         assert!(reason(added(column(5, "c", "text")), 5).contains("default"));
         let required = Column { nullable: false, ..column(5, "c", "text") };
@@ -214,7 +218,7 @@ mod tests {
             altered && matches!(change_to, SchemaChange::NeedsReseed(r) if r.contains("altered"))
         );
         assert_eq!(change(Some("1"), Some("1")), (false, SchemaChange::Same));
-        // A gateway that did not look wrote the schema.
+        // An older gateway wrote the schema without the attributes.
         assert_eq!(change(None, Some("2")), (false, SchemaChange::Compatible));
     }
 

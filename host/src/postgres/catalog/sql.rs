@@ -1,9 +1,11 @@
-//! The queries of `tables`. What their columns mean is written there.
+//! The queries of `tables`. That module explains their columns.
 //!
-//! They lock no user's table, as pg_publication_tables and pg_partition_tree would: whoever reads them while it holds
-//! a lock, as a snapshot does, could stand in a deadlock with a transaction that alters or truncates several tables.
+//! The queries lock no user's table. pg_publication_tables and pg_partition_tree would. A snapshot
+//! that reads those while it holds a lock could deadlock with a transaction that alters or
+//! truncates several tables.
 
-/// Whether the publication `b` names the relation `c` (`m.itself`), or what it is a partition of (`m.above`).
+/// Whether the publication `b` names the relation `c` (`m.itself`), or an ancestor of which it is a
+/// partition (`m.above`).
 macro_rules! membership {
     () => {
         "
@@ -46,8 +48,8 @@ LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c
 ", membership!(), "
 ORDER BY w.place");
 
-/// The WHERE of the publication, which does not count where the table's whole schema is published. Postgres 17 and newer
-/// lock the table to print it.
+/// The WHERE of the publication, which does not apply if the table's whole schema is published.
+/// Postgres 17 and newer lock the table to print it.
 pub(super) const ROW_FILTER_SQL: &str = "
 SELECT pg_catalog.pg_get_expr(r.prqual, r.prrelid)
 FROM pg_catalog.pg_publication b JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid
@@ -55,7 +57,7 @@ JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
 WHERE b.pubname = $1 AND r.prrelid = $2 AND r.prqual IS NOT NULL AND NOT b.puballtables
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = b.oid AND s.pnnspid = c.relnamespace)";
 
-/// What there is of these names, and whether the stream should and does carry it.
+/// The relations of these names, and whether the stream should and does carry them.
 pub(super) const PRESENT_SQL: &str = concat!("
 SELECT n.nspname::text, c.relname::text, c.oid, c.relkind IN ('r', 'p') AND c.relpersistence = 'p',
        coalesce(m.itself OR m.above, false)

@@ -1,5 +1,5 @@
-//! Tables as the catalog shows them now, with what the publication says of them. Nothing here waits for whoever holds a
-//! table, unless it says so.
+//! Tables as the catalog shows them now, and how the publication publishes them. Nothing here waits
+//! for a lock, except where a comment states it.
 
 use std::collections::HashMap;
 
@@ -11,22 +11,22 @@ use crate::postgres::catalog::sql::{
 };
 use crate::postgres::{PostgresError, quote};
 
-/// What a configured relation is.
+/// The kind of a configured relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelKind {
     Table,
     Partitioned,
-    /// No WAL of its own: snapshots only.
+    /// Writes no WAL: snapshots only.
     View,
     MaterializedView,
     Foreign,
-    /// Not logged, so snapshots only.
+    /// Writes no WAL: snapshots only.
     Unlogged,
 }
 
 impl RelKind {
-    /// Whether changes can be streamed; if not, snapshots are all there is.
-    pub fn streams(self) -> bool {
+    /// Whether changes can be streamed. Otherwise the relation has snapshots only.
+    pub fn is_streamable(self) -> bool {
         matches!(self, RelKind::Table | RelKind::Partitioned)
     }
 }
@@ -38,12 +38,12 @@ pub struct CatalogColumn {
     pub attnum: i16,
     pub oid: u32,
     pub typmod: i32,
-    /// `format_type` of the two.
+    /// `format_type` of type and modifier.
     pub type_name: String,
     pub nullable: bool,
-    /// Default, identity, generated, or a default at the time it was added: rows that were there before may
-    /// hold more than null.
-    pub fills: bool,
+    /// Whether existing rows may hold a value other than null: the column has a default, is an
+    /// identity or generated, or had a default when it was added.
+    pub may_backfill: bool,
     /// Whether the publication (or, without one, the default) sends it.
     pub published: bool,
 }
@@ -71,56 +71,56 @@ pub struct TableInfo {
     /// Index of REPLICA IDENTITY USING INDEX, likewise.
     pub identity_index: Vec<i16>,
     pub in_publication: bool,
-    /// The publication names columns: one that it names later was there before.
+    /// The publication lists columns. A column that it lists later already existed.
     pub column_list: bool,
     /// As of the last analyze; 0 if never.
     pub estimated_rows: u64,
-    /// Of a partitioned table, if they were asked for.
+    /// The partitions of a partitioned table, if the query loads them.
     pub leaves: Vec<Leaf>,
-    /// Whether our role may read all of it.
+    /// Whether the gateway's role may read all of it.
     pub readable: bool,
-    /// Whether row level security hides rows from our role.
+    /// Whether row level security hides rows from the gateway's role.
     pub row_security: bool,
-    /// Whether our role may publish it.
+    /// Whether the gateway's role may publish it.
     pub owned: bool,
 }
 
 impl TableInfo {
     /// The columns that rows carry, in their order.
-    pub fn published(&self) -> impl Iterator<Item = &CatalogColumn> {
+    pub fn published_columns(&self) -> impl Iterator<Item = &CatalogColumn> {
         self.columns.iter().filter(|column| column.published)
     }
 
-    /// By what rows are located, attnums in key order.
-    pub fn key(&self, identity: Identity) -> &[i16] {
+    /// The columns that identify a row, attnums in key order.
+    pub fn key_attnums(&self, identity: Identity) -> &[i16] {
         match identity {
             Identity::Index => &self.identity_index,
             Identity::Default | Identity::Full | Identity::Nothing => &self.primary_key,
         }
     }
 
-    /// All but statistics.
+    /// Whether everything but statistics is equal.
     pub fn same_shape(&self, other: &TableInfo) -> bool {
         let shape =
             |info: &TableInfo| TableInfo { estimated_rows: 0, leaves: vec![], ..info.clone() };
         shape(self) == shape(other)
     }
 
-    /// For [`schema_change`](super::schema_change): whether a column that appears in the stream may hold values in
-    /// rows that were there before.
-    pub fn fills(&self, attnum: i16) -> bool {
+    /// For [`schema_change`](super::schema_change): whether a column that appears in the stream may
+    /// hold values in existing rows.
+    pub fn may_backfill(&self, attnum: i16) -> bool {
         let column = self.columns.iter().find(|column| column.attnum == attnum);
-        self.column_list || column.is_some_and(|column| column.fills)
+        self.column_list || column.is_some_and(|column| column.may_backfill)
     }
 }
 
-/// The tables of these names that exist, in the order of `names`, with their partitions; absent ones are left out.
-pub async fn load_tables(
+/// The existing tables of these names, in the order of `names`, with their partitions.
+pub(in crate::postgres) async fn load_tables(
     client: &Client,
     publication: &str,
     names: &[TableName],
 ) -> Result<Vec<TableInfo>, PostgresError> {
-    let mut infos = load(client, publication, names).await?;
+    let mut infos = load_without_partitions(client, publication, names).await?;
     let relids: Vec<u32> = infos.iter().map(|info| info.relid).collect();
     let failed = PostgresError::query("read the tables' partitions");
     for row in client.query(LEAVES_SQL, &[&relids]).await.map_err(&failed)? {
@@ -128,7 +128,7 @@ pub async fn load_tables(
         let Some(info) = infos.iter_mut().find(|info| info.relid == root) else { continue };
         info.leaves.push(Leaf {
             name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
-            identity: identity(row.get(3)),
+            identity: identity_of(row.get(3)),
             foreign: row.get(4),
         });
     }
@@ -136,52 +136,53 @@ pub async fn load_tables(
 }
 
 /// One table, if it exists, without its partitions.
-pub async fn load_table(
+pub(in crate::postgres) async fn load_table(
     client: &Client,
     publication: &str,
     name: &TableName,
 ) -> Result<Option<TableInfo>, PostgresError> {
-    Ok(load(client, publication, std::slice::from_ref(name)).await?.pop())
+    Ok(load_without_partitions(client, publication, std::slice::from_ref(name)).await?.pop())
 }
 
-/// WHERE of the publication: a snapshot has to filter by it, too. May wait for whoever alters this table.
-pub async fn row_filter(
+/// WHERE of the publication, which a snapshot must apply too. May wait for an ALTER of this table.
+pub(in crate::postgres) async fn load_row_filter(
     client: &Client,
     publication: &str,
     relid: u32,
 ) -> Result<Option<String>, PostgresError> {
     let row = client.query_opt(ROW_FILTER_SQL, &[&publication, &relid]).await;
     let row = row.map_err(PostgresError::query("read the publication's row filter"))?;
-    // Null where the table has gone meanwhile.
+    // Null if the table was dropped meanwhile.
     Ok(row.and_then(|row| row.get(0)))
 }
 
-/// That a table is there.
+/// An existing table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Presence {
     pub name: TableName,
     pub relid: u32,
-    /// Its changes should come, and do not.
+    /// Its changes could be streamed, but the publication does not publish them.
     pub unpublished: bool,
 }
 
 impl Presence {
-    /// What to do where it is not published.
-    pub fn remedy(&self, publication: &str) -> String {
-        let (publication, table) = (quote::identifier(publication), quote::table(&self.name));
+    /// What the operator should do about an unpublished table.
+    pub fn publication_remedy(&self, publication: &str) -> String {
+        let publication = quote::identifier(publication);
+        let table = quote::table(&self.name);
         format!(
             "the table is not published any more, as after DROP and CREATE: run ALTER PUBLICATION {publication} ADD TABLE {table}"
         )
     }
 }
 
-/// Which of these tables there are.
-pub async fn load_present(
+/// Which of these tables exist.
+pub(super) async fn load_presence(
     client: &Client,
     publication: &str,
     names: &[TableName],
 ) -> Result<Vec<Presence>, PostgresError> {
-    let (schemas, tables) = columns_of(names);
+    let (schemas, tables) = split_names(names);
     let failed = PostgresError::query("see which tables are there");
     let rows = client.query(PRESENT_SQL, &[&schemas, &tables, &publication]).await;
     let presence = |row: &Row| Presence {
@@ -192,21 +193,21 @@ pub async fn load_present(
     Ok(rows.map_err(failed)?.iter().map(presence).collect())
 }
 
-/// As two arrays for a query.
-fn columns_of(names: &[TableName]) -> (Vec<&str>, Vec<&str>) {
+/// Schemas and names as two arrays for a query.
+fn split_names(names: &[TableName]) -> (Vec<&str>, Vec<&str>) {
     names.iter().map(|name| (name.schema.as_str(), name.table.as_str())).unzip()
 }
 
-async fn load(
+async fn load_without_partitions(
     client: &Client,
     publication: &str,
     names: &[TableName],
 ) -> Result<Vec<TableInfo>, PostgresError> {
-    let (schemas, tables) = columns_of(names);
+    let (schemas, tables) = split_names(names);
     let failed = PostgresError::query("read the tables' definitions");
     let rows =
         client.query(RELATIONS_SQL, &[&schemas, &tables, &publication]).await.map_err(&failed)?;
-    let mut infos = rows.iter().map(relation).collect::<Result<Vec<_>, _>>()?;
+    let mut infos = rows.iter().map(read_relation).collect::<Result<Vec<_>, _>>()?;
     let relids: Vec<u32> = infos.iter().map(|(info, _)| info.relid).collect();
     let index: HashMap<u32, usize> =
         relids.iter().enumerate().map(|(i, &relid)| (relid, i)).collect();
@@ -214,7 +215,7 @@ async fn load(
     for row in client.query(COLUMNS_SQL, &[&relids]).await.map_err(&failed)? {
         if let Some(&i) = index.get(&row.get(0)) {
             let (info, published) = &mut infos[i];
-            info.columns.push(column(&row, published));
+            info.columns.push(read_column(&row, published));
         }
     }
     for row in client.query(INDEXES_SQL, &[&relids]).await.map_err(&failed)? {
@@ -229,15 +230,15 @@ async fn load(
     Ok(infos.into_iter().map(|(info, _)| info).collect())
 }
 
-/// What the publication carries of a table.
+/// Which columns of a table the publication publishes.
 struct Published {
-    /// If it names columns.
+    /// Its column list, if it has one.
     columns: Option<Vec<String>>,
-    /// Otherwise: generated ones, too, from Postgres 18 on.
+    /// Without a list: also generated columns, since Postgres 18.
     generated: bool,
 }
 
-fn relation(row: &Row) -> Result<(TableInfo, Published), PostgresError> {
+fn read_relation(row: &Row) -> Result<(TableInfo, Published), PostgresError> {
     let name = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
     let kind = match (row.get::<_, i8>(3) as u8, row.get::<_, i8>(4) as u8) {
         (b'r', b'u') => RelKind::Unlogged,
@@ -257,7 +258,7 @@ fn relation(row: &Row) -> Result<(TableInfo, Published), PostgresError> {
         name,
         relid: row.get(0),
         kind,
-        identity: identity(row.get(5)),
+        identity: identity_of(row.get(5)),
         columns: vec![],
         primary_key: vec![],
         identity_index: vec![],
@@ -272,7 +273,7 @@ fn relation(row: &Row) -> Result<(TableInfo, Published), PostgresError> {
     Ok((info, published))
 }
 
-fn column(row: &Row, publication: &Published) -> CatalogColumn {
+fn read_column(row: &Row, publication: &Published) -> CatalogColumn {
     let name: String = row.get(1);
     let generated: bool = row.get(7);
     let can_be_sent = !generated || row.get(9);
@@ -288,11 +289,11 @@ fn column(row: &Row, publication: &Published) -> CatalogColumn {
         typmod: row.get(4),
         type_name: row.get(5),
         nullable: row.get(6),
-        fills: row.get(8),
+        may_backfill: row.get(8),
     }
 }
 
-fn identity(relreplident: i8) -> Identity {
+fn identity_of(relreplident: i8) -> Identity {
     match relreplident as u8 {
         b'i' => Identity::Index,
         b'f' => Identity::Full,
@@ -311,7 +312,7 @@ pub(in crate::postgres) fn table_for_test(name: &str) -> TableInfo {
         typmod: -1,
         type_name: type_name.into(),
         nullable: attnum != 1,
-        fills: false,
+        may_backfill: false,
         published: true,
     };
     TableInfo {

@@ -1,7 +1,7 @@
-//! What a type is made of, as far as the packer needs to know: compiled from `pg_type` and `pg_attribute`.
+//! The structure of types, compiled from `pg_type` and `pg_attribute` for the packer.
 //!
-//! Compiling is pure; rows of the catalog are fetched by `catalog::TypeCache::load`. How a type's
-//! bytes become MessagePack is the packer's business.
+//! Compiling is pure; [`TypeCache::load_types`] fetches the rows of the catalog. How a type's bytes
+//! become MessagePack is not known here.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::{
     rows::{Binary, Kind, Type, is_native},
 };
 
-/// Types nested deeper than this are printed by the server.
+/// The server prints types that are nested deeper.
 const DEPTH_MAX: usize = 32;
 const TEXT_OID: u32 = 25;
 
@@ -28,26 +28,26 @@ pub(super) struct RawType {
     pub element: u32,
     /// Base type of a domain, else 0.
     pub base: u32,
-    /// Of an array: the array type of what its elements are made of, domains resolved; else 0.
+    /// Of an array: the array type of its elements' base type, domains resolved; else 0.
     pub base_array: u32,
     /// Has a send function.
     pub sends: bool,
     /// Extension that it belongs to, or empty.
     pub extension: String,
     pub fields: Vec<(String, u32)>,
-    /// `attnum` of each field: one that replaces another has another.
+    /// `attnum` of each field. A field that replaces another has a new one.
     pub attnums: Vec<i16>,
 }
 
-/// Catalog rows by oid; what is known stays known until [`TypeCache::forget`].
+/// Catalog rows by OID, kept until [`TypeCache::clear`].
 #[derive(Debug, Default)]
 pub struct TypeCache {
     raw: HashMap<u32, RawType>,
 }
 
 impl TypeCache {
-    /// Makes `oids` and all that they are made of known. Oids that no longer exist stay unknown.
-    pub async fn load(&mut self, client: &Client, oids: &[u32]) -> Result<(), PostgresError> {
+    /// Loads `oids` and the types that they consist of. OIDs that no longer exist stay unknown.
+    pub async fn load_types(&mut self, client: &Client, oids: &[u32]) -> Result<(), PostgresError> {
         let mut missing: HashSet<u32> =
             oids.iter().copied().filter(|&oid| !is_native(oid)).collect();
         missing.retain(|oid| !self.raw.contains_key(oid));
@@ -85,18 +85,18 @@ impl TypeCache {
         Ok(())
     }
 
-    /// Drops all that is known, so that altered composites are read anew.
-    pub fn forget(&mut self) {
+    /// Empties the cache, so that altered composites are read again.
+    pub fn clear(&mut self) {
         self.raw.clear();
     }
 
-    /// Whether the oid is known, or needs not be.
-    pub fn knows(&self, oid: u32) -> bool {
+    /// Whether the OID was loaded, or is a native type that need not be.
+    pub fn is_known(&self, oid: u32) -> bool {
         is_native(oid) || self.raw.contains_key(&oid)
     }
 
-    /// The type as the packer sees it; unknown ones are left to the server to print.
-    pub fn compile(&self, oid: u32) -> Type {
+    /// The type as the packer sees it. The server prints unknown types.
+    pub fn compile_type(&self, oid: u32) -> Type {
         self.compile_at(oid, 0)
     }
 
@@ -127,7 +127,7 @@ impl TypeCache {
         Type { oid, kind }
     }
 
-    /// What a domain, or an array of a domain, is made of; none where that is the type itself.
+    /// The base type of a domain or of an array of a domain. `None` for other types.
     pub fn base_oid(&self, oid: u32) -> Option<u32> {
         let mut base = oid;
         for _ in 0..DEPTH_MAX {
@@ -141,8 +141,9 @@ impl TypeCache {
         (base != oid).then_some(base)
     }
 
-    /// Another for each set of attributes that the composite types inside have had, however deep; none where there are none.
-    pub fn made_of(&self, oid: u32) -> Option<String> {
+    /// Identifies the attributes of all composite types inside the type, at any depth. `None`
+    /// without composite types.
+    pub fn composite_fingerprint(&self, oid: u32) -> Option<String> {
         let mut seen = HashSet::new();
         let mut rest = vec![oid];
         let mut digest = Sha256::new();
@@ -159,9 +160,9 @@ impl TypeCache {
         has_composite.then(|| hex::encode(&digest.finalize()[..8]))
     }
 
-    /// Whether Postgres can send the type in binary. If the type itself cannot, both pgoutput and a cast fall
-    /// back to text; a part that cannot makes the server fail.
-    pub fn binary(&self, oid: u32) -> Binary {
+    /// Whether Postgres can send the type in binary. If the type itself has no send function,
+    /// pgoutput and a cast fall back to text. If a part has none, the server fails.
+    pub fn binary_support(&self, oid: u32) -> Binary {
         if is_native(oid) {
             return Binary::Yes;
         }
@@ -184,8 +185,9 @@ impl TypeCache {
     }
 }
 
-/// The last column but one is an array's [`RawType::base_array`]: an array of domains over arrays has none, and its values
-/// are those of the inner array, deeper. `int2vector` and `oidvector` (22, 30) are arrays inside, but print as neither arrays nor lists do.
+/// The last column but one is an array's [`RawType::base_array`]. An array of domains over arrays
+/// has none, and its values are those of the inner array, one level deeper. `int2vector` and
+/// `oidvector` (22, 30) are arrays internally, but are not printed as arrays.
 const TYPES_SQL: &str = "
 SELECT t.oid, t.typname::text, t.typtype,
        CASE WHEN t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc AND t.oid NOT IN (22, 30)

@@ -30,10 +30,10 @@ fn types_are_compiled_to_their_leaves() {
         ("box".to_owned(), Type::rendered(603)),
     ];
     let line = Type { oid: 103, kind: Kind::Composite { name: "line".into(), fields } };
-    assert_eq!(cache.compile(102), Type { oid: 102, kind: Kind::Array(Box::new(line)) });
-    assert_eq!(cache.compile(105), Type::base(25));
-    assert_eq!(cache.compile(106).kind, Kind::Vector);
-    assert_eq!(cache.compile(107).kind, Kind::Rendered, "somebody's own type of that name");
+    assert_eq!(cache.compile_type(102), Type { oid: 102, kind: Kind::Array(Box::new(line)) });
+    assert_eq!(cache.compile_type(105), Type::base(25));
+    assert_eq!(cache.compile_type(106).kind, Kind::Vector);
+    assert_eq!(cache.compile_type(107).kind, Kind::Rendered, "somebody's own type of that name");
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn what_a_composite_is_made_of_tells_its_attributes_apart() {
         let outer = vec![("lines".into(), 101), ("n".into(), 23)];
         cache.insert(100, RawType { fields: outer, attnums: vec![1, 2], ..raw("outer", b'c') });
         cache.insert(104, raw("mood", b'e'));
-        assert_eq!([104, 23, 4711].map(|oid| cache.made_of(oid)), [None, None, None]);
-        [100, 101, 102, 103].map(|oid| cache.made_of(oid).unwrap())
+        assert_eq!([104, 23, 4711].map(|oid| cache.composite_fingerprint(oid)), [None, None, None]);
+        [100, 101, 102, 103].map(|oid| cache.composite_fingerprint(oid).unwrap())
     };
     let before = made_of(&[("a", 23), ("b", 25)], &[1, 2]);
     assert_eq!(before, made_of(&[("a", 23), ("b", 25)], &[1, 2]));
@@ -85,9 +85,9 @@ fn what_a_composite_is_made_of_tells_its_attributes_apart() {
 fn a_type_that_contains_itself_ends() {
     let mut cache = TypeCache::default();
     cache.insert(100, RawType { fields: vec![("self".into(), 100)], ..raw("loop", b'c') });
-    cache.compile(100);
-    assert!(cache.made_of(100).is_some());
-    assert_eq!(cache.binary(100), Binary::Yes);
+    cache.compile_type(100);
+    assert!(cache.composite_fingerprint(100).is_some());
+    assert_eq!(cache.binary_support(100), Binary::Yes);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn missing_send_functions_are_noticed() {
     let mut cache = TypeCache::default();
     cache.insert(1033, RawType { sends: false, ..raw("aclitem", b'b') });
     cache.insert(1034, RawType { element: 1033, ..raw("_aclitem", b'b') });
-    assert_eq!(cache.binary(23), Binary::Yes);
-    assert_eq!(cache.binary(1033), Binary::TextInstead);
-    assert_eq!(cache.binary(1034), Binary::Fails);
+    assert_eq!(cache.binary_support(23), Binary::Yes);
+    assert_eq!(cache.binary_support(1033), Binary::TextInstead);
+    assert_eq!(cache.binary_support(1034), Binary::Fails);
 }

@@ -1,5 +1,6 @@
-//! Start-up of a replication connection: parameters, then trust, cleartext, md5 or SCRAM-SHA-256, with channel binding
-//! where the connection is encrypted.
+//! Start-up of a replication connection: parameters, then trust, cleartext, md5 or SCRAM-SHA-256,
+//! with channel binding if the connection is encrypted. What follows the start-up is not known
+//! here.
 
 use bytes::BytesMut;
 use postgres_protocol::{
@@ -13,13 +14,15 @@ use tokio::io::AsyncWriteExt;
 use tokio_postgres::config::ChannelBinding;
 use walgate_pg_connect::{PgConnectError, explain_certificate_refusal};
 
-use crate::postgres::replication::{
-    client::{Timing, Writer},
+use super::{
     messages::{self, Messages},
+    socket::Writer,
+    timing::Timing,
 };
 use crate::postgres::{PostgresError, SESSION_SETTINGS, endpoint::Endpoint};
 
-/// Until the server is ready for the first command. `end_point`: what a proof can be bound to.
+/// Runs the start-up until the server is ready for the first command. `end_point`: the channel that
+/// SCRAM can bind to.
 pub(super) async fn start_up(
     messages: &mut Messages,
     writer: &mut Writer,
@@ -29,9 +32,9 @@ pub(super) async fn start_up(
 ) -> Result<(), PostgresError> {
     let mut start_up = StartUp { messages, writer, endpoint, end_point };
     start_up.run(timing).await.map_err(|error| match error {
-        // The server's verdict on our certificate.
+        // The server refused the client certificate.
         PostgresError::Lost(error) => match explain_certificate_refusal(&error) {
-            Some(text) => endpoint.refused(&endpoint.target(), PgConnectError::Tls(text)),
+            Some(text) => endpoint.explain_refusal(&endpoint.target(), PgConnectError::Tls(text)),
             None => PostgresError::Lost(error),
         },
         error => error,
@@ -45,11 +48,11 @@ struct StartUp<'a> {
     end_point: Option<Vec<u8>>,
 }
 
-/// A SCRAM exchange that was begun.
+/// A SCRAM exchange in progress.
 struct Scram {
     exchange: ScramSha256,
     bound: bool,
-    /// The server has shown that it knows the password, too.
+    /// The server has proved that it knows the password.
     proved: bool,
 }
 
@@ -62,7 +65,7 @@ impl StartUp<'_> {
             let (tag, body) = self.messages.next().await?;
             match tag {
                 b'Z' => return Ok(()),
-                b'E' => return Err(refused(endpoint, body)),
+                b'E' => return Err(explain_error(endpoint, body)),
                 _ => {}
             }
         }
@@ -75,22 +78,22 @@ impl StartUp<'_> {
             let (tag, body) = self.messages.next().await?;
             match tag {
                 b'R' => {}
-                b'E' => return Err(refused(endpoint, body)),
+                b'E' => return Err(explain_error(endpoint, body)),
                 _ => continue,
             }
             let Some((method, data)) = body.split_first_chunk::<4>() else {
                 return Err(malformed("an authentication request that ends too early"));
             };
             match u32::from_be_bytes(*method) {
-                0 => return authenticated(endpoint, scram.as_ref()),
+                0 => return check_authenticated(endpoint, scram.as_ref()),
                 3 => {
-                    may_be_unbound(endpoint)?;
-                    let password = password(endpoint)?;
+                    allow_unbound(endpoint)?;
+                    let password = required_password(endpoint)?;
                     self.send(|out| frontend::password_message(password, out)).await?;
                 }
                 5 => {
-                    may_be_unbound(endpoint)?;
-                    let hash = md5(endpoint, data)?;
+                    allow_unbound(endpoint)?;
+                    let hash = md5_response(endpoint, data)?;
                     self.send(|out| frontend::password_message(hash.as_bytes(), out)).await?;
                 }
                 10 => {
@@ -99,10 +102,10 @@ impl StartUp<'_> {
                 }
                 method @ (11 | 12) => {
                     let data = data.to_vec();
-                    self.scram_step(scram.as_mut(), method, &data).await?;
+                    self.continue_scram(scram.as_mut(), method, &data).await?;
                 }
                 method => {
-                    return Err(unsupported(
+                    return Err(explain_unsupported(
                         endpoint,
                         &format!(
                             "it asks for authentication method {method} (Kerberos, GSSAPI or SSPI), which walgate does not speak"
@@ -115,33 +118,35 @@ impl StartUp<'_> {
 
     async fn begin_scram(&mut self, offered: Offered) -> Result<Scram, PostgresError> {
         let endpoint = self.endpoint;
-        let wish = endpoint.config().get_channel_binding();
-        let end_point = self.end_point.clone().filter(|_| wish != ChannelBinding::Disable);
+        let channel_binding = endpoint.config().get_channel_binding();
+        let end_point =
+            self.end_point.clone().filter(|_| channel_binding != ChannelBinding::Disable);
         let (binding, mechanism, bound) = match end_point {
             Some(hash) if offered.bound => {
                 (sasl::ChannelBinding::tls_server_end_point(hash), SCRAM_SHA_256_PLUS, true)
             }
             _ if !offered.plain => {
-                return Err(unsupported(
+                return Err(explain_unsupported(
                     endpoint,
                     "it asks for a SASL mechanism other than SCRAM-SHA-256",
                 ));
             }
-            // Says that we could: a server that could as well then knows that somebody took it off its list.
+            // The client states its support. A server that supports binding too then detects that
+            // an attacker removed it from the list.
             Some(_) => (sasl::ChannelBinding::unrequested(), SCRAM_SHA_256, false),
             None => (sasl::ChannelBinding::unsupported(), SCRAM_SHA_256, false),
         };
         if !bound {
-            may_be_unbound(endpoint)?;
+            allow_unbound(endpoint)?;
         }
-        let exchange = ScramSha256::new(password(endpoint)?, binding);
+        let exchange = ScramSha256::new(required_password(endpoint)?, binding);
         self.send(|out| frontend::sasl_initial_response(mechanism, exchange.message(), out))
             .await?;
         Ok(Scram { exchange, bound, proved: false })
     }
 
-    /// 11: the server's challenge; 12: its proof that it knows the password as well.
-    async fn scram_step(
+    /// 11: the server's challenge. 12: its proof that it knows the password.
+    async fn continue_scram(
         &mut self,
         scram: Option<&mut Scram>,
         method: u32,
@@ -152,7 +157,7 @@ impl StartUp<'_> {
             return Err(malformed("a SCRAM challenge that was not asked for"));
         };
         let failed = |e: std::io::Error| {
-            unsupported(
+            explain_unsupported(
                 endpoint,
                 &format!(
                     "SCRAM authentication failed, it may not be the server that it should be: {e}"
@@ -181,7 +186,7 @@ impl StartUp<'_> {
     }
 }
 
-/// Which of the mechanisms that we know the server offers.
+/// Which of the supported mechanisms the server offers.
 struct Offered {
     plain: bool,
     bound: bool,
@@ -194,20 +199,20 @@ impl Offered {
     }
 }
 
-fn authenticated(endpoint: &Endpoint, scram: Option<&Scram>) -> Result<(), PostgresError> {
+fn check_authenticated(endpoint: &Endpoint, scram: Option<&Scram>) -> Result<(), PostgresError> {
     match scram {
         Some(scram) if !scram.proved => {
             Err(malformed("its consent without a proof that it knows the password"))
         }
         Some(scram) if scram.bound => Ok(()),
-        _ => may_be_unbound(endpoint),
+        _ => allow_unbound(endpoint),
     }
 }
 
-/// Before a password is shown in a way that somebody in between could use.
-fn may_be_unbound(endpoint: &Endpoint) -> Result<(), PostgresError> {
+/// Refuses to send a password that a man in the middle could use, if the URL requires binding.
+fn allow_unbound(endpoint: &Endpoint) -> Result<(), PostgresError> {
     if endpoint.config().get_channel_binding() == ChannelBinding::Require {
-        return Err(unsupported(
+        return Err(explain_unsupported(
             endpoint,
             "it does not bind the password to the channel, which channel_binding=require wants",
         ));
@@ -234,32 +239,32 @@ fn startup_message(endpoint: &Endpoint, timing: Timing, out: &mut BytesMut) -> s
     frontend::startup_message(parameters, out)
 }
 
-fn refused(endpoint: &Endpoint, body: &[u8]) -> PostgresError {
+fn explain_error(endpoint: &Endpoint, body: &[u8]) -> PostgresError {
     match messages::server_error("open a connection", body) {
         PostgresError::Server { message, code, .. } => {
-            endpoint.refused(&endpoint.target(), PgConnectError::Server { message, code })
+            endpoint.explain_refusal(&endpoint.target(), PgConnectError::Server { message, code })
         }
         error => error,
     }
 }
 
-fn unsupported(endpoint: &Endpoint, what: &str) -> PostgresError {
-    endpoint.refused(&endpoint.target(), PgConnectError::Authentication(what.to_owned()))
+fn explain_unsupported(endpoint: &Endpoint, what: &str) -> PostgresError {
+    endpoint.explain_refusal(&endpoint.target(), PgConnectError::Authentication(what.to_owned()))
 }
 
 fn malformed(what: &str) -> PostgresError {
     PostgresError::Protocol(what.to_owned())
 }
 
-fn password(endpoint: &Endpoint) -> Result<&[u8], PostgresError> {
-    let none = || endpoint.refused(&endpoint.target(), PgConnectError::NoPassword);
+fn required_password(endpoint: &Endpoint) -> Result<&[u8], PostgresError> {
+    let none = || endpoint.explain_refusal(&endpoint.target(), PgConnectError::NoPassword);
     endpoint.config().get_password().ok_or_else(none)
 }
 
-fn md5(endpoint: &Endpoint, salt: &[u8]) -> Result<String, PostgresError> {
+fn md5_response(endpoint: &Endpoint, salt: &[u8]) -> Result<String, PostgresError> {
     let salt = salt.try_into().map_err(|_| malformed("an md5 salt that is not four bytes"))?;
     let user = endpoint.config().get_user().unwrap_or_default();
-    Ok(md5_hash(user.as_bytes(), password(endpoint)?, salt))
+    Ok(md5_hash(user.as_bytes(), required_password(endpoint)?, salt))
 }
 
 #[cfg(test)]
@@ -267,10 +272,14 @@ mod tests {
     use super::*;
     use crate::config::PostgresConfig;
 
-    /// How we answer one who says all this whatever we say, and what we said.
-    async fn answer(url: &str, said: &[(u8, &[u8])]) -> (Result<(), String>, Vec<u8>) {
+    /// Runs the start-up against a server that sends `messages` whatever the client sends. Returns
+    /// the result and the bytes that the client sent.
+    async fn start_up_against(
+        url: &str,
+        messages: &[(u8, &[u8])],
+    ) -> (Result<(), String>, Vec<u8>) {
         let endpoint = Endpoint::of(&PostgresConfig::at(url.into(), String::new())).unwrap();
-        let bytes: Vec<u8> = said
+        let bytes: Vec<u8> = messages
             .iter()
             .flat_map(|(tag, body)| {
                 [&[*tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
@@ -293,32 +302,32 @@ mod tests {
     const URL: &str = "postgres://u:hunter2@h/d";
 
     #[tokio::test]
-    async fn whoever_asks_for_a_proof_has_to_give_one() {
-        let (result, _) = answer(URL, &[SCRAM, OK, READY]).await;
+    async fn a_server_that_demands_a_proof_must_prove_itself() {
+        let (result, _) = start_up_against(URL, &[SCRAM, OK, READY]).await;
         assert!(result.unwrap_err().contains("without a proof"));
-        assert_eq!(answer(URL, &[OK, READY]).await.0, Ok(()));
+        assert_eq!(start_up_against(URL, &[OK, READY]).await.0, Ok(()));
     }
 
     #[tokio::test]
-    async fn a_password_that_has_to_be_bound_is_not_shown_otherwise() {
+    async fn a_password_that_must_be_bound_is_not_sent_unbound() {
         let url = format!("{URL}?channel_binding=require");
-        for said in [&[CLEARTEXT, OK, READY][..], &[SCRAM, OK, READY], &[OK, READY]] {
-            let (result, sent) = answer(&url, said).await;
+        for messages in [&[CLEARTEXT, OK, READY][..], &[SCRAM, OK, READY], &[OK, READY]] {
+            let (result, sent) = start_up_against(&url, messages).await;
             assert!(result.unwrap_err().contains("channel_binding=require"));
             assert!(!sent.windows(7).any(|part| part == b"hunter2"));
         }
-        let (result, sent) = answer(URL, &[CLEARTEXT, OK, READY]).await;
+        let (result, sent) = start_up_against(URL, &[CLEARTEXT, OK, READY]).await;
         assert_eq!(result, Ok(()));
         assert!(sent.windows(7).any(|part| part == b"hunter2"));
     }
 
     #[tokio::test]
-    async fn what_cannot_be_done_is_said() {
+    async fn unsupported_methods_are_explained() {
         let gssapi: (u8, &[u8]) = (b'R', b"\0\0\0\x07");
-        let (result, _) = answer(URL, &[gssapi]).await;
+        let (result, _) = start_up_against(URL, &[gssapi]).await;
         let error = result.unwrap_err();
         assert!(error.contains("GSSAPI") && error.contains("scram-sha-256"), "{error}");
-        let (result, _) = answer("postgres://u@h/d", &[SCRAM]).await;
+        let (result, _) = start_up_against("postgres://u@h/d", &[SCRAM]).await;
         assert!(result.unwrap_err().contains("postgres.password_file"));
     }
 }

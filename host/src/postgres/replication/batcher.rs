@@ -1,8 +1,8 @@
-//! Messages → events: rows of one table are gathered into batches, everything gets its position.
+//! Messages → events: collects rows of one table into batches, and assigns positions.
 //!
-//! Pure: no socket, no clock. A batch ends where the table changes, where it is full, or where Postgres pauses;
-//! if it spans a commit it is cut there, so that every batch is followed by the commit it reaches up to and the
-//! order of events is the order of positions.
+//! Pure: no socket, no clock. A batch ends when the table changes, when it is full, or when
+//! Postgres pauses. A batch that spans a commit is split there. So every batch is followed by the
+//! commit that it reaches up to, and the order of events is the order of positions.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,50 +11,51 @@ use std::{
 
 use walgate_wire::{Lsn, Position};
 
+use super::pgoutput::{Message, Relation};
 use crate::{
-    postgres::{
-        PostgresError,
-        replication::pgoutput::{Message, Relation},
-    },
+    postgres::PostgresError,
     rows::{
         OldTuple, TableVersion, Tuple,
         batch::{Mark, Op, RowBatch, TxnMark},
     },
 };
 
-/// What the gateway's changes loop is told, in commit order.
+/// What a session receives, in commit order.
 #[derive(Debug)]
 pub enum Event {
     Rows(RowBatch),
-    /// Everything up to here was told. Commits are left out when a later one follows without rows between.
+    /// All rows up to here were emitted. A commit is omitted if a later one follows without rows in
+    /// between.
     Commit {
         /// Its ordinal is the number of the transaction's changes + 1.
         position: Position,
-        /// What may be confirmed once everything before is durable.
+        /// The position to confirm once everything before it is durable.
         end_lsn: Lsn,
         at_micros: i64,
     },
-    /// Outside a transaction only: nothing below `wal_end` is still to come.
+    /// Outside a transaction only: no change below `wal_end` follows.
     KeepAlive {
         wal_end: Lsn,
         reply_requested: bool,
     },
-    /// Postgres has nothing more to say for the moment: what is gathered should go out.
+    /// Postgres has nothing more to send at present: the session should publish what it holds.
     Idle,
-    /// The relation's rows are about to follow in this shape: answer with `set_table` before the next event.
+    /// Rows of the relation follow in this shape. The session must call `set_table` before the next
+    /// event.
     Relation(RelationChange),
 }
 
-/// A Relation message and where it stands.
+/// A Relation message and its position.
 #[derive(Clone, Debug)]
 pub struct RelationChange {
     pub relation: Relation,
-    /// Of the transaction that it arrived in.
+    /// Commit LSN of its transaction.
     pub lsn: Lsn,
 }
 
-enum Table {
-    /// Announced, not answered yet.
+/// How the rows of an announced relation are treated.
+enum RelationState {
+    /// The session has not answered yet.
     Announced,
     Wanted(Arc<TableVersion>),
     NotConfigured,
@@ -73,13 +74,14 @@ struct Committed {
     at_micros: i64,
 }
 
-pub struct Gatherer {
-    tables: HashMap<u32, Table>,
+/// Collects the changes of transactions into batches of rows.
+pub struct TransactionBatcher {
+    tables: HashMap<u32, RelationState>,
     transaction: Option<Transaction>,
     batch: Option<RowBatch>,
-    /// Where in `batch` the last commit stands, if rows of a later transaction may follow it there.
+    /// Where the last commit is in `batch`, if rows of a later transaction may follow it there.
     committed_at: Option<Mark>,
-    /// The last commit that was not told.
+    /// The last commit that was not emitted.
     committed: Option<Committed>,
     events: VecDeque<Event>,
     spare: Vec<RowBatch>,
@@ -90,9 +92,9 @@ pub struct Gatherer {
 /// Buffers kept for reuse.
 const SPARE_BATCHES_MAX: usize = 2;
 
-impl Gatherer {
+impl TransactionBatcher {
     pub fn new(resume: Position, batch_bytes: usize) -> Self {
-        Gatherer {
+        TransactionBatcher {
             tables: HashMap::new(),
             transaction: None,
             batch: None,
@@ -105,7 +107,7 @@ impl Gatherer {
         }
     }
 
-    pub fn pop(&mut self) -> Option<Event> {
+    pub fn pop_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
@@ -113,31 +115,33 @@ impl Gatherer {
         self.transaction.is_some()
     }
 
-    /// Whether nothing is gathered that was not told, and no transaction has begun.
+    /// Whether no change is buffered and no transaction has begun.
     pub fn is_empty(&self) -> bool {
         let nothing = self.batch.as_ref().is_none_or(RowBatch::is_empty);
         nothing && self.events.is_empty() && !self.in_transaction()
     }
 
-    /// Also lifts or imposes a suspension in mid-stream: what is gathered of the relation is told as it was.
+    /// Also starts or ends a suspension in mid-stream. Buffered rows of the relation are emitted as
+    /// they were collected.
     pub fn set_table(&mut self, relid: u32, table: Option<Arc<TableVersion>>) {
         if self.batch.as_ref().is_some_and(|batch| batch.table.relid == relid) {
-            self.cut();
+            self.flush();
         }
-        self.tables.insert(relid, table.map_or(Table::NotConfigured, Table::Wanted));
+        self.tables
+            .insert(relid, table.map_or(RelationState::NotConfigured, RelationState::Wanted));
     }
 
-    /// Rows that are gathered or told already are of this shape, too.
-    pub fn retype(&mut self, table: &Arc<TableVersion>) {
-        let told = self.events.iter_mut().filter_map(|event| match event {
+    /// Also replaces the version of buffered and of emitted rows.
+    pub fn replace_table_version(&mut self, table: &Arc<TableVersion>) {
+        let emitted = self.events.iter_mut().filter_map(|event| match event {
             Event::Rows(batch) => Some(batch),
             _ => None,
         });
-        let batches = told.chain(&mut self.batch);
+        let batches = emitted.chain(&mut self.batch);
         for batch in batches.filter(|batch| batch.table.relid == table.relid) {
             batch.table = Arc::clone(table);
         }
-        self.tables.insert(table.relid, Table::Wanted(Arc::clone(table)));
+        self.tables.insert(table.relid, RelationState::Wanted(Arc::clone(table)));
     }
 
     pub fn recycle(&mut self, batch: RowBatch) {
@@ -148,12 +152,14 @@ impl Gatherer {
 
     pub fn accept(&mut self, message: Message<'_>) -> Result<(), PostgresError> {
         match message {
-            Message::Insert { relid, new } => self.change(relid, Op::Insert, Some(new), None),
-            Message::Update { relid, old, new } => self.change(relid, Op::Update, Some(new), old),
-            Message::Delete { relid, old } => self.change(relid, Op::Delete, None, Some(old)),
+            Message::Insert { relid, new } => self.add_change(relid, Op::Insert, Some(new), None),
+            Message::Update { relid, old, new } => {
+                self.add_change(relid, Op::Update, Some(new), old)
+            }
+            Message::Delete { relid, old } => self.add_change(relid, Op::Delete, None, Some(old)),
             Message::Truncate(truncated) => truncated
                 .relids()
-                .try_for_each(|relid| self.change(relid, Op::Truncate, None, None)),
+                .try_for_each(|relid| self.add_change(relid, Op::Truncate, None, None)),
             Message::Begin { final_lsn, at_micros, xid } => {
                 let mark = TxnMark { lsn: final_lsn, xid, at_micros };
                 match self.transaction.replace(Transaction { mark, changes: 0 }) {
@@ -164,30 +170,30 @@ impl Gatherer {
                 }
             }
             Message::Commit { commit_lsn, end_lsn, at_micros } => {
-                self.commit(commit_lsn, end_lsn, at_micros)
+                self.end_transaction(commit_lsn, end_lsn, at_micros)
             }
-            Message::Relation(relation) => self.relation(relation),
+            Message::Relation(relation) => self.announce(relation),
             Message::Other => Ok(()),
         }
     }
 
-    /// A keepalive; false (and of no meaning) inside a transaction.
-    pub fn keepalive(&mut self, wal_end: Lsn, reply_requested: bool) -> bool {
+    /// Inside a transaction a keepalive is ignored, and the result is false.
+    pub fn add_keepalive(&mut self, wal_end: Lsn, reply_requested: bool) -> bool {
         if self.in_transaction() {
             return false;
         }
-        self.cut();
+        self.flush();
         self.events.push_back(Event::KeepAlive { wal_end, reply_requested });
         true
     }
 
-    /// Postgres pauses, outside a transaction.
-    pub fn idle(&mut self) {
-        self.cut();
+    /// Postgres pauses outside a transaction.
+    pub fn add_idle(&mut self) {
+        self.flush();
         self.events.push_back(Event::Idle);
     }
 
-    fn change(
+    fn add_change(
         &mut self,
         relid: u32,
         op: Op,
@@ -205,24 +211,24 @@ impl Gatherer {
             return Ok(());
         }
         if self.batch.as_ref().is_none_or(|batch| batch.table.relid != relid)
-            && !self.switch(relid)?
+            && !self.switch_table(relid)?
         {
             return Ok(());
         }
         let Some(batch) = &mut self.batch else { return Ok(()) };
         batch.push_change(mark, ordinal, op, new, old)?;
         if batch.raw_bytes() >= self.batch_bytes {
-            self.cut_when_full();
+            self.flush_when_full();
         }
         Ok(())
     }
 
-    /// Ends the batch and begins one of the relation; false if its rows are not wanted.
-    fn switch(&mut self, relid: u32) -> Result<bool, PostgresError> {
+    /// Ends the batch and begins one of the relation. False if the session does not want its rows.
+    fn switch_table(&mut self, relid: u32) -> Result<bool, PostgresError> {
         let table = match self.tables.get(&relid) {
-            Some(Table::Wanted(table)) => table.clone(),
-            Some(Table::NotConfigured) => return Ok(false),
-            Some(Table::Announced) => {
+            Some(RelationState::Wanted(table)) => table.clone(),
+            Some(RelationState::NotConfigured) => return Ok(false),
+            Some(RelationState::Announced) => {
                 return Err(PostgresError::Protocol(format!(
                     "relation {relid} was announced and not answered for"
                 )));
@@ -233,7 +239,7 @@ impl Gatherer {
                 )));
             }
         };
-        self.cut();
+        self.flush();
         self.begin_batch(table);
         Ok(true)
     }
@@ -248,7 +254,7 @@ impl Gatherer {
         });
     }
 
-    fn commit(
+    fn end_transaction(
         &mut self,
         commit_lsn: Lsn,
         end_lsn: Lsn,
@@ -271,26 +277,26 @@ impl Gatherer {
         Ok(())
     }
 
-    fn relation(&mut self, relation: Relation) -> Result<(), PostgresError> {
+    fn announce(&mut self, relation: Relation) -> Result<(), PostgresError> {
         let Some(transaction) = &self.transaction else {
             return Err(PostgresError::Protocol("a relation outside a transaction".into()));
         };
         let lsn = transaction.mark.lsn;
-        self.cut();
-        self.tables.insert(relation.relid, Table::Announced);
+        self.flush();
+        self.tables.insert(relation.relid, RelationState::Announced);
         self.events.push_back(Event::Relation(RelationChange { relation, lsn }));
         Ok(())
     }
 
-    /// Ends the batch, at the commit inside it if there is one; then tells what is left of it.
-    fn cut(&mut self) {
-        self.cut_at_commit();
+    /// Emits the batch, split at the commit inside it if there is one.
+    fn flush(&mut self) {
+        self.flush_to_commit();
         if let Some(batch) = self.batch.take() {
-            self.tell(batch);
+            self.emit(batch);
         }
     }
 
-    fn tell(&mut self, batch: RowBatch) {
+    fn emit(&mut self, batch: RowBatch) {
         if batch.is_empty() {
             self.recycle(batch);
         } else {
@@ -298,28 +304,28 @@ impl Gatherer {
         }
     }
 
-    /// Rows after the commit inside the batch, if there is one, go on being gathered.
-    fn cut_when_full(&mut self) {
+    /// Emits a full batch. Rows after a commit inside it stay in the batch.
+    fn flush_when_full(&mut self) {
         let Some(table) = self.batch.as_ref().map(|batch| batch.table.clone()) else { return };
         if self.committed.is_none() {
-            self.cut();
+            self.flush();
         } else {
-            self.cut_at_commit();
+            self.flush_to_commit();
         }
         if self.batch.is_none() {
             self.begin_batch(table);
         }
     }
 
-    /// Tells the rows up to the last commit, and the commit.
-    fn cut_at_commit(&mut self) {
+    /// Emits the rows up to the last commit, and the commit.
+    fn flush_to_commit(&mut self) {
         let Some(Committed { position, end_lsn, at_micros }) = self.committed.take() else {
             return;
         };
         let mark = self.committed_at.take();
         if let Some(mut batch) = self.batch.take() {
             self.batch = mark.and_then(|mark| batch.split_off(mark));
-            self.tell(batch);
+            self.emit(batch);
         }
         self.events.push_back(Event::Commit { position, end_lsn, at_micros });
     }

@@ -1,41 +1,25 @@
-//! A thin replication client: start-up, the few commands of the replication grammar, and the stream itself.
+//! A thin replication client: start-up, the few commands of the replication grammar, and the
+//! stream.
 //!
-//! Spoken over TCP, encrypted or not, or a unix socket: [`socket`] is the only file that knows which. It frames bytes
-//! and does not know what pgoutput writes into them.
+//! Only [`socket`] knows whether the connection is TCP, encrypted or not, or a unix socket. The
+//! client frames bytes. What pgoutput writes into them is not known here.
 
-pub use super::frames::{Feedback, Frame, FrameReader};
+pub use super::{
+    frames::{Feedback, Frame, FrameReader},
+    timing::Timing,
+};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use walgate_wire::Lsn;
 
 use super::{
     auth,
     messages::{self, Messages},
-    socket,
+    socket::{self, Writer},
 };
 use crate::postgres::{PostgresError, endpoint::Endpoint, quote};
-
-/// The writing half of a connection.
-pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
-
-/// How the replication connection behaves.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Sent to the server as this connection's `wal_sender_timeout`, milliseconds.
-    pub wal_sender_timeout_ms: u32,
-    /// Silence after which the connection is given up, milliseconds. Status updates that ask for a reply have to
-    /// be sent several times within it, and it has to exceed `wal_sender_timeout_ms`: while Postgres skips a huge
-    /// transaction of other tables, it reads them only every half of that.
-    pub silence_ms_max: u32,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Timing { wal_sender_timeout_ms: 30_000, silence_ms_max: 45_000 }
-    }
-}
 
 /// Answer to IDENTIFY_SYSTEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,16 +40,17 @@ pub struct ReplicationClient {
 type TextRow = Vec<Option<String>>;
 
 impl ReplicationClient {
-    /// Connects with `replication=database` and the session settings that make text output exact.
+    /// Connects with `replication=database` and the usual session settings.
     pub async fn connect(endpoint: &Endpoint, timing: Timing) -> Result<Self, PostgresError> {
-        let socket = socket::connect(endpoint).await?;
-        let (mut messages, mut writer) = (Messages::new(socket.reader), socket.writer);
+        let socket = socket::connect_any(endpoint).await?;
+        let mut messages = Messages::new(socket.reader);
+        let mut writer = socket.writer;
         auth::start_up(&mut messages, &mut writer, endpoint, socket.end_point, timing).await?;
         Ok(ReplicationClient { messages, writer, timing })
     }
 
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, PostgresError> {
-        let rows = self.query("IDENTIFY_SYSTEM", "identify the system").await?;
+        let rows = self.run_command("IDENTIFY_SYSTEM", "identify the system").await?;
         let field = |index: usize| rows.first()?.get(index)?.as_deref();
         let identity = || {
             Some(SystemIdentity {
@@ -79,23 +64,20 @@ impl ReplicationClient {
         })
     }
 
-    /// Timelines that lead to this one, and where each was left; nothing where the server has no record of that.
+    /// The timelines that lead to this one, and the position at which each ended. Empty if the
+    /// server has no record of them.
     pub async fn left_timelines(
         &mut self,
         timeline: u32,
     ) -> Result<Vec<(u32, Lsn)>, PostgresError> {
-        // The first one has no history.
+        // The first timeline has no history.
         if timeline <= 1 {
             return Ok(vec![]);
         }
         let command = format!("TIMELINE_HISTORY {timeline}");
-        let rows = match self.query(&command, "tell the history of its timeline").await {
+        let rows = match self.run_command(&command, "tell the history of its timeline").await {
             Err(PostgresError::Server { message, .. }) => {
-                tracing::warn!(
-                    timeline,
-                    message,
-                    "the server does not tell the history of its timeline"
-                );
+                tracing::warn!(timeline, message, "server has no history of its timeline");
                 return Ok(vec![]);
             }
             answer => answer?,
@@ -105,14 +87,14 @@ impl ReplicationClient {
     }
 
     /// Runs one command of the replication grammar or a simple query.
-    pub async fn query(&mut self, sql: &str, what: &str) -> Result<Vec<TextRow>, PostgresError> {
+    async fn run_command(&mut self, sql: &str, what: &str) -> Result<Vec<TextRow>, PostgresError> {
         self.send_query(sql).await?;
         let mut rows = vec![];
         let mut error = None;
         loop {
             let (tag, body) = self.messages.next().await?;
             match tag {
-                b'D' => rows.push(messages::data_row(body)?),
+                b'D' => rows.push(messages::read_data_row(body)?),
                 b'E' => error = Some(messages::server_error(what, body)),
                 b'Z' => return error.map_or(Ok(rows), Err),
                 b'G' | b'H' | b'W' => {
@@ -123,8 +105,8 @@ impl ReplicationClient {
         }
     }
 
-    /// Begins streaming. `from` below the slot's confirmed position means that position; the caller resumes
-    /// from the slot, never from the current end of WAL.
+    /// Begins streaming. A `from` below the slot's confirmed position means that position. The
+    /// caller resumes from the slot, never from the current end of WAL.
     pub async fn start_replication(
         mut self,
         slot: &str,
@@ -167,7 +149,7 @@ impl ReplicationClient {
     }
 }
 
-/// A line each: number, position, reason. What else is in the file is for people.
+/// One line per timeline: number, position, reason. Other lines are comments.
 fn parse_history(text: &str) -> Vec<(u32, Lsn)> {
     let line = |line: &str| {
         let mut fields = line.split_whitespace();
@@ -176,7 +158,8 @@ fn parse_history(text: &str) -> Vec<(u32, Lsn)> {
     text.lines().filter_map(line).collect()
 }
 
-/// 55006: another walsender holds the slot. Its message ends in the process id. 55000: it cannot be used now.
+/// 55006: another walsender holds the slot. The message ends in its process id. 55000: the slot
+/// cannot be used now.
 fn slot_error(slot: &str, error: PostgresError) -> PostgresError {
     match error {
         PostgresError::Server { code, message, .. } if code == "55006" => {
@@ -185,7 +168,8 @@ fn slot_error(slot: &str, error: PostgresError) -> PostgresError {
                 pid: message.rsplit(' ').next().unwrap_or("unknown").to_owned(),
             }
         }
-        // Synchronised from a primary, say: the slot is read once more before it is tried again.
+        // For example a slot that is synchronised from a primary. It is read again before the
+        // retry.
         PostgresError::Server { code, message, .. } if code == "55000" => {
             PostgresError::SlotNotReady { slot: slot.to_owned(), reason: message }
         }

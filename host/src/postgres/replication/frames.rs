@@ -1,6 +1,7 @@
-//! The stream after START_REPLICATION: frames in, status updates out, each half on its own.
+//! The stream after START_REPLICATION: frames in, status updates out, in separate halves.
 //!
-//! Knows when the server has been silent for too long. Does not know what the frames hold.
+//! The reading half detects a server that is silent for too long. What the frames hold is not known
+//! here.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,19 +12,21 @@ use tokio::{
 };
 use walgate_wire::Lsn;
 
-use crate::postgres::replication::{
-    client::{Timing, Writer},
+use super::{
     messages::{self, Messages},
+    pgoutput::POSTGRES_EPOCH_MICROS,
+    socket::Writer,
+    timing::Timing,
 };
-use crate::postgres::{PostgresError, replication::pgoutput::POSTGRES_EPOCH_MICROS};
+use crate::postgres::PostgresError;
 
 /// What arrives while streaming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// Output of the plugin. Its LSN is neither monotonic nor unique and therefore not here.
+    /// Output of the plugin. Its LSN is omitted, because it is neither monotonic nor unique.
     Data(&'a [u8]),
     KeepAlive {
-        /// Everything below was decoded and sent.
+        /// The server has decoded and sent everything below.
         wal_end: Lsn,
         reply_requested: bool,
     },
@@ -50,26 +53,27 @@ impl FrameReader {
         }
     }
 
-    /// The next frame if it is here in full. Never reads.
+    /// The next frame if it was received in full. Never reads.
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<Frame<'_>>, PostgresError> {
         loop {
-            // Found by tag and length first: a borrow that one arm returns would last for the whole loop.
+            // Peeked first: a borrow that one arm returns would last for the whole loop.
             match self.messages.peek_tag()? {
                 Some(b'd') => break,
-                Some(_) => self.control()?,
+                Some(_) => self.handle_control()?,
                 None => return Ok(None),
             }
         }
         match self.messages.try_next()? {
-            Some((_, body)) => parse(body).map(Some),
+            Some((_, body)) => parse_frame(body).map(Some),
             None => Ok(None),
         }
     }
 
-    /// What is no CopyData: notices and parameter changes pass, everything else ends the stream.
+    /// Handles a message other than CopyData. Notices and parameter changes are skipped, all others
+    /// end the stream.
     #[cold]
-    fn control(&mut self) -> Result<(), PostgresError> {
+    fn handle_control(&mut self) -> Result<(), PostgresError> {
         match self.messages.try_next()? {
             Some((b'N' | b'S', _)) => Ok(()),
             Some((b'E', body)) => Err(streaming_error(body)),
@@ -82,10 +86,10 @@ impl FrameReader {
         }
     }
 
-    /// Reads what the socket holds already; false if that is nothing.
+    /// Reads the bytes that the socket holds already. False if it holds none.
     pub fn fill_now(&mut self) -> Result<bool, PostgresError> {
         match self.messages.fill().now_or_never() {
-            Some(result) => result.map(|()| self.received()).map(|()| true),
+            Some(result) => result.map(|()| self.mark_received()).map(|()| true),
             None => Ok(false),
         }
     }
@@ -94,7 +98,7 @@ impl FrameReader {
     pub async fn fill(&mut self) -> Result<(), PostgresError> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         match timeout_at(since + self.silence_max, self.messages.fill()).await {
-            Ok(result) => result.map(|()| self.received()),
+            Ok(result) => result.map(|()| self.mark_received()),
             Err(_) => Err(PostgresError::Silent {
                 silent: since.elapsed(),
                 due: self.keepalive_due,
@@ -103,15 +107,15 @@ impl FrameReader {
         }
     }
 
-    fn received(&mut self) {
+    fn mark_received(&mut self) {
         self.last_received = Instant::now();
         self.waiting_since = None;
     }
 }
 
-/// An error in the middle of the stream; one of them needs more words than Postgres has for it.
+/// An error in the middle of the stream. One of them needs a hint that Postgres does not give.
 fn streaming_error(body: &[u8]) -> PostgresError {
-    match messages::server_error("go on streaming", body) {
+    match messages::server_error("continue streaming", body) {
         PostgresError::Server { what, message, code, hint }
             if code == UNDEFINED_OBJECT && hint.is_empty() =>
         {
@@ -127,7 +131,7 @@ fn streaming_error(body: &[u8]) -> PostgresError {
 const UNDEFINED_OBJECT: &str = "42704";
 
 #[inline]
-fn parse(body: &[u8]) -> Result<Frame<'_>, PostgresError> {
+fn parse_frame(body: &[u8]) -> Result<Frame<'_>, PostgresError> {
     let malformed = || PostgresError::Protocol("a replication frame that ends too early".into());
     match body.first() {
         Some(b'w') => body.get(25..).map(Frame::Data).ok_or_else(malformed),
@@ -145,7 +149,7 @@ fn parse(body: &[u8]) -> Result<Frame<'_>, PostgresError> {
     }
 }
 
-/// Tells the server how far the consumer is.
+/// Reports to the server what is durable.
 pub struct Feedback {
     writer: Writer,
 }
@@ -155,9 +159,10 @@ impl Feedback {
         Feedback { writer }
     }
 
-    /// `durable` is reported as written, flushed and applied: as long as written lies behind what was sent,
-    /// Postgres says at once when it has nothing more to send. With `ask_reply` the server answers with a
-    /// keepalive, which is how a dead connection is noticed. Not safe to cancel.
+    /// Reports `durable` as written, flushed and applied. While the written position is behind the
+    /// sent one, Postgres announces at once that it has nothing more to send. With `ask_reply` the
+    /// server answers with a keepalive; a missing answer reveals a dead connection. Not safe to
+    /// cancel.
     pub async fn send(&mut self, durable: Lsn, ask_reply: bool) -> Result<(), PostgresError> {
         let message = status_update(durable, now_micros(), ask_reply);
         self.writer.write_all(&message).await.map_err(PostgresError::Lost)?;
@@ -198,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frames_are_told_apart() {
+    async fn frames_are_distinguished() {
         let data = [&[b'w'][..], &[9; 24], b"payload"].concat();
         let keepalive = [&[b'k'][..], &77u64.to_be_bytes(), &[0; 8], &[1]].concat();
         let notice = b"SNOTICE\0\0";
@@ -231,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_update_is_laid_out_as_the_protocol_says() {
+    fn a_status_update_has_the_layout_of_the_protocol() {
         let message = status_update(Lsn(0x0102), POSTGRES_EPOCH_MICROS + 5, true);
         assert_eq!(message[..6], [b'd', 0, 0, 0, 38, b'r']);
         assert_eq!(message[6..14], 0x0102u64.to_be_bytes());
@@ -242,7 +247,7 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_is_refused_not_panicked(body: Vec<u8>) {
-            let _ = parse(&body);
+            let _ = parse_frame(&body);
         }
     }
 }

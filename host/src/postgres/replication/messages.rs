@@ -1,16 +1,17 @@
-//! The backend's messages: framing in place in one buffer, and the few bodies that are read outside streaming.
+//! The backend's messages: framing in place in one buffer, and the few bodies that are read outside
+//! streaming.
 //!
 //! Every length is checked. What CopyData carries is not known here.
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
 
+use super::socket::Reader;
 use crate::postgres::PostgresError;
-use crate::postgres::replication::socket::Reader;
 
-/// Free space that a read is given at least.
+/// Minimum free space of a read.
 const READ_BYTES: usize = 256 << 10;
-/// The buffer is given back when it grew beyond this for one huge message.
+/// A buffer that grew beyond this for one huge message is freed.
 const KEEP_BYTES_MAX: usize = 4 << 20;
 /// A field holds up to 1 GiB; pgoutput's message of one row cannot exceed that either.
 const MESSAGE_BYTES_MAX: usize = (1 << 30) + (64 << 20);
@@ -18,7 +19,7 @@ const MESSAGE_BYTES_MAX: usize = (1 << 30) + (64 << 20);
 pub(super) struct Messages {
     reader: Reader,
     buffer: BytesMut,
-    /// Length of the message that was handed out last.
+    /// Length of the message that was returned last.
     consumed: usize,
 }
 
@@ -27,7 +28,7 @@ impl Messages {
         Messages { reader, buffer: BytesMut::with_capacity(READ_BYTES), consumed: 0 }
     }
 
-    /// Tag and body of the next message if it is there in full. Never reads.
+    /// Tag and body of the next message if it was received in full. Never reads.
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<(u8, &[u8])>, PostgresError> {
         let Some(total) = self.next_len()? else { return Ok(None) };
@@ -35,7 +36,7 @@ impl Messages {
         Ok(Some((self.buffer[0], &self.buffer[5..total])))
     }
 
-    /// Tag of what [`Messages::try_next`] would return.
+    /// Tag of the message that [`Messages::try_next`] would return.
     #[inline]
     pub fn peek_tag(&mut self) -> Result<Option<u8>, PostgresError> {
         Ok(self.next_len()?.map(|_| self.buffer[0]))
@@ -48,7 +49,7 @@ impl Messages {
         Ok(frame_len(&self.buffer)?.filter(|&total| total <= self.buffer.len()))
     }
 
-    /// Reads what is there, at least a byte. Safe to cancel.
+    /// Reads the received bytes, at least one. Safe to cancel.
     pub async fn fill(&mut self) -> Result<(), PostgresError> {
         self.make_room()?;
         match self.reader.read_buf(&mut self.buffer).await {
@@ -81,7 +82,7 @@ impl Messages {
     }
 }
 
-/// Length of the message at the beginning of `buffer`, tag included, if its header is there.
+/// Length of the message at the beginning of `buffer`, tag included, if its header is complete.
 #[inline]
 fn frame_len(buffer: &[u8]) -> Result<Option<usize>, PostgresError> {
     let Some((header, _)) = buffer.split_first_chunk::<5>() else { return Ok(None) };
@@ -97,7 +98,7 @@ fn frame_len(buffer: &[u8]) -> Result<Option<usize>, PostgresError> {
 }
 
 /// The columns of a DataRow, in text.
-pub(super) fn data_row(body: &[u8]) -> Result<Vec<Option<String>>, PostgresError> {
+pub(super) fn read_data_row(body: &[u8]) -> Result<Vec<Option<String>>, PostgresError> {
     let malformed = || PostgresError::Protocol("a DataRow that ends too early".into());
     let (count, mut rest) = body.split_first_chunk::<2>().ok_or_else(malformed)?;
     let mut row = vec![];
@@ -115,7 +116,7 @@ pub(super) fn data_row(body: &[u8]) -> Result<Vec<Option<String>>, PostgresError
     Ok(row)
 }
 
-/// An ErrorResponse as our error; `what` completes "Postgres refused to …".
+/// An ErrorResponse as an error; `what` completes "Postgres refused to …".
 pub(super) fn server_error(what: &str, body: &[u8]) -> PostgresError {
     let (mut message, mut code, mut hint) = (String::new(), String::new(), String::new());
     for field in body.split(|&b| b == 0) {
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_protocol_is_noticed() {
+    async fn another_protocol_is_detected() {
         let error = messages(b"HTTP/1.1 400 Bad Request\r\n").next().await.err();
         assert!(matches!(error, Some(PostgresError::Protocol(_))));
     }
@@ -176,7 +177,7 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_is_refused_not_panicked(body: Vec<u8>) {
-            let _ = data_row(&body);
+            let _ = read_data_row(&body);
             let _ = server_error("x", &body);
             let _ = frame_len(&body);
         }

@@ -1,13 +1,13 @@
 //! pgoutput, protocol version 1: bytes of one XLogData frame → one borrowed message.
 //!
-//! Pure and total: whatever the bytes, the answer is a message or [`Malformed`]. Positions, tables and what is
-//! configured are not known here; neither is the socket.
+//! Pure and total: any bytes become a message or [`Malformed`]. Positions, tables, the
+//! configuration and the socket are not known here.
 
 use walgate_wire::{Identity, Lsn, TableName};
 
 use crate::rows::{Malformed, OldTuple, Tuple, walk};
 
-/// Microseconds between 1970-01-01 and 2000-01-01, where Postgres counts from.
+/// Microseconds between 1970-01-01 and 2000-01-01, the epoch of Postgres.
 pub const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// One message. Times are microseconds since 1970.
@@ -40,11 +40,11 @@ pub enum Message<'a> {
         old: OldTuple<'a>,
     },
     Truncate(Truncated<'a>),
-    /// Type names, replication origins, logical messages: nothing that the gateway needs.
+    /// Type names, replication origins and logical messages, which the gateway does not need.
     Other,
 }
 
-/// What a Relation message says.
+/// A Relation message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     pub relid: u32,
@@ -98,13 +98,15 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
             Message::Delete { relid, old: OldTuple { tuple: cursor.tuple(), key_only } }
         }
         b'B' => {
-            let (final_lsn, at) = (Lsn(cursor.u64()?), cursor.u64()? as i64);
+            let final_lsn = Lsn(cursor.u64()?);
+            let at = cursor.u64()? as i64;
             Message::Begin { final_lsn, at_micros: unix_micros(at), xid: cursor.u32()? }
         }
         b'C' => {
             cursor.u8()?;
-            let (commit_lsn, end_lsn, at) =
-                (Lsn(cursor.u64()?), Lsn(cursor.u64()?), cursor.u64()? as i64);
+            let commit_lsn = Lsn(cursor.u64()?);
+            let end_lsn = Lsn(cursor.u64()?);
+            let at = cursor.u64()? as i64;
             Message::Commit { commit_lsn, end_lsn, at_micros: unix_micros(at) }
         }
         b'R' => Message::Relation(cursor.relation()?),
@@ -116,7 +118,7 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     Ok(message)
 }
 
-/// Postgres' time to ours.
+/// From Postgres' epoch to that of Unix.
 pub fn unix_micros(postgres_micros: i64) -> i64 {
     postgres_micros.saturating_add(POSTGRES_EPOCH_MICROS)
 }

@@ -1,46 +1,49 @@
-//! From an endpoint to two byte streams: TCP or unix socket, each server in turn, encrypted as the URL says.
+//! From an endpoint to two byte streams: TCP or a unix socket, each server in turn, encrypted as
+//! the URL demands. What is sent over them is not known here.
 
 use std::io;
 
 use tokio::{
-    io::AsyncRead,
+    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
 use tokio_postgres::config::Host;
 use walgate_pg_connect::{CONNECT_TIMEOUT, NegotiatedStream, PgConnectError, TlsNegotiator};
 
-use crate::postgres::replication::client::Writer;
 use crate::postgres::{
     PostgresError,
     endpoint::{Endpoint, ServerAddress},
 };
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
+pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A connection on which nothing was said yet.
+/// A connection without any message yet.
 pub(super) struct Socket {
     pub reader: Reader,
     pub writer: Writer,
-    /// What a password's proof is bound to, if the connection is encrypted.
+    /// The channel that SCRAM can bind to, if the connection is encrypted.
     pub end_point: Option<Vec<u8>>,
 }
 
-pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, PostgresError> {
+pub(super) async fn connect_any(endpoint: &Endpoint) -> Result<Socket, PostgresError> {
     let limit = endpoint.config().get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let mut last = None;
     for server in endpoint.addresses() {
-        let attempt = timeout(limit, Box::pin(reach(&server, endpoint.tls()))).await;
+        let attempt = timeout(limit, Box::pin(connect_to(&server, endpoint.tls()))).await;
         let timed_out = |_| Err(PgConnectError::Unreachable(io::ErrorKind::TimedOut.into()));
         match attempt.unwrap_or_else(timed_out) {
             Ok(socket) => return Ok(socket),
-            Err(error) => last = Some(endpoint.refused(&endpoint.target_at(&server), error)),
+            Err(error) => {
+                last = Some(endpoint.explain_refusal(&endpoint.target_at(&server), error))
+            }
         }
     }
     Err(last.unwrap_or_else(|| PostgresError::Config("postgres.url names no host".into())))
 }
 
-async fn reach(server: &ServerAddress, tls: &TlsNegotiator) -> Result<Socket, PgConnectError> {
+async fn connect_to(server: &ServerAddress, tls: &TlsNegotiator) -> Result<Socket, PgConnectError> {
     match &server.host {
         Host::Tcp(name) => {
             let address = server.address.as_deref().unwrap_or(name);

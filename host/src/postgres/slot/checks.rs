@@ -1,43 +1,43 @@
-//! The preflight: one pass over server, rights, tables, publication and slot. Nothing is changed, all that is
-//! wrong is reported at once, each with its remedy.
+//! The preflight: one pass over server, rights, tables, publication and slot. It changes nothing
+//! and reports all problems at once, each with its remedy.
 
 use tokio_postgres::Client;
 use walgate_wire::{Identity, TableName};
 
 use crate::postgres::slot::{
     publication::{self, Publication},
-    slot_state,
+    query_slot,
 };
 use crate::{
     postgres::{
         PostgresError,
-        catalog::{Leaf, TableInfo, TypeCache, load_tables},
+        catalog::{Catalog, Leaf, TableInfo, TypeCache, load_tables},
         quote,
     },
     rows::Binary,
 };
 
 const SERVER_VERSION_MIN: i32 = 150_000;
-/// Names further away than this are not offered.
+/// Names at a greater edit distance are not suggested.
 const NEAR_DISTANCE_MAX: usize = 3;
 const NEAR_NAMES_MAX: usize = 3;
 
-/// What the configuration asks for.
+/// What the configuration requires.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct PreflightRequest<'a> {
     pub slot: &'a str,
     pub publication: &'a str,
     pub tables: &'a [TableName],
 }
 
-/// What was found, and what has to be done.
+/// The result of the checks, and the statements to run.
 #[derive(Debug)]
 pub struct Preflight {
     /// `server_version_num`, 150012 say.
     pub server_version: i32,
-    /// Statements that create or extend the publication; empty if it is fine as it is.
+    /// Statements that create or extend the publication. Empty if nothing is missing.
     pub publication_sql: Vec<String>,
-    /// For the operator; nothing that keeps the gateway from running.
+    /// For the operator. They do not prevent the gateway from running.
     pub warnings: Vec<String>,
 }
 
@@ -54,18 +54,22 @@ struct Server {
     senders_max: i64,
 }
 
-/// Checks everything. An error of kind `Fatal` holds all that an operator has to do.
-pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight, PostgresError> {
-    let server = server(client).await?;
+/// Checks everything. An error of kind `Fatal` lists everything that the operator has to do.
+pub async fn run_preflight(
+    catalog: &Catalog,
+    wanted: PreflightRequest<'_>,
+) -> Result<Preflight, PostgresError> {
+    let client = catalog.client();
+    let server = load_server(client).await?;
     check_version(&server)?;
     let mut problems = vec![];
-    let (exists, streams) = match slot_state(client, wanted.slot).await {
+    let (exists, streams) = match query_slot(client, wanted.slot).await {
         Ok(slot) => (slot.is_some(), slot.is_some_and(|slot| slot.active_pid.is_some())),
         Err(error @ (PostgresError::Config(_) | PostgresError::SlotLost { .. })) => {
             problems.push(error.to_string());
             (true, false)
         }
-        // Another gateway is about to have it.
+        // Another gateway is creating it.
         Err(PostgresError::SlotNotReady { .. }) => (true, false),
         Err(error) => return Err(error),
     };
@@ -74,20 +78,26 @@ pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight,
     for missing in
         wanted.tables.iter().filter(|name| !tables.iter().any(|table| &table.name == *name))
     {
-        problems.push(missing_table(client, missing).await?);
+        problems.push(describe_missing_table(client, missing).await?);
     }
     let mut types = TypeCache::default();
     let oids: Vec<u32> =
         tables.iter().flat_map(|t| t.columns.iter().map(|column| column.oid)).collect();
-    types.load(client, &oids).await?;
+    types.load_types(client, &oids).await?;
     let mut warnings = vec![];
     for table in &tables {
         check_table(table, &types, &server.role, &mut problems, &mut warnings);
     }
-    let existing = publication::load(client, wanted.publication).await?;
-    let publication_sql =
-        plan(wanted.publication, existing.as_ref(), &tables, server.version, client, &mut problems)
-            .await?;
+    let existing = publication::load_publication(client, wanted.publication).await?;
+    let publication_sql = plan_publication(
+        wanted.publication,
+        existing.as_ref(),
+        &tables,
+        server.version,
+        client,
+        &mut problems,
+    )
+    .await?;
     if problems.is_empty() {
         Ok(Preflight { server_version: server.version, publication_sql, warnings })
     } else {
@@ -95,7 +105,7 @@ pub async fn preflight(client: &Client, wanted: Wanted<'_>) -> Result<Preflight,
     }
 }
 
-async fn plan(
+async fn plan_publication(
     name: &str,
     existing: Option<&Publication>,
     tables: &[TableInfo],
@@ -104,7 +114,7 @@ async fn plan(
     problems: &mut Vec<String>,
 ) -> Result<Vec<String>, PostgresError> {
     let may_create = publication::may_create(client).await?;
-    match publication::plan(name, existing, tables, server_version, may_create) {
+    match publication::plan_publication(name, existing, tables, server_version, may_create) {
         Ok(sql) => Ok(sql),
         Err(found) => {
             problems.extend(found);
@@ -113,7 +123,7 @@ async fn plan(
     }
 }
 
-async fn server(client: &Client) -> Result<Server, PostgresError> {
+async fn load_server(client: &Client) -> Result<Server, PostgresError> {
     let row = client
         .query_one(SERVER_SQL, &[])
         .await
@@ -203,10 +213,12 @@ fn check_table(
              ALTER ROLE {role} BYPASSRLS as a superuser"
         ));
     }
-    if !table.kind.streams() {
+    if !table.kind.is_streamable() {
         return;
     }
-    for column in table.published().filter(|column| types.binary(column.oid) == Binary::Fails) {
+    for column in
+        table.published_columns().filter(|column| types.binary_support(column.oid) == Binary::Fails)
+    {
         problems.push(format!(
             "{name}.{} is of type {}, parts of which Postgres cannot send in binary: publish the table with a column list \
              that leaves it out",
@@ -246,7 +258,10 @@ fn identity_sql(identity: Identity) -> &'static str {
     }
 }
 
-async fn missing_table(client: &Client, missing: &TableName) -> Result<String, PostgresError> {
+async fn describe_missing_table(
+    client: &Client,
+    missing: &TableName,
+) -> Result<String, PostgresError> {
     let rows = client
         .query(NAMES_SQL, &[])
         .await

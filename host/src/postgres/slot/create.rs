@@ -1,25 +1,30 @@
-//! Creating what the preflight found missing.
+//! Creates what the preflight found missing. What else is wrong is not known here.
 
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_postgres::{Client, error::SqlState};
 
-use crate::postgres::slot::{Preflight, SlotState, slot_state};
-use crate::postgres::{PostgresError, catalog, endpoint::Endpoint};
+use super::{Preflight, SlotState, query_slot};
+use crate::postgres::{
+    PostgresError,
+    catalog::{Catalog, connect_endpoint},
+    endpoint::Endpoint,
+};
 
-/// How often it is said who keeps a slot from being created.
+/// How often the gateway reports which sessions delay the creation of a slot.
 const BLOCKERS_EVERY: Duration = Duration::from_secs(5);
 const FAILOVER_SINCE: i32 = 170_000;
 
-/// Runs what the preflight planned. A second gateway may have been faster: then there is nothing left to do.
+/// Runs the statements of the preflight. If another gateway was faster, nothing is left to do.
 pub async fn ensure_publication(
-    client: &Client,
+    catalog: &Catalog,
     preflight: &Preflight,
 ) -> Result<(), PostgresError> {
+    let client = catalog.client();
     for sql in &preflight.publication_sql {
         match client.batch_execute(sql).await {
-            Ok(()) => tracing::info!(%sql, "publication changed"),
+            Ok(()) => tracing::info!(%sql, "publication created or altered"),
             Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => {}
             Err(source) => {
                 return Err(PostgresError::Sql { what: "create or alter the publication", source });
@@ -29,24 +34,25 @@ pub async fn ensure_publication(
     Ok(())
 }
 
-/// The slot, created if it does not exist; never on a standby, where it would have no place in the primary's
-/// history. Creation waits for every running transaction of the database;
-/// `blocked` is told every few seconds by whom.
+/// The slot, created if it does not exist. On a standby it is not created, because it would have no
+/// place in the primary's history. Creation waits for every running transaction of the database;
+/// every few seconds `blocked` receives a description of them.
 pub async fn ensure_slot(
     endpoint: &Endpoint,
-    client: &Client,
+    catalog: &Catalog,
     slot: &str,
     server_version: i32,
     blocked: impl Fn(&str),
 ) -> Result<SlotState, PostgresError> {
-    if in_recovery(client).await? {
+    let client = catalog.client();
+    if is_in_recovery(client).await? {
         return Err(PostgresError::Standby);
     }
-    if let Some(state) = slot_state(client, slot).await? {
+    if let Some(state) = query_slot(client, slot).await? {
         return Ok(state);
     }
     let created = create_slot(endpoint, client, slot, server_version, blocked).await?;
-    match slot_state(client, slot).await? {
+    match query_slot(client, slot).await? {
         Some(state) => Ok(SlotState { created, ..state }),
         None => Err(PostgresError::Config(format!(
             "replication slot \"{slot}\" was dropped while it was being created"
@@ -54,12 +60,12 @@ pub async fn ensure_slot(
     }
 }
 
-async fn in_recovery(client: &Client) -> Result<bool, PostgresError> {
+async fn is_in_recovery(client: &Client) -> Result<bool, PostgresError> {
     let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
     Ok(row.map_err(PostgresError::query("see whether the server is a standby"))?.get(0))
 }
 
-/// False if somebody else created it in the meantime.
+/// False if another gateway created it in the meantime.
 async fn create_slot(
     endpoint: &Endpoint,
     client: &Client,
@@ -84,11 +90,11 @@ async fn create_slot(
     ticks.tick().await;
     let created = loop {
         tokio::select! {
-            biased; // the result before the report of who is in its way
+            biased; // the result before the report of what delays it
             result = &mut creating => break result,
-            _ = ticks.tick() => match blockers(endpoint, pid).await {
+            _ = ticks.tick() => match describe_blockers(endpoint, pid).await {
                 Ok(who) => blocked(&who),
-                Err(error) => tracing::debug!(%error, "cannot tell who blocks the creation of the slot"),
+                Err(error) => tracing::debug!(%error, "sessions that block the creation of the slot are unknown"),
             },
         }
     };
@@ -99,9 +105,9 @@ async fn create_slot(
     }
 }
 
-/// Who keeps the backend `pid` waiting, in words.
-async fn blockers(endpoint: &Endpoint, pid: i32) -> Result<String, PostgresError> {
-    let client = catalog::connect(endpoint).await?;
+/// The sessions that the backend `pid` waits for, as text.
+async fn describe_blockers(endpoint: &Endpoint, pid: i32) -> Result<String, PostgresError> {
+    let client = connect_endpoint(endpoint).await?;
     let rows = client
         .query(BLOCKERS_SQL, &[&pid])
         .await

@@ -1,5 +1,5 @@
-//! What the publication is, and the SQL that makes it what the configuration needs: planned purely, with the
-//! exact statement in the message where our role may not run it.
+//! The publication, and the SQL that makes it fit the configuration. Planning is pure. If the
+//! gateway's role may not run a statement, the message holds it for the operator.
 
 use tokio_postgres::Client;
 use walgate_wire::TableName;
@@ -23,7 +23,7 @@ pub(super) struct Publication {
     pub owned: bool,
 }
 
-pub(super) async fn load(
+pub(super) async fn load_publication(
     client: &Client,
     name: &str,
 ) -> Result<Option<Publication>, PostgresError> {
@@ -44,7 +44,7 @@ pub(super) async fn load(
     }))
 }
 
-/// Whether our role may create publications in this database.
+/// Whether the gateway's role may create publications in this database.
 pub(super) async fn may_create(client: &Client) -> Result<bool, PostgresError> {
     let row = client
         .query_one(
@@ -56,15 +56,16 @@ pub(super) async fn may_create(client: &Client) -> Result<bool, PostgresError> {
     Ok(row.get(0))
 }
 
-/// The statements to run, or all that is in the way.
-pub(super) fn plan(
+/// The statements to run, or all problems.
+pub(super) fn plan_publication(
     name: &str,
     existing: Option<&Publication>,
     tables: &[TableInfo],
     server_version: i32,
     may_create: bool,
 ) -> Result<Vec<String>, Vec<String>> {
-    let streamed: Vec<&TableInfo> = tables.iter().filter(|table| table.kind.streams()).collect();
+    let streamed: Vec<&TableInfo> =
+        tables.iter().filter(|table| table.kind.is_streamable()).collect();
     match existing {
         None => plan_new(name, &streamed, server_version, may_create),
         Some(existing) => plan_existing(name, existing, &streamed),
@@ -79,7 +80,7 @@ fn plan_new(
 ) -> Result<Vec<String>, Vec<String>> {
     let names: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
     let sql = create_publication_sql(name, &names, server_version >= PUBLISH_GENERATED_SINCE);
-    let foreign = not_owned(tables);
+    let foreign = list_not_owned(tables);
     if may_create && foreign.is_empty() {
         return Ok(vec![sql]);
     }
@@ -93,7 +94,7 @@ fn plan_new(
     )])
 }
 
-/// `generated`: with what only Postgres 18 and newer know.
+/// `generated`: with the option for generated columns, which needs Postgres 18.
 pub fn create_publication_sql(name: &str, tables: &[&TableName], generated: bool) -> String {
     let target = if tables.is_empty() {
         String::new()
@@ -136,7 +137,7 @@ fn plan_existing(
     if !absent.is_empty() {
         let names: Vec<&TableName> = absent.iter().map(|table| &table.name).collect();
         let sql = format!("ALTER PUBLICATION {quoted} ADD TABLE {}", table_list(&names));
-        let foreign = not_owned(&absent);
+        let foreign = list_not_owned(&absent);
         if existing.owned && foreign.is_empty() {
             statements.push(sql);
         } else {
@@ -149,7 +150,8 @@ fn plan_existing(
     if problems.is_empty() { Ok(statements) } else { Err(problems) }
 }
 
-/// A root that is published by its partitions is listed by them; that is reported as such above.
+/// The catalog lists a root that is published by its partitions under their names. The caller
+/// reports that case.
 fn is_member(table: &TableInfo, existing: &Publication) -> bool {
     table.in_publication || (table.kind == RelKind::Partitioned && !existing.via_root)
 }
@@ -159,7 +161,7 @@ fn table_list(tables: &[&TableName]) -> String {
     names.join(", ")
 }
 
-fn not_owned(tables: &[&TableInfo]) -> String {
+fn list_not_owned(tables: &[&TableInfo]) -> String {
     let names: Vec<String> =
         tables.iter().filter(|table| !table.owned).map(|table| table.name.to_string()).collect();
     names.join(", ")
@@ -177,21 +179,27 @@ mod tests {
     fn a_publication_is_created_for_what_streams() {
         let view = TableInfo { kind: RelKind::View, ..table("v") };
         let tables = [table("a"), view, table("b")];
-        let sql = plan("p", None, &tables, 150_000, true).unwrap();
+        let sql = plan_publication("p", None, &tables, 150_000, true).unwrap();
         assert_eq!(
             sql,
             [
                 r#"CREATE PUBLICATION "p" FOR TABLE "public"."a", "public"."b" WITH (publish_via_partition_root = true)"#
             ]
         );
-        let sql = plan("p", None, &tables[..1], 180_000, true).unwrap();
+        let sql = plan_publication("p", None, &tables[..1], 180_000, true).unwrap();
         assert!(
             sql[0].ends_with(
                 "(publish_via_partition_root = true, publish_generated_columns = stored)"
             )
         );
-        let problem = plan("p", None, &[TableInfo { owned: false, ..table("a") }], 150_000, false)
-            .unwrap_err();
+        let problem = plan_publication(
+            "p",
+            None,
+            &[TableInfo { owned: false, ..table("a") }],
+            150_000,
+            false,
+        )
+        .unwrap_err();
         assert!(problem[0].contains("CREATE on the database and ownership of public.a"));
         assert!(problem[0].contains("CREATE PUBLICATION"));
     }
@@ -200,11 +208,11 @@ mod tests {
     fn tables_are_added_where_we_may() {
         let member = TableInfo { in_publication: true, ..table("a") };
         let tables = [member.clone(), table("b")];
-        assert_eq!(plan("p", Some(&FINE), &[member], 150_000, true).unwrap(), [""; 0]);
-        let sql = plan("p", Some(&FINE), &tables, 150_000, true).unwrap();
+        assert_eq!(plan_publication("p", Some(&FINE), &[member], 150_000, true).unwrap(), [""; 0]);
+        let sql = plan_publication("p", Some(&FINE), &tables, 150_000, true).unwrap();
         assert_eq!(sql, [r#"ALTER PUBLICATION "p" ADD TABLE "public"."b""#]);
         let theirs = Publication { owned: false, ..FINE };
-        let problems = plan("p", Some(&theirs), &tables, 150_000, true).unwrap_err();
+        let problems = plan_publication("p", Some(&theirs), &tables, 150_000, true).unwrap_err();
         assert!(problems[0].contains(r#"ALTER PUBLICATION "p" ADD TABLE "public"."b""#));
     }
 
@@ -212,7 +220,7 @@ mod tests {
     fn a_publication_that_would_lose_changes_is_refused() {
         let root = TableInfo { kind: RelKind::Partitioned, ..table("a") };
         let existing = Publication { via_root: false, publishes_all: false, ..FINE };
-        let problems = plan("p", Some(&existing), &[root], 150_000, true).unwrap_err();
+        let problems = plan_publication("p", Some(&existing), &[root], 150_000, true).unwrap_err();
         assert_eq!(problems.len(), 2);
         assert!(problems[1].contains("publish_via_partition_root = true"));
     }

@@ -13,10 +13,10 @@ use crate::{
 use crate::postgres::snapshot::ctid_ranges::is_text;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-/// Stands where a row's field count would.
+/// At the position of a row's field count.
 const TRAILER: &[u8] = &[0xff, 0xff];
 
-/// Where in the format a copy is.
+/// Decoder state of one copy.
 #[derive(Debug)]
 pub struct CopyFraming {
     /// Columns that were cast to text.
@@ -31,13 +31,13 @@ impl CopyFraming {
         CopyFraming { texts: texts.map(|(index, _)| index).collect(), begun: false, ended: false }
     }
 
-    /// Whether the trailer was met.
-    pub fn ended(&self) -> bool {
+    /// Whether the trailer was read.
+    pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// The server sends a message a row; the header stands before the first row or the trailer. After an error the
-    /// batch is as it was.
+    /// The server sends one message per row. The header precedes the first row or the trailer.
+    /// After an error the batch is unchanged.
     pub fn push(&mut self, message: &[u8], batch: &mut RowBatch) -> Result<(), PostgresError> {
         let mut row = message;
         if !self.begun {
@@ -49,13 +49,13 @@ impl CopyFraming {
         } else if !row.is_empty() {
             let first = batch.cells.len();
             batch.push_copy_row(row)?;
-            self.texts.iter().for_each(|&index| as_text(&mut batch.cells[first + index]));
+            self.texts.iter().for_each(|&index| mark_as_text(&mut batch.cells[first + index]));
         }
         Ok(())
     }
 }
 
-fn as_text(cell: &mut Cell) {
+fn mark_as_text(cell: &mut Cell) {
     if let Cell::Binary { start, len } = *cell {
         *cell = Cell::Text { start, len };
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_header_and_what_it_announces_are_skipped() {
+    fn header_and_extension_are_skipped() {
         let header = [SIGNATURE, &[0, 0, 0, 0, 0, 0, 0, 2, b'x', b'y'], b"row"].concat();
         assert_eq!(skip_header(&header).unwrap(), b"row");
         assert_eq!(skip_header(&header[..header.len() - 3]).unwrap(), b"");

@@ -1,7 +1,8 @@
 //! How a table is cut into pieces that several connections copy: pure.
 //!
-//! A piece is a range of blocks of one heap (a Tid Range Scan since Postgres 14), or a whole relation where
-//! there are no blocks to tell apart. Where relations come from and how a piece is read is not known here.
+//! A piece is a range of blocks of one heap, which Postgres 14 and newer read by a Tid Range Scan.
+//! A relation without blocks is one piece. Where relations come from and how a piece is read is not
+//! known here.
 
 use walgate_wire::Column;
 
@@ -10,19 +11,19 @@ use crate::{
     rows::{Binary, ColumnType, TableVersion},
 };
 
-/// 4 MiB: below, a COPY's fixed costs show.
+/// 4 MiB: below that the fixed cost of a COPY is noticeable.
 const PIECE_BLOCKS_MIN: u64 = 512;
-/// 1 GiB: what has to be repeated when a connection is lost.
+/// 1 GiB: the most that has to be repeated when a connection is lost.
 const PIECE_BLOCKS_MAX: u64 = 131_072;
-/// So that workers end at about the same time though rows differ.
+/// So that workers end at about the same time although rows differ.
 const PIECES_PER_WORKER: u64 = 4;
 
 /// A relation without partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CopiedRelation {
+pub(super) struct CopiedRelation {
     /// Quoted, with its schema.
     pub name: String,
-    /// Size in blocks; none for what is not a heap (views, foreign tables, other access methods).
+    /// Size in blocks. `None` for views, foreign tables and other access methods than heap.
     pub blocks: Option<u64>,
 }
 
@@ -30,20 +31,21 @@ pub struct CopiedRelation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     relation: CopiedRelation,
-    /// First block, and the one after the last; none at an end that is open.
+    /// First block, and the one after the last. `None`: open-ended.
     from: Option<u64>,
     to: Option<u64>,
 }
 
-/// Cuts `relations` for so many connections. The last piece of each heap is open-ended: it may have grown.
-pub fn plan(relations: &[CopiedRelation], workers: usize) -> Vec<Piece> {
+/// Cuts `relations` for so many connections. The last piece of each heap is open-ended, because the
+/// heap may have grown.
+pub(super) fn plan_pieces(relations: &[CopiedRelation], workers: usize) -> Vec<Piece> {
     let total: u64 = relations.iter().filter_map(|relation| relation.blocks).sum();
     let wanted = if workers > 1 { workers as u64 * PIECES_PER_WORKER } else { 1 };
     let step = total.div_ceil(wanted).clamp(PIECE_BLOCKS_MIN, PIECE_BLOCKS_MAX);
-    relations.iter().flat_map(|relation| pieces(relation, step)).collect()
+    relations.iter().flat_map(|relation| split_relation(relation, step)).collect()
 }
 
-fn pieces(relation: &CopiedRelation, step: u64) -> impl Iterator<Item = Piece> {
+fn split_relation(relation: &CopiedRelation, step: u64) -> impl Iterator<Item = Piece> {
     let count = relation.blocks.map_or(1, |blocks| blocks.div_ceil(step).max(1));
     (0..count).map(move |index| Piece {
         relation: relation.clone(),
@@ -73,7 +75,7 @@ impl Piece {
     }
 }
 
-/// What has no send function is sent as text.
+/// Types without a send function are sent as text.
 fn column_sql((named, column): (&Column, &ColumnType)) -> String {
     let name = quote::identifier(&named.name);
     if is_text(column) { format!("{name}::pg_catalog.text") } else { name }
@@ -114,23 +116,23 @@ mod tests {
         for workers in 1..5 {
             for blocks in [0, 1, 511, 512, 513, 10_000, 1_000_000, 10_000_001] {
                 let relations = [heap("a", blocks), view("v"), heap("b", blocks / 3), heap("c", 0)];
-                assert_covers(&relations, &plan(&relations, workers));
+                assert_covers(&relations, &plan_pieces(&relations, workers));
             }
         }
     }
 
     #[test]
     fn small_and_blockless_relations_are_one_piece() {
-        assert_eq!(plan(&[heap("a", 512)], 8).len(), 1);
-        assert_eq!(plan(&[view("v")], 8).len(), 1);
-        assert_eq!(plan(&[heap("a", 0)], 8).len(), 1);
-        assert_eq!(plan(&[], 8), []);
+        assert_eq!(plan_pieces(&[heap("a", 512)], 8).len(), 1);
+        assert_eq!(plan_pieces(&[view("v")], 8).len(), 1);
+        assert_eq!(plan_pieces(&[heap("a", 0)], 8).len(), 1);
+        assert_eq!(plan_pieces(&[], 8), []);
     }
 
     #[test]
     fn several_workers_get_several_pieces_each() {
-        assert_eq!(plan(&[heap("a", 100_000)], 4).len(), 16);
-        assert_eq!(plan(&[heap("a", 100_000)], 1).len(), 1);
-        assert_eq!(plan(&[heap("a", 10 * PIECE_BLOCKS_MAX)], 1).len(), 10);
+        assert_eq!(plan_pieces(&[heap("a", 100_000)], 4).len(), 16);
+        assert_eq!(plan_pieces(&[heap("a", 100_000)], 1).len(), 1);
+        assert_eq!(plan_pieces(&[heap("a", 10 * PIECE_BLOCKS_MAX)], 1).len(), 10);
     }
 }

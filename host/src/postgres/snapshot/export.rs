@@ -1,9 +1,10 @@
 //! The hand-over between a snapshot and the change stream.
 //!
-//! The watermark is L, the WAL insert position. Whatever has its commit record below L had its transaction id
-//! before X was assigned, and is visible once every transaction up to X has finished: also one that waits for a
-//! synchronous standby, whose commit record is in the log while no snapshot sees it yet. What is done with the
-//! snapshot is `source::snapshot`'s business; how long to wait is the caller's, who drops the future.
+//! The watermark is L, the WAL insert position. A transaction whose commit record is below L got
+//! its id before X was assigned. It is visible once every transaction up to X has finished. That
+//! includes a transaction that waits for a synchronous standby: its commit record is in the log,
+//! but no snapshot sees it yet. What the snapshot is for is not known here. The caller limits the
+//! wait by dropping the future.
 
 use std::{
     fmt,
@@ -11,25 +12,35 @@ use std::{
 };
 
 use tokio_postgres::{Client, error::SqlState};
-use walgate_wire::{Lsn, XidWindow};
+use walgate_wire::{Lsn, TableName, XidWindow};
 
+use super::{
+    copy::SnapshotReader,
+    ctid_ranges::{Piece, plan_pieces},
+    partitions::load_copied_relations,
+    table_lock::lock_sql,
+};
 use crate::{
-    postgres::{ErrorKind, PostgresError, catalog::SqlClient, quote, snapshot::SnapshotReader},
+    config::PostgresConfig,
+    postgres::{
+        PostgresError,
+        catalog::{
+            SqlClient, TableInfo, assign_xid, load_row_filter, load_table, open_session, parse_xid,
+            read_insert_lsn,
+        },
+    },
     rows::TableVersion,
 };
 
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(500);
-/// How often a lock is asked for that somebody else has.
+/// How often the lock is requested again while another session holds it.
 const LOCK_AGAIN: Duration = Duration::from_millis(50);
-/// How often the caller is told who blocks.
+/// How often the caller gets a report of the blocking sessions.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 
-/// Where Postgres finds that `row_security = off` cannot be had. The code alone also means missing rights, and the
-/// words are translated.
-const ROW_SECURITY_ROUTINE: &str = "check_enable_rls";
-
-/// A snapshot that other connections can import while this lives. Dropping it closes its connection.
+/// A snapshot that other connections can import while this lives. Dropping it closes its
+/// connection.
 pub struct ExportedSnapshot {
     /// For `SET TRANSACTION SNAPSHOT`.
     pub name: String,
@@ -39,18 +50,19 @@ pub struct ExportedSnapshot {
     pub window: XidWindow,
     /// Holds the transaction that exported the snapshot.
     client: SqlClient,
+    publication: String,
 }
 
-/// What a snapshot waits for before it can be taken.
+/// What delays a snapshot.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub struct SnapshotWait {
     pub since: Duration,
     pub what: &'static str,
-    /// One sentence each; empty if the server does not show them.
+    /// One sentence each. Empty if the server does not show them.
     pub blockers: Vec<String>,
 }
 
-impl fmt::Display for Waiting {
+impl fmt::Display for SnapshotWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the snapshot has waited {} s for {}: ", self.since.as_secs(), self.what)?;
         if self.blockers.is_empty() {
@@ -63,27 +75,28 @@ impl fmt::Display for Waiting {
 }
 
 impl ExportedSnapshot {
-    /// `client` becomes the exporting connection. The table is locked against ALTER and TRUNCATE (ACCESS SHARE)
-    /// before the snapshot is taken, because neither respects snapshots. `on_wait` is called every few seconds
-    /// while other transactions have to end.
+    /// Opens the exporting connection. It locks the table against ALTER and TRUNCATE (ACCESS SHARE)
+    /// before it takes the snapshot, because neither respects snapshots. While other transactions
+    /// have to end, it calls `on_wait` every few seconds.
     ///
-    /// It never waits for a lock, for it may have that of a partition already: a deadlock could cost somebody else's
-    /// transaction.
+    /// It never waits for a lock, because it may already hold that of a partition: a deadlock could
+    /// abort another session's transaction.
     ///
-    /// The caller notes the change stream's last sequence before, and sees to it that the table was not altered
-    /// between its reading the catalog and the lock.
+    /// The caller reads the change stream's last sequence before. Afterwards it checks that the
+    /// table was not altered between the catalog query and the lock.
     pub async fn take(
-        client: SqlClient,
+        postgres: &PostgresConfig,
         table: &TableVersion,
-        mut on_wait: impl FnMut(&Waiting),
+        mut on_wait: impl FnMut(&SnapshotWait),
     ) -> Result<ExportedSnapshot, PostgresError> {
-        let watermark = insert_lsn(&client).await?;
-        let last = current_xid(&client).await?;
+        let client = open_session(postgres).await?;
+        let watermark = read_insert_lsn(&client).await?;
+        let last = assign_xid(&client).await?;
         wait_for_xmin_above(&client, last, &mut on_wait).await?;
-        let mut report = Report::begin("the table's lock");
+        let mut report = WaitReport::new("the table's lock");
         while !begin_locked(&client, table).await? {
             if report.is_due() {
-                on_wait(&report.waiting(lock_holders(&client, table.relid).await?));
+                on_wait(&report.describe_wait(load_lock_holders(&client, table.relid).await?));
             }
             tokio::time::sleep(LOCK_AGAIN).await;
         }
@@ -98,68 +111,66 @@ impl ExportedSnapshot {
                 window.xmin
             )));
         }
-        Ok(ExportedSnapshot { name: row.get(0), watermark, window, client })
+        let publication = postgres.publication.clone();
+        Ok(ExportedSnapshot { name: row.get(0), watermark, window, client, publication })
     }
 
-    /// For questions about the table: only this connection is sure not to wait behind an ALTER that waits for it.
-    pub fn client(&self) -> &Client {
-        &self.client
+    /// The table as it is now, without its partitions, if it exists. This and the next two calls
+    /// use the exporting connection. Any other could wait behind an ALTER that waits for it.
+    pub async fn load_table(&self, name: &TableName) -> Result<Option<TableInfo>, PostgresError> {
+        load_table(&self.client, &self.publication, name).await
     }
 
-    /// The exporting connection as a reader. It holds the lock on the table already; others can import the
-    /// snapshot as long as it lives.
+    /// The publication's row filter of the table, as SQL.
+    pub async fn load_row_filter(&self, relid: u32) -> Result<Option<String>, PostgresError> {
+        load_row_filter(&self.client, &self.publication, relid).await
+    }
+
+    /// The pieces of the table for so many connections.
+    pub async fn load_pieces(
+        &self,
+        table: &TableVersion,
+        workers: usize,
+    ) -> Result<Vec<Piece>, PostgresError> {
+        Ok(plan_pieces(&load_copied_relations(&self.client, table).await?, workers))
+    }
+
+    /// The exporting connection as a reader. It holds the lock on the table already; others can
+    /// import the snapshot as long as it lives.
     pub fn into_reader(self) -> SnapshotReader {
         SnapshotReader::new(self.client)
     }
 }
 
-/// When to say for how long something was waited for.
-struct Report {
+/// How long a wait has lasted, and when to report it again.
+struct WaitReport {
     what: &'static str,
     began: Instant,
     last: Instant,
 }
 
-impl Report {
-    fn begin(what: &'static str) -> Report {
+impl WaitReport {
+    fn new(what: &'static str) -> WaitReport {
         let now = Instant::now();
-        Report { what, began: now, last: now }
+        WaitReport { what, began: now, last: now }
     }
 
     fn is_due(&self) -> bool {
         self.last.elapsed() >= REPORT_EVERY
     }
 
-    fn waiting(&mut self, blockers: Vec<String>) -> Waiting {
+    fn describe_wait(&mut self, blockers: Vec<String>) -> SnapshotWait {
         self.last = Instant::now();
-        Waiting { since: self.began.elapsed(), what: self.what, blockers }
+        SnapshotWait { since: self.began.elapsed(), what: self.what, blockers }
     }
-}
-
-/// End of the WAL that is being written.
-pub(crate) async fn insert_lsn(client: &Client) -> Result<Lsn, PostgresError> {
-    let row = client
-        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
-        .await
-        .map_err(PostgresError::query("read the WAL position"))?;
-    row.get::<_, &str>(0).parse().map_err(|e| PostgresError::Protocol(format!("WAL position: {e}")))
-}
-
-/// The id of a transaction that is rolled back: a commit could itself have to wait.
-pub(crate) async fn current_xid(client: &Client) -> Result<u64, PostgresError> {
-    let failed = PostgresError::query("take a transaction id");
-    client.batch_execute("BEGIN READ WRITE").await.map_err(&failed)?;
-    let row = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.map_err(&failed)?;
-    client.batch_execute("ROLLBACK").await.map_err(&failed)?;
-    parse_xid(row.get(0))
 }
 
 async fn wait_for_xmin_above(
     client: &Client,
     last: u64,
-    on_wait: &mut impl FnMut(&Waiting),
+    on_wait: &mut impl FnMut(&SnapshotWait),
 ) -> Result<(), PostgresError> {
-    let mut report = Report::begin("older transactions to end");
+    let mut report = WaitReport::new("older transactions to end");
     let mut pause = POLL_MIN;
     loop {
         let row = client
@@ -170,16 +181,16 @@ async fn wait_for_xmin_above(
             return Ok(());
         }
         if report.is_due() {
-            on_wait(&report.waiting(blockers(client, last).await?));
+            on_wait(&report.describe_wait(load_blockers(client, last).await?));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(POLL_MAX);
     }
 }
 
-/// Who has a transaction id up to `last`. Postgres shows 32-bit ids: they are compared by age. What they run is not
-/// told: others' statements hold others' values.
-async fn blockers(client: &Client, last: u64) -> Result<Vec<String>, PostgresError> {
+/// The sessions with a transaction id up to `last`. Postgres shows 32-bit ids, which are compared
+/// by age. Their statements are not shown, because those may hold values.
+async fn load_blockers(client: &Client, last: u64) -> Result<Vec<String>, PostgresError> {
     let query = "
 SELECT format('process %s of user %s in database %s (%s) is %s since %s%s', pid, usename, datname,
               coalesce(nullif(application_name, ''), backend_type), coalesce(state, 'active'),
@@ -200,8 +211,8 @@ LIMIT 20";
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Who alters or truncates the table, or waits to do so.
-async fn lock_holders(client: &Client, relid: u32) -> Result<Vec<String>, PostgresError> {
+/// The sessions that alter or truncate the table, or wait to do so.
+async fn load_lock_holders(client: &Client, relid: u32) -> Result<Vec<String>, PostgresError> {
     let query = "
 SELECT format('process %s of user %s (%s) %s the table', a.pid, a.usename,
               coalesce(nullif(a.application_name, ''), a.backend_type),
@@ -220,8 +231,8 @@ LIMIT 20";
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The lock comes before the snapshot, which the first query takes. False: somebody else holds the table, or has part
-/// of it.
+/// Takes the lock before the snapshot, which the first query takes. False: another session holds a
+/// lock on the table or on a partition.
 async fn begin_locked(client: &Client, table: &TableVersion) -> Result<bool, PostgresError> {
     let failed = PostgresError::query("begin the snapshot");
     let lock = lock_sql(client, table).await.map_err(&failed)?;
@@ -232,60 +243,7 @@ async fn begin_locked(client: &Client, table: &TableVersion) -> Result<bool, Pos
             client.batch_execute("ROLLBACK").await.map_err(&failed)?;
             Ok(false)
         }
-        Err(error) => Err(table_error(table, "lock the table", error)),
-    }
-}
-
-/// What keeps a table from being altered or truncated, or fails at once; nothing where there is nothing to lock.
-pub(super) async fn lock_sql(
-    client: &Client,
-    table: &TableVersion,
-) -> Result<String, tokio_postgres::Error> {
-    let row = client
-        .query_opt("SELECT relkind FROM pg_catalog.pg_class WHERE oid = $1", &[&table.relid])
-        .await?;
-    Ok(match row.map(|row| row.get::<_, i8>(0) as u8) {
-        Some(b'r') => {
-            format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE NOWAIT", quote::table(&table.name))
-        }
-        Some(b'p') => {
-            format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", quote::table(&table.name))
-        }
-        // Postgres locks neither foreign tables nor materialized views on demand, and a view has no rows.
-        _ => String::new(),
-    })
-}
-
-/// What the server refuses because of this table stops this table only.
-pub(crate) fn table_error(
-    table: &TableVersion,
-    what: &'static str,
-    source: tokio_postgres::Error,
-) -> PostgresError {
-    let error = PostgresError::Sql { what, source };
-    match error.kind() {
-        ErrorKind::Fatal => {
-            PostgresError::Table { table: table.name.to_string(), what: describe(&error) }
-        }
-        _ => error,
-    }
-}
-
-/// With the server's own words, which `tokio_postgres::Error` keeps as a source.
-fn describe(error: &PostgresError) -> String {
-    let PostgresError::Sql { what, source } = error else { return error.to_string() };
-    match source.as_db_error() {
-        Some(db) if db.routine() == Some(ROW_SECURITY_ROUTINE) => format!(
-            "row level security hides rows of it from the gateway's role, so copies would miss them (could not {what}: {}): \
-             as a superuser run ALTER ROLE … BYPASSRLS, or take the table's policies off that role",
-            db.message()
-        ),
-        Some(db) => {
-            let hint = db.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            let words = walgate_pg_connect::describe_db_error(db);
-            format!("Postgres refused to {what}: {words}{hint}")
-        }
-        None => error.to_string(),
+        Err(error) => Err(PostgresError::of_table(table, "lock the table", error)),
     }
 }
 
@@ -293,14 +251,11 @@ fn describe(error: &PostgresError) -> String {
 fn parse_window(text: &str) -> Result<XidWindow, PostgresError> {
     let mut parts = text.splitn(3, ':');
     let mut next = || parts.next().unwrap_or_default();
-    let (xmin, xmax, xip) = (parse_xid(next())?, parse_xid(next())?, next());
+    let xmin = parse_xid(next())?;
+    let xmax = parse_xid(next())?;
     let xip =
-        xip.split(',').filter(|xid| !xid.is_empty()).map(parse_xid).collect::<Result<_, _>>()?;
+        next().split(',').filter(|xid| !xid.is_empty()).map(parse_xid).collect::<Result<_, _>>()?;
     Ok(XidWindow { xmin, xmax, xip })
-}
-
-fn parse_xid(text: &str) -> Result<u64, PostgresError> {
-    text.parse().map_err(|_| PostgresError::Protocol(format!("\"{text}\" is not a transaction id")))
 }
 
 #[cfg(test)]
@@ -308,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_are_read() {
+    fn windows_are_parsed() {
         let window = |xmin, xmax, xip: &[u64]| XidWindow { xmin, xmax, xip: xip.to_vec() };
         assert_eq!(parse_window("10:20:10,14").unwrap(), window(10, 20, &[10, 14]));
         assert_eq!(
@@ -321,8 +276,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_names_who_blocks() {
-        let waiting = Waiting {
+    fn a_wait_names_the_blocking_sessions() {
+        let waiting = SnapshotWait {
             since: Duration::from_secs(7),
             what: "older transactions to end",
             blockers: vec!["a".into(), "b".into()],

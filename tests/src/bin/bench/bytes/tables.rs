@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 use rand::Rng;
 use tokio::time::MissedTickBehavior;
 use walgate_demo::shop::{Row, Rows, Shop, now_micros, time};
-use walgate_host::{config::PostgresConfig, postgres::catalog::Catalog};
-use walgate_tests::Site;
+use walgate_tests::{Site, postgres::connect};
 
 pub const TABLES: [&str; 3] = ["users", "orders", "readings"];
 /// Rows of each table.
@@ -42,9 +41,8 @@ pub fn describe(table: &str) -> &'static str {
 }
 
 pub async fn create(site: &Site) -> Result<()> {
-    let postgres = PostgresConfig::at(site.database.url().into(), String::new());
     let shop = Shop { users: ROWS, products: PRODUCTS, orders: ROWS };
-    shop.create(&Catalog::connect(&postgres).await?).await?;
+    shop.create(&connect(&site.database.url()).await).await?;
     site.sql(CREATE_READINGS).await;
     fill_table(site, "readings", &mut Rows::seeded(TRAINED_SEED)).await
 }

@@ -21,12 +21,9 @@ use walgate_guest::{
     transform::Instance,
 };
 use walgate_host::{
-    config::{Guests, OnGuestError, Postgres},
+    config::{GuestsConfig, OnGuestError, PostgresConfig},
     guest::{BoundGuest, Engine, GuestOutcome, Limits},
-    postgres::{
-        catalog::{self, Catalog},
-        snapshot::sample,
-    },
+    postgres::{catalog::Catalog, snapshot::sample_rows},
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
 use walgate_tests::{Site, site::guest_bytes};
@@ -106,9 +103,8 @@ async fn some_rows(site: &Site) -> Result<RowBatch> {
     let postgres = PostgresConfig::at(site.database.url().into(), "walgate".to_owned());
     let name: TableName = TABLE.parse()?;
     let mut catalog = Catalog::connect(&postgres).await?;
-    let (version, _) = catalog.current(&name, name.token(), Lsn(0)).await?;
-    let client = catalog::open(&postgres).await?;
-    Ok(sample(client, &Arc::new(version), &postgres.publication, BATCH_BYTES).await?)
+    let (version, _) = catalog.load_current(&name, name.token(), Lsn(0)).await?;
+    Ok(sample_rows(&postgres, &Arc::new(version), BATCH_BYTES).await?)
 }
 
 /// `run` consumes a copy; the time to make it does not count.

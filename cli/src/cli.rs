@@ -1,4 +1,4 @@
-//! The command line: what can be asked of `walgate`, and which exit code answers.
+//! The command line: the commands of `walgate`, and their exit codes.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -37,13 +37,13 @@ enum Command {
     Replicate(commands::replicate::Args),
     /// Print changes as JSON lines
     Tail(commands::tail::Args),
-    /// Ask for a snapshot and watch it
+    /// Request a snapshot and watch it
     Snapshot(commands::snapshot::Args),
     /// Compare a copy with its source, table by table
     Verify(commands::verify::Args),
     /// Train zstd dictionaries on a table's rows
     Train(commands::train::Args),
-    /// Write, check, test and watch guests, which decide what of a table leaves
+    /// Write, check, test and watch guests, which decide what a table publishes
     Guest(commands::guest::Args),
     /// Print rows that guests failed on, where tables set them aside
     Dlq(commands::dlq::Args),
@@ -55,7 +55,7 @@ enum Command {
 }
 
 impl Cli {
-    /// What is logged unless `WALGATE_LOG` says otherwise: everything of note where the log is all there is to see.
+    /// The default log level without `WALGATE_LOG`: notable events, if the log is the only output.
     pub fn log_filter(&self) -> &'static str {
         match self.command {
             Command::Run(_) | Command::Replicate(_) => "info,async_nats=warn,tokio_postgres=warn",
@@ -71,14 +71,15 @@ struct RunArgs {
     config: Option<PathBuf>,
 }
 
-/// At debug the client of NATS prints what the server answers, rows included: only if it is asked to by name.
+/// At debug level the NATS client prints server replies, rows included. It is silent unless
+/// `WALGATE_LOG` names it.
 fn log_filter(asked: &str) -> Result<EnvFilter, ParseError> {
     let quiet = if asked.contains("async_nats") { "" } else { ",async_nats=info" };
     EnvFilter::try_new(format!("{asked}{quiet}"))
 }
 
-/// The whole program: parse, run, answer with an exit code. Not in the binary, so that its code is generated once, with
-/// this crate.
+/// The whole program: parse, run, exit code. Not in the binary, so that its code is generated once,
+/// with this crate.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = std::env::var("WALGATE_LOG").ok().and_then(|filter| log_filter(&filter).ok());

@@ -1,7 +1,8 @@
-//! What `walgate` does beside running the gateway: one file a command, each with its arguments and its `run`.
+//! The commands of `walgate` besides the gateway: one file for each, with its arguments and its
+//! `run`.
 //!
-//! Most stand at the consumers' side and reach NATS through `walgate_consumer`. Those that need the database speak to
-//! Postgres, too.
+//! Most are tools for consumers, and reach NATS through `walgate_consumer`. Some also connect to
+//! Postgres.
 
 use std::{
     io,
@@ -23,16 +24,16 @@ pub mod tail;
 pub mod train;
 pub mod verify;
 
-/// Where NATS is and as whom one comes, for every command that needs it. Secrets come from files or the environment:
-/// a command line can be read by others.
+/// The address of NATS and the credentials, for every command that needs it. Secrets come from
+/// files or the environment: other users can read a command line.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "NATS")]
 pub struct NatsArgs {
-    /// NATS server, nats://host:4222 or tls://host:4222, several separated by commas; NATS_URL is read, too [default:
-    /// nats://127.0.0.1:4222]
+    /// NATS server, nats://host:4222 or tls://host:4222, several separated by commas; NATS_URL is
+    /// read, too [default: nats://127.0.0.1:4222]
     #[arg(long = "nats", value_name = "URL", env = "WALGATE_NATS_URL", hide_env_values = true)]
     url: Option<SecretString>,
-    /// What other NATS tools read.
+    /// The variable that other NATS tools read.
     #[arg(long, value_name = "URL", env = "NATS_URL", hide_env_values = true, hide = true)]
     nats_url: Option<SecretString>,
     /// User; its password is in WALGATE_NATS_PASSWORD or a file
@@ -151,7 +152,7 @@ fn secret(
     }
 }
 
-/// Whether somebody still reads standard output, after this was written to it.
+/// Whether standard output still has a reader, after this was written to it.
 fn still_read(written: io::Result<()>) -> anyhow::Result<bool> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -159,7 +160,7 @@ fn still_read(written: io::Result<()>) -> anyhow::Result<bool> {
     }
 }
 
-/// What the gateway calls its streams, where an operator changed that.
+/// The names of the gateway's streams, where an operator changed them.
 #[derive(Debug, clap::Args)]
 pub struct StreamArgs {
     /// Stream that holds changes
@@ -204,7 +205,7 @@ impl StreamArgs {
     }
 }
 
-/// A command line that makes no sense. Exit code 2.
+/// An invalid command line. Exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);

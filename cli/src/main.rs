@@ -1,4 +1,4 @@
-//! The `walgate` binary: parse, run, answer with an exit code. All of it is in `cli` and `commands`.
+//! The `walgate` binary: parse, run, exit code. All of it is in `cli` and `commands`.
 
 mod cli;
 mod commands;

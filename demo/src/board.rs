@@ -1,4 +1,4 @@
-//! What the demo knows about itself at a moment: written by its stages, read by the view.
+//! The demo's own state: the stages write it, the view reads it.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ struct Inner {
     events: Mutex<Vec<Event>>,
 }
 
-/// Something that happened, for the reader to remember.
+/// An event to report to the reader.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub at: Duration,
@@ -67,12 +67,12 @@ impl Board {
         self.0.transactions.fetch_add(1, Relaxed);
     }
 
-    /// Committed by the writer.
+    /// Transactions that the writer has committed.
     pub fn transactions(&self) -> u64 {
         self.0.transactions.load(Relaxed)
     }
 
-    /// What is happening now.
+    /// The current stage.
     pub fn stage(&self) -> String {
         lock(&self.0.stage).clone()
     }
@@ -95,7 +95,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An amount of bodies.
+/// The size of bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
     pub raw: u64,
@@ -110,7 +110,7 @@ impl Bytes {
         }
     }
 
-    /// How many raw bytes one sent byte stands for; zero when nothing was sent.
+    /// Raw bytes for each sent byte; zero if nothing was sent.
     pub fn ratio(self) -> f64 {
         if self.sent == 0 { 0.0 } else { self.raw as f64 / self.sent as f64 }
     }

@@ -1,6 +1,7 @@
-//! The dictionaries that ship with the demo: how they get into the folder that the gateway watches.
+//! The dictionaries that ship with the demo, and how they get into the folder that the gateway
+//! watches.
 //!
-//! They lie in `dictionaries/` of the source tree, trained by `walgate train` on this shop.
+//! They are in `dictionaries/` of the source tree. `walgate train` trained them on this shop.
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ const SHIPPED: [(&str, &[u8]); 3] = [
     ("orders", include_bytes!("../../dictionaries/orders.zstd.dict")),
 ];
 
-/// Puts one file a table into `folder`, each whole or not at all.
+/// Puts one file for each table into `folder`, each atomically.
 pub fn drop_into(folder: &Path) -> Result<()> {
     for (table, dictionary) in SHIPPED {
         ensure!(!dictionary.is_empty(), "no dictionary for {table} was built into this program");

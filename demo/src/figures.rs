@@ -1,4 +1,4 @@
-//! Figures as people read them.
+//! Formats figures for readers.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub fn count(n: u64) -> String {
     text
 }
 
-/// `12.3 MB`: decimal, as networks are paid for.
+/// `12.3 MB`: decimal units, as for network traffic.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     if n < 1000 {
@@ -37,7 +37,7 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-/// `4.2×`; nothing to say of nothing.
+/// `4.2×`; a dash for zero.
 pub fn ratio(ratio: f64) -> String {
     if ratio == 0.0 { "–".to_owned() } else { format!("{ratio:.1}×") }
 }

@@ -1,4 +1,4 @@
-//! What flowed between two moments, table by table.
+//! The changes between two moments, table by table.
 
 use walgate_wire::Token;
 

@@ -70,13 +70,13 @@ pub async fn run(config: Config, status: Status, mut stop: watch::Receiver<bool>
     let stopped = async move {
         let _ = stop.wait_for(|&stop| stop).await;
     };
-    // On a thread of its own: its future does not move between threads.
+    // On its own thread: its future does not move between threads.
     let runtime = tokio::runtime::Handle::current();
     let running = move || runtime.block_on(walgate_host::supervisor::run(config, status, stopped));
     Ok(tokio::task::spawn_blocking(running).await??)
 }
 
-/// Waits until changes flow.
+/// Waits until the gateway streams changes.
 pub async fn ready(status: &Status) -> Result<()> {
     let begun = Instant::now();
     while !status.is_streaming() {

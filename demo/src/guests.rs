@@ -1,6 +1,8 @@
-//! The demo's guests: how they get into the folder that the gateway watches, and what dropping another one in does.
+//! The demo's guests: how they get into the folder that the gateway watches, and the effect of
+//! replacing one.
 //!
-//! They are the crates in `guests/` of the source tree, built to WebAssembly by `cargo xtask guests`.
+//! They are the crates in `guests/` of the source tree. `cargo xtask guests` builds them to
+//! WebAssembly.
 
 use std::{
     fs,
@@ -14,17 +16,17 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{board::Board, figures::seconds, shop, site::Site};
 use walgate_host::{assets::write_whole, observe::status::GuestCounts};
 
-/// What `users` becomes while the demo runs.
+/// The guest that replaces `users` while the demo runs.
 const NEXT: &str = "users_next";
 const LIVE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// The folder in which `cargo xtask guests` put them.
+/// The output folder of `cargo xtask guests`.
 #[derive(Clone, Debug)]
 pub struct Guests(PathBuf);
 
 impl Guests {
-    /// Puts one guest a table where the gateway looks for it.
+    /// Puts one guest for each table where the gateway looks for it.
     pub fn install(built: &Path, site: &Site) -> Result<Guests> {
         let guests = Guests(built.to_owned());
         for table in shop::TABLES {
@@ -45,7 +47,7 @@ impl Guests {
         })
     }
 
-    /// Drops a broken guest for users in, then a good one, and waits until each has shown its effect.
+    /// Drops a broken guest for users, then a valid one. Waits until each has shown its effect.
     pub async fn swap(&self, board: &Board, site: &Site) -> Result<()> {
         board.set_stage("dropping a broken guest into the folder");
         let next = self.read(NEXT)?;
@@ -91,14 +93,14 @@ fn guest(board: &Board) -> Option<GuestCounts> {
     counts.into_iter().find(|(token, _)| token.as_str() == "users").and_then(|(_, c)| c.guest)
 }
 
-/// Of the replica's users, as a reader of the file sees them.
+/// The columns of the replica's users, as a reader of the file sees them.
 fn columns(replica: &Path) -> rusqlite::Result<Vec<String>> {
     let reader = Connection::open_with_flags(replica, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut columns = reader.prepare("SELECT name FROM pragma_table_info('users')")?;
     columns.query_map([], |row| row.get(0))?.collect()
 }
 
-/// What of a replica behind the guests must not be there.
+/// Values in the replica that the guests should have removed.
 pub fn leaks(replica: &Path) -> Result<Vec<String>> {
     let reader = Connection::open_with_flags(replica, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let count = |sql: &str| reader.query_row(sql, [], |row| row.get::<_, i64>(0));

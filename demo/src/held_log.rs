@@ -1,12 +1,12 @@
-//! Where log lines go: standard error, except while a screen is drawn there; then they are held back and
-//! printed when the screen is gone.
+//! The destination of log lines: standard error. While a screen is drawn there, lines are held
+//! back, and printed when the screen is gone.
 
 use std::{
     io::{self, Write},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Lines beyond this are not held; the first ones usually say what went wrong.
+/// Lines beyond this are not held. The first lines usually name the problem.
 const HELD_BYTES_MAX: usize = 64 << 10;
 
 static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
@@ -40,7 +40,7 @@ impl Write for Lines {
     }
 }
 
-/// From now on lines are held back, until this is dropped.
+/// Holds lines back until the result is dropped.
 pub fn hold() -> Holding {
     held().get_or_insert_default();
     Holding
@@ -53,7 +53,7 @@ pub struct Holding;
 impl Drop for Holding {
     fn drop(&mut self) {
         if let Some(lines) = held().take() {
-            // There is nowhere to complain to.
+            // If this fails, there is no other place to report it.
             let _ = io::stderr().write_all(&lines);
         }
     }

@@ -1,7 +1,7 @@
-//! How long a change takes from COMMIT in Postgres until a reader of the replica sees it.
+//! The time from COMMIT in Postgres until a reader of the replica sees the change.
 //!
-//! The writer names some orders and when their COMMIT was sent; a thread of its own looks for them in the
-//! SQLite file, as any program beside the consumer would. Nothing of the path in between is known here.
+//! The writer names some orders and the time of their COMMIT. A thread looks for them in the SQLite
+//! file, as any program beside the consumer would. This file knows nothing of the path in between.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,11 +15,11 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-/// Pause between two looks: what the measurement may add.
+/// Pause between two queries: the measurement may add this much.
 const LOOK_EVERY: Duration = Duration::from_micros(300);
-/// An order that has not arrived after this long is given up; the comparison at the end will miss it.
+/// An order that has not arrived after this long is given up. The final comparison will report it.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
-/// Orders that wait to be looked for; beyond this some are not followed.
+/// Orders that wait for their query; beyond this some are not followed.
 const WAITING_MAX: usize = 4096;
 
 struct Probe {
@@ -37,13 +37,13 @@ pub struct Probes {
 impl Probes {
     pub fn follow(&self, order: i64, commit_sent: Instant) {
         if self.latencies.0.is_started.load(Relaxed) {
-            // Full, or nobody looks any more: this one is not measured.
+            // If the channel is full or closed, this order is not measured.
             let _ = self.sender.try_send(Probe { order, commit_sent });
         }
     }
 }
 
-/// What was measured so far.
+/// The latencies so far.
 #[derive(Clone, Debug, Default)]
 pub struct Latencies(Arc<Inner>);
 
@@ -62,7 +62,7 @@ pub struct Percentiles {
 }
 
 impl Latencies {
-    /// Orders will be looked for in this SQLite file until the last [`Probes`] is dropped.
+    /// Looks for orders in this SQLite file until the last [`Probes`] is dropped.
     pub fn follow_in(&self, replica: &Path) -> Probes {
         let (sender, receiver) = mpsc::sync_channel(WAITING_MAX);
         let (replica, latencies) = (replica.to_owned(), self.clone());
@@ -70,7 +70,7 @@ impl Latencies {
         Probes { sender, latencies: self.clone() }
     }
 
-    /// From now on orders are followed; before, the replica is still loading.
+    /// Orders are followed from now on; before, the replica is still loading.
     pub fn start(&self) {
         self.0.is_started.store(true, Relaxed);
     }
@@ -106,7 +106,7 @@ impl Latencies {
     }
 }
 
-/// Whether a reader sees the order; not while the table is still being made.
+/// Whether a reader sees the order; false while the table does not exist.
 pub fn is_there(replica: &Connection, order: i64) -> bool {
     let look = || {
         replica

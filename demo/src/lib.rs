@@ -1,7 +1,8 @@
-//! `walgate demo`: everything at work on one machine, ended by a proof that the replica equals its source.
+//! `walgate demo`: the whole system on one machine. At the end it proves that the replica equals
+//! its source.
 //!
-//! This file is the running order. What each stage does is in the files beside; the gateway, the consumer and
-//! the comparison are the ones that `walgate run`, `replicate` and `verify` use.
+//! This file is the order of events. Each stage is in a file beside it. Gateway, consumer and
+//! comparison are those of `walgate run`, `replicate` and `verify`.
 
 mod board;
 mod dictionaries;
@@ -33,16 +34,16 @@ use view::{Style, View};
 
 /// A gateway, a broker, a small shop and a SQLite replica, all private and gone afterwards.
 ///
-/// The demo loads a shop with users, products and orders, keeps a writer busy, replicates everything into a
-/// SQLite file, drops compression dictionaries and guests in while all of it runs, and at the end compares the
-/// replica with what its guests let through. Exit code 1 if they differ.
+/// The demo loads a shop with users, products and orders, and keeps a writer busy. It replicates
+/// everything into a SQLite file, and drops dictionaries and guests in meanwhile. At the end it
+/// compares the replica with what its guests let through. Exit code 1 if they differ.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Unattended and under a minute; also checks that the dictionaries took effect
     #[arg(long)]
     check: bool,
-    /// How long changes flow before the demo ends itself [default: until a key is pressed; 16 with --check or
-    /// without a terminal]
+    /// How long changes flow before the demo ends itself [default: until a key is pressed; 16 with
+    /// --check or without a terminal]
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
     /// Leave servers, gateway and replica running at the end and print where they are, until ctrl-c
@@ -54,8 +55,8 @@ pub struct Args {
     /// Keep servers' data, replica and dictionaries in this new directory
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Folder with the demo's guests, users.wasm and so on, as `cargo xtask guests` builds them; without it rows
-    /// leave as they are
+    /// Folder with the demo's guests, users.wasm and so on, as `cargo xtask guests` builds them;
+    /// without it rows leave as they are
     #[arg(long, value_name = "DIR", env = "WALGATE_GUEST_FILES")]
     guests: Option<PathBuf>,
     /// Directory with Postgres' programs; found by itself if absent
@@ -114,7 +115,7 @@ async fn stage(
     Ok((play, report))
 }
 
-/// A third of the time goes without dictionaries, so that both halves of the comparison have enough to show.
+/// A third of the time has no dictionaries, so that both halves of the comparison are long enough.
 fn timing(args: &Args, style: Style) -> Timing {
     let unattended = (args.check || style == Style::Lines).then_some(16);
     let total = args.seconds.or(unattended).map(Duration::from_secs);
@@ -124,7 +125,7 @@ fn timing(args: &Args, style: Style) -> Timing {
 }
 
 async fn keep(play: &Play, mut quits: watch::Receiver<bool>) {
-    // A key that ended the show does not end this.
+    // The key that ended the first part does not end this one.
     quits.mark_unchanged();
     println!("\n{}", play.addresses());
     println!("Everything keeps running, the writer aside. End with ctrl-c.");

@@ -1,4 +1,4 @@
-//! From the board's counters to what a reader wants to see: rates and ratios over the last moments.
+//! Computes rates and ratios over the last moments from the board's counters.
 
 use std::{
     collections::VecDeque,
@@ -13,12 +13,12 @@ use crate::{
 };
 use walgate_host::{clock::now_micros, observe::status::TableCounts};
 
-/// Rates are those of this long.
+/// Rates are averages over this time.
 const WINDOW: Duration = Duration::from_secs(2);
-/// Points of the curve of bytes a change, one a second.
+/// Points of the curve of bytes per change, one for each second.
 const CURVE_POINTS: usize = 120;
 
-/// Everything that is shown at one moment.
+/// All displayed values at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
     pub elapsed: Duration,
@@ -26,9 +26,10 @@ pub struct Reading {
     pub tables: Vec<TableReading>,
     pub total: TableReading,
     pub transactions_per_s: f64,
-    /// Commit in Postgres until stored in the stream, as the gateway sees it.
+    /// From the commit in Postgres until the message is stored in the stream, as the gateway
+    /// measures it.
     pub gateway_lag: Duration,
-    /// COMMIT until a reader of the replica sees it.
+    /// From COMMIT until a reader of the replica sees the change.
     pub latency: Option<Percentiles>,
     /// Bytes sent for one change, second by second.
     pub bytes_per_change: Vec<u64>,
@@ -40,16 +41,17 @@ pub struct TableReading {
     /// Snapshot rows and changes since the start.
     pub rows: u64,
     pub rows_per_s: f64,
-    /// From the commit of its last change until that was handed to JetStream; of all tables, the longest.
+    /// From the commit of the last change until the gateway handed it to JetStream. The longest of
+    /// all tables.
     pub lag: Duration,
     pub bytes: Bytes,
-    /// Raw bytes for one sent, over the last moments.
+    /// Raw bytes for each sent byte, over the last moments.
     pub ratio_now: f64,
-    /// Zero: none.
+    /// Zero: no dictionary.
     pub dictionary_revision: u64,
 }
 
-/// Remembers some seconds of counters.
+/// Keeps counters of some seconds.
 #[derive(Debug)]
 pub struct Meter {
     samples: VecDeque<Sample>,
@@ -95,7 +97,7 @@ impl Meter {
         Meter { samples: VecDeque::new(), curve: VecDeque::new(), curve_from: Sample::take(board) }
     }
 
-    /// To be called regularly.
+    /// Call this regularly.
     pub fn read(&mut self, board: &Board) -> Reading {
         let now = Sample::take(board);
         self.samples.push_back(now.clone());
@@ -136,7 +138,8 @@ impl Meter {
         }
     }
 
-    /// Snapshots are left out: their bodies hold thousands of rows and would hide what single changes cost.
+    /// Without snapshots: their bodies hold thousands of rows and would hide the cost of single
+    /// changes.
     fn extend_curve(&mut self, now: &Sample) {
         if now.at < self.curve_from.at + Duration::from_secs(1) {
             return;

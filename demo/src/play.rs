@@ -1,4 +1,4 @@
-//! The demo while it runs: gateway and replica started, watched over, and ended. What happens in between is in
+//! Starts, supervises and ends gateway and replica of the demo. The stages in between are in
 //! `stages`.
 
 use std::{
@@ -22,20 +22,20 @@ use crate::{
 };
 use walgate_verify::database::connect;
 
-/// What gateway and consumer may take to end.
+/// The time limit for gateway and consumer to end.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long each part of the show is.
+/// The length of each part.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     pub without_dictionaries: Duration,
-    /// Of all live changes; none: until the reader has seen enough.
+    /// For all live changes; `None`: until the reader ends it.
     pub total: Option<Duration>,
 }
 
-/// A running demo. Dropping it ends everything.
+/// A running demo. Dropping it ends all programs.
 pub struct Play {
-    /// Gateway and consumer; neither ends by itself unless something is wrong.
+    /// Gateway and consumer; neither ends by itself without an error.
     tasks: JoinSet<Result<()>>,
     stop: watch::Sender<bool>,
     stages: Stages,
@@ -58,7 +58,7 @@ impl Play {
         let (replica, consumer) = Replica::open(&site).await?;
         let status = board.status().clone();
         tasks.spawn(async move {
-            // Whose buckets and streams the consumer reads.
+            // The consumer reads the gateway's buckets and streams, so they have to exist.
             gateway::ready(&status).await?;
             consumer.run(stopped).await
         });
@@ -75,7 +75,7 @@ impl Play {
         quits: watch::Receiver<bool>,
     ) -> Result<Report> {
         let Play { tasks, stages, .. } = self;
-        // Biased: what has failed explains why a stage does not end.
+        // Biased: a failure explains why a stage does not end.
         tokio::select! {
             biased;
             Some(ended) = tasks.join_next() => Err(why(ended)),
@@ -83,7 +83,7 @@ impl Play {
         }
     }
 
-    /// Where everything can be reached.
+    /// The addresses of all servers and files.
     pub fn addresses(&self) -> String {
         let Stages { site, .. } = &self.stages;
         format!(

@@ -1,4 +1,5 @@
-//! The replica of the demo: the consumer library with its SQLite sink, as an edge program would run it.
+//! The replica of the demo: the consumer library with its SQLite sink, as an edge program would run
+//! it.
 
 use std::{
     path::PathBuf,
@@ -16,18 +17,18 @@ use walgate_verify::target::Target;
 
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What the demo sees of its consumer.
+/// The consumer's state, as the demo reads it.
 #[derive(Debug)]
 pub struct Replica {
     path: PathBuf,
     status: watch::Receiver<ConsumerStatus>,
 }
 
-/// The consumer, to be run.
+/// A consumer before its start.
 pub struct Running(Consumer<SqliteSink>);
 
 impl Running {
-    /// Until `stop` becomes true.
+    /// Runs until `stop` becomes true.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let stopped = async move {
             let _ = stop.wait_for(|&stop| stop).await;
@@ -52,11 +53,12 @@ impl Replica {
         Target::Sqlite(self.path.clone())
     }
 
-    /// Waits until every table is loaded and follows its changes. Returns the rows that were loaded.
+    /// Waits until every table is loaded and follows its changes. Returns the number of loaded
+    /// rows.
     pub async fn wait_until_live(&mut self, at_most: Duration) -> Result<u64> {
         let is_live = |status: &ConsumerStatus| {
             let mut tables = status.tables.values();
-            // It knows of no tables until it has begun.
+            // The consumer lists no tables until it has started.
             status.tables.len() == shop::TABLES.len()
                 && tables.all(|table| table.phase == TablePhase::Live)
         };
@@ -80,7 +82,7 @@ impl Replica {
         Ok(())
     }
 
-    /// The dictionary that the last message of each table named, `users_dict@7` say.
+    /// The dictionary named by the last message of each table, for example `users_dict@7`.
     pub fn dictionaries(&self) -> Vec<(Token, Option<String>)> {
         let status = self.status.borrow();
         status

@@ -1,6 +1,6 @@
-//! The demo's shop: its tables, and filling them fast.
+//! The demo's shop: its tables, and a fast way to fill them.
 //!
-//! What the writer does to it later is `writer`'s business.
+//! Later changes are in `writer`.
 
 mod rows;
 mod words;
@@ -17,7 +17,7 @@ pub const STATUSES: [&str; 7] =
     ["placed", "paid", "packed", "shipped", "delivered", "returned", "cancelled"];
 pub const TABLES: [&str; 3] = ["users", "products", "orders"];
 
-/// Most recent orders lie this far back, the oldest two years.
+/// The age of the oldest orders.
 const TWO_YEARS_MICROS: i64 = 2 * 365 * 86_400 * 1_000_000;
 /// Size at which a piece of a COPY is sent.
 const PIECE_BYTES: usize = 256 << 10;
@@ -39,7 +39,7 @@ CREATE TABLE orders (
     total numeric(12,2) NOT NULL, currency char(3) NOT NULL, ship_to jsonb NOT NULL, note text,
     tracking_id uuid, placed_at timestamptz NOT NULL, updated_at timestamptz NOT NULL)";
 
-/// Made after loading: an index is built faster than it is maintained.
+/// Created after loading: building an index is faster than maintaining it.
 const INDEX: &str = "
 ALTER TABLE users ADD PRIMARY KEY (id);
 ALTER TABLE products ADD PRIMARY KEY (id);
@@ -47,7 +47,7 @@ ALTER TABLE orders ADD PRIMARY KEY (id);
 CREATE INDEX ON orders (user_id);
 ANALYZE";
 
-/// Made by the shop's own people: they do not leave.
+/// Test orders of the shop's staff, which a guest filters out.
 pub fn is_test_order(id: i64) -> bool {
     id % 25 == 7
 }

@@ -1,7 +1,7 @@
-//! The demo's private servers and where its files lie.
+//! The demo's private servers and the places of its files.
 //!
-//! Everything is gone when this is dropped, unless a directory was named for it. What the servers are used for
-//! is not known here.
+//! Everything is removed when this is dropped, except for a directory that the user named. This
+//! file does not know what the servers are for.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use walgate_servers::{
 
 pub const DATABASE: &str = "postgres";
 
-/// Where servers are looked for first, and where to put everything.
+/// Where to look for servers first, and where to put files.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     pub postgres_bin: Option<PathBuf>,
@@ -24,12 +24,12 @@ pub struct Wanted {
     pub dir: Option<PathBuf>,
 }
 
-/// Servers that run and a folder to write in.
+/// Running servers, and a folder for files.
 #[derive(Debug)]
 pub struct Site {
     pub postgres: PrivatePostgres,
     pub nats: PrivateNats,
-    /// Where the gateway answers over HTTP.
+    /// The address of the gateway's HTTP server.
     pub http: SocketAddr,
     folder: PathBuf,
     /// "PostgreSQL 18.6 and nats-server 2.15".
@@ -37,7 +37,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// Blocks for about two seconds, most of them for Postgres to make its data directory.
+    /// Blocks for about two seconds, mainly for Postgres' `initdb`.
     pub fn open(wanted: &Wanted) -> Result<Site> {
         let postgres = find_postgres(wanted.postgres_bin.as_deref())?;
         let nats = find_nats(wanted.nats_server.as_deref())?;
@@ -54,7 +54,7 @@ impl Site {
         )?;
         let options = PgOptions { dir: in_dir("postgres"), ..PgOptions::default() };
         let postgres = PrivatePostgres::start(&postgres.bin, options)?;
-        // Without a directory of our own: beside the store of the private server, and removed with it.
+        // Without a named directory: beside the store of the private server, and removed with it.
         let folder = dir.unwrap_or_else(|| nats.store_dir().with_file_name("demo"));
         for name in ["dictionaries", "guests"] {
             let drop_in = folder.join(name);
@@ -73,7 +73,7 @@ impl Site {
         self.folder.join("guests")
     }
 
-    /// The gateway's own.
+    /// The gateway's own directory.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.join("gateway")
     }

@@ -81,7 +81,7 @@ impl Stages {
         })
     }
 
-    /// Once the writer has ended and everything has arrived.
+    /// Compares once the writer has ended and all changes have arrived.
     async fn compare(&self, writer: JoinHandle<Result<Written>>) -> Result<Vec<Comparison>> {
         self.board.set_stage("the writer stops, the replica catches up");
         let Written { last_order } = writer.await.context("the writer")??;
@@ -128,7 +128,7 @@ impl Stages {
         Ok(())
     }
 
-    /// Lets changes flow for so long, or until the reader has seen enough; returns what they were.
+    /// Waits this long, or until the reader ends it. Returns the changes in that time.
     async fn watch_changes(
         &self,
         writer: &mut JoinHandle<Result<Written>>,

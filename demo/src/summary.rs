@@ -1,4 +1,4 @@
-//! What the demo says at its end, and whether it passed.
+//! The final report of the demo, and whether it passed.
 
 use comfy_table::{CellAlignment, Table, presets};
 use walgate_wire::Token;
@@ -12,33 +12,35 @@ use crate::{
 use walgate_host::observe::status::TableCounts;
 use walgate_verify::Comparison;
 
-/// Bytes sent with dictionaries, over bytes without, that `--check` accepts: in truth it is below a half.
+/// `--check` accepts at most this ratio of bytes with dictionaries to bytes without. Typically it
+/// is below a half.
 const SENT_WITH_MAX: f64 = 0.8;
 
 #[derive(Clone, Debug)]
 pub struct Report {
     pub comparisons: Vec<Comparison>,
-    /// What a replica behind guests must not have and has; none: there were no guests.
+    /// Values in the replica that the guests should have removed; `None` without guests.
     pub leaks: Option<Vec<String>>,
     /// Since the start.
     pub counts: Vec<(Token, TableCounts)>,
     pub transactions: u64,
-    /// Live changes before dictionaries were there, and after.
+    /// Live changes before the dictionaries, and with them.
     pub plain: Flow,
     pub trained: Flow,
-    /// What the last message of each table that reached the replica named.
+    /// The dictionary named by the last message of each table that reached the replica.
     pub seen_in_messages: Vec<(Token, Option<String>)>,
     pub latency: Option<Percentiles>,
 }
 
-/// Events for those who saw them on a screen that is gone.
+/// Prints events for readers who saw them on a screen that is gone.
 pub fn print_events(board: &Board) {
     for event in board.events_after(0) {
         println!("[{:>6}] {}", seconds(event.at), event.text);
     }
 }
 
-/// Says everything and returns whether all is well. `check`: dictionaries have to have shown an effect.
+/// Prints everything and returns whether the demo passed. `check`: dictionaries have to show an
+/// effect.
 pub fn print(report: &Report, check: bool) -> bool {
     println!();
     print_flows(report);
@@ -130,7 +132,7 @@ fn print_sums(report: &Report) {
     }
 }
 
-/// Why dictionaries had not the effect that they should have.
+/// The reasons why dictionaries lacked their expected effect.
 fn complaints(report: &Report) -> Vec<String> {
     let mut complaints = Vec::new();
     for (token, counts) in &report.counts {

@@ -1,6 +1,6 @@
-//! What one sees of the demo: a live table on a terminal, or a line a second where there is none.
+//! The display of the demo: a live table on a terminal, otherwise a line each second.
 //!
-//! Runs on a thread of its own, so that a slow terminal slows nothing else down. It only reads the board.
+//! Runs on its own thread, so that a slow terminal slows nothing else. It only reads the board.
 
 mod lines;
 mod screen;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::board::Board;
 
-/// How it is shown.
+/// The kind of display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     Screen,
@@ -26,14 +26,14 @@ pub enum Style {
 }
 
 impl Style {
-    /// A screen needs a terminal at both ends, for its keys too.
+    /// A screen needs a terminal for output, and for keys.
     pub fn fitting(unattended: bool) -> Style {
         let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
         if terminal && !unattended { Style::Screen } else { Style::Lines }
     }
 }
 
-/// The view while it is shown.
+/// A running display.
 #[derive(Debug)]
 pub struct View {
     ended: Arc<AtomicBool>,
@@ -41,7 +41,7 @@ pub struct View {
 }
 
 impl View {
-    /// `quit` becomes true when the reader has seen enough.
+    /// `quit` becomes true when the reader ends the demo.
     pub fn show(style: Style, board: Board, quit: watch::Sender<bool>) -> View {
         let ended = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&ended);
@@ -57,7 +57,7 @@ impl View {
         View { ended, thread: Some(thread) }
     }
 
-    /// Gives the terminal back.
+    /// Restores the terminal.
     pub fn end(mut self) {
         self.stop();
     }

@@ -1,7 +1,7 @@
 //! The demo's customers and staff: a steady flow of small transactions against the shop.
 //!
-//! Orders, stock and users change together, so most transactions span tables; some are rolled back and must
-//! never be seen. Where the changes go is not known here.
+//! Orders, stock and users change together, so most transactions span tables. Some are rolled back,
+//! and consumers must never see them. This file does not know where the changes go.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,12 @@ use crate::{
 };
 use walgate_host::postgres::quote::literal;
 
-/// How often a transaction begins; what Postgres does in between is the demo's load.
+/// The interval between transactions; together with their duration it is the demo's load.
 const PERIOD: Duration = Duration::from_micros(3300);
-/// Every so many orders one is followed to the replica.
+/// One of so many orders is followed to the replica.
 const ORDERS_PER_PROBE: i64 = 8;
 
-/// Writes until it is told to stop.
+/// Writes until it is stopped.
 pub struct Writer {
     postgres: Client,
     rows: Rows,
@@ -33,10 +33,10 @@ pub struct Writer {
     probes: Probes,
 }
 
-/// What was written in the end.
+/// The writer's final counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Written {
-    /// The last transaction of all is the insert of this order.
+    /// The very last transaction inserts this order.
     pub last_order: i64,
 }
 
@@ -50,7 +50,7 @@ impl Writer {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Biased: the wish to stop comes before the next transaction.
+            // Biased: stopping comes before the next transaction.
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|&stop| stop) => break,
@@ -158,7 +158,7 @@ impl Writer {
         format!("DELETE FROM orders WHERE id = {}", self.recent_order())
     }
 
-    /// With all orders, as the law wants it.
+    /// Deletes the user with all orders.
     fn delete_user(&mut self) -> String {
         let user = self.some_user();
         format!("DELETE FROM orders WHERE user_id = {user}; DELETE FROM users WHERE id = {user}")
@@ -179,7 +179,7 @@ impl Writer {
         self.rows.rng.random_range(1..=self.shop.products)
     }
 
-    /// Most work is done on what was ordered last.
+    /// Most work concerns recent orders.
     fn recent_order(&mut self) -> i64 {
         let oldest = if self.rows.chance(80) { (self.next_order - 5000).max(1) } else { 1 };
         self.rows.rng.random_range(oldest..self.next_order)

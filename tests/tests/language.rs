@@ -28,10 +28,11 @@ const DIALECT: &[&str] = &[
 ];
 
 /// Type names that two modules of one crate may share: crate, name, reason.
-const SHARED_TYPE_NAMES: &[(&str, &str, &str)] = &[];
+const SHARED_TYPE_NAMES: &[(&str, &str, &str)] =
+    &[("cli", "Args", "the arguments of one command, which clap and callers reach by its module")];
 
 /// Files that do not follow the rules yet, by the beginning of their paths.
-const PENDING: &[&str] = &["cli/", "demo/", "host/", "tests/tests/layering.rs"];
+const PENDING: &[&str] = &["host/", "tests/tests/layering.rs"];
 
 /// Consecutive comment lines of one kind and indentation, up to a blank line or a list item.
 struct Paragraph {

@@ -1,15 +1,16 @@
-//! Comparing two copies of a table without holding either: sums of hashes by range of key hash, then the rows
-//! of the ranges that differ.
+//! Compares two copies of a table without holding either: sums of hashes by range of key hash, then
+//! the rows of differing ranges.
 //!
-//! Pure. Where rows come from is not known here; a row is its cells in MessagePack, one after the other.
+//! Pure. This file does not know where rows come from. A row is its cells in MessagePack, one after
+//! the other.
 
 use std::collections::HashMap;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Ranges of key hashes that are summed up separately.
+/// Ranges of key hashes that are summed separately.
 const RANGES: usize = 1024;
-/// Rows whose hashes are held at the same time while differences are sought.
+/// At most so many row hashes are held while differences are searched.
 const SUSPECTS_MAX: u64 = 500_000;
 
 /// One row, reused from row to row.
@@ -44,14 +45,14 @@ impl Row {
     }
 }
 
-/// By what rows are told apart.
+/// The columns that identify rows.
 #[derive(Clone, Debug)]
 pub struct Key {
     columns: Vec<usize>,
 }
 
 impl Key {
-    /// Indexes of the key columns; none: the whole row is its key.
+    /// Indexes of the key columns; empty: the whole row is its key.
     pub fn new(columns: Vec<usize>) -> Self {
         Key { columns }
     }
@@ -66,7 +67,7 @@ impl Key {
         }
     }
 
-    /// Columns that name a row: the key's, or all `columns` of them.
+    /// The columns that name a row: those of the key, or all `columns` of them.
     pub fn naming(&self, columns: usize) -> Vec<usize> {
         if self.columns.is_empty() { (0..columns).collect() } else { self.columns.clone() }
     }
@@ -76,7 +77,7 @@ fn range_of(key_hash: u128) -> usize {
     key_hash as usize % RANGES
 }
 
-/// Something that looks at every row of a side.
+/// A pass over every row of a side.
 pub trait Look: Send + 'static {
     fn at(&mut self, row: &Row);
 }
@@ -87,7 +88,7 @@ struct Sum {
     hashes: u128,
 }
 
-/// First pass: rows and hashes by range, in whatever order rows come.
+/// First pass: counts and hashes by range, in any order of rows.
 #[derive(Clone, Debug)]
 pub struct Sums {
     key: Key,
@@ -103,7 +104,7 @@ impl Sums {
         self.ranges.iter().map(|sum| sum.rows).sum()
     }
 
-    /// Ranges that are not the same on both sides.
+    /// Ranges that differ between both sides.
     pub fn differing(&self, other: &Sums) -> Vec<usize> {
         (0..RANGES).filter(|&range| self.ranges[range] != other.ranges[range]).collect()
     }
@@ -134,7 +135,7 @@ impl Look for Sums {
     }
 }
 
-/// Second pass: the source's rows of the differing ranges, then the replica's taken away from them.
+/// Second pass: the source's rows of the differing ranges, minus the replica's.
 #[derive(Debug)]
 pub struct Suspects {
     key: Key,
@@ -144,13 +145,13 @@ pub struct Suspects {
 }
 
 impl Suspects {
-    /// What follows are the replica's rows.
+    /// The following rows are the replica's.
     pub fn now_replica(mut self) -> Self {
         self.of_replica = true;
         self
     }
 
-    /// At most `max` rows that differ, to be named by a third pass.
+    /// At most `max` differing rows, for a third pass that names them.
     pub fn culprits(self, max: usize) -> Named {
         let rows = self.rows.into_keys().take(max).map(|key| (key, Pair::default())).collect();
         Named { key: self.key, rows, of_replica: false }
@@ -177,7 +178,7 @@ impl Look for Suspects {
     }
 }
 
-/// A row on both sides; how often it is there matters for tables without a key.
+/// A row on both sides, with its counts, which matter for tables without a key.
 #[derive(Debug, Default)]
 struct Pair {
     source: Option<Row>,
@@ -185,7 +186,7 @@ struct Pair {
     surplus: i64,
 }
 
-/// Third pass: the rows that differ, with their values.
+/// Third pass: the differing rows, with their values.
 #[derive(Debug)]
 pub struct Named {
     key: Key,
@@ -204,9 +205,9 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub kind: Kind,
-    /// Cells that name the row.
+    /// The cells that name the row.
     pub key: Vec<Vec<u8>>,
-    /// Indexes of the columns whose values are not the same.
+    /// Indexes of the columns with different values.
     pub columns: Vec<usize>,
 }
 
@@ -216,7 +217,7 @@ impl Named {
         self
     }
 
-    /// A row that became equal in between is none.
+    /// A row that became equal in between is not a difference.
     pub fn differences(self) -> Vec<Difference> {
         let key = &self.key;
         let mut differences: Vec<_> =

@@ -1,8 +1,8 @@
-//! Compares a copy with its source, table by table, and names what differs.
+//! Compares a copy with its source, table by table, and lists the differences.
 //!
-//! Both sides are streamed, never held: what differs is narrowed down by sums of hashes (`compare`). A row of
-//! the source goes through the gateway's own packing and the consumer's own conversion before it is compared,
-//! so equal means: what a consumer should have stored is what is there.
+//! Both sides are streamed, never held: sums of hashes narrow differences down (`compare`). A row
+//! of the source passes the gateway's own packing and the consumer's own conversion before the
+//! comparison. So equal means: the copy holds what a consumer should have stored.
 
 mod compare;
 pub mod database;
@@ -31,28 +31,28 @@ use walgate_host::{
 
 pub use report::{Comparison, print};
 
-/// Differences that are named for each table.
+/// At most so many differences are listed for each table.
 const NAMED_MAX: usize = 20;
 
-/// What is to be compared with what.
+/// The two sides and the tables to compare.
 #[derive(Clone, Debug)]
 pub struct Question {
     pub source: PostgresConfig,
     pub replica: Target,
-    /// None: every table that the copy keeps.
+    /// Empty: every table of the copy.
     pub tables: Vec<String>,
     /// Tables with guests.
     pub gates: Vec<TableGate>,
 }
 
-/// A table and the guest that stands before it.
+/// A table and its guest.
 #[derive(Clone, Debug)]
 pub struct TableGate {
     pub table: ConfiguredTable,
     pub gate: Gate,
 }
 
-/// Loads the guests that lie in their folder.
+/// Loads the guests from their folder.
 pub async fn gates(config: &Config) -> Result<Vec<TableGate>> {
     let engine = Engine::new(Limits::of(&config.guests), None)?;
     let mut gates = vec![];
@@ -82,7 +82,7 @@ pub async fn compare(question: &Question) -> Result<Vec<Comparison>> {
     let mut comparisons = Vec::with_capacity(wanted.len());
     for schema in wanted {
         let (question, table) = (question.clone(), schema.table.clone());
-        // On a worker thread, where rows need no thread switch to arrive.
+        // On a worker thread: there, rows arrive without a switch of threads.
         let comparing = tokio::spawn(async move { compare_table(&question, &schema).await });
         comparisons.push(comparing.await?.with_context(|| format!("comparing {table}"))?);
     }
@@ -118,7 +118,7 @@ async fn compare_table(question: &Question, schema: &Schema) -> Result<Compariso
     Ok(comparison)
 }
 
-/// The side that is judged.
+/// The copy to compare.
 enum Replica {
     Sqlite(SqliteSide),
     Postgres(Box<PostgresSide>),

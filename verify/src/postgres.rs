@@ -1,6 +1,6 @@
-//! A side that lies in Postgres: read as the gateway reads snapshots, all passes from one exported snapshot.
+//! A side in Postgres, read as the gateway reads snapshots. All passes use one exported snapshot.
 //!
-//! The source's values are compared in the form in which the replica keeps them, see [`Form`].
+//! The source's values are compared in the replica's form, see [`Form`].
 
 use anyhow::{Context, Result};
 use walgate_consumer::{ValueKind, sqlite_value, value_json};
@@ -23,30 +23,30 @@ use walgate_host::{
     snapshot::live_rows::{Exporter, LiveTable},
 };
 
-/// What a column's values are compared as.
+/// The form in which a column's values are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// As they travel.
+    /// The form on the wire.
     Wire,
-    /// As the SQLite sink stores them.
+    /// The form in which the SQLite sink stores values.
     Sqlite,
-    /// As the Postgres sink writes what the target has no type for into `text`.
+    /// The text that the Postgres sink writes for types that the target lacks.
     Text,
 }
 
 pub struct PostgresSide {
     table: LiveTable,
-    /// What a row goes through before it is compared.
+    /// The guest and packing that a row passes before the comparison.
     outlet: Outlet,
-    /// In the order of the replica's.
+    /// In the order of the replica's columns.
     columns: Vec<ComparedColumn>,
-    /// What is published here, or put out by the guest, and not among the replica's.
+    /// Columns that are published here, or added by the guest, and that the replica lacks.
     beyond: Vec<String>,
 }
 
 impl PostgresSide {
-    /// `schema`: the replica's idea of the table; only its columns are compared. `forms`: one for each of them.
-    /// `guest`: what stands between the two.
+    /// `schema`: the table as the replica knows it; only its columns are compared. `forms`: one for
+    /// each column. `guest`: the guest between the two sides.
     pub async fn open(
         postgres: &PostgresConfig,
         schema: &Schema,
@@ -71,7 +71,7 @@ impl PostgresSide {
         Ok(PostgresSide { table, outlet, columns, beyond })
     }
 
-    /// In which form a source has to bring the values of each column, if this is the replica.
+    /// The form in which a source has to deliver each column, if this is the replica.
     pub fn forms(&self) -> Vec<Form> {
         let form = |compared: &ComparedColumn| match compared.packer {
             Packer::Text => Form::Text,
@@ -80,7 +80,7 @@ impl PostgresSide {
         self.columns.iter().map(form).collect()
     }
 
-    /// Columns that the replica should have and does not, if this is the source.
+    /// Columns that the replica lacks, if this is the source.
     pub fn beyond(&self) -> &[String] {
         &self.beyond
     }
@@ -95,9 +95,9 @@ impl PostgresSide {
     }
 }
 
-/// A column of the replica and how its values are read here.
+/// A column of the replica, and how its values are read here.
 struct ComparedColumn {
-    /// Place in a row of this side.
+    /// Its index in a row of this side.
     index: usize,
     packer: Packer,
     column: Column,
@@ -158,8 +158,8 @@ impl ComparedColumn {
     }
 }
 
-/// The table as its catalog shows it, reduced to `columns` or to what is published; the publication's row
-/// filter; and the names of all columns that are published.
+/// Describes the table from its catalog, reduced to `columns` or to the published columns. Also
+/// returns the publication's row filter and the names of all published columns.
 async fn describe(
     catalog: &mut Catalog,
     schema: &Schema,

@@ -1,4 +1,4 @@
-//! What a comparison found, and how it is told.
+//! The result of a comparison, and its report.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::compare::{Difference, Kind};
 /// One table.
 #[derive(Clone, Debug)]
 pub struct Comparison {
-    /// As one writes it.
+    /// The name in its usual form.
     pub table: String,
     pub source_rows: u64,
     pub replica_rows: u64,
@@ -30,7 +30,7 @@ impl Comparison {
         self.named.extend(differences.iter().map(|difference| sentence(difference, schema)));
     }
 
-    /// The source has columns that the replica has not.
+    /// Records columns that the replica lacks.
     pub fn lack(&mut self, columns: &[String]) {
         self.differs |= !columns.is_empty();
         let sentence = |column: &String| {
@@ -69,7 +69,7 @@ fn sentence(difference: &Difference, schema: &Schema) -> String {
     }
 }
 
-/// A cell for people; long ones are cut.
+/// A cell as text; long ones are cut.
 fn text(cell: &[u8]) -> String {
     let text = match Reader::new(cell, &Caps::default()).value() {
         Ok(Value::Str(text)) => format!("{text:?}"),
@@ -84,7 +84,7 @@ fn text(cell: &[u8]) -> String {
     }
 }
 
-/// The comparison as a table, and below it what differs.
+/// Prints the comparison as a table, and the differences below it.
 pub fn print(comparisons: &[Comparison]) {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);

@@ -1,4 +1,4 @@
-//! A side that lies in a SQLite file. All passes read one state of it, and writers are not disturbed.
+//! A side in a SQLite file. All passes read one state of it, and do not disturb writers.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::compare::{Look, Row};
 
 #[derive(Debug)]
 pub struct SqliteSide {
-    /// Away while a pass runs on a thread for blocking work.
+    /// `None` while a pass runs on a thread for blocking work.
     connection: Option<Connection>,
     select: String,
     columns: usize,
@@ -74,12 +74,12 @@ fn pass<L: Look>(
     Ok((connection, look))
 }
 
-/// A value as the sink stores it, in the form in which rows are compared.
+/// Appends a value, as the sink stores it, in the form for comparisons.
 pub fn append(out: &mut Vec<u8>, value: &ToSqlOutput<'_>) {
     match value {
         ToSqlOutput::Borrowed(value) => append_ref(out, *value),
         ToSqlOutput::Owned(value) => append_ref(out, value.into()),
-        // Only bound parameters of other kinds, which the sink does not make.
+        // Only bound parameters of kinds that the sink does not make.
         _ => pack::nil(out),
     }
 }

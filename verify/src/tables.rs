@@ -1,4 +1,4 @@
-//! Which tables a copy keeps, and in which shape: as the consumer's sinks remember it beside the rows.
+//! The tables of a copy and their shapes, as the consumer's sinks store them beside the rows.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use walgate_wire::{Schema, TableName};
 
 use crate::{database, sqlite, target::Target};
 
-/// Every table that the copy keeps.
+/// Every table of the copy.
 pub async fn kept(replica: &Target) -> Result<Vec<Schema>> {
     let records = match replica {
         Target::Sqlite(path) => of_sqlite(path)?,
@@ -40,7 +40,7 @@ async fn of_postgres(url: &str) -> Result<Vec<String>> {
     rows.iter().map(|row| row.try_get(0).context("the replica's record of a table")).collect()
 }
 
-/// The tables of these names; none named: all.
+/// The tables with these names; all tables if there are no names.
 pub fn wanted(kept: &[Schema], names: &[String]) -> Result<Vec<Schema>> {
     if names.is_empty() {
         return Ok(kept.to_vec());

@@ -1,4 +1,4 @@
-//! Where a local copy lies: a SQLite file or a Postgres database, as one writes it on the command line.
+//! The location of a local copy: a SQLite file or a Postgres database, as on the command line.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -14,7 +14,7 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("sqlite:") {
-            // sqlite:///path is how others write it.
+            // Other tools write sqlite:///path.
             let path = path.strip_prefix("//").unwrap_or(path);
             return if path.is_empty() {
                 Err("sqlite: needs a file, sqlite:edge.db".to_owned())

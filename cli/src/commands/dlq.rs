@@ -1,4 +1,5 @@
-//! `walgate dlq`: rows that guests failed on and that were set aside, one JSON object a line.
+//! `walgate dlq`: rows that guests failed on and that became dead letters, one JSON object per
+//! line.
 
 use std::{
     io::{self, Write},
@@ -16,9 +17,10 @@ use crate::commands::{NatsArgs, still_read};
 
 /// Print rows that guests failed on, where tables set them aside (on_guest_error = "dead-letter").
 ///
-/// One JSON object a line, oldest first: table, guest, version, error, position (null for a row of a snapshot), at,
-/// op, row, and where they are there unchanged and old. Rows are as they were before the guest, without the columns that it
-/// hides. The rows stay where they are. Ends with the last one that is there.
+/// One JSON object a line, oldest first: table, guest, version, error, position (null for a row of
+/// a snapshot), at, op, row, and where they are there unchanged and old. Rows are as they were
+/// before the guest, without the columns that it hides. The rows stay where they are. Ends with the
+/// last one that is there.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -36,7 +38,7 @@ pub struct Args {
     /// Wait for more, until ctrl-c
     #[arg(short, long)]
     follow: bool,
-    /// A table, public.users say [default: all]
+    /// A table, for example public.users [default: all]
     #[arg(value_name = "TABLE")]
     tables: Vec<TableName>,
 }

@@ -1,7 +1,7 @@
-//! `walgate guest`: what somebody needs who writes guests, from an empty folder to the running gateway.
+//! `walgate guest`: the tools for authors of guests, from an empty folder to the running gateway.
 //!
-//! Guests run here under the gateway's own host. One file a command; `recorded` is the file of rows that several of
-//! them share, `live` the table that it is taken from.
+//! Guests run here under the gateway's own host. Each command has a file. `recorded` is the file
+//! format of rows that several commands share, `live` reads rows of a table.
 
 mod bench;
 mod build;
@@ -30,8 +30,8 @@ use walgate_host::{
     guest::{Engine, GuestError, Limits, Module},
 };
 
-/// Write, check, test and watch guests: small WebAssembly programs that decide, for one table, which rows and
-/// columns leave, and as what. docs/GUESTS.md is the tutorial.
+/// Write, check, test and watch guests: small WebAssembly programs that decide which rows and
+/// columns of a table are published, and in which form. docs/GUESTS.md is the tutorial.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -44,7 +44,7 @@ enum Command {
     New(new::Args),
     /// Build a guest's crate to WebAssembly
     Build(build::Args),
-    /// Say what a .wasm is, whether the gateway takes it, and what it plans for a table
+    /// Describe a .wasm, check whether the gateway accepts it, and show its plan for a table
     Check(check::Args),
     /// Write rows of a table to a file, for `test` and `bench`
     Record(record::Args),
@@ -68,14 +68,14 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// What the gateway's configuration says of guests, and what is said instead.
+/// The configuration's settings for guests, and the arguments that override them.
 #[derive(Debug, clap::Args)]
 struct Settings {
-    /// Configuration of the gateway, for limits, the database and a table's guest_params [default: walgate.toml if
-    /// there is one]
+    /// Configuration of the gateway, for limits, the database and a table's guest_params [default:
+    /// walgate.toml if there is one]
     #[arg(short, long, value_name = "FILE", env = "WALGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// A parameter of the guest, region=DE say; wins over guest_params; may be repeated
+    /// A parameter of the guest, for example region=DE; overrides guest_params; may be repeated
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
 }
@@ -92,7 +92,7 @@ impl Settings {
     }
 }
 
-/// Settings that were read.
+/// Settings after loading.
 struct Loaded {
     config: Option<Config>,
     parameters: BTreeMap<String, String>,
@@ -111,7 +111,7 @@ impl Loaded {
         self.table(name).map_or_else(|| name.token(), |table| table.token.clone())
     }
 
-    /// `recorded`: those that came with the rows.
+    /// `recorded`: the parameters in the file of rows.
     fn parameters(
         &self,
         name: &TableName,
@@ -141,7 +141,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// The answer is no.
+/// Prints the refusal.
 fn refused(file: &Path, error: &anyhow::Error) -> ExitCode {
     eprintln!("{}: {error:#}", file.display());
     ExitCode::FAILURE

@@ -1,7 +1,8 @@
-//! `walgate init-sql`: the SQL that lets the gateway in, and no further. Printed, never run: a superuser reads it first.
+//! `walgate init-sql`: prints the SQL with the gateway's rights, and no further ones. A superuser
+//! reads it before running it.
 //!
-//! It is made of the configuration alone, so that it can be had before the role exists. What the tables are is not known
-//! here.
+//! It depends on the configuration alone, so that it works before the role exists. This file does
+//! not know the tables.
 
 use std::{fmt::Write, io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -20,8 +21,9 @@ use walgate_host::{
 
 /// Print the SQL that makes the gateway's role, grants and publication.
 ///
-/// Role and database are those of postgres.url, tables those of [[tables]]. Run it with psql as a superuser, or as a role
-/// that may create roles and owns the tables. How to undo it stands at its end.
+/// Role and database are those of postgres.url, tables those of [[tables]]. Run it with psql as a
+/// superuser, or as a role that may create roles and owns the tables. Its last lines are the SQL to
+/// undo it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Configuration file [default: walgate.toml if there is one]
@@ -48,7 +50,7 @@ fn sql(config: &Config) -> Result<String, PostgresError> {
     Ok([names.grants(), names.publication(), names.undo()].concat())
 }
 
-/// As SQL wants them.
+/// The names, quoted for SQL.
 struct Names<'a> {
     role: String,
     database: String,

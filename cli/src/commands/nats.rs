@@ -1,4 +1,4 @@
-//! `walgate nats`: what an administrator of the NATS server needs. Nothing of it needs Postgres.
+//! `walgate nats`: tools for administrators of the NATS server. They do not need Postgres.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -10,7 +10,7 @@ use walgate_host::{
     jetstream::{permissions, streams},
 };
 
-/// What NATS has to allow, and the streams that have to be there.
+/// The permissions and streams that NATS needs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -21,13 +21,15 @@ pub struct Args {
 enum Command {
     /// Print the permissions of gateway, consumers and operators for nats-server's configuration
     ///
-    /// Each is a variable: put them where users are defined and write `permissions: $walgate_gateway`, say. A variable that
-    /// no user has is refused by the server: leave it out. docs/NATS.md has an example.
+    /// Each is a variable. Put them where users are defined and write `permissions:
+    /// $walgate_gateway`, for example. The server refuses a variable that no user has: leave it
+    /// out. docs/NATS.md has an example.
     Permissions(PermissionsArgs),
-    /// Create the streams and buckets, or change their limits to those of the configuration and what would lose data, and end
+    /// Create the streams and buckets, or correct their limits and settings that would lose data,
+    /// and end
     ///
-    /// For gateways with nats.create = false. Connects as the configuration says; set WALGATE_NATS_CREDS_FILE and others
-    /// to come as somebody who may do this.
+    /// For gateways with nats.create = false. Connects as configured. Set WALGATE_NATS_CREDS_FILE
+    /// or similar variables to connect as a user with the right to do this.
     Setup(SetupArgs),
 }
 
@@ -36,10 +38,12 @@ struct PermissionsArgs {
     /// The gateway's configuration [default: walgate.toml if there is one]
     #[arg(short, long, env = "WALGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// A consumer in the gateway's account, which then uses --nats-inbox-prefix _INBOX_NAME; may be repeated
+    /// A consumer in the gateway's account, which then uses --nats-inbox-prefix _INBOX_NAME; may be
+    /// repeated
     #[arg(long = "consumer", value_name = "NAME", default_value = "consumer")]
     consumers: Vec<String>,
-    /// Consumers have accounts of their own: print what WALGATE, the gateway's account, exports and theirs import
+    /// Consumers have their own accounts: print the exports of WALGATE, the gateway's account, and
+    /// their imports
     #[arg(long, conflicts_with = "consumers")]
     accounts: bool,
 }

@@ -1,6 +1,6 @@
 //! `walgate replicate`: keeps local copies of tables up to date until it is stopped.
 //!
-//! The work is `walgate_consumer`'s; here it gets its settings and is watched over.
+//! `walgate_consumer` does the work. This file passes the settings and reports progress.
 
 use std::{
     collections::BTreeMap,
@@ -19,23 +19,23 @@ use walgate_wire::Token;
 use crate::commands::{NatsArgs, StreamArgs};
 use walgate_verify::target::Target;
 
-/// How often is said what was done, if anything was.
+/// The interval of progress reports.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Keep a local SQLite or Postgres copy of tables.
 ///
-/// Loads what is not there yet from a snapshot, then applies every change, whole transactions at a time. Rows
-/// and position are committed together: stop or kill it at any moment and start it again.
+/// Loads missing tables from a snapshot, then applies every change, in whole transactions. Rows and
+/// position are committed together: stop or kill it at any moment and start it again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     streams: StreamArgs,
-    /// Where to: sqlite:edge.db or postgres://user@host/database
+    /// The target: sqlite:edge.db or postgres://user@host/database
     #[arg(long, value_name = "TARGET")]
     to: Target,
-    /// A table to keep, public.users say; may be repeated
+    /// A table to keep, for example public.users; may be repeated
     #[arg(long = "table", value_name = "TABLE", required = true)]
     tables: Vec<String>,
 }
@@ -63,7 +63,7 @@ async fn follow<S: Sink>(builder: ConsumerBuilder<S>) -> Result<()> {
     ended.context("replicating")
 }
 
-/// Says now and then what was applied.
+/// Regularly logs the progress.
 async fn report(status: watch::Receiver<ConsumerStatus>) {
     let mut said: BTreeMap<Token, (u64, u64)> = BTreeMap::new();
     loop {
@@ -93,7 +93,7 @@ async fn report(status: watch::Receiver<ConsumerStatus>) {
     }
 }
 
-/// Age of the last transaction that was applied; none yet: zero.
+/// The age of the last applied transaction; zero if there is none.
 fn behind_ms(committed_at_micros: i64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let committed_at = Duration::from_micros(committed_at_micros.unsigned_abs());

@@ -1,4 +1,4 @@
-//! `walgate snapshot`: asks for a table's snapshot and shows how it goes.
+//! `walgate snapshot`: requests a table's snapshot and shows its progress.
 
 use std::{
     process::ExitCode,
@@ -19,20 +19,21 @@ const WAITING: &str = "waiting: the request is taken and the gateway lives. Befo
 older and still open, prepared ones too, for locks of the table, for other snapshots (snapshot.max_concurrent) and for \
 the table's rest (snapshot.cooldown_seconds); its log names who is in the way";
 
-/// Ask for a snapshot of a table and watch it.
+/// Request a snapshot of a table and watch it.
 ///
-/// It may have to wait for transactions that others have open, and this command waits with it.
-/// Whoever keeps a copy is not disturbed by it. If somebody has asked already, theirs is watched.
+/// The snapshot may have to wait for open transactions of other sessions; this command waits, too.
+/// Existing copies are not affected. If a snapshot is already running, its progress is shown.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     streams: StreamArgs,
-    /// Give up when the gateway has shown no sign of life for so long; it shows one every ten seconds while the database is not idle
+    /// Give up if the gateway has been silent for so long; it publishes every ten seconds while the
+    /// database is not idle
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
-    /// The table, public.users say
+    /// The table, for example public.users
     #[arg(value_name = "TABLE")]
     table: TableName,
 }
@@ -44,7 +45,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let progress = request_snapshot(client, args.streams.names(), token, patience).await?;
     let mut progress = std::pin::pin!(progress);
     let begun = Instant::now();
-    // Draws nothing where there is no terminal.
+    // Draws nothing without a terminal.
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(BAR)?);
     bar.enable_steady_tick(Duration::from_millis(100));
     let mut told = false;
@@ -63,7 +64,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
                 bar.set_message(format!("{} as of {watermark}", args.table));
             }
             SnapshotProgress::Chunk { rows, bytes } => {
-                // The estimate is the planner's and may be far off.
+                // The estimate comes from the planner and may be far off.
                 bar.set_length(bar.length().unwrap_or(0).max(rows));
                 bar.set_position(rows);
                 bar.set_message(format!("{} {}", args.table, HumanBytes(bytes)));

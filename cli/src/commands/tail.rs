@@ -1,4 +1,4 @@
-//! `walgate tail`: changes as they pass, one JSON object a line.
+//! `walgate tail`: prints changes as they arrive, one JSON object per line.
 
 use std::{
     io::{self, Write},
@@ -12,10 +12,10 @@ use walgate_wire::{Caps, TableName, Token};
 
 use crate::commands::{NatsArgs, StreamArgs, still_read};
 
-/// Print changes as JSON lines, until ctrl-c or until nobody reads them any more.
+/// Print changes as JSON lines, until ctrl-c or until standard output is closed.
 ///
-/// A line has table, op, lsn, n (place in the transaction), xid, at (when it was committed), row, and where
-/// they are there unchanged (columns whose value did not travel) and old.
+/// A line has table, op, lsn, n (place in the transaction), xid, at (commit time) and row. If
+/// present, it also has unchanged (columns whose value was not sent) and old.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub struct Args {
     /// Begin with the first change that the stream still holds, instead of the next one to come
     #[arg(long)]
     from_start: bool,
-    /// A table, public.users say
+    /// A table, for example public.users
     #[arg(value_name = "TABLE", required = true)]
     tables: Vec<TableName>,
 }

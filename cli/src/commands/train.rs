@@ -1,7 +1,8 @@
-//! `walgate train`: makes a zstd dictionary for each table from rows that its consumers would receive.
+//! `walgate train`: makes a zstd dictionary for each table from rows that its consumers would
+//! receive.
 //!
-//! Rows come from a snapshot, so they are what leaves after guests. Training and compression are the wire
-//! crate's; how a dictionary gets to consumers is the gateway's business (drop the file into its folder).
+//! Rows come from a snapshot, so guests have processed them. The wire crate trains and compresses.
+//! The gateway distributes a dictionary once the file is in its folder.
 
 mod sampler;
 mod samples;
@@ -22,18 +23,18 @@ use crate::commands::{NatsArgs, StreamArgs};
 use walgate_host::assets::write_whole;
 use walgate_host::{assets::dictionaries, egress::compress::THOROUGH_LEVEL};
 
-/// Fewer say too little of what the next row will look like.
+/// Fewer rows predict too little of the next row.
 const ROWS_MIN: usize = 500;
 /// A dictionary that saves less is not worth its upkeep.
 const SAVED_PERCENT_MIN: f64 = 3.0;
-/// Every so many samples one is not trained on, but measured with.
+/// One of so many samples is held out for measuring.
 const HELD_OUT_EVERY: usize = 5;
 /// Train compression dictionaries on the rows of tables.
 ///
-/// Reads a snapshot of each table, trains on rows from all over it, measures on rows that were held out, and
-/// writes {table}.zstd.dict, whole, into the given directory. A gateway that watches this directory uses it
-/// from the next message on. A table with fewer than 500 rows, or whose dictionary would save less than 3 %, is left out,
-/// and the exit code is 1.
+/// Reads a snapshot of each table and trains on rows from all parts of it. Measures on held-out
+/// rows, and writes {table}.zstd.dict atomically into the given directory. A gateway that watches
+/// this directory uses it from the next message on. A table with fewer than 500 rows, or whose
+/// dictionary would save less than 3 %, is left out, and the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -46,10 +47,10 @@ pub struct Args {
     /// Largest size of a dictionary, bytes
     #[arg(long, value_name = "BYTES", default_value_t = 112_640, value_parser = max_bytes)]
     max_bytes: usize,
-    /// How much to train on, bytes; one to three million are enough
+    /// Bytes of samples for training; one to three million are enough
     #[arg(long, value_name = "BYTES", default_value_t = 3_000_000)]
     samples_bytes: usize,
-    /// A table, public.users say
+    /// A table, for example public.users
     #[arg(value_name = "TABLE", required = true)]
     tables: Vec<TableName>,
 }
@@ -122,16 +123,16 @@ async fn sample(args: &Args, table: &TableName) -> Result<Sampled> {
     }
 }
 
-/// What is said of a table.
+/// The report on one table.
 struct Line {
     table: String,
     rows: u64,
-    /// None: there were too few rows to train on.
+    /// `None`: there were too few rows for training.
     trained: Option<Trained>,
     verdict: String,
 }
 
-/// A dictionary and what it does to rows that it has not seen.
+/// A dictionary and its effect on rows that it has not seen.
 struct Trained {
     samples: usize,
     dictionary: Dictionary,
@@ -145,7 +146,7 @@ impl Trained {
         100.0 * (1.0 - bytes as f64 / self.raw_bytes.max(1) as f64)
     }
 
-    /// As they stand in the table: trained on, bytes, bytes a row, saved without, saved with.
+    /// The columns of the report: samples, bytes, bytes per row, saved without, saved with.
     fn figures(&self) -> [String; 5] {
         let bytes_a_row = self.raw_bytes / (self.samples / (HELD_OUT_EVERY - 1)).max(1);
         [
@@ -157,7 +158,7 @@ impl Trained {
         ]
     }
 
-    /// What the dictionary takes off what is sent without it, per cent.
+    /// The percentage that the dictionary saves, compared with the bytes sent without it.
     fn saved_more(&self) -> f64 {
         100.0 * (1.0 - self.with_bytes as f64 / self.plain_bytes.max(1) as f64)
     }

@@ -1,6 +1,6 @@
-//! `walgate verify`: compares a copy with its source, table by table, and names what differs.
+//! `walgate verify`: compares a copy with its source, table by table, and lists the differences.
 //!
-//! How they are compared is `walgate_verify`'s business.
+//! The comparison itself is in `walgate_verify`.
 
 use std::{
     path::PathBuf,
@@ -17,10 +17,11 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 
 /// Compare a copy with its source, table by table.
 ///
-/// Counts rows and compares hashes; where they differ, names up to 20 rows and the columns that differ. A column
-/// that the source publishes and the copy lacks is a difference, too: it arrives with the first row that is written
-/// after it was added. Exit code 1 on any difference. While the source is written to, the copy is a moment behind
-/// and that shows as differences: stop the writer, or give the copy time with --wait.
+/// Counts rows and compares hashes. For differences, names up to 20 rows and their differing
+/// columns. A published column that the copy lacks is a difference, too: it arrives with the first
+/// row that is written after ALTER TABLE. Exit code 1 on any difference. While the source is
+/// written to, the copy lags a little, which shows as differences: stop the writer, or give the
+/// copy time with --wait.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -31,8 +32,8 @@ pub struct Args {
     /// A table to compare; may be repeated [default: every table that the copy keeps]
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<String>,
-    /// The gateway's configuration: the database, and the guests, of which what they let through should have arrived
-    /// [default: walgate.toml if there is one]
+    /// The gateway's configuration: the database, and the guests, whose results the copy should
+    /// hold [default: walgate.toml if there is one]
     #[arg(short, long, value_name = "FILE", env = "WALGATE_CONFIG")]
     config: Option<PathBuf>,
     /// Compare again until everything is equal, for at most so long
@@ -53,7 +54,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     loop {
         let compared = compare(&question).await;
         let equal = compared.as_ref().is_ok_and(|all| all.iter().all(Comparison::is_equal));
-        // A copy that is not there yet is as good as one that is behind.
+        // A missing copy counts as one that lags.
         if equal || begun.elapsed() + RETRY_EVERY >= wait {
             print(&compared?);
             return Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });

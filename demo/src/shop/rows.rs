@@ -1,6 +1,8 @@
-//! Rows of the shop, as texts that Postgres reads: for COPY when the shop is filled, for INSERT by the writer.
+//! Rows of the shop, as texts that Postgres reads: for COPY when the shop is filled, for INSERT by
+//! the writer.
 //!
-//! Everything comes from one seeded generator, so a demo can be repeated. No connection is known here.
+//! All rows come from one seeded generator, so a demo can be repeated. This file knows no
+//! connection.
 
 use jiff::Timestamp;
 use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
@@ -11,13 +13,13 @@ use crate::shop::{
     words::{List, WORDS},
 };
 
-/// One value a column, `None` for NULL.
+/// One value for each column, `None` for NULL.
 pub type Row = Vec<Option<String>>;
 
 const SECOND_MICROS: i64 = 1_000_000;
 const DAY_MICROS: i64 = 86_400 * SECOND_MICROS;
 
-/// Makes rows.
+/// Generates rows.
 #[derive(Debug)]
 pub struct Rows {
     pub rng: SmallRng,
@@ -32,7 +34,7 @@ impl Rows {
         words.choose(&mut self.rng).copied().unwrap_or_default()
     }
 
-    /// Of an order.
+    /// The status of an order.
     pub fn status(&mut self) -> &'static str {
         STATUSES.choose(&mut self.rng).copied().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The demo without a terminal: events as they come, figures once a second.
+//! The demo without a terminal: events as they happen, and figures once a second.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -19,7 +19,7 @@ pub fn show(board: &Board, ended: &AtomicBool) {
     let mut seen = 0;
     let mut figures_at = Instant::now();
     loop {
-        // Read before the events, so that the last of them are not missed.
+        // Read before the events, so that no last event is missed.
         let is_end = ended.load(Relaxed);
         for event in board.events_after(seen) {
             println!("[{:>6}] {}", seconds(event.at), event.text);

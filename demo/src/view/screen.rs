@@ -1,4 +1,4 @@
-//! The demo on a terminal: tables, the curve of bytes a change, what happened, and the keys that end it.
+//! The demo on a terminal: tables, the curve of bytes per change, events, and the keys that end it.
 
 use std::{
     io,

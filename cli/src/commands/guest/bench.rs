@@ -1,4 +1,4 @@
-//! `walgate guest bench`: what a guest costs, a row: the gateway's way of a snapshot with it and without it.
+//! `walgate guest bench`: the cost of a guest per row, compared with a snapshot without it.
 
 use std::{
     path::PathBuf,
@@ -25,9 +25,9 @@ use walgate_host::{
 
 /// Measure what a row costs: in the guest, around it, and against the same rows without it.
 ///
-/// Rows are packed and compressed as in a snapshot, with and without the guest, over and over. Rows that come from the
-/// database are as Postgres sends them; recorded ones hold more of their values as text, which flatters the way without
-/// the guest a little.
+/// Rows are packed and compressed as in a snapshot, with and without the guest, over and over. Rows
+/// from the database are measured as Postgres sends them. Recorded rows hold more values as text,
+/// which favours the side without the guest a little.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -46,12 +46,12 @@ pub struct Args {
     /// How long to measure
     #[arg(long, value_name = "N", default_value_t = 4)]
     seconds: u64,
-    /// The guest, users.wasm say
+    /// The guest, for example users.wasm
     #[arg(value_name = "FILE")]
     guest: PathBuf,
 }
 
-/// Batches, and what the server had to print of them.
+/// Batches, and the values that the server rendered for them.
 type Batches = Vec<(RowBatch, Rendered)>;
 
 pub async fn run(args: Args) -> Result<ExitCode> {
@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// And the parameters that came with them.
+/// The rows, and the parameters that belong to them.
 async fn rows(args: &Args) -> Result<(Batches, std::collections::BTreeMap<String, String>)> {
     let mut batches = vec![];
     if let Some(name) = &args.table {
@@ -107,23 +107,24 @@ async fn rows(args: &Args) -> Result<(Batches, std::collections::BTreeMap<String
 struct Sums {
     rounds: u64,
     rows: u64,
-    /// As they came.
+    /// As received.
     bytes_in: u64,
-    /// As they are sent.
+    /// As sent.
     bytes_out: u64,
     dropped: u64,
     took: Duration,
-    /// Of that, for the guest: all, and in its own code.
+    /// The guest's part: in total, and in its own code.
     guest: Duration,
     called: Duration,
 }
 
-/// Without the guest, and with it; rounds alternate, so that a busy machine slows both.
-fn measure(bound: BoundGuest, mut batches: Batches, each: Duration) -> Result<(Sums, Sums)> {
+/// Measures without and with the guest. Rounds alternate, so that other work on the machine slows
+/// both.
+fn measure(bound: Bound, mut batches: Batches, each: Duration) -> Result<(Sums, Sums)> {
     let table = batches.first().map(|(batch, _)| batch.table.clone()).context("no rows")?;
     let mut plain = Way::new(Outlet::unguarded(TableVersion::clone(&table)));
     let mut guarded = Way::new(Outlet::guarded(bound, OnGuestError::Drop));
-    // The first round of each is for caches.
+    // The first round of each warms caches.
     plain.round(&mut batches)?;
     guarded.round(&mut batches)?;
     (plain.sums, guarded.sums) = Default::default();

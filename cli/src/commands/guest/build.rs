@@ -1,4 +1,4 @@
-//! `walgate guest build`: a guest's crate to WebAssembly.
+//! `walgate guest build`: compiles a guest's crate to WebAssembly.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -11,12 +11,13 @@ use walgate_host::assets::write_whole;
 
 /// Build a guest's crate to WebAssembly, for speed and size.
 ///
-/// Needs a Rust toolchain with the target wasm32-unknown-unknown: `rustup target add wasm32-unknown-unknown`.
-/// WALGATE_WASM_TOOLCHAIN names another toolchain, a directory with bin/rustc. The .wasm is written as a whole beside
-/// the crate's Cargo.toml, or into --out.
+/// Needs a Rust toolchain with the target wasm32-unknown-unknown: `rustup target add
+/// wasm32-unknown-unknown`. WALGATE_WASM_TOOLCHAIN names another toolchain, a directory with
+/// bin/rustc. The .wasm is written as a whole beside the crate's Cargo.toml, or into --out.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the .wasm goes; the folder that a gateway watches, say [default: the crate's folder]
+    /// Where the .wasm goes, for example the folder that a gateway watches [default: the crate's
+    /// folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The crate's folder

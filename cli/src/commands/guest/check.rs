@@ -1,4 +1,5 @@
-//! `walgate guest check`: what a .wasm is, whether this gateway takes it, and what it plans for a table.
+//! `walgate guest check`: describes a .wasm, checks whether this gateway accepts it, and shows its
+//! plan for a table.
 
 use std::{borrow::Cow, path::PathBuf, process::ExitCode};
 
@@ -11,20 +12,21 @@ use walgate_host::{
     snapshot::live_rows,
 };
 
-/// Say what a .wasm is, whether this gateway takes it, and what it plans for a table.
+/// Describe a .wasm, check whether the gateway accepts it, and show its plan for a table.
 ///
-/// Loads it as the gateway does: interface and imports, size, name and version, SHA-256 (for guest_sha256). With
-/// --table it is told that table as it is now, and the plan is checked. Exit code 1 if it is refused.
+/// Loads it as the gateway does: interface and imports, size, name and version, SHA-256 (for
+/// guest_sha256). With --table it gets that table's current shape, and the plan is checked. Exit
+/// code 1 if it is refused.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     database: Database,
-    /// Plan for this table, public.users say
+    /// Plan for this table, for example public.users
     #[arg(long, value_name = "TABLE")]
     table: Option<TableName>,
-    /// The guest, users.wasm say
+    /// The guest, for example users.wasm
     #[arg(value_name = "FILE")]
     guest: PathBuf,
 }

@@ -1,14 +1,14 @@
-//! What came out of a guest against what should have: line by line, column by column.
+//! Compares a guest's output with the expected one: line by line, column by column.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use serde_json::Value as Json;
 
-/// Differences that are named.
+/// At most so many differences are listed.
 const NAMED_MAX: usize = 20;
 
-/// One JSON value a line.
+/// One JSON value per line.
 pub fn read(text: &str) -> Result<Vec<Json>> {
     let parsed = |(index, line): (usize, &str)| {
         serde_json::from_str(line).with_context(|| format!("line {}", index + 1))
@@ -16,7 +16,7 @@ pub fn read(text: &str) -> Result<Vec<Json>> {
     text.lines().enumerate().map(parsed).collect()
 }
 
-/// A sentence for each.
+/// One sentence per difference.
 pub fn differences(expected: &[Json], seen: &[Json]) -> Vec<String> {
     let mut found = vec![];
     for (index, (expected, seen)) in expected.iter().zip(seen).enumerate() {

@@ -1,4 +1,4 @@
-//! `walgate guest list`: what runs where in a gateway, as it tells over HTTP.
+//! `walgate guest list`: the guests of a running gateway, from its HTTP server.
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -18,11 +18,12 @@ use walgate_host::observe::status::TableCounts;
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
-/// Show what runs where in a gateway: table, guest and version, state, calls, rows, time a row, rows dropped and failed,
-/// last error.
+/// Show the guests of a gateway: table, guest and version, state, calls, rows, time per row, rows
+/// dropped and failed, last error.
 ///
-/// A call is a batch. Counts and error are those of the guest that serves, since it does or the gateway runs. In place of
-/// its error stands why the table is suspended, or why the file in the folder is not in use. Exit code 3 if no gateway answers.
+/// A call is one batch. Counts and error are those of the active guest, since it became active or
+/// the gateway started. If the table is suspended, or the file in the folder is not in use, the
+/// reason replaces the error. Exit code 3 if no gateway answers.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the gateway listens: http.listen of its configuration
@@ -30,7 +31,7 @@ pub struct Args {
     url: Url,
 }
 
-/// What `/readyz` answers.
+/// The reply of `/readyz`.
 #[derive(Debug, Deserialize)]
 struct Ready {
     ready: bool,
@@ -65,11 +66,11 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One question needs no client: HTTP 1.0 ends with the connection.
+/// One request needs no client library: with HTTP 1.0 the reply ends with the connection.
 async fn ask(url: &Url) -> Result<Ready> {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or(80);
-    // A literal IPv6 address stands in brackets in a URL only.
+    // Only in a URL, an IPv6 address has brackets.
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let mut stream = TcpStream::connect((address, port)).await?;
     let question = format!("GET /readyz HTTP/1.0\r\nHost: {host}\r\n\r\n");

@@ -1,4 +1,4 @@
-//! `walgate guest new`: a crate for a guest that builds and tests at once, wherever it lies.
+//! `walgate guest new`: creates a crate for a guest that builds and tests at once, in any folder.
 
 use std::{
     fs,
@@ -15,9 +15,9 @@ const GUEST: &str = include_str!("template/lib.rs.in");
 const README: &str = include_str!("template/README.md.in");
 const IGNORED: &str =
     "/target\n*.wasm\n# Rows of a table, with everything that the guest keeps back.\n/rows.jsonl\n";
-/// Of the source tree that this program was built in.
+/// The SDK in the source tree that this program was built in.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-sdk");
-/// Rust's, and what the template itself calls things.
+/// Rust's keywords, and names that the template uses.
 const TAKEN: &[&str] = &[
     "abstract",
     "as",
@@ -83,14 +83,15 @@ const TAKEN: &[&str] = &[
 
 /// Make a crate for a guest that builds and tests at once.
 ///
-/// Its example is the tutorial's: one country's rows leave, without password hashes and with masked e-mail addresses.
+/// Its example is the tutorial's: it publishes the rows of one country, without password hashes and
+/// with masked e-mail addresses.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the SDK walgate-guest comes from: a folder, or a version in the registry [default: the source tree that
-    /// walgate was built from if it is there, else the registry]
+    /// Where the SDK walgate-guest comes from: a folder, or a version in the registry [default: the
+    /// source tree that walgate was built from if it is there, else the registry]
     #[arg(long, value_name = "PATH|VERSION")]
     sdk: Option<String>,
-    /// What it is called, users say: the folder, the crate and the guest
+    /// The name of the folder, the crate and the guest, for example users
     #[arg(value_name = "NAME")]
     name: String,
 }
@@ -128,7 +129,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As Cargo.toml has it.
+/// The dependency as Cargo.toml expresses it.
 fn sdk(asked: Option<&str>) -> Result<String> {
     match asked {
         Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => {

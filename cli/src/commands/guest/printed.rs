@@ -1,6 +1,7 @@
-//! Rows of a batch as JSON, in the form that recorded rows have: all that travels as a string is one.
+//! Prints rows of a batch as JSON, in the form of recorded rows: values that are strings on the
+//! wire are strings.
 //!
-//! Goes through the packer, so that a value is what a consumer would receive.
+//! Uses the packer, so that a value is what a consumer would receive.
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value as Json};
@@ -76,7 +77,7 @@ impl Printer {
     }
 }
 
-/// JSON is shown as the text that it travels as: parsed and printed again it would be another one.
+/// JSON values are printed as their text on the wire: parsing and printing could change them.
 fn as_text(kind: ValueKind) -> ValueKind {
     match kind {
         ValueKind::Json => ValueKind::Other,

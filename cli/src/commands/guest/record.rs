@@ -1,4 +1,4 @@
-//! `walgate guest record`: rows of a table in a file that needs no database to be tested with.
+//! `walgate guest record`: writes rows of a table to a file, for tests without a database.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -19,23 +19,24 @@ use walgate_host::{
     snapshot::live_rows::LiveTable,
 };
 
-/// Write rows of a table to a file, for `walgate guest test` and `bench` and for tests of the guest's crate.
+/// Write rows of a table to a file, for `walgate guest test` and `bench` and for tests of the
+/// guest's crate.
 ///
-/// The first line is the table, each other one a row as a guest is shown it: before any guest, so with everything
-/// that a guest is to keep back. Treat the file like the table.
+/// The first line is the table. Each other line is a row as a guest sees it, including the values
+/// that a guest would remove. Treat the file like the table.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     database: Database,
-    /// Where to write them, whole [default: standard output]
+    /// The file, written atomically [default: standard output]
     #[arg(long, value_name = "FILE")]
     rows: Option<PathBuf>,
-    /// At most so many, from the beginning of the table
+    /// At most so many rows, from the beginning of the table
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
-    /// The table, public.users say
+    /// The table, for example public.users
     #[arg(value_name = "TABLE")]
     table: TableName,
 }

@@ -1,6 +1,7 @@
-//! The file of recorded rows: its first line is the table, each other one a change (docs/GUESTS.md, "Testing").
+//! The file of recorded rows: its first line is the table, each other line a change
+//! (docs/GUESTS.md, "Testing").
 //!
-//! Lines are read by the SDK's test kit, so that they mean here what they mean in a guest's own tests.
+//! The SDK's test kit reads the lines, so that they mean the same as in a guest's own tests.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -21,12 +22,12 @@ use walgate_host::{
     },
 };
 
-/// Rows that are shown to a guest at a time: as in a snapshot.
+/// A guest sees this much at a time, as in a snapshot.
 const BATCH_BYTES: usize = 256 << 10;
 const TEXT_LIKE: [&str; 6] =
     ["character varying", "varchar", "character", "bpchar", "name", "citext"];
 
-/// The table. The SDK reads of it what it knows; the rest is for the gateway's host.
+/// The table. The SDK reads the fields that it knows; the others are for the gateway's host.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Head {
     table: String,
@@ -53,7 +54,7 @@ struct HeadColumn {
     oid: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base_oid: Option<u32>,
-    /// Absent where it follows from the type's name.
+    /// Absent if it follows from the type's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made_of: Option<Type>,
 }
@@ -143,7 +144,7 @@ impl HeadColumn {
     }
 }
 
-/// Built-in types whose name says all.
+/// Built-in types whose name is sufficient.
 fn of_name(type_name: &str) -> Option<Type> {
     let name = match (type_name.split_once('('), type_name.split_once(')')) {
         (Some((before, _)), Some((_, after))) => format!("{}{after}", before.trim_end()),
@@ -155,17 +156,17 @@ fn of_name(type_name: &str) -> Option<Type> {
     OutputType::parse(&name).map(|ty| Type::base(ty.oid()))
 }
 
-/// A file that was read.
+/// A file after reading.
 pub struct Recorded {
     pub table: Arc<TableVersion>,
     pub parameters: BTreeMap<String, String>,
-    /// With their lines, from 1.
+    /// The changes with their line numbers, from 1.
     changes: Vec<(usize, Recording)>,
 }
 
 /// Consecutive changes, or consecutive rows of a snapshot.
 pub struct Recordings {
-    /// What the lines are numbered, one for each change or row.
+    /// The line number of each change or row.
     pub lines: Vec<usize>,
     pub batch: RowBatch,
 }
@@ -196,7 +197,7 @@ impl Recorded {
         self.changes.len()
     }
 
-    /// All of them, in their order.
+    /// All batches, in order.
     pub fn batches(&self) -> Result<Vec<Recordings>> {
         let mut all = vec![];
         let mut filling = Filling::new(&self.table);
@@ -252,7 +253,7 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
-    /// A whole old row has the values that the update left alone.
+    /// Copies the values that an update left unchanged from the whole old row.
     fn fill_unchanged(&mut self, new: usize, old: usize) {
         for column in 0..self.table.columns.len() {
             if self.cells[new + column] == Cell::Unchanged {
@@ -261,7 +262,7 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Appends a row; its first cell.
+    /// Appends a row; returns the index of its first cell.
     fn row(&mut self, row: &Cells) -> Result<u32> {
         let first = self.cells.len() as u32;
         for (named, column) in self.table.schema.columns.iter().zip(&self.table.columns) {

@@ -1,4 +1,4 @@
-//! Tests of recorded rows: what is written in JSON comes back through the packer as it was.
+//! Tests of recorded rows: values written in JSON come back unchanged through the packer.
 
 use serde_json::{Value as Json, json};
 
@@ -19,7 +19,7 @@ fn array(oid: u32, element: Type) -> Type {
     Type { oid, kind: Kind::Array(Box::new(element)) }
 }
 
-/// A column of each type, what its JSON is.
+/// A column of each type, with its JSON.
 fn everything() -> Vec<(&'static str, Type, Json)> {
     let base = Type::base;
     vec![
@@ -89,7 +89,7 @@ fn version(columns: &[(&str, Type, Json)]) -> TableVersion {
 fn values_of_all_types_come_back() {
     let columns = everything();
     let mut table = version(&columns);
-    // As the catalog has them.
+    // The types as the catalog has them.
     for (column, (_, ty, _)) in table.columns.iter_mut().zip(&columns) {
         column.ty = ty.clone();
     }

@@ -1,5 +1,5 @@
-//! `walgate guest test`: recorded rows through a guest, under the gateway's own host; what leaves is printed, or
-//! compared with what left once.
+//! `walgate guest test`: runs recorded rows through a guest, under the gateway's own host. Prints
+//! the result, or compares it with an earlier one.
 
 use std::{
     fmt,
@@ -29,9 +29,10 @@ use walgate_host::{
 
 /// Run a guest on recorded rows under the gateway's own host, with all limits.
 ///
-/// Prints for each row what becomes of it, one JSON object a line: {"op":"insert","new":{…}} as consumers see it, with old
-/// and unchanged where they are there, {"op":"dropped"}, or {"op":"failed","error":"…"}. With --golden nothing is printed but
-/// what differs from that file. Exit code 1 if something differs, or, without --golden, if a row failed.
+/// Prints one JSON object per line and row: {"op":"insert","new":{…}} as consumers see it, with old
+/// and unchanged if present, {"op":"dropped"}, or {"op":"failed","error":"…"}. With --golden it
+/// prints only the differences from that file. Exit code 1 if there is a difference, or, without
+/// --golden, if a row failed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -39,13 +40,13 @@ pub struct Args {
     /// Rows, as `walgate guest record` writes them
     #[arg(long, value_name = "FILE")]
     rows: PathBuf,
-    /// What should come out
+    /// The file with the expected output
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
-    /// Write what comes out to --golden instead of comparing it
+    /// Write the output to --golden instead of comparing it
     #[arg(long, requires = "golden")]
     bless: bool,
-    /// The guest, users.wasm say
+    /// The guest, for example users.wasm
     #[arg(value_name = "FILE")]
     guest: PathBuf,
 }
@@ -126,8 +127,8 @@ impl fmt::Display for Counts {
     }
 }
 
-/// One line for each recorded one.
-fn seen(bound: &BoundGuest, recorded: &Recorded) -> Result<Vec<Json>> {
+/// One line for each recorded row.
+fn seen(bound: &Bound, recorded: &Recorded) -> Result<Vec<Json>> {
     let printer = Printer::new(bound.output());
     let mut seen = Vec::with_capacity(recorded.len());
     for recordings in recorded.batches()? {
@@ -142,8 +143,8 @@ fn seen(bound: &BoundGuest, recorded: &Recorded) -> Result<Vec<Json>> {
     Ok(seen)
 }
 
-/// The gateway looks such values up. Here nothing can be looked up.
-fn check_unchanged(bound: &BoundGuest, recordings: &Recordings) -> Result<()> {
+/// The gateway looks such values up. Here there is no table for that.
+fn check_unchanged(bound: &Bound, recordings: &Recordings) -> Result<()> {
     let Recordings { lines, batch } = recordings;
     for (name, _) in bound.answer().reads.iter().filter(|(_, unchanged)| !unchanged) {
         let columns = &batch.table.schema.columns;
@@ -168,14 +169,14 @@ fn changed(bound: &BoundGuest, printer: &Printer, batch: RowBatch) -> Result<Vec
     for change in &out.batch.changes {
         lines[change.ordinal as usize - 1] = leaves(printer, &out.batch, change)?;
     }
-    // What a failed row leaves behind, the deletion of what was there, is not the guest's doing.
+    // A failed row may lead to a delete of the earlier row, which is not the guest's output.
     out.failed.iter().for_each(|failed| lines[failed.index] = failure(&failed.error));
     Ok(lines)
 }
 
-/// Which rows of a copy are missing is not said: where some are, each is shown on its own. That says the same, for what a
-/// guest does follows from the row alone.
-fn copied(bound: &BoundGuest, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>> {
+/// The result of a batch does not name the missing rows of a copy. If some are missing, each row is
+/// run alone. The output is the same, because it depends only on the row.
+fn copied(bound: &Bound, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>> {
     let rows = batch.len();
     let all = bound.run(batch.clone(), &mut Rendered::default(), OnGuestError::DeadLetter)?;
     if all.batch.len() == rows {

@@ -1,4 +1,4 @@
-//! A sink that keeps nothing but samples: rows of a snapshot, each as the message that inserts it.
+//! A sink that keeps only samples: rows of a snapshot, each as the message that would insert it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use walgate_wire::{ChangeWriter, Lsn, Schema, Token, Value};
 
 use crate::commands::train::samples::{Samples, Thinned};
 
-/// Where made-up transactions begin, and how far they lie apart: as in the log of a server in use.
+/// The start of invented transactions and the distance between them, as in the log of a busy
+/// server.
 const FIRST_LSN: u64 = 0x16_B374_D848;
 const LSN_STEP: u64 = 0x1A8;
 const FIRST_XID: u32 = 1_204_711;
@@ -19,7 +20,7 @@ const AT_STEP_MICROS: i64 = 3_217_411;
 /// Rows of one snapshot.
 #[derive(Debug)]
 pub struct Sampled {
-    /// Rows that the table has.
+    /// The number of rows in the table.
     pub rows: u64,
     pub samples: Samples,
 }
@@ -82,7 +83,7 @@ impl Sink for Sampler {
     ) -> Result<(), SinkError> {
         let thinned = std::mem::replace(&mut self.thinned, Thinned::new(self.bytes_max));
         let sampled = Sampled { rows: thinned.seen(), samples: thinned.into_samples() };
-        // Nobody waits any more: as good as done.
+        // The receiver is gone: the result is no longer needed.
         let _ = self.done.send(sampled).await;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Samples that lie one behind the other, thinned out evenly when they become too many. Pure.
+//! Samples in one buffer, thinned out evenly when they become too many. Pure.
 
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
@@ -33,7 +33,7 @@ impl Samples {
         })
     }
 
-    /// All but every `nth`, and every `nth`.
+    /// All but every `nth` sample, and every `nth`.
     pub fn split(&self, nth: usize) -> (Samples, Samples) {
         let mut parts = (Samples::default(), Samples::default());
         for (index, sample) in self.iter().enumerate() {
@@ -43,7 +43,7 @@ impl Samples {
         parts
     }
 
-    /// Every second one.
+    /// Every second sample.
     fn half(&self) -> Samples {
         let mut half = Samples::default();
         self.iter().step_by(2).for_each(|sample| half.push(sample));
@@ -57,7 +57,7 @@ pub struct Thinned {
     samples: Samples,
     bytes_max: usize,
     seen: u64,
-    /// One in so many is kept.
+    /// One of so many is kept.
     step: u64,
 }
 
@@ -66,7 +66,7 @@ impl Thinned {
         Thinned { samples: Samples::default(), bytes_max, seen: 0, step: 1 }
     }
 
-    /// Whether the next one is to be pushed; to be asked once for each.
+    /// Whether to push the next sample; call this once for each.
     pub fn wants_next(&mut self) -> bool {
         self.seen += 1;
         (self.seen - 1).is_multiple_of(self.step)

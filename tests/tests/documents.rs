@@ -1,6 +1,6 @@
-//! Rules for the documents: the README is one page, the example of consuming is the compiled one, and
-//! pages for developers name existing files. Needs no server. This file does not know whether the
-//! commands of a page work.
+//! Rules for the documents: the README is one page, the example of consuming is the compiled one,
+//! and pages for developers name existing files. Needs no server. This file does not know whether
+//! the commands of a page work.
 
 use std::{
     fs,

@@ -120,7 +120,7 @@ struct Sums {
 
 /// Measures without and with the guest. Rounds alternate, so that other work on the machine slows
 /// both.
-fn measure(bound: Bound, mut batches: Batches, each: Duration) -> Result<(Sums, Sums)> {
+fn measure(bound: BoundGuest, mut batches: Batches, each: Duration) -> Result<(Sums, Sums)> {
     let table = batches.first().map(|(batch, _)| batch.table.clone()).context("no rows")?;
     let mut plain = Way::new(Outlet::unguarded(TableVersion::clone(&table)));
     let mut guarded = Way::new(Outlet::guarded(bound, OnGuestError::Drop));

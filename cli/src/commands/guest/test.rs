@@ -128,7 +128,7 @@ impl fmt::Display for Counts {
 }
 
 /// One line for each recorded row.
-fn seen(bound: &Bound, recorded: &Recorded) -> Result<Vec<Json>> {
+fn seen(bound: &BoundGuest, recorded: &Recorded) -> Result<Vec<Json>> {
     let printer = Printer::new(bound.output());
     let mut seen = Vec::with_capacity(recorded.len());
     for recordings in recorded.batches()? {
@@ -144,7 +144,7 @@ fn seen(bound: &Bound, recorded: &Recorded) -> Result<Vec<Json>> {
 }
 
 /// The gateway looks such values up. Here there is no table for that.
-fn check_unchanged(bound: &Bound, recordings: &Recordings) -> Result<()> {
+fn check_unchanged(bound: &BoundGuest, recordings: &Recordings) -> Result<()> {
     let Recordings { lines, batch } = recordings;
     for (name, _) in bound.answer().reads.iter().filter(|(_, unchanged)| !unchanged) {
         let columns = &batch.table.schema.columns;
@@ -176,7 +176,7 @@ fn changed(bound: &BoundGuest, printer: &Printer, batch: RowBatch) -> Result<Vec
 
 /// The result of a batch does not name the missing rows of a copy. If some are missing, each row is
 /// run alone. The output is the same, because it depends only on the row.
-fn copied(bound: &Bound, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>> {
+fn copied(bound: &BoundGuest, printer: &Printer, batch: RowBatch) -> Result<Vec<Json>> {
     let rows = batch.len();
     let all = bound.run(batch.clone(), &mut Rendered::default(), OnGuestError::DeadLetter)?;
     if all.batch.len() == rows {

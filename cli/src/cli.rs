@@ -8,7 +8,9 @@ use walgate_consumer::{Error, ErrorKind};
 use walgate_nats_connect::NatsConnectError;
 
 use crate::commands;
-use walgate_host::{config::ConfigError, jetstream::streams::BrokerError, postgres::PostgresError};
+use walgate_host::{
+    config::ConfigError, jetstream::streams::JetStreamError, postgres::PostgresError,
+};
 
 /// Exit codes, beside clap's own 2 for a wrong command line.
 pub const EXIT_CODES: &str = "\
@@ -146,7 +148,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 _ => None,
             };
         }
-        if let Some(BrokerError::Access(NatsConnectError::Setting { .. })) = cause.downcast_ref() {
+        if let Some(JetStreamError::Connect(NatsConnectError::Setting { .. })) =
+            cause.downcast_ref()
+        {
             return Some(2);
         }
         if let Some(PostgresError::Url(_)) = cause.downcast_ref() {
@@ -155,7 +159,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<ConfigError>() || cause.is::<commands::Usage>() {
             return Some(2);
         }
-        (cause.is::<PostgresError>() || cause.is::<BrokerError>()).then_some(3)
+        (cause.is::<PostgresError>() || cause.is::<JetStreamError>()).then_some(3)
     };
     error.chain().find_map(of).unwrap_or(4)
 }

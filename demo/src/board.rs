@@ -11,7 +11,7 @@ use std::{
 use walgate_wire::Token;
 
 use crate::latency::Latencies;
-use walgate_host::observe::status::{Status, TableCounts};
+use walgate_host::observe::{counts::TableCounts, status::Status};
 
 /// Shared by the stages and the view; cheap to clone.
 #[derive(Clone, Debug)]

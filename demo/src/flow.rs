@@ -3,7 +3,7 @@
 use walgate_wire::Token;
 
 use crate::board::Bytes;
-use walgate_host::observe::status::TableCounts;
+use walgate_host::observe::counts::TableCounts;
 
 #[derive(Clone, Debug, Default)]
 pub struct Flow {

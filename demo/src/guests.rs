@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::{board::Board, figures::seconds, shop, site::Site};
-use walgate_host::{assets::write_whole, observe::status::GuestCounts};
+use walgate_host::{assets::write_whole, observe::counts::GuestCounts};
 
 /// The guest that replaces `users` while the demo runs.
 const NEXT: &str = "users_next";

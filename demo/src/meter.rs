@@ -11,7 +11,7 @@ use crate::{
     board::{Board, Bytes},
     latency::Percentiles,
 };
-use walgate_host::{clock::now_micros, observe::status::TableCounts};
+use walgate_host::{clock::now_micros, observe::counts::TableCounts};
 
 /// Rates are averages over this time.
 const WINDOW: Duration = Duration::from_secs(2);

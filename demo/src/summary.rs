@@ -9,7 +9,7 @@ use crate::{
     flow::Flow,
     latency::Percentiles,
 };
-use walgate_host::observe::status::TableCounts;
+use walgate_host::observe::counts::TableCounts;
 use walgate_verify::Comparison;
 
 /// `--check` accepts at most this ratio of bytes with dictionaries to bytes without. Typically it

@@ -1,4 +1,4 @@
-//! Dictionaries and guests that are dropped into folders: watched, checked, made available to the stages.
+//! Drop-in folders of dictionaries and guests: watched, validated, made available to the stages.
 
 pub mod dictionaries;
 mod drop_in;

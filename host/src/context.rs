@@ -1,7 +1,8 @@
-//! What every part of the running gateway shares: configuration, connections, live assets, counters.
+//! The shared state of the running gateway: configuration, connections, live assets, counters.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use walgate_wire::{TableName, Token};
 
@@ -16,23 +17,23 @@ use crate::{
     observe::status::Status,
     postgres::replication::stream::RelationChange,
     tables::{Suspension, TableEffect, TableEvent, TableGate, Tables},
-    wal_budget::Relief,
+    wal_budget::WalPressure,
 };
 
-/// Made once by `run`; cheap to clone.
+/// Created once by the supervisor; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Gateway(Arc<Shared>);
+pub struct Gateway(Arc<GatewayInner>);
 
 #[derive(Debug)]
-pub struct Shared {
+pub struct GatewayInner {
     pub config: Config,
     pub streams: Streams,
     pub schemas: Schemas,
     pub dictionaries: Dictionaries,
     pub assets: Assets,
     pub status: Status,
-    /// From the WAL that the slot holds back.
-    pub relief: Relief,
+    /// Of the WAL that the slot retains.
+    pub wal_pressure: WalPressure,
     /// Of Postgres, as `server_version_num`.
     pub server_version: i32,
     tables: Mutex<Tables<Gate>>,
@@ -64,9 +65,9 @@ impl TableGate for Gate {
 }
 
 impl std::ops::Deref for Gateway {
-    type Target = Shared;
+    type Target = GatewayInner;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &GatewayInner {
         &self.0
     }
 }
@@ -79,18 +80,18 @@ impl Gateway {
         status: Status,
         server_version: i32,
     ) -> Self {
-        let (schemas, dictionaries) = (Schemas::new(&streams), Dictionaries::new(&streams));
-        let relief = Relief::default();
+        let schemas = Schemas::new(&streams);
+        let dictionaries = Dictionaries::new(&streams);
         let tables = config.tables.iter().map(|table| (table.token.clone(), table.shed));
         let tables = Mutex::new(Tables::new(tables));
-        Gateway(Arc::new(Shared {
+        Gateway(Arc::new(GatewayInner {
             config,
             streams,
             schemas,
             dictionaries,
             assets,
             status,
-            relief,
+            wal_pressure: WalPressure::default(),
             server_version,
             tables,
             tables_lock: Default::default(),
@@ -155,6 +156,6 @@ impl Gateway {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables<Gate>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock()
     }
 }

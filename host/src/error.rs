@@ -8,7 +8,9 @@ use crate::{
     egress::{compress::BodyError, outlet::OutletError},
     encode::{PackError, RowError},
     guest::GuestFailure,
-    jetstream::{chain::Broken, kv::KvError, publisher::PublishFailed, streams::BrokerError},
+    jetstream::{
+        chain::ChainError, kv::KvError, publisher::PublishFailed, streams::JetStreamError,
+    },
     postgres::PostgresError,
 };
 
@@ -18,11 +20,11 @@ pub enum SessionError {
     #[error(transparent)]
     Source(#[from] PostgresError),
     #[error(transparent)]
-    Broker(#[from] BrokerError),
+    JetStream(#[from] JetStreamError),
     #[error(transparent)]
     Kv(#[from] KvError),
     #[error(transparent)]
-    Publish(#[from] Broken),
+    Chain(#[from] ChainError),
     #[error(transparent)]
     PublishFailed(#[from] PublishFailed),
     #[error(transparent)]

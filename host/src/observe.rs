@@ -1,5 +1,6 @@
-//! What an operator sees: counters, lag, the HTTP pages.
+//! The operator's view: counters, lag, the HTTP pages.
 
+pub mod counts;
 pub mod http;
 pub mod lag;
 pub mod status;

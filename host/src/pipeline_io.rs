@@ -12,7 +12,7 @@ use crate::{
         pipeline::{GuestRun, PipelineIo},
     },
     error::SessionError,
-    jetstream::publisher::{Headers, Outgoing, publish_acknowledged},
+    jetstream::publisher::{Headers, Outgoing},
     postgres::{server_render::Renderer, toast_lookup::ToastLookup},
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
@@ -83,7 +83,7 @@ impl PipelineIo for GatewayIo {
             }
             let (subject, body) = (letter.subject, letter.body.into());
             let message = Outgoing { subject, headers, body, confirms: None };
-            publish_acknowledged(&self.gateway.streams.context, message).await?;
+            self.gateway.streams.publisher().publish_acknowledged(message).await?;
         }
         Ok(())
     }

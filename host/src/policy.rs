@@ -1,7 +1,7 @@
 //! What to do about an error: one exhaustive function, from every error of the data path to one of three.
 
 use crate::{
-    egress::compress::BodyError, error::SessionError, jetstream::streams::BrokerError,
+    egress::compress::BodyError, error::SessionError, jetstream::streams::JetStreamError,
     postgres::ErrorKind,
 };
 
@@ -23,11 +23,11 @@ pub fn action(error: &SessionError) -> Action {
             ErrorKind::TableOnly => Action::Quarantine,
             ErrorKind::Fatal => Action::Halt,
         },
-        SessionError::Broker(BrokerError::TooOld(_)) => Action::Halt,
-        SessionError::Broker(
-            BrokerError::Access(_) | BrokerError::Setup { .. } | BrokerError::Read { .. },
+        SessionError::JetStream(JetStreamError::TooOld(_)) => Action::Halt,
+        SessionError::JetStream(
+            JetStreamError::Connect(_) | JetStreamError::Setup { .. } | JetStreamError::Read { .. },
         ) => Action::Retry,
-        SessionError::Kv(_) | SessionError::Publish(_) | SessionError::PublishFailed(_) => {
+        SessionError::Kv(_) | SessionError::Chain(_) | SessionError::PublishFailed(_) => {
             Action::Retry
         }
         SessionError::Body(BodyError::Row(_) | BodyError::Compress { .. }) => Action::Quarantine,
@@ -41,11 +41,13 @@ pub fn action(error: &SessionError) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{egress::outlet::OutletError, jetstream::chain::Broken, postgres::PostgresError};
+    use crate::{
+        egress::outlet::OutletError, jetstream::chain::ChainError, postgres::PostgresError,
+    };
     use walgate_wire::{Lsn, Token};
 
     #[test]
-    fn what_passes_is_tried_again_what_is_one_tables_stops_it_and_the_rest_is_for_people() {
+    fn every_error_maps_to_retry_quarantine_or_halt() {
         let of_table = || PostgresError::Table { table: "public.t".into(), what: "odd".into() };
         let lost = PostgresError::SlotLost {
             slot: "walgate".into(),
@@ -61,9 +63,9 @@ mod tests {
         let expected: [(SessionError, Action); 10] = [
             (PostgresError::Closed.into(), Action::Retry),
             (PostgresError::Locked { table: "public.t".into() }.into(), Action::Retry),
-            (Broken::Full("maximum bytes exceeded".into()).into(), Action::Retry),
+            (ChainError::Full("maximum bytes exceeded".into()).into(), Action::Retry),
             (
-                BrokerError::Setup { what: "stream CDC".into(), reason: "?".into() }.into(),
+                JetStreamError::Setup { what: "stream CDC".into(), reason: "?".into() }.into(),
                 Action::Retry,
             ),
             (of_table().into(), Action::Quarantine),
@@ -71,7 +73,7 @@ mod tests {
             (suspended(false), Action::Quarantine),
             (suspended(true), Action::Retry),
             (lost.into(), Action::Halt),
-            (BrokerError::TooOld("2.9.0".into()).into(), Action::Halt),
+            (JetStreamError::TooOld("2.9.0".into()).into(), Action::Halt),
         ];
         for (error, expected) in expected {
             assert_eq!(action(&error), expected, "{error}");

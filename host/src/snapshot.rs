@@ -1,4 +1,4 @@
-//! Snapshots on request: who may ask, one snapshot of one table, the connections that copy it.
+//! Snapshots on request: requests, one snapshot of one table, the connections that copy it.
 
 mod job;
 pub mod live_rows;

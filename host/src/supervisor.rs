@@ -1,13 +1,13 @@
 //! The running gateway: the only place that wires stages and tasks together.
 //!
-//! First everything is checked, then what is missing is created, then sessions follow one another until the
-//! process is asked to stop. A server that is not there is waited for: at the start for a while, later as long as it takes.
-//! What happens inside a session is `changes`' business.
+//! First all checks run, then missing objects are created, then sessions follow one another until
+//! the process is asked to stop. If Postgres or NATS is unreachable, the start is retried for
+//! `start_wait`; later sessions are retried forever. The inside of a session is not known here.
 
 use std::{
     path::Path,
     sync::atomic::Ordering::Relaxed,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -15,23 +15,25 @@ use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
 };
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use walgate_nats_connect::{Backoff, NatsConnectError, NatsOptions};
 use walgate_servers::PrivateNats;
 use walgate_wire::{Epoch, TableName, TableState};
 
 use crate::{
-    assets::{dictionaries, guests, registry::Assets, watch::Writable},
+    assets::{dictionaries, guests, registry::Assets, watch::PermissionAudit},
     cdc::{
         open::{self, Past},
         session,
     },
+    clock::now_seconds,
     config::{Config, PostgresConfig},
     context::Gateway,
     error::SessionError,
     guest::{Engine, GuestError, Limits},
     jetstream::{
-        revisions::NamedRevisions,
-        streams::{self, BrokerError, Streams},
+        revisions::ReferencedRevisions,
+        streams::{JetStreamError, Streams},
     },
     observe::{http, status::Status},
     policy::{Action, action},
@@ -46,13 +48,13 @@ use crate::{
     wal_budget,
 };
 
-/// A session that lasted this long was healthy: the next failure begins with the shortest pause.
-const HEALTHY: Duration = Duration::from_secs(30);
-/// How often it is looked whether the private NATS server lives.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What the feedback task needs for its last word.
+/// After a session of this length, the next failure begins with the shortest delay.
+const HEALTHY_SESSION: Duration = Duration::from_secs(30);
+/// How often the private NATS server is checked.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// The feedback task needs this long for its last status message.
 const LAST_STATUS: Duration = Duration::from_millis(100);
-/// Between attempts to start, or to stream again.
+/// Delays between attempts to start, or to stream again.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -61,11 +63,11 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub enum RunError {
     #[error("http.listen {address}: {source}; choose another address")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
-    #[error("the private NATS server: {0}. Or set nats.url to a server that runs")]
+    #[error("the private NATS server: {0}. Or set nats.url to a running server")]
     PrivateNats(String),
     #[error(transparent)]
     Guests(#[from] GuestError),
-    /// A server was not there, or not as it has to be, before the first session.
+    /// A server was unreachable, or not set up as required, before the first session.
     #[error(transparent)]
     Start(SessionError),
     #[error(transparent)]
@@ -81,21 +83,23 @@ impl<E: Into<SessionError>> From<E> for RunError {
 impl RunError {
     /// As documented in `walgate --help`.
     pub fn exit_code(&self) -> u8 {
-        use SessionError::{Broker, Source};
+        use SessionError::{JetStream, Source};
         match self {
             RunError::Listen { .. }
             | RunError::Start(Source(PostgresError::Url(_)))
-            | RunError::Start(Broker(BrokerError::Access(NatsConnectError::Setting { .. }))) => 2,
+            | RunError::Start(JetStream(JetStreamError::Connect(NatsConnectError::Setting {
+                ..
+            }))) => 2,
             RunError::Start(_) | RunError::Guests(_) | RunError::PrivateNats(_) => 3,
             RunError::Session(_) => 4,
         }
     }
 
-    /// Whether a start that failed so may succeed a moment later.
-    fn may_pass(&self) -> bool {
-        use {BrokerError::Access, SessionError::Broker};
+    /// Whether a start that failed with this error may succeed a moment later.
+    fn is_transient(&self) -> bool {
+        use {JetStreamError::Connect, SessionError::JetStream};
         match self {
-            RunError::Start(Broker(Access(error))) => error.is_transient(),
+            RunError::Start(JetStream(Connect(error))) => error.is_transient(),
             RunError::Start(error) => action(error) == Action::Retry,
             _ => false,
         }
@@ -117,7 +121,7 @@ pub async fn stop_signal() {
     tracing::info!("asked to stop");
 }
 
-/// Runs the gateway until `stop` completes or only an operator can help.
+/// Runs the gateway until `stop` completes, or until an error that only an operator can fix.
 pub async fn run(
     config: Config,
     status: Status,
@@ -127,51 +131,53 @@ pub async fn run(
     let listener =
         TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     if !address.ip().is_loopback() {
-        tracing::warn!(%address, "http.listen is not loopback: whoever reaches it sees tables, positions and errors, though no rows; it has no TLS and no password");
+        tracing::warn!(
+            %address,
+            "http.listen is not loopback: every client that reaches it sees tables, positions and \
+             errors, though no rows; it has no TLS and no password"
+        );
     }
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, status.clone()));
-    let (stop_sender, mut stopped) = watch::channel(false);
+    let stopped = CancellationToken::new();
+    let guard = stopped.clone().drop_guard();
     tasks.spawn(async move {
         stop.await;
-        let _ = stop_sender.send(true);
-        std::future::pending().await
+        drop(guard);
     });
-    let Some(started) = patiently(&config, &status, &mut stopped).await? else { return Ok(()) };
-    sessions(started, stopped).await
+    let started = start_with_retry(&config, &status, &stopped).await?;
+    let Some(started) = started else { return Ok(()) };
+    run_sessions(started, &stopped).await
 }
 
-/// A gateway that is ready for its first session. What runs beside the sessions ends when this is dropped.
-struct Started {
+/// A gateway that is ready for its first session. Its background tasks end when this is dropped.
+struct RunningGateway {
     gateway: Gateway,
-    /// The epoch of the session that streams, if one does.
+    /// The epoch of the streaming session, if there is one.
     active: watch::Sender<Option<Epoch>>,
     _tasks: JoinSet<()>,
     private: Option<PrivateNats>,
 }
 
-/// Starts, and starts again for as long as the servers are given to come up; `None`: it was asked to stop meanwhile.
-async fn patiently(
+/// Starts; retries transient failures for `start_wait`. `None`: the process was asked to stop.
+async fn start_with_retry(
     config: &Config,
     status: &Status,
-    stop: &mut watch::Receiver<bool>,
-) -> Result<Option<Started>, RunError> {
+    stop: &CancellationToken,
+) -> Result<Option<RunningGateway>, RunError> {
     let began = Instant::now();
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
-        let started = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return Ok(None),
-            started = Box::pin(start(config, status)) => started,
-        };
+        let started = stop.run_until_cancelled(Box::pin(start(config, status))).await;
+        let Some(started) = started else { return Ok(None) };
         match started {
-            Err(error) if error.may_pass() && began.elapsed() < config.start_wait => {
+            Err(error) if error.is_transient() && began.elapsed() < config.start_wait => {
                 status.set_problem(Some(error.to_string()));
-                let pause = backoff.next_delay();
-                tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not started");
-                tokio::select! {
-                    _ = stop.wait_for(|stop| *stop) => return Ok(None),
-                    () = tokio::time::sleep(pause) => {}
+                let delay = backoff.next_delay();
+                let retry_in_ms = delay.as_millis() as u64;
+                tracing::warn!(%error, retry_in_ms, "startup failed, retrying");
+                if stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                    return Ok(None);
                 }
             }
             ended => return ended.map(Some),
@@ -179,40 +185,53 @@ async fn patiently(
     }
 }
 
-async fn start(config: &Config, status: &Status) -> Result<Started, RunError> {
+async fn start(config: &Config, status: &Status) -> Result<RunningGateway, RunError> {
     let catalog = Catalog::connect(&config.postgres).await?;
-    let preflight = preflight(&catalog, config).await?;
+    let preflight = run_preflight(&catalog, config).await?;
     let private = start_private_nats(config).await?;
-    let access = private.as_ref().map(|private| NatsOptions::from(private.url()));
-    let access = access.or(config.nats.access.clone()).unwrap_or_default();
-    let client = streams::connect(&access).await?;
-    let streams = Box::pin(Streams::ensure(&client, &config.nats, &config.tables)).await?;
+    let options = private.as_ref().map(|private| NatsOptions::from(private.url()));
+    let options = options.or(config.nats.access.clone()).unwrap_or_default();
+    let streams = Streams::connect(&options, &config.nats, &config.tables).await?;
     slot::ensure_publication(&catalog, &preflight).await?;
 
     let assets = Assets::default();
     let version = preflight.server_version;
     let gateway = Gateway::new(config.clone(), streams, assets, status.clone(), version);
-    // Before anything is put into a bucket.
-    NamedRevisions::read(&gateway).await?.pass_over_lost(&gateway).await?;
+    // Before the first put into a bucket.
+    let tokens = config.tables.iter().map(|table| &table.token);
+    let referenced = ReferencedRevisions::read(&gateway.streams, tokens).await?;
+    referenced.skip_lost(&gateway.schemas, &gateway.dictionaries).await?;
     let mut tasks = JoinSet::new();
-    let mut dictionaries = dictionaries::folder(&gateway);
-    dictionaries.load().await;
-    tasks.spawn(dictionaries.follow());
-    let Config { guests: limits, data_dir, .. } = &gateway.config;
-    Writable::default().look_at("data_dir, which holds compiled guests,", data_dir);
-    let engine = Engine::new(Limits::of(limits), Some(&data_dir.join("guests")))?;
-    let mut guests = guests::folder(&gateway, engine).await?;
-    guests.load().await;
-    tasks.spawn(guests.follow());
+    follow_folders(&gateway, &mut tasks).await?;
     let (active, is_active) = watch::channel(None);
     tasks.spawn(requests::serve(gateway.clone(), is_active));
-    tasks.spawn(wal_budget::watch(gateway.clone()));
+    let postgres = config.postgres.clone();
+    let status = status.clone();
+    let set_wal = move |report| status.set_wal(report);
+    tasks.spawn(wal_budget::watch(postgres, gateway.wal_pressure.clone(), set_wal));
     publish_schemas(&gateway, catalog).await?;
-    Ok(Started { gateway, active, _tasks: tasks, private })
+    Ok(RunningGateway { gateway, active, _tasks: tasks, private })
 }
 
-/// Everything that Postgres has to allow is checked before anything is changed.
-async fn preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, PostgresError> {
+/// Loads dictionaries and guests, and follows their folders from now on.
+async fn follow_folders(gateway: &Gateway, tasks: &mut JoinSet<()>) -> Result<(), RunError> {
+    let config = &gateway.config;
+    let (assets, status) = (&gateway.assets, &gateway.status);
+    let mut dictionaries =
+        dictionaries::open_folder(config, &gateway.streams, &gateway.dictionaries, assets, status);
+    dictionaries.load().await;
+    tasks.spawn(dictionaries.follow());
+    let data_dir = &config.data_dir;
+    PermissionAudit::default().check("data_dir, which holds compiled guests,", data_dir);
+    let engine = Engine::new(Limits::of(&config.guests), Some(&data_dir.join("guests")))?;
+    let mut guests = guests::open_folder(gateway, engine).await?;
+    guests.load().await;
+    tasks.spawn(guests.follow());
+    Ok(())
+}
+
+/// Checks everything that Postgres must allow, before any change.
+async fn run_preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, PostgresError> {
     let tables: Vec<TableName> = config.tables.iter().map(|table| table.name.clone()).collect();
     let PostgresConfig { slot, publication, .. } = &config.postgres;
     let wanted = PreflightRequest { slot, publication, tables: &tables };
@@ -221,7 +240,7 @@ async fn preflight(catalog: &Catalog, config: &Config) -> Result<Preflight, Post
     Ok(found)
 }
 
-/// Without `nats.url` the gateway brings its own server, whose data lies in `data_dir`. It stops when it is dropped.
+/// Without `nats.url`, starts a private server with its data in `data_dir`. It stops when dropped.
 async fn start_private_nats(config: &Config) -> Result<Option<PrivateNats>, RunError> {
     if config.nats.access.is_some() {
         return Ok(None);
@@ -232,7 +251,7 @@ async fn start_private_nats(config: &Config) -> Result<Option<PrivateNats>, RunE
     let server = started
         .map_err(|e| RunError::PrivateNats(e.to_string()))?
         .map_err(|e| RunError::PrivateNats(e.to_string()))?;
-    tracing::info!(url = server.url(), "private NATS server");
+    tracing::info!(url = server.url(), "private NATS server started");
     Ok(Some(server))
 }
 
@@ -247,7 +266,8 @@ fn start_nats(store_dir: &Path, port: u16) -> walgate_servers::Result<PrivateNat
     PrivateNats::start(&found.bin, options)
 }
 
-/// Every configured table has a schema before anyone asks, behind the guest that is live from the start.
+/// Makes sure that every configured table has a schema, through the guest that is live from the
+/// start.
 async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), RunError> {
     let tables = &gateway.config.tables;
     let known = gateway.schemas.latest_of(tables.iter().map(|table| &table.token)).await?;
@@ -261,16 +281,21 @@ async fn publish_schemas(gateway: &Gateway, mut catalog: Catalog) -> Result<(), 
     Ok(())
 }
 
-/// One session after the other.
-async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Result<(), RunError> {
-    let Started { gateway, active, private, .. } = &mut started;
+/// Runs one session after the other.
+async fn run_sessions(
+    mut running: RunningGateway,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let RunningGateway { gateway, active, private, .. } = &mut running;
     let past = Past::default();
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
         let began = Instant::now();
         let ended = tokio::select! {
-            ended = Box::pin(one_session(gateway, active, &mut stop, &past)) => ended,
-            () = ends(private) => Err(SessionError::Task("the private NATS server has ended".to_owned())),
+            ended = Box::pin(run_session(gateway, active, stop, &past)) => ended,
+            () = private_server_exited(private) => {
+                Err(SessionError::Task("the private NATS server has ended".to_owned()))
+            }
         };
         gateway.status.set_streaming(false);
         let _ = active.send(None);
@@ -279,51 +304,48 @@ async fn sessions(mut started: Started, mut stop: watch::Receiver<bool>) -> Resu
         if action(&error) == Action::Halt {
             return Err(RunError::Session(error));
         }
-        if began.elapsed() > HEALTHY {
+        if began.elapsed() > HEALTHY_SESSION {
             backoff.reset();
         }
-        let pause = backoff.next_delay();
-        tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "not streaming");
+        let delay = backoff.next_delay();
+        let retry_in_ms = delay.as_millis() as u64;
+        tracing::warn!(%error, retry_in_ms, "session ended, reconnecting");
         if let Some(server) = private.as_mut()
             && server.has_ended()
         {
             let again = tokio::task::block_in_place(|| server.start_again());
             again.map_err(|error| RunError::PrivateNats(error.to_string()))?;
         }
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            () = tokio::time::sleep(pause) => {}
+        if stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+            return Ok(());
         }
     }
 }
 
-/// Completes when the private server has ended by itself.
-async fn ends(private: &mut Option<PrivateNats>) {
+/// Completes when the private server has exited by itself.
+async fn private_server_exited(private: &mut Option<PrivateNats>) {
     let Some(server) = private else { return std::future::pending().await };
     while !server.has_ended() {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     }
 }
 
-async fn one_session(
+async fn run_session(
     gateway: &Gateway,
     active: &watch::Sender<Option<Epoch>>,
-    stop: &mut watch::Receiver<bool>,
+    stop: &CancellationToken,
     past: &Past,
 ) -> Result<(), SessionError> {
-    let held = tokio::select! {
-        biased;
-        _ = stop.wait_for(|stop| *stop) => return Ok(()),
-        held = open::hold(gateway) => held,
-    };
+    let held = stop.run_until_cancelled(open::hold(gateway)).await;
+    let Some(held) = held else { return Ok(()) };
     let (held, feedback) = held?;
-    let mut feedback = tokio::spawn(feedback.run(gateway.status.clone()));
-    let _abort = AbortOnDrop(feedback.abort_handle());
+    let feedback = tokio::spawn(feedback.run(gateway.status.clone()));
+    let mut feedback = AbortOnDropHandle::new(feedback);
     let opened = tokio::select! {
         biased;
-        _ = stop.wait_for(|stop| *stop) => return Ok(()),
-        ended = &mut feedback => return Err(lost(ended)),
-        opened = open::open(gateway, held, past, unix_seconds()) => opened,
+        () = stop.cancelled() => return Ok(()),
+        ended = &mut feedback => return Err(feedback_error(ended)),
+        opened = open::open(gateway, held, past, now_seconds()) => opened,
     };
     let (epoch, mut session) = opened?;
     let _ = active.send(Some(epoch));
@@ -331,49 +353,42 @@ async fn one_session(
     tracing::info!(%epoch, slot = gateway.config.postgres.slot, "streaming");
     let sequence = session.acknowledged_sequence();
     let stopped = stop.clone();
-    // A task of its own: what the runtime itself waits for is woken across threads, here at every frame.
-    let mut running = tokio::spawn(async move { session.run(stopped).await });
-    let _abort_running = AbortOnDrop(running.abort_handle());
+    // The session is a task of its own. The runtime's main future would be woken across threads at
+    // every frame.
+    let running = tokio::spawn(async move { session.run(stopped).await });
+    let mut running = AbortOnDropHandle::new(running);
     let ended = tokio::select! {
-        ended = &mut running => ended.unwrap_or_else(|error| Err(SessionError::Task(error.to_string()))),
-        ended = feedback => {
-            // What it is about to send is sent before the next session looks where the stream ends.
-            running.abort();
-            let _ = running.await;
-            Err(lost(ended))
+        ended = &mut running => {
+            ended.unwrap_or_else(|error| Err(SessionError::Task(error.to_string())))
         }
-        () = overdue(stop) => {
-            tracing::warn!("what is under way is not acknowledged in time; the next start sends it again");
+        ended = feedback => {
+            // The session must not publish any more when the next one reads the stream's end.
+            running.abort();
+            let _ = (&mut running).await;
+            Err(feedback_error(ended))
+        }
+        () = drain_deadline(stop) => {
+            tracing::warn!(
+                "messages in flight not acknowledged in time; the next start sends them again"
+            );
             Ok(())
         }
     };
     past.acknowledged.store(sequence(), Relaxed);
     if ended.is_ok() {
-        // Postgres is still told what the last acknowledgements made durable.
+        // The feedback task still confirms what the last acknowledgements made durable.
         tokio::time::sleep(LAST_STATUS).await;
     }
     ended
 }
 
-/// Why the feedback loop has ended.
-fn lost(ended: Result<PostgresError, JoinError>) -> SessionError {
+/// The error that ended the feedback loop.
+fn feedback_error(ended: Result<PostgresError, JoinError>) -> SessionError {
     ended.map_or_else(|error| SessionError::Task(error.to_string()), SessionError::from)
 }
 
-/// A session that was asked to stop and waits for a server has no more time.
-async fn overdue(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+/// Completes when a session that was asked to stop must not wait for a server any longer.
+async fn drain_deadline(stop: &CancellationToken) {
+    stop.cancelled().await;
     tokio::time::sleep(session::DRAIN + LAST_STATUS).await;
-}
-
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn unix_seconds() -> u32 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32)
 }

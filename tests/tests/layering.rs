@@ -48,7 +48,6 @@ const EDGES: &[Edge] = &[
         what: &["async_nats::"],
         allowed: &[
             "host/src/jetstream",
-            "host/src/snapshot/requests.rs",
             "consumers/",
             "nats-connect/",
             // Clients of NATS in their own right.

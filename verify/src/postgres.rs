@@ -90,7 +90,7 @@ impl PostgresSide {
         let compare = |batch: RowBatch, rendered: &mut Rendered| {
             look_at(&batch, columns, rendered, &mut look)
         };
-        table.each(outlet, usize::MAX, compare).await?;
+        table.for_each_batch(outlet, usize::MAX, compare).await?;
         Ok(look)
     }
 }

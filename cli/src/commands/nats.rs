@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::commands::Usage;
 use walgate_host::{
     config::Config,
-    jetstream::{permissions, streams},
+    jetstream::{permissions, streams::Streams},
 };
 
 /// The permissions and streams that NATS needs.
@@ -69,9 +69,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
                 let what = "nats.url is not set: a private server is set up by the gateway itself";
                 return Err(Usage(what.to_owned()).into());
             };
-            let client = streams::connect(access).await?;
             nats.create = true;
-            Box::pin(streams::Streams::ensure(&client, &nats, &tables)).await?;
+            Streams::connect(access, &nats, &tables).await?;
             println!("the streams and buckets are there");
         }
     }

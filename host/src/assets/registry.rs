@@ -10,7 +10,7 @@ use walgate_wire::Token;
 
 use crate::egress::compress::StoredDictionary;
 
-/// What each table uses at this moment. Cheap to clone and to read.
+/// The live dictionary of each table. Cheap to clone and to read.
 #[derive(Clone, Debug, Default)]
 pub struct Assets {
     dictionaries: Arc<ArcSwap<HashMap<Token, Arc<StoredDictionary>>>>,
@@ -21,7 +21,7 @@ impl Assets {
         self.dictionaries.load().get(token).cloned()
     }
 
-    /// From the next batch on the table uses `dictionary`, or none.
+    /// From the next batch on, the table uses `dictionary`, or none.
     pub fn set_dictionary(&self, token: &Token, dictionary: Option<Arc<StoredDictionary>>) {
         self.dictionaries.rcu(|live| {
             let mut live = HashMap::clone(live);
@@ -33,7 +33,7 @@ impl Assets {
         });
     }
 
-    /// `new` for `old`, unless another one has become live meanwhile.
+    /// Replaces `old` by `new`, unless another one became live meanwhile.
     pub fn replace_dictionary(
         &self,
         token: &Token,

@@ -1,7 +1,8 @@
-//! Drop-in folders: files are read whole once they have been quiet for a moment, and offered to what uses them.
+//! Drop-in folders: a file is read whole once it has not changed for a moment, and offered to its
+//! handler.
 //!
-//! Whatever is wrong with a file is said once for each content, and what was live stays. What a file means is
-//! not known here.
+//! A problem with a file is logged once for each content, and the live version stays. The meaning of
+//! a file is not known here.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,93 +18,102 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use walgate_wire::Token;
 
-/// A file that changed more recently than this may still be being written.
+/// A file that changed more recently than this may still be incomplete.
 const QUIET: Duration = Duration::from_millis(250);
-/// Where inotify is missing (overlay, NFS) or overflows, the folder is listed this often all the same.
+/// The folder is also polled this often: inotify may be missing (overlay, NFS) or overflow.
 const POLL: Duration = Duration::from_secs(2);
-/// How many names that would have been right stand beside one that is not.
-const STRAYS_TOLD: usize = 8;
+/// The most expected file names that a warning about an unused file lists.
+const EXPECTED_NAMES_MAX: usize = 8;
 
-/// What the files of a folder are for: one file a table.
-pub trait Shelf: Send {
-    /// In words, for logs.
+/// Uses the files of a folder, one file a table.
+pub trait DropInHandler: Send {
+    /// What a file is, for logs.
     const WHAT: &'static str;
 
-    /// What the names of its files end in.
+    /// The ending of file names.
     const ENDING: &'static str;
 
-    /// A file that is larger than this is offered cut off behind one byte more.
+    /// A larger file is offered truncated to one byte more than this.
     fn bytes_max(&self) -> usize;
 
     /// The file of a table, relative to the folder.
-    fn file(&self, token: &Token) -> PathBuf;
+    fn file_of(&self, token: &Token) -> PathBuf;
 
-    /// New contents; the answer says whether they are live now.
+    /// Receives new contents. `Ok`: they are in use now.
     fn offer(
         &mut self,
         token: &Token,
         bytes: Vec<u8>,
-    ) -> impl Future<Output = Result<(), Refused>> + Send;
+    ) -> impl Future<Output = Result<(), OfferError>> + Send;
 
-    /// There is no file, or none any more.
-    fn absent(&mut self, token: &Token) -> impl Future<Output = ()> + Send;
+    /// The file does not exist, or was removed.
+    fn handle_missing(&mut self, token: &Token) -> impl Future<Output = ()> + Send;
 
-    /// What lies there cannot be used, told once; the answer says what is used instead.
-    fn refused(&mut self, token: &Token, problem: &str) -> String;
+    /// The file cannot be used; called once for each problem. Returns what is used instead, for the
+    /// log.
+    fn handle_rejected(&mut self, token: &Token, problem: &str) -> String;
 }
 
-/// Why contents did not become live.
+/// Why contents were not accepted.
 #[derive(Debug)]
-pub enum Refused {
-    /// Wrong for good: not looked at again until they change.
+pub enum OfferError {
+    /// Permanent: not offered again until the contents change.
     Invalid(String),
-    /// For a passing reason: offered again at the next look.
-    NotNow(String),
+    /// Transient: offered again at the next poll.
+    Transient(String),
 }
 
-impl Refused {
-    pub fn invalid(problem: impl Display) -> Refused {
-        Refused::Invalid(problem.to_string())
+impl OfferError {
+    pub fn invalid(problem: impl Display) -> OfferError {
+        OfferError::Invalid(problem.to_string())
     }
 }
 
 /// Follows one folder for the configured tables.
 #[derive(Debug)]
-pub struct Folder<S> {
+pub struct DropInFolder<H> {
     folder: PathBuf,
     tokens: Vec<Token>,
-    shelf: S,
-    seen: HashMap<Token, Seen>,
-    /// Files of nobody's that were named.
-    strays: HashSet<OsString>,
-    /// No file can be opened at all; said once.
+    handler: H,
+    seen: HashMap<Token, SeenFile>,
+    /// Unused files that were warned about.
+    unused: HashSet<OsString>,
+    /// This process cannot open any file; logged once.
     is_blind: bool,
-    writable: Writable,
+    permissions: PermissionAudit,
 }
 
-/// What the folder held for a table when it was looked at last.
+/// The state of a table's file at the last poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    Live([u8; 32]),
-    Refused([u8; 32]),
+enum SeenFile {
+    Accepted([u8; 32]),
+    Rejected([u8; 32]),
     Unreadable(String),
-    Absent,
+    Missing,
 }
 
-impl<S: Shelf> Folder<S> {
-    pub fn new(folder: PathBuf, tokens: Vec<Token>, shelf: S) -> Self {
-        let (seen, strays, writable) = Default::default();
-        Folder { folder, tokens, shelf, seen, strays, is_blind: false, writable }
+impl<H: DropInHandler> DropInFolder<H> {
+    pub fn new(folder: PathBuf, tokens: Vec<Token>, handler: H) -> Self {
+        DropInFolder {
+            folder,
+            tokens,
+            handler,
+            seen: HashMap::new(),
+            unused: HashSet::new(),
+            is_blind: false,
+            permissions: PermissionAudit::default(),
+        }
     }
 
-    /// Loads what lies in the folder now; to be awaited before the first message is packed.
+    /// Offers the files that exist now. Await this before the first message is packed.
     pub async fn load(&mut self) {
         if !self.folder.is_dir() {
-            tracing::info!(folder = %self.folder.display(), "no such folder yet, so no {}", S::WHAT);
+            let folder = self.folder.display();
+            tracing::info!(%folder, "folder does not exist yet: no {}", H::WHAT);
         }
-        self.name_strays();
+        self.warn_about_unused_files();
         for token in self.tokens.clone() {
-            self.look_at(&token).await;
+            self.check_file(&token).await;
         }
     }
 
@@ -112,26 +122,26 @@ impl<S: Shelf> Folder<S> {
         let (events, mut changed) = mpsc::channel::<()>(1);
         let mut watcher = None;
         loop {
-            // The folder may appear later, or be replaced by another.
+            // The folder may appear later, or be replaced.
             if watcher.is_none() || !self.folder.is_dir() {
-                watcher = self.watcher(events.clone());
+                watcher = self.start_watcher(events.clone());
             }
             let _ = tokio::time::timeout(POLL, changed.recv()).await;
-            self.name_strays();
+            self.warn_about_unused_files();
             for token in self.tokens.clone() {
-                self.quiet(&token).await;
-                self.look_at(&token).await;
+                self.wait_until_unchanged(&token).await;
+                self.check_file(&token).await;
             }
         }
     }
 
-    fn watcher(&self, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    fn start_watcher(&self, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
         let on_event = move |event: notify::Result<notify::Event>| {
-            // Reading a file is an event, too: ours would wake us for ever.
+            // Reads are events, too: the gateway's own would wake it forever.
             if event.is_ok_and(|event| event.kind.is_access()) {
                 return;
             }
-            // A full channel already means "look again".
+            // A full channel already means "poll again".
             let _ = events.try_send(());
         };
         let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
@@ -140,32 +150,33 @@ impl<S: Shelf> Folder<S> {
         });
         watcher
             .inspect_err(|error| {
-                tracing::debug!(folder = %self.folder.display(), %error, "cannot watch the folder, polling it");
+                tracing::debug!(folder = %self.folder.display(), %error, "folder cannot be watched, polling it");
             })
             .ok()
     }
 
-    /// Warns once of a file that no table uses: whoever put it there expects that something comes of it.
-    fn name_strays(&mut self) {
+    /// Warns once about a file that no table uses: an operator expects that it has an effect.
+    fn warn_about_unused_files(&mut self) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
-        let used: Vec<PathBuf> = self.tokens.iter().map(|token| self.shelf.file(token)).collect();
+        let used: Vec<PathBuf> =
+            self.tokens.iter().map(|token| self.handler.file_of(token)).collect();
         for name in entries.flatten().map(|entry| entry.file_name()) {
-            let is_one = name.as_encoded_bytes().ends_with(S::ENDING.as_bytes());
+            let is_one = name.as_encoded_bytes().ends_with(H::ENDING.as_bytes());
             let is_used = used.iter().any(|used| self.folder.join(used) == self.folder.join(&name));
-            if is_one && !is_used && self.strays.insert(name.clone()) {
+            if is_one && !is_used && self.unused.insert(name.clone()) {
                 let used: Vec<_> =
-                    used.iter().take(STRAYS_TOLD).map(|f| f.to_string_lossy()).collect();
+                    used.iter().take(EXPECTED_NAMES_MAX).map(|f| f.to_string_lossy()).collect();
                 tracing::warn!(
                     file = %self.folder.join(&name).display(),
                     used = used.join(", "),
-                    "no configured table uses this {}: a table's file is called after its token", S::WHAT
+                    "{} file is not used by any configured table: a table's file is named after its token", H::WHAT
                 );
             }
         }
     }
 
-    /// Waits, for a while, until nobody writes the file.
-    async fn quiet(&self, token: &Token) {
+    /// Waits until the file has not changed for a moment; gives up after a while.
+    async fn wait_until_unchanged(&self, token: &Token) {
         let path = self.path(token);
         for _ in 0..40 {
             let changed = std::fs::metadata(&path).and_then(|m| m.modified());
@@ -179,118 +190,131 @@ impl<S: Shelf> Folder<S> {
     }
 
     fn path(&self, token: &Token) -> PathBuf {
-        self.folder.join(self.shelf.file(token))
+        self.folder.join(self.handler.file_of(token))
     }
 
-    async fn look_at(&mut self, token: &Token) {
+    async fn check_file(&mut self, token: &Token) {
         let path = self.path(token);
-        self.writable.look_at(S::WHAT, &self.folder);
-        self.writable.look_at(S::WHAT, &path);
-        let mut read = read_capped(&self.folder, &path, self.shelf.bytes_max());
-        // Whoever replaces a file may take the old one away first.
-        if self.seen.get(token).is_some_and(|seen| *seen != Seen::Absent) && is_absent(&read) {
+        self.permissions.check(H::WHAT, &self.folder);
+        self.permissions.check(H::WHAT, &path);
+        let mut read = read_capped(&self.folder, &path, self.handler.bytes_max());
+        // A replacement may remove the old file first.
+        if self.seen.get(token).is_some_and(|seen| *seen != SeenFile::Missing) && is_missing(&read)
+        {
             tokio::time::sleep(QUIET).await;
-            self.quiet(token).await;
-            read = read_capped(&self.folder, &path, self.shelf.bytes_max());
+            self.wait_until_unchanged(token).await;
+            read = read_capped(&self.folder, &path, self.handler.bytes_max());
         }
         let bytes = match read {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.absent(token).await,
-            // It says nothing about the file, which may well not be there.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return self.report_missing(token).await;
+            }
+            // The error is not about the file, which may not even exist.
             Err(e) if self.seen.contains_key(token) && is_of_this_process(&e) => {
                 if !std::mem::replace(&mut self.is_blind, true) {
                     let folder = self.folder.display();
-                    tracing::warn!(%folder, problem = %e, "cannot look for any {}; what is live stays, trying again", S::WHAT);
+                    tracing::warn!(%folder, problem = %e, "cannot look for any {}; the live ones stay, retrying", H::WHAT);
                 }
                 return;
             }
             Err(e) => {
                 let problem = e.to_string();
-                return self.refuse(token, Seen::Unreadable(problem.clone()), &path, &problem);
+                return self.report_rejected(
+                    token,
+                    SeenFile::Unreadable(problem.clone()),
+                    &path,
+                    &problem,
+                );
             }
         };
         self.is_blind = false;
         let hash: [u8; 32] = Sha256::digest(&bytes).into();
-        if matches!(self.seen.get(token), Some(Seen::Live(h) | Seen::Refused(h)) if *h == hash) {
+        if matches!(self.seen.get(token), Some(SeenFile::Accepted(h) | SeenFile::Rejected(h)) if *h == hash)
+        {
             return;
         }
-        match self.shelf.offer(token, bytes).await {
+        match self.handler.offer(token, bytes).await {
             Ok(()) => {
-                self.seen.insert(token.clone(), Seen::Live(hash));
+                self.seen.insert(token.clone(), SeenFile::Accepted(hash));
             }
-            Err(Refused::Invalid(problem)) => {
-                self.refuse(token, Seen::Refused(hash), &path, &problem);
+            Err(OfferError::Invalid(problem)) => {
+                self.report_rejected(token, SeenFile::Rejected(hash), &path, &problem);
             }
-            Err(Refused::NotNow(problem)) => {
-                tracing::warn!(table = %token, problem, "{} not live yet, trying again", S::WHAT);
-                // Nothing was live before: nothing passes it by meanwhile.
+            Err(OfferError::Transient(problem)) => {
+                tracing::warn!(table = %token, problem, "{} not live yet, retrying", H::WHAT);
+                // Nothing was live before: the handler must block the table meanwhile.
                 if !self.seen.contains_key(token) {
-                    self.shelf.refused(token, &problem);
+                    self.handler.handle_rejected(token, &problem);
                 }
             }
         }
     }
 
-    async fn absent(&mut self, token: &Token) {
+    async fn report_missing(&mut self, token: &Token) {
         self.is_blind = false;
-        if self.seen.insert(token.clone(), Seen::Absent) != Some(Seen::Absent) {
-            self.shelf.absent(token).await;
+        if self.seen.insert(token.clone(), SeenFile::Missing) != Some(SeenFile::Missing) {
+            self.handler.handle_missing(token).await;
         }
     }
 
-    fn refuse(&mut self, token: &Token, seen: Seen, path: &Path, problem: &str) {
+    fn report_rejected(&mut self, token: &Token, seen: SeenFile, path: &Path, problem: &str) {
         if self.seen.get(token) == Some(&seen) {
             return;
         }
-        let (file, kept) = (path.display(), self.shelf.refused(token, problem));
-        tracing::warn!(table = %token, %file, problem, kept, "{} refused", S::WHAT);
+        let file = path.display();
+        let kept = self.handler.handle_rejected(token, problem);
+        tracing::warn!(table = %token, %file, problem, kept, "{} refused", H::WHAT);
         self.seen.insert(token.clone(), seen);
     }
 }
 
-fn is_absent(read: &io::Result<Vec<u8>>) -> bool {
+fn is_missing(read: &io::Result<Vec<u8>>) -> bool {
     read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// No file could be opened now, whichever it is.
+/// Whether no file could be opened now, whichever it is.
 fn is_of_this_process(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Reads at most one byte more than a file may have, so that whoever checks it sees that it is too large. Links may lead
-/// about in the folder, as those of a Kubernetes ConfigMap do, but not out of it; the folder itself may be a link.
+/// Reads at most one byte more than a file may have, so that the handler sees that it is too large.
+/// Links may point within the folder, as in a Kubernetes ConfigMap, but not out of it. The folder
+/// itself may be a link.
 fn read_capped(folder: &Path, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     use io::Read;
     let real = path.canonicalize()?;
     if !real.starts_with(folder.canonicalize()?) {
-        let problem =
-            format!("it leads out of the folder, to {}: copy the file into it", real.display());
+        let problem = format!(
+            "the link leads out of the folder, to {}: copy the file into it",
+            real.display()
+        );
         return Err(io::Error::other(problem));
     }
-    // Opening a pipe would wait for somebody who writes to it.
+    // Opening a pipe would wait for a writer.
     if !real.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
+        return Err(io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
     std::fs::File::open(real)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Files and folders that others may write, and that were named for it.
+/// Warns about files and folders that other users may write. Remembers those it warned about.
 #[derive(Debug, Default)]
-pub struct Writable(HashSet<PathBuf>);
+pub struct PermissionAudit(HashSet<PathBuf>);
 
-impl Writable {
-    /// Warns once if others than its owner may write to `path`. What is not there is not looked at.
-    pub fn look_at(&mut self, what: &str, path: &Path) {
+impl PermissionAudit {
+    /// Warns once if other users than its owner may write to `path`. A missing path is ignored.
+    pub fn check(&mut self, what: &str, path: &Path) {
         use std::os::unix::fs::PermissionsExt;
         let Ok(mode) = path.metadata().map(|metadata| metadata.permissions().mode()) else {
             return;
         };
         if mode & 0o022 != 0 && self.0.insert(path.to_owned()) {
             let (path, mode) = (path.display(), format!("{:o}", mode & 0o777));
-            tracing::warn!(%path, mode, "{what}: others may write here, and so decide what leaves; chmod go-w");
+            tracing::warn!(%path, mode, "{what}: others may write here, and so decide which rows are published; chmod go-w");
         }
     }
 }
@@ -302,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_is_not_waited_for() {
+    fn a_pipe_does_not_block_the_reader() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("users.wasm");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -310,7 +334,7 @@ mod tests {
         let parent = folder.path().to_owned();
         thread::spawn(move || done.send(read_capped(&parent, &pipe, 10)));
         let read = answer.recv_timeout(Duration::from_secs(60)).expect("an answer");
-        assert_eq!(read.unwrap_err().to_string(), "it is no file");
+        assert_eq!(read.unwrap_err().to_string(), "not a regular file");
         let none = read_capped(folder.path(), &folder.path().join("none"), 10);
         assert_eq!(none.unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -107,7 +107,7 @@ fn broken(
             tail.last_sequence
         ));
     }
-    if tail.is_torn {
+    if tail.has_gap {
         return Some(
             "somebody else wrote to the CDC stream between messages of a gateway".to_owned(),
         );
@@ -195,7 +195,7 @@ mod tests {
             last_sequence: 9,
             position: Some(StreamPosition { epoch: Epoch(5), position }),
             progress: Some((Epoch(5), progress)),
-            is_torn: false,
+            has_gap: false,
         }
     }
 
@@ -266,7 +266,7 @@ mod tests {
         assert!(reseeds(decided(
             Some(&record),
             &slot(),
-            &Tail { is_torn: true, ..good.clone() },
+            &Tail { has_gap: true, ..good.clone() },
             9
         )));
         assert!(reseeds(decided(None, &slot(), &good, 9)));

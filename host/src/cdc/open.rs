@@ -13,7 +13,7 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use walgate_wire::{Epoch, EpochRecord, Lsn, POS, Position, Schema, StreamPosition, TableState};
 
 use crate::{
-    assets::dictionaries,
+    assets::dictionaries::store_live_dictionaries,
     cdc::{
         epoch::{Decision, Known, SlotFacts, decide},
         session::{Session, progress_message},
@@ -24,11 +24,10 @@ use crate::{
     error::SessionError,
     jetstream::{
         ack_ledger::Durable,
-        chain::{Chain, Connected, Link},
+        chain::Chain,
         kv::READS_AT_ONCE,
         publisher::Headers,
-        revisions::NamedRevisions,
-        streams::Streams,
+        revisions::ReferencedRevisions,
         tail::{self, Tail},
     },
     observe::status::Status,
@@ -139,29 +138,26 @@ async fn place(
     now: u32,
     durable: watch::Sender<Durable>,
 ) -> Result<Place, SessionError> {
-    let connected = Connected::now(&gateway.streams.client);
+    let generation = gateway.streams.connection_generation();
     // What was deleted, or lost with its server, is made again; what that means is decided below.
-    let streams = Box::pin(Streams::ensure(
-        &gateway.streams.client,
-        &gateway.config.nats,
-        &gateway.config.tables,
-    ))
-    .await?;
-    let named = NamedRevisions::read(gateway).await?;
-    named.pass_over_lost(gateway).await?;
-    dictionaries::store_again(gateway).await?;
+    let config = &gateway.config;
+    let streams = gateway.streams.ensure(&config.nats, &config.tables).await?;
+    let (schemas, dictionaries) = (&gateway.schemas, &gateway.dictionaries);
+    let tokens = config.tables.iter().map(|table| &table.token);
+    let referenced = ReferencedRevisions::read(&streams, tokens).await?;
+    referenced.skip_lost(schemas, dictionaries).await?;
+    store_live_dictionaries(&config.tables, dictionaries, &gateway.assets, &gateway.status).await?;
     let record = gateway.schemas.epoch().await?;
     let lost = match &record {
-        Some(record) => named.lost(gateway, record.epoch).await?,
+        Some(record) => referenced.find_lost(schemas, dictionaries, record.epoch).await?,
         None => None,
     };
-    let tail = tail::read_tail(&streams.cdc).await?;
+    let tail = tail::read_tail(&streams).await?;
     let known =
         Known { record: record.as_ref(), acknowledged: past.acknowledged.load(Relaxed), lost };
     let decision = decide(known, facts, &tail, now);
-    let link = if tail::is_replicated(&streams.cdc) { Link::Sequence } else { Link::Id };
-    let client = &gateway.streams.client;
-    let mut chain = Chain::open(client, tail.last_sequence, connected, link, durable).await?;
+    let mode = streams.chain_mode();
+    let mut chain = Chain::open(&streams, tail.last_sequence, generation, mode, durable).await?;
     let (epoch, resume, stated) = match decision {
         Decision::Continue { epoch, resume, record } => {
             if let Some(record) = &record {

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use walgate_wire::{
     Epoch, GUEST, Lsn, POS, PROGRESS_SUBJECT, Position, Progress, SCHEMA, StreamPosition, subjects,
     to_msgpack,
@@ -34,7 +35,7 @@ use crate::{
     },
     rows::batch::RowBatch,
     tables::TableEvent,
-    wal_budget::Pressure,
+    wal_budget::PressureLevel,
 };
 
 /// An idle slot is moved forward this often, if there was WAL.
@@ -70,7 +71,7 @@ pub struct Session {
     /// Whether the folder of guests has offered something since it was looked at last.
     pub(super) offers: watch::Receiver<()>,
     /// From the WAL that the slot holds back.
-    pub(super) pressure: watch::Receiver<Pressure>,
+    pub(super) pressure: watch::Receiver<PressureLevel>,
     unstated: Option<Commit>,
     /// `end_lsn` of the last progress message, and when it was sent.
     pub(super) stated: (Lsn, Instant),
@@ -91,7 +92,7 @@ impl Session {
     ) -> Session {
         let mut offers = gateway.guest_offers();
         offers.mark_changed();
-        let mut pressure = gateway.relief.pressure();
+        let mut pressure = gateway.wal_pressure.subscribe();
         pressure.mark_changed();
         let io = GatewayIo::of_changes(gateway.clone(), epoch, renderer, lookup);
         Session {
@@ -110,13 +111,14 @@ impl Session {
         }
     }
 
-    /// Runs until an error, or until `stop` is true; then what was sent is acknowledged first.
-    pub async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), SessionError> {
+    /// Runs until an error, or until `stop` is cancelled. Then it waits for the acknowledgements of
+    /// what it sent.
+    pub async fn run(&mut self, stop: CancellationToken) -> Result<(), SessionError> {
         self.gateway.status.lag().begin(now_micros());
         loop {
             let event = tokio::select! {
                 biased;
-                () = asked(&mut stop) => return self.drain().await,
+                () = stop.cancelled() => return self.drain().await,
                 broken = self.chain.broken() => return Err(broken.into()),
                 _ = self.offers.changed(), if self.stream.is_between_transactions() => {
                     self.state_progress().await?;
@@ -313,11 +315,6 @@ impl Session {
         let message = progress_message(self.headers(position), position, end_lsn, at)?;
         Ok(self.chain.publish(message).await?)
     }
-}
-
-/// Completes when `stop` is true, or nobody is left to say so.
-async fn asked(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// The message that states a position.

@@ -1,4 +1,5 @@
-//! The KV buckets: schemas, the epoch, dictionaries. Each put is acknowledged before anything refers to it.
+//! The KV buckets: schemas, the epoch, dictionaries. Each put is acknowledged before a message
+//! refers to it.
 //!
 //! Which schema or dictionary is current is decided elsewhere; this only stores and finds revisions.
 
@@ -24,18 +25,19 @@ use walgate_wire::{
     to_msgpack,
 };
 
+use super::streams::Streams;
 use crate::egress::compress::StoredDictionary;
 
 const EXPECTED_REVISION: &str = "Nats-Expected-Last-Subject-Sequence";
-/// The key under which revisions are passed over. It is no table's token.
-const PASSED_OVER: &str = "=lost";
+/// The key of placeholders for lost revisions. No table has this token.
+const TOMBSTONE_KEY: &str = "=lost";
 const PUTS_AT_ONCE: usize = 64;
-/// Questions to a bucket that are under way at the same time, where each is about another table.
+/// Concurrent reads of a bucket, each for another table.
 pub const READS_AT_ONCE: usize = 16;
-/// How often a put tries again that somebody else's came before.
+/// Attempts of a put that loses a race with other writers.
 const PUT_TRIES: u32 = 5;
-/// No loss is that large: whoever named such a revision is not one of us.
-const PASSED_OVER_MAX: u64 = 100_000;
+/// No loss is that large: no gateway wrote a message that refers to such a revision.
+const SKIPPED_REVISIONS_MAX: u64 = 100_000;
 
 /// A bucket that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -48,30 +50,31 @@ pub struct KvError {
 
 /// One bucket, by its stream.
 #[derive(Clone, Debug)]
-pub struct Bucket {
+pub struct KvBucket {
     pub name: &'static str,
     stream: Stream,
     context: jetstream::Context,
-    /// The last revision that this process knows of.
+    /// The last revision that this process has seen.
     known_last: Arc<AtomicU64>,
-    /// Each put states where the bucket ends: of two at a time one would be refused.
+    /// Each put states the end of the bucket: of two concurrent puts one would be refused.
     putting: Arc<Mutex<()>>,
 }
 
-impl Bucket {
+impl KvBucket {
     fn new(name: &'static str, stream: &Stream, context: &jetstream::Context) -> Self {
-        let (known_last, putting) = (Arc::default(), Arc::default());
-        Bucket { name, stream: stream.clone(), context: context.clone(), known_last, putting }
+        let known_last = Arc::default();
+        let putting = Arc::default();
+        KvBucket { name, stream: stream.clone(), context: context.clone(), known_last, putting }
     }
 
-    /// The last revision that was given in the bucket.
-    async fn end(&self) -> Result<u64, KvError> {
+    /// The last revision of the bucket, of any key.
+    async fn last_revision(&self) -> Result<u64, KvError> {
         let info = self.stream.get_info().await.map_err(|e| self.error(">", e))?;
         Ok(info.state.last_sequence)
     }
 
-    /// Whether `revision` is one of `key`.
-    pub async fn holds(&self, key: &str, revision: u64) -> Result<bool, KvError> {
+    /// Whether `revision` exists and is one of `key`.
+    pub async fn contains_revision(&self, key: &str, revision: u64) -> Result<bool, KvError> {
         match self.stream.get_raw_message(revision).await {
             Ok(message) => Ok(message.subject.as_str() == self.subject(key)),
             Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
@@ -79,38 +82,40 @@ impl Bucket {
         }
     }
 
-    /// A bucket that has lost its end goes on behind `named`, and behind what this process knows of: readers keep
-    /// revisions by number, so none is given twice.
-    pub async fn pass_over_lost(&self, named: u64) -> Result<(), KvError> {
-        let given = self.known_last.fetch_max(named, Relaxed).max(named);
-        let last = self.end().await?;
+    /// Fills a bucket that lost its end up to `referenced`, and up to the last revision that this
+    /// process has seen. Readers keep revisions by number, so no number may be used twice.
+    pub async fn skip_lost_revisions(&self, referenced: u64) -> Result<(), KvError> {
+        let given = self.known_last.fetch_max(referenced, Relaxed).max(referenced);
+        let last = self.last_revision().await?;
         if last >= given {
             self.known_last.fetch_max(last, Relaxed);
             return Ok(());
         }
-        if given - last > PASSED_OVER_MAX {
-            return Err(self.error(PASSED_OVER, format!(
-                "the CDC stream names revision {given}, and the bucket ends at {last}: something else writes to cdc.>, or the \
-                 bucket was made anew; delete the stream CDC, and a new epoch begins"
-            )));
+        if given - last > SKIPPED_REVISIONS_MAX {
+            let reason = format!(
+                "the CDC stream names revision {given}, and the bucket ends at {last}: another \
+                 client writes to cdc.>, or the bucket was created again; delete the stream CDC, \
+                 and a new epoch begins"
+            );
+            return Err(self.error(TOMBSTONE_KEY, reason));
         }
         tracing::error!(
             bucket = self.name,
             last,
             given,
-            "the KV bucket has lost its last revisions; their numbers are passed over"
+            "KV bucket has lost its last revisions; their numbers are skipped"
         );
         let put = |_| {
             let mut headers = HeaderMap::new();
             headers.insert("KV-Operation", "DEL");
-            self.append(PASSED_OVER, headers, Bytes::new())
+            self.append(TOMBSTONE_KEY, headers, Bytes::new())
         };
         stream::iter(last..given)
             .map(put)
             .buffer_unordered(PUTS_AT_ONCE)
             .try_collect::<Vec<u64>>()
             .await
-            .map_err(|e| self.error(PASSED_OVER, e))?;
+            .map_err(|e| self.error(TOMBSTONE_KEY, e))?;
         Ok(())
     }
 
@@ -124,11 +129,12 @@ impl Bucket {
 
     /// The latest revision, unless it is a deletion.
     async fn latest(&self, key: &str) -> Result<Option<StreamMessage>, KvError> {
-        Ok(self.end_of(key).await?.filter(|message| !is_deletion(message)))
+        Ok(self.last_entry(key).await?.filter(|message| !is_deletion(message)))
     }
 
-    /// The latest revision, also if it is a deletion. Read from the stream's leader: what was put is seen.
-    async fn end_of(&self, key: &str) -> Result<Option<StreamMessage>, KvError> {
+    /// The latest revision, even if it is a deletion. The stream's leader answers, so every earlier
+    /// put is visible.
+    async fn last_entry(&self, key: &str) -> Result<Option<StreamMessage>, KvError> {
         match self.stream.get_last_raw_message_by_subject(&self.subject(key)).await {
             Ok(message) => Ok(Some(message)),
             Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -136,8 +142,8 @@ impl Bucket {
         }
     }
 
-    /// Returns the new revision. `expected`: the revision of the key that this one follows; another writer of it in
-    /// between makes the put fail. So does the loss of revisions that were put before.
+    /// Returns the new revision. `expected`: the revision of the key that this one follows. The put
+    /// fails if another client wrote the key since, or if the bucket lost earlier revisions.
     async fn put(
         &self,
         key: &str,
@@ -151,9 +157,9 @@ impl Bucket {
         let _putting = self.putting.lock().await;
         let mut tries = 0..PUT_TRIES;
         loop {
-            // In this order: others put, too.
+            // In this order, because other tasks put as well.
             let given = self.known_last.load(Relaxed);
-            let last = self.end().await?;
+            let last = self.last_revision().await?;
             if last < given {
                 return Err(self.error(
                     key,
@@ -162,7 +168,7 @@ impl Bucket {
                     ),
                 ));
             }
-            // Behind that and nothing else: the put may reach a server that has lost what was just read.
+            // The put must follow exactly this revision: it may reach a server that lost it.
             headers.insert(EXPECTED_LAST_SEQUENCE, last.to_string());
             match self.append(key, headers.clone(), value.clone()).await {
                 Ok(revision) => {
@@ -194,14 +200,14 @@ fn is_deletion(message: &StreamMessage) -> bool {
 
 /// Bucket `schemas`.
 #[derive(Clone, Debug)]
-pub struct Schemas(Bucket);
+pub struct Schemas(KvBucket);
 
 impl Schemas {
-    pub fn new(streams: &crate::jetstream::streams::Streams) -> Self {
-        Schemas(Bucket::new(buckets::SCHEMAS, &streams.schemas, &streams.context))
+    pub fn new(streams: &Streams) -> Self {
+        Schemas(KvBucket::new(buckets::SCHEMAS, &streams.schemas, &streams.context))
     }
 
-    pub fn bucket(&self) -> &Bucket {
+    pub fn bucket(&self) -> &KvBucket {
         &self.0
     }
 
@@ -214,7 +220,7 @@ impl Schemas {
         Ok(Some(schema))
     }
 
-    /// The same of several tables, in their order.
+    /// The latest schemas of several tables, in their order.
     pub async fn latest_of(
         &self,
         tokens: impl Iterator<Item = &Token>,
@@ -223,12 +229,14 @@ impl Schemas {
         stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await
     }
 
-    /// Stores `schema` as the revision after `schema.revision` and returns it with its new revision. 0: there is none,
-    /// or somebody has deleted it.
+    /// Stores `schema` as the revision after `schema.revision`, and returns it with its new
+    /// revision. Revision 0: the key has no value, or an operator deleted it.
     pub async fn put(&self, schema: &Schema) -> Result<Schema, KvError> {
         let key = schema.token.as_str();
         let previous = match schema.revision {
-            0 => self.0.end_of(key).await?.filter(is_deletion).map_or(0, |end| end.sequence),
+            0 => {
+                self.0.last_entry(key).await?.filter(is_deletion).map_or(0, |entry| entry.sequence)
+            }
             revision => revision,
         };
         let mut schema = Schema { revision: 0, ..schema.clone() };
@@ -237,7 +245,7 @@ impl Schemas {
         Ok(schema)
     }
 
-    /// Tokens that have a schema, current or not.
+    /// Tokens of all schemas, even of tables that are no longer configured.
     pub async fn tokens(&self) -> Result<Vec<Token>, KvError> {
         let prefix = self.0.subject("");
         let listed = self.0.stream.info_with_subjects(format!("{prefix}>")).await;
@@ -264,18 +272,18 @@ impl Schemas {
 
 /// Bucket `dictionaries`.
 #[derive(Clone, Debug)]
-pub struct Dictionaries(Bucket);
+pub struct Dictionaries(KvBucket);
 
 impl Dictionaries {
-    pub fn new(streams: &crate::jetstream::streams::Streams) -> Self {
-        Dictionaries(Bucket::new(buckets::DICTIONARIES, &streams.dictionaries, &streams.context))
+    pub fn new(streams: &Streams) -> Self {
+        Dictionaries(KvBucket::new(buckets::DICTIONARIES, &streams.dictionaries, &streams.context))
     }
 
-    pub fn bucket(&self) -> &Bucket {
+    pub fn bucket(&self) -> &KvBucket {
         &self.0
     }
 
-    /// Makes sure that the latest revision of the table's dictionary is this one.
+    /// Stores the dictionary unless it is the latest revision already.
     pub async fn ensure(
         &self,
         token: &Token,

@@ -1,61 +1,76 @@
-//! The revisions of schemas and dictionaries that messages name, held against the buckets that have to have them.
+//! The revisions of schemas and dictionaries that messages refer to, checked against the buckets.
 //!
-//! NATS can keep a message and lose the revision that it names: after a power cut each of its streams ends where the disk
-//! had it. What a loss means for the epoch is decided elsewhere.
+//! NATS can keep a message and lose the revision that it refers to: after a power cut each stream
+//! ends where its disk had it. What a loss means for the epoch is decided elsewhere.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use walgate_wire::Epoch;
+use walgate_wire::{Epoch, Token};
 
-use crate::{
-    context::Gateway,
-    jetstream::{
-        kv::{Bucket, KvError, READS_AT_ONCE},
-        streams::BrokerError,
-        tail::{self, Named},
-    },
+use crate::jetstream::{
+    kv::{Dictionaries, KvBucket, KvError, READS_AT_ONCE, Schemas},
+    streams::{JetStreamError, Streams},
+    tail::{self, RevisionReference},
 };
 
-/// What the last messages of all tables name. Those before them name older revisions, which a loss takes last.
+/// The revisions that the last messages of all tables refer to. Earlier messages refer to older
+/// revisions, which a loss of the bucket's end takes last.
 #[derive(Clone, Debug)]
-pub struct NamedRevisions(Vec<Named>);
+pub struct ReferencedRevisions(Vec<RevisionReference>);
 
-impl NamedRevisions {
-    pub async fn read(gateway: &Gateway) -> Result<NamedRevisions, BrokerError> {
-        let tables = gateway.config.tables.iter();
-        let reads = tables.map(|table| tail::last_named(&gateway.streams, &table.token));
-        let named = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
-        let named: Vec<Vec<Named>> = named.try_collect().await?;
-        Ok(NamedRevisions(named.concat()))
+impl ReferencedRevisions {
+    /// Reads the last messages of these tables.
+    pub async fn read<'a>(
+        streams: &Streams,
+        tokens: impl IntoIterator<Item = &'a Token>,
+    ) -> Result<ReferencedRevisions, JetStreamError> {
+        let reads = tokens.into_iter().map(|token| tail::read_references(streams, token));
+        let found = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
+        let found: Vec<Vec<RevisionReference>> = found.try_collect().await?;
+        Ok(ReferencedRevisions(found.concat()))
     }
 
-    /// No revision that was named is given to something else.
-    pub async fn pass_over_lost(&self, gateway: &Gateway) -> Result<(), KvError> {
-        let schema = self.0.iter().map(|named| named.schema).max();
-        let dictionary = self.0.iter().filter_map(|named| named.dictionary).max();
-        gateway.schemas.bucket().pass_over_lost(schema.unwrap_or(0)).await?;
-        gateway.dictionaries.bucket().pass_over_lost(dictionary.unwrap_or(0)).await
+    /// Makes sure that no revision number that a message refers to is given to another value.
+    pub async fn skip_lost(
+        &self,
+        schemas: &Schemas,
+        dictionaries: &Dictionaries,
+    ) -> Result<(), KvError> {
+        let schema = self.0.iter().map(|reference| reference.schema).max();
+        let dictionary = self.0.iter().filter_map(|reference| reference.dictionary).max();
+        schemas.bucket().skip_lost_revisions(schema.unwrap_or(0)).await?;
+        dictionaries.bucket().skip_lost_revisions(dictionary.unwrap_or(0)).await
     }
 
-    /// What messages of `epoch` name and nobody can fetch any more.
-    pub async fn lost(&self, gateway: &Gateway, epoch: Epoch) -> Result<Option<String>, KvError> {
-        let (schemas, dictionaries) = (gateway.schemas.bucket(), gateway.dictionaries.bucket());
-        let of_epoch = self.0.iter().filter(|named| named.epoch == epoch);
-        let questions = of_epoch.flat_map(|Named { token, schema, dictionary, .. }| {
+    /// A description of the first revision that messages of `epoch` refer to and the bucket lost.
+    pub async fn find_lost(
+        &self,
+        schemas: &Schemas,
+        dictionaries: &Dictionaries,
+        epoch: Epoch,
+    ) -> Result<Option<String>, KvError> {
+        let (schemas, dictionaries) = (schemas.bucket(), dictionaries.bucket());
+        let of_epoch = self.0.iter().filter(|reference| reference.epoch == epoch);
+        let keys = of_epoch.flat_map(|reference| {
+            let RevisionReference { token, schema, dictionary, .. } = reference;
             let dictionary =
                 dictionary.map(|revision| (dictionaries, token.dictionary_key(), revision));
             [(schemas, token.to_string(), *schema)].into_iter().chain(dictionary)
         });
-        let reads = questions.map(|(bucket, key, revision)| loss(bucket, key, revision));
+        let reads = keys.map(|(bucket, key, revision)| describe_loss(bucket, key, revision));
         let losses = stream::iter(reads).buffered(READS_AT_ONCE);
         let first = losses.try_filter_map(async |loss| Ok(loss));
         std::pin::pin!(first).try_next().await
     }
 }
 
-/// In words, if `revision` of `key` is not there.
-async fn loss(bucket: &Bucket, key: String, revision: u64) -> Result<Option<String>, KvError> {
-    let is_there = bucket.holds(&key, revision).await?;
-    Ok((!is_there).then(|| {
+/// `None` if `revision` of `key` exists.
+async fn describe_loss(
+    bucket: &KvBucket,
+    key: String,
+    revision: u64,
+) -> Result<Option<String>, KvError> {
+    let exists = bucket.contains_revision(&key, revision).await?;
+    Ok((!exists).then(|| {
         let bucket = bucket.name;
         format!("messages name revision {revision} of {key}, which KV bucket {bucket} has lost")
     }))

@@ -1,13 +1,17 @@
-//! What the last messages of the streams say: where changes end, whether they are without a hole, what they name.
+//! The last messages of the streams: where changes end, whether there is a gap, which revisions the
+//! messages refer to.
 //!
 //! Only reads. What follows from it is decided elsewhere.
 
 use std::time::Duration;
 
-use async_nats::jetstream::{
-    consumer::{AckPolicy, DeliverPolicy, pull},
-    message::StreamMessage,
-    stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        consumer::{AckPolicy, DeliverPolicy, pull},
+        message::StreamMessage,
+        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
+    },
 };
 use futures::TryStreamExt;
 use walgate_wire::{
@@ -17,33 +21,33 @@ use walgate_wire::{
 
 use crate::jetstream::{
     chain::{ChainId, IN_FLIGHT_MESSAGES_MAX},
-    publisher::Headers,
-    streams::{BrokerError, Streams},
+    streams::{JetStreamError, Streams},
 };
 
-/// Reads headers at the end of CDC, for one gateway at a time: whoever holds the slot.
-pub const CONSUMER: &str = "walgate_tail";
-/// The server drops the consumer that nobody asks for so long.
+/// Reads headers at the end of CDC, for one gateway at a time: the one that holds the slot.
+pub(super) const CONSUMER: &str = "walgate_tail";
+/// The server deletes the consumer after this long without a request.
 const INACTIVE: Duration = Duration::from_secs(10);
 const READ_WITHIN: Duration = Duration::from_secs(10);
-/// A chain that was refused has no more than its window behind the place; two can have met there, or more.
-const WRITTEN_MAX: u64 = 4 * IN_FLIGHT_MESSAGES_MAX as u64;
+/// A refused chain has at most its window behind the gap. Two or more chains can meet there.
+const ORIGINS_MAX: u64 = 4 * IN_FLIGHT_MESSAGES_MAX as u64;
 
-/// What the CDC stream says about where the gateway stopped.
+/// The end of the CDC stream: where the last gateway stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
     pub last_sequence: u64,
-    /// Of the last message that is still there; an incomplete multi-part body does not count.
+    /// Position of the last retained message; an incomplete multi-part body does not count.
     pub position: Option<StreamPosition>,
-    /// The last progress message that is still there: the slot was never confirmed beyond its `end_lsn`.
+    /// The last retained progress message: the slot was never confirmed beyond its `end_lsn`.
     pub progress: Option<(Epoch, Progress)>,
-    /// Messages of this epoch may be missing: somebody else wrote between those of one chain. Where ids are followed
-    /// instead of sequences the server sees to it that this cannot be.
-    pub is_torn: bool,
+    /// Messages of this epoch may be missing: another client wrote between those of one chain. If
+    /// messages follow ids instead of sequences, the server prevents that.
+    pub has_gap: bool,
 }
 
 /// Reads the tail of the CDC stream.
-pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
+pub async fn read_tail(streams: &Streams) -> Result<Tail, JetStreamError> {
+    let cdc = &streams.cdc;
     let info = cdc.get_info().await.map_err(|e| read_error("the CDC stream", e))?;
     let last_sequence = info.state.last_sequence;
     let mut tail = Tail { last_sequence, ..Tail::default() };
@@ -55,47 +59,43 @@ pub async fn read_tail(cdc: &Stream) -> Result<Tail, BrokerError> {
             .map_err(|e| read_error("the last progress", e))?;
         tail.progress = Some((position_of(&message.headers)?.epoch, progress));
     }
-    // Somebody may have deleted the last one.
+    // An operator may have deleted the last one.
     if let Some(last) =
         last_of(cdc, "the last message of the CDC stream", subjects::CDC_ALL).await?
     {
         tail.position = last_whole_position(cdc, last.sequence).await?;
         if let (Some(_), Some(position)) = (last.headers.get(CHAIN), tail.position) {
-            let written = last_written(cdc, last.sequence).await?;
-            tail.is_torn = is_torn(&written, position.epoch);
+            let origins = read_last_origins(cdc, last.sequence).await?;
+            tail.has_gap = has_gap(&origins, position.epoch);
         }
     }
     Ok(tail)
 }
 
-/// Whether the server keeps the stream on more than one node.
-pub fn is_replicated(stream: &Stream) -> bool {
-    stream.cached_info().config.num_replicas > 1
-}
-
-/// Where a message stands and where it should.
+/// The sequence of a message, and the chain that wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Written {
+struct MessageOrigin {
     sequence: u64,
     epoch: Option<Epoch>,
-    /// None: it is nobody's.
+    /// `None`: no gateway wrote it.
     chain: Option<ChainId>,
 }
 
-/// Of the messages up to the one with this sequence, as many as can hold what the last chains had under way.
-async fn last_written(cdc: &Stream, last: u64) -> Result<Vec<Written>, BrokerError> {
+/// Reads the origins of the last messages up to `last`: as many as the last chains can have had in
+/// flight.
+async fn read_last_origins(cdc: &Stream, last: u64) -> Result<Vec<MessageOrigin>, JetStreamError> {
     let failed = |e: &dyn std::fmt::Display| {
         read_error(
-            "who wrote the last messages of the CDC stream",
+            "the writers of the last messages of the CDC stream",
             format!("{e}; docs/NATS.md lists what NATS has to allow"),
         )
     };
-    // One that a gateway left behind; the server may have dropped it by now.
+    // A previous gateway may have left one; the server may have deleted it already.
     let _ = cdc.delete_consumer(CONSUMER).await;
     let config = pull::Config {
         name: Some(CONSUMER.to_owned()),
         deliver_policy: DeliverPolicy::ByStartSequence {
-            start_sequence: last.saturating_sub(WRITTEN_MAX).max(1),
+            start_sequence: last.saturating_sub(ORIGINS_MAX).max(1),
         },
         ack_policy: AckPolicy::None,
         headers_only: true,
@@ -106,16 +106,16 @@ async fn last_written(cdc: &Stream, last: u64) -> Result<Vec<Written>, BrokerErr
     };
     let consumer = cdc.create_consumer(config).await.map_err(|e| failed(&e))?;
     let mut messages = consumer.messages().await.map_err(|e| failed(&e))?;
-    let mut written = vec![];
-    // The consumer may be on a node that is behind.
+    let mut origins = vec![];
+    // The consumer may be on a node that lags behind.
     let read = tokio::time::timeout(READ_WITHIN, async {
         while let Some(message) = messages.try_next().await.map_err(|e| failed(&e))? {
             let info = message.info().map_err(|e| failed(&e))?;
-            if info.consumer_sequence != written.len() as u64 + 1 {
-                return Err(failed(&"another gateway reads them"));
+            if info.consumer_sequence != origins.len() as u64 + 1 {
+                return Err(failed(&"another gateway reads them at the same time"));
             }
             let sequence = info.stream_sequence;
-            written.push(Written::of(sequence, message.headers.as_ref()));
+            origins.push(MessageOrigin::new(sequence, message.headers.as_ref()));
             if sequence >= last {
                 return Ok(());
             }
@@ -123,13 +123,13 @@ async fn last_written(cdc: &Stream, last: u64) -> Result<Vec<Written>, BrokerErr
         Err(failed(&"the reading ended early"))
     });
     let in_time = read.await.map_err(|_| failed(&"they did not arrive in time"));
-    in_time.flatten().map(|()| written)
+    in_time.flatten().map(|()| origins)
 }
 
-impl Written {
-    fn of(sequence: u64, headers: Option<&Headers>) -> Written {
+impl MessageOrigin {
+    fn new(sequence: u64, headers: Option<&HeaderMap>) -> MessageOrigin {
         let chain = headers.and_then(|headers| headers.get(CHAIN));
-        Written {
+        MessageOrigin {
             sequence,
             epoch: headers.and_then(|headers| position_of(headers).ok()).map(|found| found.epoch),
             chain: chain.and_then(|chain| chain.as_str().parse().ok()),
@@ -137,52 +137,60 @@ impl Written {
     }
 }
 
-/// Whether a message of `epoch` does not stand behind the one of its chain that it follows: that one was refused, or is
-/// gone.
-fn is_torn(written: &[Written], epoch: Epoch) -> bool {
-    let parted = |before: &Written, message: &Written| {
+/// Whether a message of `epoch` is not directly behind the message of its chain that it follows.
+/// Then that one was refused or deleted.
+fn has_gap(origins: &[MessageOrigin], epoch: Epoch) -> bool {
+    let is_separated = |before: &MessageOrigin, message: &MessageOrigin| {
         let Some(chain) = message.chain.filter(|chain| chain.first < message.sequence) else {
             return false;
         };
         before.sequence + 1 != message.sequence || before.chain != Some(chain)
     };
-    written.windows(2).any(|pair| pair[1].epoch == Some(epoch) && parted(&pair[0], &pair[1]))
+    let mut pairs = origins.windows(2);
+    pairs.any(|pair| pair[1].epoch == Some(epoch) && is_separated(&pair[0], &pair[1]))
 }
 
-/// What the last changes of a table name, or its last snapshot.
+/// The revisions that the last changes of a table refer to, or its last snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct RevisionReference {
     pub token: Token,
     pub epoch: Epoch,
     pub schema: u64,
     pub dictionary: Option<u64>,
 }
 
-/// Reads what the table's last messages in CDC and INIT name.
-pub async fn last_named(streams: &Streams, token: &Token) -> Result<Vec<Named>, BrokerError> {
-    let mut named = vec![];
+/// Reads the revisions that the table's last messages in CDC and INIT refer to.
+pub async fn read_references(
+    streams: &Streams,
+    token: &Token,
+) -> Result<Vec<RevisionReference>, JetStreamError> {
+    let mut references = vec![];
     if let Some(message) = last_of(&streams.cdc, "the CDC stream", &subjects::cdc(token)).await?
-        && let Some(schema) = revision(&message.headers, SCHEMA)?
+        && let Some(schema) = read_revision(&message.headers, SCHEMA)?
     {
         let epoch = position_of(&message.headers)?.epoch;
-        let dictionary = revision(&message.headers, DICT)?;
-        named.push(Named { token: token.clone(), epoch, schema, dictionary });
+        let dictionary = read_revision(&message.headers, DICT)?;
+        references.push(RevisionReference { token: token.clone(), epoch, schema, dictionary });
     }
     let subject = subjects::init_start(token);
     if let Some(message) = last_of(&streams.init, "the INIT stream", &subject).await? {
         let start: InitStart = walgate_wire::from_msgpack(&message.payload)
             .map_err(|e| read_error("the last init.start", e))?;
-        let (schema, dictionary) = (start.schema_revision, start.dictionary_revision);
-        named.push(Named { token: token.clone(), epoch: start.epoch, schema, dictionary });
+        references.push(RevisionReference {
+            token: token.clone(),
+            epoch: start.epoch,
+            schema: start.schema_revision,
+            dictionary: start.dictionary_revision,
+        });
     }
-    Ok(named)
+    Ok(references)
 }
 
 async fn last_of(
     stream: &Stream,
     what: &str,
     subject: &str,
-) -> Result<Option<StreamMessage>, BrokerError> {
+) -> Result<Option<StreamMessage>, JetStreamError> {
     match stream.get_last_raw_message_by_subject(subject).await {
         Ok(message) => Ok(Some(message)),
         Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -190,24 +198,25 @@ async fn last_of(
     }
 }
 
-/// `7` of `7` and of `users_dict@7`.
-fn revision(headers: &Headers, name: &str) -> Result<Option<u64>, BrokerError> {
+/// Reads the 7 of `7` and of `users_dict@7`.
+fn read_revision(headers: &HeaderMap, name: &str) -> Result<Option<u64>, JetStreamError> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     let number = value.as_str().rsplit('@').next().unwrap_or_default().parse();
     number.map(Some).map_err(|e| read_error("the CDC stream", format!("{name}: {e}")))
 }
 
-/// Position of the last body that is complete. A gateway that died in the midst of a body of several parts, once
-/// or several times, left parts without the rest: they do not count.
+/// Position of the last complete body. A gateway that died within a body of several parts, once or
+/// several times, left incomplete bodies: they do not count.
 async fn last_whole_position(
     cdc: &Stream,
     last_sequence: u64,
-) -> Result<Option<StreamPosition>, BrokerError> {
+) -> Result<Option<StreamPosition>, JetStreamError> {
     let mut sequence = last_sequence;
     while sequence > 0 {
         let message = match cdc.get_raw_message(sequence).await {
             Ok(message) => message,
-            // Nothing before the parts is left: everything from the slot's position on is sent again.
+            // Nothing before the parts is retained: the session sends everything from the slot's
+            // position on again.
             Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => return Ok(None),
             Err(e) => return Err(read_error("the last message of the CDC stream", e)),
         };
@@ -222,50 +231,54 @@ async fn last_whole_position(
     Ok(None)
 }
 
-fn position_of(headers: &Headers) -> Result<StreamPosition, BrokerError> {
+fn position_of(headers: &HeaderMap) -> Result<StreamPosition, JetStreamError> {
     let header = headers.get(POS).ok_or_else(|| {
-        read_error("the CDC stream", "a message has no Wg-Pos: something else writes to cdc.>; forbid it, the gateway must be the only writer")
+        let reason = "a message has no Wg-Pos: another client writes to cdc.>; forbid it, the \
+                      gateway must be the only writer";
+        read_error("the CDC stream", reason)
     })?;
     header.as_str().parse().map_err(|e| read_error("the CDC stream", e))
 }
 
-fn read_error(what: &str, reason: impl std::fmt::Display) -> BrokerError {
-    BrokerError::Read { what: what.to_owned(), reason: reason.to_string() }
+fn read_error(what: &str, reason: impl std::fmt::Display) -> JetStreamError {
+    JetStreamError::Read { what: what.to_owned(), reason: reason.to_string() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A stream from its seventh message on, a letter each: chain `a` begins at 7, `b` where `B` stands, both in epoch 2;
-    /// `x` is of a chain of epoch 1 that began earlier, `-` a stranger's, a space is missing.
-    fn torn(stream: &str) -> bool {
+    /// A stream from its seventh message on, a letter each. Chain `a` begins at 7, chain `b` at the
+    /// letter `B`, both in epoch 2. `x` is of a chain of epoch 1 that began earlier, `-` is of
+    /// another client, a space is a missing message.
+    fn stream_has_gap(stream: &str) -> bool {
         let began = stream.find('B').map_or(0, |index| index as u64 + 7);
-        let written = (7..).zip(stream.chars()).filter(|(_, letter)| *letter != ' ');
-        let written = written.map(|(sequence, letter)| {
+        let letters = (7..).zip(stream.chars()).filter(|(_, letter)| *letter != ' ');
+        let origins = letters.map(|(sequence, letter)| {
             let (id, first, epoch) = match letter {
                 'a' => (1, 7, 2),
                 'b' | 'B' => (2, began, 2),
                 'x' => (3, 3, 1),
-                _ => return Written { sequence, epoch: None, chain: None },
+                _ => return MessageOrigin { sequence, epoch: None, chain: None },
             };
-            Written { sequence, epoch: Some(Epoch(epoch)), chain: Some(ChainId { id, first }) }
+            let chain = Some(ChainId { id, first });
+            MessageOrigin { sequence, epoch: Some(Epoch(epoch)), chain }
         });
-        is_torn(&written.collect::<Vec<_>>(), Epoch(2))
+        has_gap(&origins.collect::<Vec<_>>(), Epoch(2))
     }
 
     #[test]
-    fn every_message_stands_behind_the_one_that_it_follows() {
+    fn every_message_is_directly_behind_the_one_that_it_follows() {
         for whole in ["", "a", "aaa", "bbb", "aaaBbb", "aa-", "aa-Bb", "aa  Bb", "xxBbb", "x-xBb"] {
-            assert!(!torn(whole), "{whole}");
+            assert!(!stream_has_gap(whole), "{whole}");
         }
         for hole in ["aa-a", "aa a", "aBab", "aaBbaa", "aBxb", "aa-b", "-bb", "-b"] {
-            assert!(torn(hole), "{hole}");
+            assert!(stream_has_gap(hole), "{hole}");
         }
     }
 
     #[test]
-    fn a_chain_says_where_it_begins() {
+    fn a_chain_id_is_written_and_parsed() {
         let chain = ChainId { id: 0xbeef, first: 300 };
         assert_eq!(chain.to_string(), "beef.12c");
         assert_eq!("beef.12c".parse(), Ok(chain));

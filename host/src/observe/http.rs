@@ -1,6 +1,7 @@
-//! The operator's HTTP side: `/healthz` says that the process runs, `/readyz` whether changes flow.
+//! The operator's HTTP pages: `/healthz` (the process runs) and `/readyz` (changes are streaming).
 //!
-//! Listens on loopback by default. Nothing here changes state, or shows data beyond what a guest says in its errors.
+//! Listens on loopback by default. Nothing here changes state. The only data of rows on these pages
+//! is in the error texts of guests.
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use serde_json::{Value, json};
@@ -13,14 +14,14 @@ use crate::{clock::now_micros, observe::status::Status};
 pub async fn serve(listener: TcpListener, status: Status) {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
+        .route("/readyz", get(show_readiness))
         .with_state(status);
     if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the HTTP server ended");
+        tracing::error!(%error, "HTTP server ended");
     }
 }
 
-async fn ready(State(status): State<Status>) -> (StatusCode, Json<Value>) {
+async fn show_readiness(State(status): State<Status>) -> (StatusCode, Json<Value>) {
     let lag_ms = status.lag().micros(now_micros()) as f64 / 1000.0;
     let tables: Value = status
         .counts()

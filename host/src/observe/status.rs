@@ -1,27 +1,30 @@
-//! What the gateway counts about itself, for an operator to look at. Plain numbers, no output format.
+//! The gateway's counters and states, for an operator. The JSON form is in `counts`.
+//!
+//! What the numbers mean for health is not known here.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
-use serde::{Deserialize, Serialize};
-use walgate_wire::Token;
+use parking_lot::{Mutex, MutexGuard};
+use walgate_wire::{Guest, Token};
 
-use crate::{
-    egress::dictionary_stats::DictionaryWear, guest::GuestOutcome, observe::lag::Lag,
-    wal_budget::Reading,
+use super::{
+    counts::{GuestCounts, TableCounts},
+    lag::Lag,
 };
+use crate::{egress::dictionary_stats::DictionaryWear, guest::GuestOutcome, wal_budget::WalReport};
 
 /// Shared by all tasks; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Status(Arc<Inner>);
+pub struct Status(Arc<StatusInner>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct StatusInner {
     tables: Mutex<BTreeMap<Token, Arc<TableStatus>>>,
     streaming: AtomicBool,
     has_streamed: AtomicBool,
@@ -29,7 +32,7 @@ struct Inner {
     received_lsn: AtomicU64,
     lag: Mutex<Lag>,
     problem: Mutex<Option<String>>,
-    wal: Mutex<Reading>,
+    wal: Mutex<WalReport>,
 }
 
 /// Counters of one table since the start.
@@ -40,70 +43,25 @@ pub struct TableStatus {
     raw_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     dictionary_revision: AtomicU64,
-    wear: Mutex<Option<DictionaryWear>>,
+    dictionary_wear: Mutex<Option<DictionaryWear>>,
     lag_micros: AtomicU64,
     guest: Mutex<GuestStatus>,
-    /// Why it does not flow.
+    /// Why the table is suspended.
     suspended: Mutex<Option<String>>,
 }
 
-/// Of a table: the guest that its rows go through, and the file that is there for it.
+/// The live guest of a table, and the problem of its file.
 #[derive(Debug, Default)]
 struct GuestStatus {
-    /// Whose counts these are.
-    of: Option<walgate_wire::Guest>,
+    /// The live guest, which `counts` are about.
+    live: Option<Guest>,
     counts: GuestCounts,
     file_problem: Option<String>,
 }
 
-/// What a table's guest did since it became live here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
-pub struct GuestCounts {
-    /// Name and version of the one that its rows go through.
-    pub guest: String,
-    pub batches: u64,
-    /// Rows shown to it, or changes of rows.
-    pub rows: u64,
-    pub dropped: u64,
-    pub failed: u64,
-    /// In it and around it.
-    pub micros: u64,
-    /// Of the last row that it failed on.
-    pub last_error: Option<String>,
-    /// Why the file that lies in the folder is not the one that serves; absent: it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file_problem: Option<String>,
-}
-
-/// A table's counters at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
-pub struct TableCounts {
-    pub changes: u64,
-    /// From the commit of its last change until that was handed to JetStream, milliseconds.
-    pub lag_ms: f64,
-    pub snapshot_rows: u64,
-    /// Bodies before compression, bytes.
-    pub raw_bytes: u64,
-    /// Bodies as sent, bytes.
-    pub sent_bytes: u64,
-    /// Zero: none.
-    pub dictionary_revision: u64,
-    /// Bytes of single changes with the dictionary ÷ without it; absent: not measured yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dictionary_ratio: Option<f64>,
-    /// Absent: there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub guest: Option<GuestCounts>,
-    /// Why it does not flow; absent: it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub suspended: Option<String>,
-}
-
 impl Status {
     pub fn table(&self, token: &Token) -> Arc<TableStatus> {
-        let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.0.tables.lock();
         match tables.get(token) {
             Some(table) => Arc::clone(table),
             None => Arc::clone(tables.entry(token.clone()).or_default()),
@@ -111,11 +69,11 @@ impl Status {
     }
 
     pub fn counts(&self) -> Vec<(Token, TableCounts)> {
-        let tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.0.tables.lock();
         tables.iter().map(|(token, table)| (token.clone(), table.counts())).collect()
     }
 
-    /// Connected to both sides and holding the slot.
+    /// Whether the gateway is connected to both sides and holds the slot.
     pub fn is_streaming(&self) -> bool {
         self.0.streaming.load(Relaxed)
     }
@@ -133,25 +91,25 @@ impl Status {
         }
     }
 
-    /// Why it is not streaming, in words for an operator.
+    /// Why the gateway is not streaming, as a text for an operator.
     pub fn problem(&self) -> Option<String> {
-        self.0.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.problem.lock().clone()
     }
 
     pub fn set_problem(&self, problem: Option<String>) {
-        *self.0.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        *self.0.problem.lock() = problem;
     }
 
-    /// WAL that the slot held back when it was looked at last.
-    pub fn wal(&self) -> Reading {
-        self.0.wal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The last report about the WAL that the slot retains.
+    pub fn wal(&self) -> WalReport {
+        self.0.wal.lock().clone()
     }
 
-    pub fn set_wal(&self, reading: Reading) {
-        *self.0.wal.lock().unwrap_or_else(PoisonError::into_inner) = reading;
+    pub fn set_wal(&self, report: WalReport) {
+        *self.0.wal.lock() = report;
     }
 
-    /// What Postgres was told last.
+    /// The LSN that was confirmed to Postgres last.
     pub fn confirmed_lsn(&self) -> u64 {
         self.0.confirmed_lsn.load(Relaxed)
     }
@@ -160,9 +118,9 @@ impl Status {
         self.0.confirmed_lsn.store(lsn, Relaxed);
     }
 
-    /// How far the stream is behind; held only for a moment.
+    /// How far the stream is behind Postgres. Hold the lock only for a moment.
     pub fn lag(&self) -> MutexGuard<'_, Lag> {
-        self.0.lag.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lag.lock()
     }
 
     pub fn received_lsn(&self) -> u64 {
@@ -194,16 +152,11 @@ impl TableStatus {
         self.sent_bytes.fetch_add(sent_bytes, Relaxed);
     }
 
-    /// `rows` went through this guest, as `outcome` says. A snapshot can still go through one that was replaced: that
-    /// does not count.
-    pub fn add_guest(
-        &self,
-        guest: Option<&walgate_wire::Guest>,
-        rows: u64,
-        outcome: &GuestOutcome,
-    ) {
+    /// Counts a batch of `rows` that went through this guest. A snapshot may still use a guest that
+    /// was replaced: its batches do not count.
+    pub fn add_guest(&self, guest: Option<&Guest>, rows: u64, outcome: &GuestOutcome) {
         let mut status = self.guest();
-        if status.of.as_ref() != guest {
+        if status.live.as_ref() != guest {
             return;
         }
         let counts = &mut status.counts;
@@ -217,36 +170,37 @@ impl TableStatus {
         }
     }
 
-    /// Why the file in the folder of guests is not in use; none if it is, will be, or is not there.
+    /// Why the file in the folder of guests is not in use; `None` if it is, will be, or is missing.
     pub fn set_file_problem(&self, problem: Option<&str>) {
         self.guest().file_problem = problem.map(str::to_owned);
     }
 
-    /// It flows, through this guest if it has one. Another one begins to count anew.
-    pub fn flows(&self, guest: Option<&walgate_wire::Guest>) {
+    /// The table is published, through this guest if it has one. A new guest starts its counters at
+    /// zero.
+    pub fn flows(&self, guest: Option<&Guest>) {
         let mut status = self.guest();
-        if status.of.as_ref() != guest {
-            let named = |guest: &walgate_wire::Guest| format!("{} {}", guest.name, guest.version);
+        if status.live.as_ref() != guest {
+            let named = |guest: &Guest| format!("{} {}", guest.name, guest.version);
             let name = guest.map(named).unwrap_or_default();
             status.counts = GuestCounts { guest: name, ..GuestCounts::default() };
-            status.of = guest.cloned();
+            status.live = guest.cloned();
             status.file_problem = None;
         }
         drop(status);
         *self.suspended() = None;
     }
 
-    /// It does not flow.
+    /// The table is suspended.
     pub fn stops(&self, reason: &str) {
         *self.suspended() = Some(reason.to_owned());
     }
 
     fn suspended(&self) -> MutexGuard<'_, Option<String>> {
-        self.suspended.lock().unwrap_or_else(PoisonError::into_inner)
+        self.suspended.lock()
     }
 
     fn guest(&self) -> MutexGuard<'_, GuestStatus> {
-        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.guest.lock()
     }
 
     pub fn set_dictionary_revision(&self, revision: u64) {
@@ -255,8 +209,8 @@ impl TableStatus {
         }
     }
 
-    /// Bytes of single changes with this revision of the dictionary ÷ without it. Says what it was at first, once it has
-    /// worn out.
+    /// Bytes of single-row changes with this revision of the dictionary ÷ without it. Returns the
+    /// first ratio once the dictionary should be trained again.
     pub fn set_dictionary_ratio(&self, revision: u64, ratio: f64) -> Option<f64> {
         let mut wear = self.wear();
         if wear.as_ref().is_none_or(|wear| wear.revision() != revision) {
@@ -266,7 +220,7 @@ impl TableStatus {
     }
 
     fn wear(&self) -> MutexGuard<'_, Option<DictionaryWear>> {
-        self.wear.lock().unwrap_or_else(PoisonError::into_inner)
+        self.dictionary_wear.lock()
     }
 
     pub fn counts(&self) -> TableCounts {
@@ -285,9 +239,10 @@ impl TableStatus {
             suspended: self.suspended().clone(),
         }
     }
+
     fn guest_counts(&self) -> Option<GuestCounts> {
         let status = self.guest();
-        status.of.as_ref()?;
+        status.live.as_ref()?;
         Some(GuestCounts { file_problem: status.file_problem.clone(), ..status.counts.clone() })
     }
 }
@@ -296,7 +251,7 @@ impl TableStatus {
 mod tests {
     use std::time::Duration;
 
-    use walgate_wire::Guest;
+    use Guest;
 
     use super::*;
     use crate::{rows::batch::RowBatch, rows::test_support::table_version};
@@ -312,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_of_the_guest_that_serves() {
+    fn counts_are_of_the_live_guest() {
         let table = TableStatus::default();
         assert_eq!(table.counts().guest, None);
         let (first, second) = (guest("1"), guest("2"));
@@ -322,7 +277,7 @@ mod tests {
         table.flows(Some(&first));
         let counts = table.counts().guest.unwrap();
         assert_eq!((counts.batches, counts.rows, counts.dropped, counts.micros), (1, 10, 3, 5));
-        // The same version, built anew.
+        // The same version, another build.
         table.flows(Some(&second));
         table.add_guest(Some(&first), 10, &outcome(3));
         table.add_guest(Some(&second), 4, &outcome(0));
@@ -333,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_file_is_named_until_it_is_mended() {
+    fn a_file_problem_is_shown_until_it_is_fixed() {
         let table = TableStatus::default();
         table.flows(Some(&guest("1")));
         table.set_file_problem(Some("no wasm"));

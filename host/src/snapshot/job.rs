@@ -1,15 +1,12 @@
 //! One snapshot of one table: `init.start`, its chunks, `init.meta`.
 //!
-//! The order of the first steps is what makes the hand-over lossless: the CDC stream's last sequence is noted,
-//! then the watermark is taken, then everything older has to end, then the snapshot is opened. Which tables may
-//! be asked for, and by whom, is not known here.
+//! The order of the first steps makes the hand-over lossless. First, the job notes the CDC stream's
+//! last sequence. Then it takes the watermark. Then it waits for older transactions to end. Then it
+//! exports the snapshot. Which requests are served is not known here.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -19,6 +16,7 @@ use walgate_wire::{
     to_msgpack,
 };
 
+use super::worker::{CHUNKS_IN_FLIGHT_MAX, CopyWorker};
 use crate::{
     clock::now_micros,
     config::ConfiguredTable,
@@ -28,7 +26,7 @@ use crate::{
         outlet::{Gate, Outlet},
     },
     error::SessionError,
-    jetstream::publisher::{Headers, Outgoing, publish_acknowledged},
+    jetstream::publisher::{Headers, Outgoing},
     postgres::{
         catalog::{Catalog, TableInfo},
         snapshot::{ExportedSnapshot, Piece, SnapshotReader, SnapshotWait},
@@ -37,40 +35,38 @@ use crate::{
     schema_registry::{self, Due},
 };
 
-use super::worker::{CHUNKS_IN_FLIGHT_MAX, Worker};
-
 const PROTOCOL_VERSION: u32 = 1;
-/// How long a finished snapshot waits for the gateway to hold the slot again.
-const ACTIVE_AGAIN: Duration = Duration::from_secs(60);
+/// How long a finished snapshot waits until the gateway holds the slot again.
+const SLOT_HELD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Time-ordered and unique: milliseconds since 1970 and a random part, in hex.
-pub fn new_id() -> String {
+pub(super) fn new_snapshot_id() -> String {
     format!("{:011x}{:04x}", now_micros() / 1000, rand::random::<u16>())
 }
 
-/// What all workers of a snapshot share.
-pub(crate) struct Plan {
+/// A snapshot that is being taken, shared by its workers.
+pub(crate) struct SnapshotJob {
     pub(crate) gateway: Gateway,
     pub(crate) token: Token,
     snapshot_id: String,
-    /// As rows are copied.
+    /// The shape of the copied rows.
     pub(crate) table: Arc<TableVersion>,
-    /// Through which they leave: the guest stays the same from beginning to end.
+    /// Publishes the rows. The guest stays the same from beginning to end.
     pub(crate) outlet: Outlet,
-    /// Where the outlet leads through.
+    /// The gate that the outlet was opened for.
     gate: Gate,
     pub(crate) row_filter: Option<String>,
-    /// Name of the exported snapshot.
+    /// The name of the exported snapshot.
     exported: String,
     pub(crate) dictionary: Option<Arc<StoredDictionary>>,
     pieces: Mutex<VecDeque<Piece>>,
-    totals: Mutex<Totals>,
-    /// A permit for each chunk that is on its way.
+    totals: Mutex<SnapshotTotals>,
+    /// A permit for each chunk in flight.
     pub(crate) publishing: Arc<Semaphore>,
 }
 
 #[derive(Default)]
-pub(crate) struct Totals {
+pub(crate) struct SnapshotTotals {
     pub(crate) chunks: u64,
     pub(crate) rows: u64,
     pub(crate) raw_bytes: u64,
@@ -78,23 +74,23 @@ pub(crate) struct Totals {
     pub(crate) digest: ChunkDigest,
 }
 
-impl Plan {
-    /// As consumers see the rows.
+impl SnapshotJob {
+    /// The schema of the published rows.
     pub(crate) fn schema(&self) -> &Schema {
         &self.outlet.output().schema
     }
 
     pub(crate) fn next_piece(&self) -> Option<Piece> {
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.pieces.lock().pop_front()
     }
 
-    pub(crate) fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn totals(&self) -> MutexGuard<'_, SnapshotTotals> {
+        self.totals.lock()
     }
 }
 
-/// Takes and publishes a snapshot; `active` says under which epoch the gateway holds the slot.
-pub async fn take(
+/// Takes and publishes a snapshot; `active` is the epoch under which the gateway holds the slot.
+pub(super) async fn take_snapshot(
     gateway: &Gateway,
     table: &ConfiguredTable,
     snapshot_id: &str,
@@ -104,7 +100,7 @@ pub async fn take(
     let interrupted = || SessionError::Task("the gateway does not hold the slot".to_owned());
     let epoch = (*active.borrow()).ok_or_else(interrupted)?;
     tracing::info!(table = %token, snapshot_id, "snapshot begins");
-    let cdc_sequence = last_sequence(gateway).await?;
+    let cdc_sequence = gateway.streams.last_change_sequence().await?;
     let postgres = &gateway.config.postgres;
     let mut catalog = Catalog::connect(postgres).await?;
     let waiting = |waiting: &SnapshotWait| {
@@ -113,24 +109,26 @@ pub async fn take(
     let (found, exported) = loop {
         let found = catalog.load_current(&table.name, token.clone(), Lsn(0)).await?;
         let exported = ExportedSnapshot::take(postgres, &found.0, waiting).await?;
-        // What was altered before the lock was there is in the snapshot, and changes up to then count as seen:
-        // rows that were read by an older shape would lose a column for good.
+        // The table may have been altered before the lock was held. The snapshot shows that shape, and
+        // consumers skip the earlier changes. Rows read by the older shape would lose a column.
         let now = exported.load_table(&table.name).await?;
         if now.is_some_and(|now| now.same_shape(&found.1)) {
             break (found, exported);
         }
     };
     let estimated_rows = found.1.estimated_rows;
-    let plan = Arc::new(plan(gateway, found, &exported, snapshot_id).await?);
-    let start = start_message(&plan, &exported, epoch, cdc_sequence, estimated_rows);
-    let started = publish(gateway, subjects::init_start(token), &start, snapshot_id).await?;
+    let job = Arc::new(open_job(gateway, found, &exported, snapshot_id).await?);
+    let start = build_start(&job, &exported, epoch, cdc_sequence, estimated_rows);
+    let started =
+        publish_message(gateway, subjects::init_start(token), &start, snapshot_id).await?;
 
-    let ended = run_workers(&plan, start, active, started, exported).await;
-    ended.map_err(|error| unless_replaced(error, &plan.gate, &gateway.gate(token)))
+    let ended = run_workers(&job, start, active, started, exported).await;
+    ended.map_err(|error| mark_if_replaced(error, &job.gate, &gateway.gate(token)))
 }
 
-/// A guest that fails stops its table. One that was replaced since the snapshot began only ends the snapshot.
-fn unless_replaced(error: SessionError, through: &Gate, live: &Gate) -> SessionError {
+/// A guest that fails suspends its table. If it was replaced since the snapshot began, its failure
+/// only ends the snapshot.
+fn mark_if_replaced(error: SessionError, through: &Gate, live: &Gate) -> SessionError {
     match error {
         SessionError::Guest(_) | SessionError::Outlet(_) if !through.is_same(live) => {
             SessionError::Replaced(error.into())
@@ -139,22 +137,12 @@ fn unless_replaced(error: SessionError, through: &Gate, live: &Gate) -> SessionE
     }
 }
 
-async fn last_sequence(gateway: &Gateway) -> Result<u64, SessionError> {
-    let info = gateway.streams.cdc.get_info().await.map_err(|e| {
-        SessionError::Broker(crate::jetstream::streams::BrokerError::Read {
-            what: "the CDC stream".to_owned(),
-            reason: e.to_string(),
-        })
-    })?;
-    Ok(info.state.last_sequence)
-}
-
-async fn plan(
+async fn open_job(
     gateway: &Gateway,
     (table, info): (TableVersion, TableInfo),
     exported: &ExportedSnapshot,
     snapshot_id: &str,
-) -> Result<Plan, SessionError> {
+) -> Result<SnapshotJob, SessionError> {
     let token = table.token.clone();
     let lock = gateway.lock_tables().await;
     let suspension = gateway.suspension(&token);
@@ -168,7 +156,7 @@ async fn plan(
     let gate = gateway.gate(&token);
     let opened = tokio::task::block_in_place(|| Outlet::open(&gate, config, table.clone()));
     let outlet =
-        opened.map_err(|error| unless_replaced(error.into(), &gate, &gateway.gate(&token)))?;
+        opened.map_err(|error| mark_if_replaced(error.into(), &gate, &gateway.gate(&token)))?;
     let has_default = |attnum| info.may_backfill(attnum);
     let lsn = exported.watermark;
     let due = Due { lsn, on_guest_change: config.guest.on_change, has_default };
@@ -178,7 +166,7 @@ async fn plan(
     let outlet = outlet.with_schema(schema);
     let row_filter = exported.load_row_filter(table.relid).await?;
     let pieces = exported.load_pieces(&table, gateway.config.snapshot.workers).await?;
-    Ok(Plan {
+    Ok(SnapshotJob {
         gateway: gateway.clone(),
         snapshot_id: snapshot_id.to_owned(),
         dictionary: gateway
@@ -193,26 +181,26 @@ async fn plan(
         exported: exported.name.clone(),
         pieces: Mutex::new(pieces.into()),
         totals: Mutex::default(),
-        publishing: Arc::new(Semaphore::new(publishing_max(gateway))),
+        publishing: Arc::new(Semaphore::new(max_chunks_in_flight(gateway))),
     })
 }
 
-fn start_message(
-    plan: &Plan,
+fn build_start(
+    job: &SnapshotJob,
     exported: &ExportedSnapshot,
     epoch: Epoch,
     cdc_sequence: u64,
     estimated_rows: u64,
 ) -> InitStart {
-    let schema = plan.schema();
-    let dictionary = plan.dictionary.as_deref();
+    let schema = job.schema();
+    let dictionary = job.dictionary.as_deref();
     InitStart {
         v: PROTOCOL_VERSION,
         table: schema.table.clone(),
-        snapshot_id: plan.snapshot_id.clone(),
+        snapshot_id: job.snapshot_id.clone(),
         lsn: exported.watermark,
         epoch,
-        compression_enabled: plan.gateway.config.compression.enabled,
+        compression_enabled: job.gateway.config.compression.enabled,
         dictionary_id: dictionary.map(|d| d.key.clone()),
         dictionary_revision: dictionary.map(|d| d.revision),
         dictionary_sha256: dictionary.map(|d| d.dictionary.sha256().to_owned()),
@@ -229,7 +217,7 @@ fn start_message(
 }
 
 /// Returns the stream sequence of the message.
-async fn publish<T: serde::Serialize>(
+async fn publish_message<T: serde::Serialize>(
     gateway: &Gateway,
     subject: String,
     message: &T,
@@ -239,75 +227,76 @@ async fn publish<T: serde::Serialize>(
     let mut headers = Headers::new();
     headers.insert(MSG_ID, format!("{subject}/{id}"));
     let message = Outgoing { subject, headers, body: body.into(), confirms: None };
-    Ok(publish_acknowledged(&gateway.streams.context, message).await?)
+    Ok(gateway.streams.publisher().publish_acknowledged(message).await?)
 }
 
 async fn run_workers(
-    plan: &Arc<Plan>,
+    job: &Arc<SnapshotJob>,
     start: InitStart,
     mut active: watch::Receiver<Option<Epoch>>,
     started: u64,
     exported: ExportedSnapshot,
 ) -> Result<(), SessionError> {
-    let pieces = plan.pieces.lock().unwrap_or_else(PoisonError::into_inner).len();
-    let workers = plan.gateway.config.snapshot.workers.min(pieces).max(1);
+    let pieces = job.pieces.lock().len();
+    let workers = job.gateway.config.snapshot.workers.min(pieces).max(1);
     let mut running = JoinSet::new();
-    let first = Worker::new(Arc::clone(plan));
+    let first = CopyWorker::new(Arc::clone(job));
     running.spawn(async move { first.run(exported.into_reader()).await.map(Some) });
     for _ in 1..workers {
-        let plan = Arc::clone(plan);
+        let job = Arc::clone(job);
         running.spawn(async move {
-            match plan.reader().await? {
-                Some(reader) => Worker::new(plan).run(reader).await.map(Some),
+            match job.open_reader().await? {
+                Some(reader) => CopyWorker::new(job).run(reader).await.map(Some),
                 None => Ok(None),
             }
         });
     }
-    let copied = all_copied(plan, &mut running).await;
+    let copied = join_workers(job, &mut running).await;
     if copied.is_err() {
         running.shutdown().await;
-        // Nothing of it arrives after it is purged.
-        let _ = plan.publishing.acquire_many(publishing_max(&plan.gateway) as u32).await;
+        // No chunk may arrive after the purge.
+        let _ = job.publishing.acquire_many(max_chunks_in_flight(&job.gateway) as u32).await;
     }
     copied?;
-    let gateway = &plan.gateway;
-    let again = tokio::time::timeout(ACTIVE_AGAIN, active.wait_for(Option::is_some)).await;
+    let gateway = &job.gateway;
+    let again = tokio::time::timeout(SLOT_HELD_AGAIN, active.wait_for(Option::is_some)).await;
     let epoch = again.ok().and_then(|active| *active.ok()?);
     if epoch != Some(start.epoch) {
-        let reason = "the gateway began a new epoch meanwhile, the snapshot does not fit the stream any more";
+        let reason =
+            "the gateway began a new epoch meanwhile, the snapshot no longer fits the stream";
         return Err(SessionError::Task(reason.to_owned()));
     }
-    let meta = meta_message(plan, start);
-    publish(gateway, subjects::init_meta(&plan.token), &meta, &plan.snapshot_id).await?;
-    tracing::info!(table = %plan.token, snapshot_id = plan.snapshot_id, rows = meta.row_count,
+    let meta = build_meta(job, start);
+    publish_message(gateway, subjects::init_meta(&job.token), &meta, &job.snapshot_id).await?;
+    tracing::info!(table = %job.token, snapshot_id = job.snapshot_id, rows = meta.row_count,
         chunks = meta.batch_count, raw_bytes = meta.raw_bytes, bytes = meta.bytes, "snapshot complete");
-    purge_before(gateway, &plan.token, started).await;
+    gateway.streams.purge_superseded(&job.token, started).await;
     Ok(())
 }
 
-fn publishing_max(gateway: &Gateway) -> usize {
+fn max_chunks_in_flight(gateway: &Gateway) -> usize {
     gateway.config.snapshot.workers * CHUNKS_IN_FLIGHT_MAX
 }
 
-async fn all_copied(
-    plan: &Plan,
+async fn join_workers(
+    job: &SnapshotJob,
     running: &mut JoinSet<Result<Option<SnapshotReader>, SessionError>>,
 ) -> Result<(), SessionError> {
-    // The exporting connection has to live until the others have imported its snapshot.
+    // The exporting connection must live until the others have imported its snapshot.
     let mut readers = vec![];
     while let Some(ended) = running.join_next().await {
         match ended.map_err(|e| SessionError::Task(format!("a snapshot worker ended: {e}")))?? {
             Some(reader) => readers.push(reader),
             None => {
-                tracing::info!(table = %plan.token, "somebody waits to alter the table: copying with fewer connections")
+                tracing::info!(table = %job.token, "snapshot uses fewer connections: another session waits to lock the table")
             }
         }
     }
     Ok(())
 }
 
-fn meta_message(plan: &Plan, start: InitStart) -> InitMeta {
-    let totals = plan.totals();
+fn build_meta(job: &SnapshotJob, start: InitStart) -> InitMeta {
+    let totals = job.totals();
     InitMeta {
         start,
         batch_count: totals.chunks,
@@ -319,30 +308,7 @@ fn meta_message(plan: &Plan, start: InitStart) -> InitMeta {
     }
 }
 
-/// Chunks of a snapshot that failed only take room.
-pub async fn purge(gateway: &Gateway, token: &Token, snapshot_id: &str) {
-    let chunks = subjects::init_snap_of(token, snapshot_id);
-    if let Err(error) = gateway.streams.init.purge().filter(&chunks).await {
-        tracing::warn!(chunks, %error, "a snapshot that failed was not purged");
-    }
-}
-
-/// Superseded snapshots only take room.
-async fn purge_before(gateway: &Gateway, token: &Token, started: u64) {
-    let superseded = [
-        subjects::init_snap_all(token),
-        subjects::init_start(token),
-        subjects::init_meta(token),
-        subjects::init_error(token),
-    ];
-    for subject in superseded {
-        if let Err(error) = gateway.streams.init.purge().filter(&subject).sequence(started).await {
-            tracing::warn!(subject, %error, "superseded snapshots were not purged");
-        }
-    }
-}
-
-impl Plan {
+impl SnapshotJob {
     /// Headers and subject of chunk `number`.
     pub(crate) fn chunk_message(&self, number: u64) -> (String, Headers) {
         let mut headers = Headers::new();
@@ -354,8 +320,9 @@ impl Plan {
         (subjects::init_snap(&self.token, &self.snapshot_id, number), headers)
     }
 
-    /// Another connection that sees the snapshot, unless the table is wanted by somebody else.
-    async fn reader(&self) -> Result<Option<SnapshotReader>, SessionError> {
+    /// Another connection that sees the snapshot; `None` if another session waits for a lock on the
+    /// table.
+    async fn open_reader(&self) -> Result<Option<SnapshotReader>, SessionError> {
         let postgres = &self.gateway.config.postgres;
         Ok(SnapshotReader::open(postgres, &self.exported, &self.table).await?)
     }
@@ -366,19 +333,19 @@ mod tests {
     use super::*;
     use crate::{guest::GuestFailure, policy::Action};
 
-    /// What is done about a guest's failure, by the gates that the snapshot went through and that is live.
-    fn action(through: &Gate, live: &Gate) -> Action {
+    /// The policy for a failed guest, by the snapshot's gate and the live gate.
+    fn action_for(through: &Gate, live: &Gate) -> Action {
         let failure = GuestFailure::OtherTable { table: "public.t".to_owned() };
-        crate::policy::action(&unless_replaced(failure.into(), through, live))
+        crate::policy::action(&mark_if_replaced(failure.into(), through, live))
     }
 
     #[test]
-    fn a_guest_that_was_replaced_stops_no_table() {
+    fn a_replaced_guest_suspends_no_table() {
         let (gone, none) = (Gate::Shut("gone".into()), Gate::Open);
-        assert_eq!(action(&none, &none), Action::Quarantine);
-        assert_eq!(action(&gone, &Gate::Shut("gone".into())), Action::Quarantine);
-        assert_eq!(action(&none, &gone), Action::Retry);
+        assert_eq!(action_for(&none, &none), Action::Quarantine);
+        assert_eq!(action_for(&gone, &Gate::Shut("gone".into())), Action::Quarantine);
+        assert_eq!(action_for(&none, &gone), Action::Retry);
         let lost = SessionError::Task("of another cause".to_owned());
-        assert!(matches!(unless_replaced(lost, &none, &gone), SessionError::Task(_)));
+        assert!(matches!(mark_if_replaced(lost, &none, &gone), SessionError::Task(_)));
     }
 }

@@ -1,8 +1,6 @@
-//! Rows of a table as the gateway reads them for a snapshot: by COPY, with what only the server can
-//! print.
+//! Rows of a table as a snapshot reads them: by COPY, with the values that only the server can print.
 //!
-//! However often they are read, all of them are of one exported snapshot. What is done with them is
-//! the caller's business.
+//! All reads see one exported snapshot. The use of the rows is not known here.
 
 use std::sync::Arc;
 
@@ -25,7 +23,7 @@ use crate::{
     rows::{Rendered, TableVersion, batch::RowBatch},
 };
 
-/// Rows that are shown at a time: as in a snapshot.
+/// Rows of one batch, as in a snapshot.
 const BATCH_BYTES: usize = 256 << 10;
 
 /// Rows that cannot be read, or not taken through the table's guest.
@@ -41,6 +39,7 @@ pub enum LiveRowsError {
     BeingAltered,
 }
 
+/// A table in an exported snapshot.
 pub struct LiveTable {
     pub version: Arc<TableVersion>,
     filter: Option<String>,
@@ -66,8 +65,8 @@ impl PipelineIo for RendererIo {
     }
 }
 
-/// The table as it is now.
-pub async fn version(
+/// The current shape of a table.
+pub async fn read_version(
     postgres: &PostgresConfig,
     name: &TableName,
     token: Token,
@@ -76,7 +75,7 @@ pub async fn version(
     Ok(Arc::new(catalog.load_current(name, token, Lsn(0)).await?.0))
 }
 
-/// A connection with an exported snapshot.
+/// A connection that exports a snapshot.
 pub struct Exporter {
     pub catalog: Catalog,
     snapshot: String,
@@ -127,7 +126,7 @@ impl LiveTable {
     }
 
     /// Shows the published rows of the table's first `rows_max`, batch by batch.
-    pub async fn each<E: From<LiveRowsError>>(
+    pub async fn for_each_batch<E: From<LiveRowsError>>(
         &mut self,
         outlet: &Outlet,
         rows_max: usize,

@@ -8,7 +8,7 @@ use walgate_wire::{Lsn, Token};
 use super::fingerprint::SeenFingerprint;
 use crate::{
     postgres::catalog::DdlFingerprint, postgres::replication::stream::RelationChange,
-    wal_budget::Pressure,
+    wal_budget::PressureLevel,
 };
 
 /// What kind of obstacle suspends a table. It decides what lifts the suspension.
@@ -98,7 +98,7 @@ pub enum TableEvent<G> {
     /// Consumers know that everything before `lsn` was published.
     ProgressPublished { lsn: Lsn },
     /// The WAL that the slot retains presses more, or less.
-    PressureChanged(Pressure),
+    PressureChanged(PressureLevel),
     /// A batch, or opening an outlet through `gate`, failed because of this table.
     TableFailed { token: Token, suspension: Suspension, gate: Option<G> },
     /// A snapshot failed in the guest of `gate`.

@@ -13,7 +13,7 @@ use super::{
     tests::{Effect, Event, TestGate, change, suspension, token},
     *,
 };
-use crate::{postgres::catalog::DdlFingerprint, wal_budget::Pressure};
+use crate::{postgres::catalog::DdlFingerprint, wal_budget::PressureLevel};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -22,7 +22,7 @@ enum Step {
     TransactionEnded,
     LookPresent { relid: u32 },
     LookAbsent,
-    Pressure(Pressure),
+    Pressure(PressureLevel),
     BatchFails(SuspendCause),
     SnapshotFails(TestGate),
     Fingerprint { relid: u32, file: u8, lsn: u64 },
@@ -47,7 +47,7 @@ fn gates() -> impl Strategy<Value = TestGate> {
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    let pressures = vec![Pressure::Calm, Pressure::Throttled, Pressure::Shedding];
+    let pressures = vec![PressureLevel::Calm, PressureLevel::Throttled, PressureLevel::Shedding];
     let causes = vec![SuspendCause::Failed, SuspendCause::Locked];
     prop_oneof![
         4 => (1..3u32, 0..3u8).prop_map(|(relid, shape)| Step::Announce { relid, shape }),
@@ -238,7 +238,7 @@ impl World {
                 assert!(matches!(checks[..], [TableEffect::CheckLock { .. }]));
                 tables.on(TableEvent::LockChecked { token, relid: 1, is_locked: false })
             }
-            SuspendCause::Shed => tables.on(TableEvent::PressureChanged(Pressure::Calm)),
+            SuspendCause::Shed => tables.on(TableEvent::PressureChanged(PressureLevel::Calm)),
         };
         let reopens = |effect: &Effect| matches!(effect, TableEffect::ReopenOutlets { .. });
         assert!(effects.iter().any(reopens), "no way back from {cause:?}");

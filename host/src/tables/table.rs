@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use walgate_wire::{Lsn, Token};
 
 use super::{SeenFingerprint, SuspendCause, Suspension, TableEffect, TableEvent, TableGate};
-use crate::{postgres::replication::stream::RelationChange, wal_budget::Pressure};
+use crate::{postgres::replication::stream::RelationChange, wal_budget::PressureLevel};
 
 /// A relation that carries rows of the table in this session.
 #[derive(Clone, Debug)]
@@ -237,13 +237,15 @@ impl<G: TableGate> TableState<G> {
         effects
     }
 
-    pub(super) fn follow_pressure(&mut self, pressure: Pressure) -> Vec<TableEffect<G>> {
+    pub(super) fn follow_pressure(&mut self, pressure: PressureLevel) -> Vec<TableEffect<G>> {
         match (pressure, self.cause()) {
-            (Pressure::Shedding, None) if self.may_shed => {
+            (PressureLevel::Shedding, None) if self.may_shed => {
                 let cause = SuspendCause::Shed;
                 self.suspend(Suspension { cause, reason: SHED_REASON.into() }, None)
             }
-            (Pressure::Calm, Some(SuspendCause::Shed)) => self.reopen(self.gate.clone(), false),
+            (PressureLevel::Calm, Some(SuspendCause::Shed)) => {
+                self.reopen(self.gate.clone(), false)
+            }
             _ => vec![],
         }
     }

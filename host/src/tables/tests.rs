@@ -8,7 +8,7 @@ use crate::{
         catalog::DdlFingerprint,
         replication::pgoutput::{Relation, RelationColumn},
     },
-    wal_budget::Pressure,
+    wal_budget::PressureLevel,
 };
 
 /// A gate that needs no module.
@@ -305,12 +305,12 @@ fn a_locked_table_returns_when_the_lock_is_gone() {
 #[test]
 fn pressure_sheds_tables_that_allow_it_and_calm_brings_them_back() {
     let mut machine = Machine::streaming(TestGate::Open);
-    assert!(machine.on(TableEvent::PressureChanged(Pressure::Throttled)).is_empty());
-    let shedding = || TableEvent::PressureChanged(Pressure::Shedding);
+    assert!(machine.on(TableEvent::PressureChanged(PressureLevel::Throttled)).is_empty());
+    let shedding = || TableEvent::PressureChanged(PressureLevel::Shedding);
     assert_eq!(names(&machine.on(shedding())), ["suspend Shed None"]);
     machine.store_suspension(SuspendCause::Shed, None);
     assert!(machine.on(shedding()).is_empty());
-    let effects = machine.on(TableEvent::PressureChanged(Pressure::Calm));
+    let effects = machine.on(TableEvent::PressureChanged(PressureLevel::Calm));
     assert_eq!(names(&effects), ["reopen [1] Open"]);
     let mut kept: Tables<TestGate> = Tables::new([(token(), false)]);
     assert!(kept.on(shedding()).is_empty(), "not allowed");

@@ -1,35 +1,44 @@
-//! The pressure of retained WAL as of now, for the stages that give way to it.
+//! The current pressure of retained WAL, for the stages that slow down because of it.
 //!
-//! Who measures it is not known here.
+//! How it is measured is not known here.
+
+use std::sync::Arc;
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::meter::Pressure;
+use super::meter::PressureLevel;
 
-/// The pressure as of now, for those who give way to it.
-#[derive(Debug)]
-pub struct Relief {
-    pub(crate) pressure: watch::Sender<Pressure>,
-    turns: Semaphore,
+/// The current pressure. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WalPressure {
+    level: watch::Sender<PressureLevel>,
+    background: Arc<Semaphore>,
 }
 
-impl Default for Relief {
+impl Default for WalPressure {
     fn default() -> Self {
-        Relief { pressure: watch::Sender::new(Pressure::Calm), turns: Semaphore::new(1) }
+        let level = watch::Sender::new(PressureLevel::Calm);
+        WalPressure { level, background: Arc::new(Semaphore::new(1)) }
     }
 }
 
-impl Relief {
-    pub fn pressure(&self) -> watch::Receiver<Pressure> {
-        self.pressure.subscribe()
+impl WalPressure {
+    /// The level, and a notification whenever it changes.
+    pub fn subscribe(&self) -> watch::Receiver<PressureLevel> {
+        self.level.subscribe()
     }
 
-    /// Under pressure, the permit to do a piece of work that can wait: one at a time in the whole process.
-    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        if *self.pressure.borrow() == Pressure::Calm {
+    /// Returns whether the level changed.
+    pub(super) fn set_level(&self, level: PressureLevel) -> bool {
+        self.level.send_if_modified(|before| std::mem::replace(before, level) != level)
+    }
+
+    /// Under pressure, the permit for a piece of background work: one at a time in the process.
+    pub async fn acquire_background_slot(&self) -> Option<SemaphorePermit<'_>> {
+        if *self.level.borrow() == PressureLevel::Calm {
             return None;
         }
-        self.turns.acquire().await.ok()
+        self.background.acquire().await.ok()
     }
 }
 
@@ -41,40 +50,42 @@ mod tests {
 
     use super::*;
 
-    fn under(pressure: Pressure) -> Relief {
-        let relief = Relief::default();
-        relief.pressure.send_replace(pressure);
-        relief
+    fn pressure_at(level: PressureLevel) -> WalPressure {
+        let pressure = WalPressure::default();
+        pressure.set_level(level);
+        pressure
     }
 
     #[test]
-    fn nobody_waits_while_it_is_calm() {
-        let relief = under(Pressure::Calm);
-        let turns = [relief.turn(), relief.turn(), relief.turn()];
-        for turn in turns.map(FutureExt::now_or_never) {
-            assert!(turn.expect("it does not wait").is_none());
+    fn without_pressure_no_work_waits() {
+        let pressure = pressure_at(PressureLevel::Calm);
+        for _ in 0..3 {
+            let slot = pressure.acquire_background_slot().now_or_never();
+            assert!(slot.expect("it does not wait").is_none());
         }
     }
 
     #[test]
-    fn under_pressure_one_works_at_a_time() {
-        for pressure in [Pressure::Throttled, Pressure::Shedding] {
-            let relief = under(pressure);
-            let first = relief.turn().now_or_never().expect("there is none before it");
-            assert!(first.is_some(), "{pressure:?}");
-            let mut second = pin!(relief.turn());
-            assert!(second.as_mut().now_or_never().is_none(), "{pressure:?}: two at a time");
+    fn under_pressure_one_piece_of_work_runs_at_a_time() {
+        for level in [PressureLevel::Throttled, PressureLevel::Shedding] {
+            let pressure = pressure_at(level);
+            let first = pressure.acquire_background_slot().now_or_never();
+            let first = first.expect("there is none before it");
+            assert!(first.is_some(), "{level:?}");
+            let mut second = pin!(pressure.acquire_background_slot());
+            assert!(second.as_mut().now_or_never().is_none(), "{level:?}: two at a time");
             drop(first);
             let second = second.now_or_never().expect("its turn");
-            assert!(second.is_some(), "{pressure:?}");
+            assert!(second.is_some(), "{level:?}");
         }
     }
 
     #[test]
-    fn whoever_comes_when_it_is_over_does_not_wait_for_who_still_works() {
-        let relief = under(Pressure::Throttled);
-        let _first = relief.turn().now_or_never().expect("there is none before it");
-        relief.pressure.send_replace(Pressure::Calm);
-        assert!(relief.turn().now_or_never().expect("it does not wait").is_none());
+    fn after_the_pressure_no_work_waits_for_work_that_began_under_it() {
+        let pressure = pressure_at(PressureLevel::Throttled);
+        let _first = pressure.acquire_background_slot().now_or_never();
+        pressure.set_level(PressureLevel::Calm);
+        let second = pressure.acquire_background_slot().now_or_never();
+        assert!(second.expect("it does not wait").is_none());
     }
 }

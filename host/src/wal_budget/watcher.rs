@@ -1,60 +1,68 @@
-//! Watches the WAL that the slot holds back, on a connection of its own beside the sessions.
+//! Watches the WAL that the slot retains, on a connection of its own beside the sessions.
 //!
-//! What follows from the pressure is done by those who ask for it, snapshots and the session's tables.
+//! How the gateway reacts to the pressure is not known here.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use tokio::time::MissedTickBehavior;
 
-use super::meter::{Meter, Pressure, Seen};
-
+use super::{
+    meter::{SlotSample, WalMeter, WalReport},
+    pressure::WalPressure,
+};
 use crate::{
-    context::Gateway,
+    config::PostgresConfig,
     postgres::{PostgresError, catalog::Catalog, slot::read_slot},
 };
 
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Ends never, drop it to stop.
-pub async fn watch(gateway: Gateway) {
-    let mut meter = Meter::new(gateway.config.postgres.wal_budget);
+/// Measures until it is dropped; `on_report` receives each report.
+pub async fn watch(postgres: PostgresConfig, pressure: WalPressure, on_report: impl Fn(WalReport)) {
+    let mut meter = WalMeter::new(postgres.wal_budget);
     let began = Instant::now();
     loop {
-        let Err(error) = observe(&gateway, &mut meter, began).await;
-        tracing::debug!(%error, "the slot cannot be watched for now");
+        let observed = observe_slot(&postgres, &pressure, &on_report, &mut meter, began).await;
+        let Err(error) = observed;
+        tracing::debug!(%error, "replication slot cannot be watched, retrying");
         tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn observe(
-    gateway: &Gateway,
-    meter: &mut Meter,
+async fn observe_slot(
+    postgres: &PostgresConfig,
+    pressure: &WalPressure,
+    on_report: &impl Fn(WalReport),
+    meter: &mut WalMeter,
     began: Instant,
-) -> Result<std::convert::Infallible, PostgresError> {
-    let catalog = Catalog::connect(&gateway.config.postgres).await?;
+) -> Result<Infallible, PostgresError> {
+    let catalog = Catalog::connect(postgres).await?;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let Some(slot) = read_slot(&catalog, &gateway.config.postgres.slot).await? else {
-            continue;
-        };
-        let seen = Seen {
+        let Some(slot) = read_slot(&catalog, &postgres.slot).await? else { continue };
+        let sample = SlotSample {
             retained: slot.retained_bytes,
-            behind: slot.server_lsn.0.saturating_sub(slot.confirmed_flush.0),
+            unconfirmed: slot.server_lsn.0.saturating_sub(slot.confirmed_flush.0),
             room: slot.room_bytes,
         };
         let now = began.elapsed();
-        let reading = meter.observe(seen, now);
-        if let Some(warning) = meter.warning(&reading, now) {
+        let report = meter.observe(sample, now);
+        if let Some(warning) = meter.take_warning(&report, now) {
             tracing::warn!("{warning}");
         }
-        let changed =
-            |before: &mut Pressure| std::mem::replace(before, reading.pressure) != reading.pressure;
-        if gateway.relief.pressure.send_if_modified(changed) {
-            tracing::info!(pressure = ?reading.pressure, retained_bytes = reading.retained_bytes,
-                behind_bytes = reading.behind_bytes, "WAL kept for the slot");
+        if pressure.set_level(report.pressure) {
+            tracing::info!(
+                pressure = ?report.pressure,
+                retained_bytes = report.retained_bytes,
+                behind_bytes = report.behind_bytes,
+                "WAL pressure changed"
+            );
         }
-        gateway.status.set_wal(reading);
+        on_report(report);
     }
 }

@@ -91,7 +91,7 @@ async fn rows(args: &Args) -> Result<(Batches, std::collections::BTreeMap<String
             batches.push((batch, std::mem::take(rendered)));
             anyhow::Ok(())
         };
-        table.each(&outlet, args.limit, take).await?;
+        table.for_each_batch(&outlet, args.limit, take).await?;
         return Ok((batches, Default::default()));
     }
     let file = args.rows.as_deref().context("which rows? Name --rows or --table")?;

@@ -64,7 +64,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     println!("  sha256     {}", description.sha256);
     let Some(name) = &args.table else { return Ok(ExitCode::SUCCESS) };
     let postgres = settings.postgres(&args.database)?;
-    let table = live_rows::version(&postgres, name, settings.token(name)).await?;
+    let table = live_rows::read_version(&postgres, name, settings.token(name)).await?;
     let parameters = settings.parameters(name, &Default::default());
     match module.bind(table, &parameters) {
         Ok(bound) => {

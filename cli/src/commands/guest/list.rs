@@ -13,7 +13,7 @@ use tokio::{
 use url::Url;
 
 use crate::commands::Usage;
-use walgate_host::observe::status::TableCounts;
+use walgate_host::observe::counts::TableCounts;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 16 << 20;

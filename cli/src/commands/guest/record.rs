@@ -59,7 +59,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         })
     };
     let outlet = Outlet::unguarded(TableVersion::clone(&table.version));
-    table.each(&outlet, args.limit, print).await?;
+    table.for_each_batch(&outlet, args.limit, print).await?;
     match &args.rows {
         None => write(&out)?,
         Some(file) => {

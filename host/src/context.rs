@@ -42,8 +42,8 @@ pub struct GatewayInner {
     guest_offers: watch::Sender<()>,
 }
 
-/// The right to change the state of tables. From an event to the last effect that follows from it, no
-/// other task does the same.
+/// The right to change the state of tables. From an event to the last effect that follows from it,
+/// no other task does the same.
 #[derive(Debug)]
 pub struct TablesLock<'a>(#[expect(dead_code, reason = "held")] tokio::sync::MutexGuard<'a, ()>);
 
@@ -113,7 +113,8 @@ impl Gateway {
         TablesLock(self.tables_lock.lock().await)
     }
 
-    /// Lets the state machine know; the effects have to be carried out under [`Gateway::lock_tables`].
+    /// Lets the state machine know; the effects have to be carried out under
+    /// [`Gateway::lock_tables`].
     pub fn on_table_event(&self, event: TableEvent<Gate>) -> Vec<TableEffect<Gate>> {
         self.tables().on(event)
     }

@@ -1,4 +1,5 @@
-//! The drop-in folder of dictionaries: files are validated, stored and made live, without a restart.
+//! The drop-in folder of dictionaries: files are validated, stored and made live, without a
+//! restart.
 //!
 //! `watch` decides when a file is read. Compression itself is not known here.
 

@@ -2,8 +2,8 @@
 //! session.
 //!
 //! Nothing here is on the hot path. The session makes a guest live, between two transactions. A
-//! table whose guest is missing or invalid is suspended, never published unfiltered. `watch` decides
-//! when a file is read.
+//! table whose guest is missing or invalid is suspended, never published unfiltered. `watch`
+//! decides when a file is read.
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 

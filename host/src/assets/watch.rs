@@ -1,8 +1,8 @@
 //! Drop-in folders: a file is read whole once it has not changed for a moment, and offered to its
 //! handler.
 //!
-//! A problem with a file is logged once for each content, and the live version stays. The meaning of
-//! a file is not known here.
+//! A problem with a file is logged once for each content, and the live version stays. The meaning
+//! of a file is not known here.
 
 use std::{
     collections::{HashMap, HashSet},

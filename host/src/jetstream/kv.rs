@@ -1,7 +1,8 @@
 //! The KV buckets: schemas, the epoch, dictionaries. Each put is acknowledged before a message
 //! refers to it.
 //!
-//! Which schema or dictionary is current is decided elsewhere; this only stores and finds revisions.
+//! Which schema or dictionary is current is decided elsewhere; this only stores and finds
+//! revisions.
 
 use std::sync::{
     Arc,

@@ -1,6 +1,7 @@
 //! The connection to NATS, and the streams and buckets that must exist.
 //!
-//! What is published, and when, is not known here. The contents of the streams are not known either.
+//! What is published, and when, is not known here. The contents of the streams are not known
+//! either.
 
 use std::time::Duration;
 

@@ -14,7 +14,8 @@ const SILENCE_MICROS_MAX: i64 = 15_000_000;
 pub struct Lag {
     /// Commit time of the oldest transaction that no progress message covers yet.
     pending: Option<i64>,
-    /// Progress messages that are not stored: the LSN that each confirms, and its oldest commit time.
+    /// Progress messages that are not stored: the LSN that each confirms, and its oldest commit
+    /// time.
     in_flight: VecDeque<(u64, i64)>,
     last_received_at: i64,
     /// From commit to stored, of the last stored progress message.
@@ -51,8 +52,8 @@ impl Lag {
         }
     }
 
-    /// A session begins. Unstored transactions of the last session are read again, or turn out to be
-    /// stored.
+    /// A session begins. Unstored transactions of the last session are read again, or turn out to
+    /// be stored.
     pub fn begin(&mut self, now: i64) {
         self.pending = self.oldest();
         self.in_flight.clear();

@@ -109,8 +109,8 @@ pub(super) async fn take_snapshot(
     let (found, exported) = loop {
         let found = catalog.load_current(&table.name, token.clone(), Lsn(0)).await?;
         let exported = ExportedSnapshot::take(postgres, &found.0, waiting).await?;
-        // The table may have been altered before the lock was held. The snapshot shows that shape, and
-        // consumers skip the earlier changes. Rows read by the older shape would lose a column.
+        // The table may have been altered before the lock was held. The snapshot shows that shape,
+        // and consumers skip the earlier changes. Rows read by the older shape would lose a column.
         let now = exported.load_table(&table.name).await?;
         if now.is_some_and(|now| now.same_shape(&found.1)) {
             break (found, exported);

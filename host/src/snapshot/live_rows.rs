@@ -1,4 +1,5 @@
-//! Rows of a table as a snapshot reads them: by COPY, with the values that only the server can print.
+//! Rows of a table as a snapshot reads them: by COPY, with the values that only the server can
+//! print.
 //!
 //! All reads see one exported snapshot. The use of the rows is not known here.
 

@@ -1,9 +1,9 @@
 //! Snapshot requests: which are served, one snapshot at a time for each table.
 //!
 //! The stream `REQUESTS` holds at most one request a table, until its snapshot ends (at most one
-//! day). The stream rejects duplicates, so a stampede becomes one snapshot. It also rejects requests
-//! for unknown tables. Each table has a cooldown, which bounds the cost of endless requests. How a
-//! snapshot is taken is not known here.
+//! day). The stream rejects duplicates, so a stampede becomes one snapshot. It also rejects
+//! requests for unknown tables. Each table has a cooldown, which bounds the cost of endless
+//! requests. How a snapshot is taken is not known here.
 
 use std::{
     collections::HashMap,

@@ -98,8 +98,8 @@ impl WalMeter {
         }
     }
 
-    /// Over the budget, snapshots are throttled. Half a budget above, tables are shed, if the gateway
-    /// is behind. Each ends well below its threshold, so that neither flaps.
+    /// Over the budget, snapshots are throttled. Half a budget above, tables are shed, if the
+    /// gateway is behind. Each ends well below its threshold, so that neither flaps.
     fn pressure_at(&self, SlotSample { retained, unconfirmed, .. }: SlotSample) -> PressureLevel {
         let budget = self.budget.bytes;
         if budget == 0 {

@@ -3,7 +3,6 @@
 pub mod dictionaries;
 mod drop_in;
 pub mod guests;
-pub mod registry;
 pub mod watch;
 
 pub use drop_in::write_whole;

@@ -7,9 +7,8 @@ use tokio::sync::watch;
 use walgate_wire::{TableName, Token};
 
 use crate::{
-    assets::registry::Assets,
     config::{Config, ConfiguredTable},
-    egress::outlet::Gate,
+    egress::{live_dictionaries::LiveDictionaries, outlet::Gate},
     jetstream::{
         kv::{Dictionaries, Schemas},
         streams::Streams,
@@ -30,7 +29,7 @@ pub struct GatewayInner {
     pub streams: Streams,
     pub schemas: Schemas,
     pub dictionaries: Dictionaries,
-    pub assets: Assets,
+    pub live_dictionaries: LiveDictionaries,
     pub status: Status,
     /// Of the WAL that the slot retains.
     pub wal_pressure: WalPressure,
@@ -76,7 +75,7 @@ impl Gateway {
     pub fn new(
         config: Config,
         streams: Streams,
-        assets: Assets,
+        live_dictionaries: LiveDictionaries,
         status: Status,
         server_version: i32,
     ) -> Self {
@@ -89,7 +88,7 @@ impl Gateway {
             streams,
             schemas,
             dictionaries,
-            assets,
+            live_dictionaries,
             status,
             wal_pressure: WalPressure::default(),
             server_version,

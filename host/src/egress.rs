@@ -5,5 +5,6 @@
 pub mod compress;
 pub mod dead_letters;
 pub mod dictionary_stats;
+pub mod live_dictionaries;
 pub mod outlet;
 pub mod pipeline;

@@ -1,6 +1,6 @@
 //! The Walgate gateway. `ARCHITECTURE.md` says where to find what; `supervisor` wires it together.
 
-// The order of these modules is the order in which data flows; see tests/tests/layering.rs.
+// rustfmt sorts these names; `tests/tests/folder_order.rs` holds their order as stages.
 pub mod assets;
 pub mod cdc;
 pub mod clock;

@@ -21,7 +21,7 @@ use walgate_servers::PrivateNats;
 use walgate_wire::{Epoch, TableName, TableState};
 
 use crate::{
-    assets::{dictionaries, guests, registry::Assets, watch::PermissionAudit},
+    assets::{dictionaries, guests, watch::PermissionAudit},
     cdc::{
         open::{self, Past},
         session,
@@ -194,9 +194,9 @@ async fn start(config: &Config, status: &Status) -> Result<RunningGateway, RunEr
     let streams = Streams::connect(&options, &config.nats, &config.tables).await?;
     slot::ensure_publication(&catalog, &preflight).await?;
 
-    let assets = Assets::default();
+    let live_dictionaries = Default::default();
     let version = preflight.server_version;
-    let gateway = Gateway::new(config.clone(), streams, assets, status.clone(), version);
+    let gateway = Gateway::new(config.clone(), streams, live_dictionaries, status.clone(), version);
     // Before the first put into a bucket.
     let tokens = config.tables.iter().map(|table| &table.token);
     let referenced = ReferencedRevisions::read(&gateway.streams, tokens).await?;
@@ -216,9 +216,9 @@ async fn start(config: &Config, status: &Status) -> Result<RunningGateway, RunEr
 /// Loads dictionaries and guests, and follows their folders from now on.
 async fn follow_folders(gateway: &Gateway, tasks: &mut JoinSet<()>) -> Result<(), RunError> {
     let config = &gateway.config;
-    let (assets, status) = (&gateway.assets, &gateway.status);
+    let (live, status) = (&gateway.live_dictionaries, &gateway.status);
     let mut dictionaries =
-        dictionaries::open_folder(config, &gateway.streams, &gateway.dictionaries, assets, status);
+        dictionaries::open_folder(config, &gateway.streams, &gateway.dictionaries, live, status);
     dictionaries.load().await;
     tasks.spawn(dictionaries.follow());
     let data_dir = &config.data_dir;

@@ -39,7 +39,17 @@ pub fn run_checks() -> Result<()> {
     let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--quiet"];
     run_cargo(clippy.into_iter().chain(["--", "-D", "warnings"]))?;
     // With the features of the whole workspace, so that the tests need no other build.
-    run_cargo(["test", "--release", "--workspace", "--test", "layering", "--test", "language"])
+    run_cargo([
+        "test",
+        "--release",
+        "--workspace",
+        "--test",
+        "layering",
+        "--test",
+        "folder_order",
+        "--test",
+        "language",
+    ])
 }
 
 /// Returns cargo's standard output.

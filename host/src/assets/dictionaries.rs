@@ -9,11 +9,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use walgate_wire::{Dictionary, MAX_DICTIONARY_BYTES, Token};
 
 use crate::{
-    assets::{
-        registry::Assets,
-        watch::{DropInFolder, DropInHandler, OfferError},
-    },
+    assets::watch::{DropInFolder, DropInHandler, OfferError},
     config::{Config, ConfiguredTable},
+    egress::live_dictionaries::LiveDictionaries,
     jetstream::{
         kv::{Dictionaries, KvError, READS_AT_ONCE},
         streams::Streams,
@@ -28,7 +26,7 @@ const ENDING: &str = ".zstd.dict";
 pub struct DictionaryHandler {
     streams: Streams,
     store: Dictionaries,
-    assets: Assets,
+    live: LiveDictionaries,
     status: Status,
 }
 
@@ -37,14 +35,14 @@ pub fn open_folder(
     config: &Config,
     streams: &Streams,
     store: &Dictionaries,
-    assets: &Assets,
+    live: &LiveDictionaries,
     status: &Status,
 ) -> DropInFolder<DictionaryHandler> {
     let tokens = config.tables.iter().map(|table| table.token.clone()).collect();
     let handler = DictionaryHandler {
         streams: streams.clone(),
         store: store.clone(),
-        assets: assets.clone(),
+        live: live.clone(),
         status: status.clone(),
     };
     DropInFolder::new(config.compression.dictionaries.clone(), tokens, handler)
@@ -54,27 +52,27 @@ pub fn open_folder(
 pub async fn store_live_dictionaries(
     tables: &[ConfiguredTable],
     store: &Dictionaries,
-    assets: &Assets,
+    live: &LiveDictionaries,
     status: &Status,
 ) -> Result<(), KvError> {
-    let all = stream::iter(tables)
-        .map(|table| store_live_dictionary(&table.token, store, assets, status));
+    let all =
+        stream::iter(tables).map(|table| store_live_dictionary(&table.token, store, live, status));
     all.buffer_unordered(READS_AT_ONCE).try_collect().await
 }
 
 async fn store_live_dictionary(
     token: &Token,
     store: &Dictionaries,
-    assets: &Assets,
+    live: &LiveDictionaries,
     status: &Status,
 ) -> Result<(), KvError> {
-    let Some(live) = assets.dictionary(token) else { return Ok(()) };
-    let stored = store.ensure(token, live.dictionary.clone()).await?;
-    if stored.revision != live.revision {
+    let Some(current) = live.dictionary(token) else { return Ok(()) };
+    let stored = store.ensure(token, current.dictionary.clone()).await?;
+    if stored.revision != current.revision {
         let revision = stored.revision;
         tracing::warn!(table = %token, revision, "dictionary stored again: its bucket had lost it");
         status.table(token).set_dictionary_revision(revision);
-        assets.replace_dictionary(token, &live, &stored);
+        live.replace_dictionary(token, &current, &stored);
     }
     Ok(())
 }
@@ -121,20 +119,20 @@ impl DropInHandler for DictionaryHandler {
         let sha256 = stored.dictionary.sha256();
         tracing::info!(table = %token, revision, sha256, "dictionary is live");
         self.status.table(token).set_dictionary_revision(revision);
-        self.assets.set_dictionary(token, Some(stored));
+        self.live.set_dictionary(token, Some(stored));
         Ok(())
     }
 
     async fn handle_missing(&mut self, token: &Token) {
-        if self.assets.dictionary(token).is_some() {
+        if self.live.dictionary(token).is_some() {
             tracing::info!(table = %token, "dictionary file removed: new messages use none, stored revisions stay");
             self.status.table(token).set_dictionary_revision(0);
-            self.assets.set_dictionary(token, None);
+            self.live.set_dictionary(token, None);
         }
     }
 
     fn handle_rejected(&mut self, token: &Token, _: &str) -> String {
-        match self.assets.dictionary(token) {
+        match self.live.dictionary(token) {
             Some(dictionary) => format!("revision {} stays in use", dictionary.revision),
             None => "none is in use".to_owned(),
         }

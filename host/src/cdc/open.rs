@@ -146,7 +146,13 @@ async fn place(
     let tokens = config.tables.iter().map(|table| &table.token);
     let referenced = ReferencedRevisions::read(&streams, tokens).await?;
     referenced.skip_lost(schemas, dictionaries).await?;
-    store_live_dictionaries(&config.tables, dictionaries, &gateway.assets, &gateway.status).await?;
+    store_live_dictionaries(
+        &config.tables,
+        dictionaries,
+        &gateway.live_dictionaries,
+        &gateway.status,
+    )
+    .await?;
     let record = gateway.schemas.epoch().await?;
     let lost = match &record {
         Some(record) => referenced.find_lost(schemas, dictionaries, record.epoch).await?,

@@ -255,7 +255,7 @@ impl Session {
             self.stream.recycle(batch);
             return Ok(None);
         }
-        let dictionary = self.gateway.assets.dictionary(token);
+        let dictionary = self.gateway.live_dictionaries.dictionary(token);
         let effort = match self.chain.in_flight() {
             0..CALM_MESSAGES => Effort::Thorough,
             _ => Effort::Quick,

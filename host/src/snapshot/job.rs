@@ -170,7 +170,7 @@ async fn open_job(
         gateway: gateway.clone(),
         snapshot_id: snapshot_id.to_owned(),
         dictionary: gateway
-            .assets
+            .live_dictionaries
             .dictionary(&token)
             .filter(|_| gateway.config.compression.enabled),
         token,

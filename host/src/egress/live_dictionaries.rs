@@ -12,11 +12,11 @@ use crate::egress::compress::StoredDictionary;
 
 /// The live dictionary of each table. Cheap to clone and to read.
 #[derive(Clone, Debug, Default)]
-pub struct Assets {
+pub struct LiveDictionaries {
     dictionaries: Arc<ArcSwap<HashMap<Token, Arc<StoredDictionary>>>>,
 }
 
-impl Assets {
+impl LiveDictionaries {
     pub fn dictionary(&self, token: &Token) -> Option<Arc<StoredDictionary>> {
         self.dictionaries.load().get(token).cloned()
     }

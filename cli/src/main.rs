@@ -1,10 +1,7 @@
-//! The `walgate` binary: parse, run, exit code. All of it is in `cli` and `commands`.
-
-mod cli;
-mod commands;
+//! The `walgate` binary. All of it is in the library.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    walgate_cli::main()
 }

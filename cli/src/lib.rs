@@ -1,5 +1,4 @@
-//! The command line of Walgate. All of it is in this library, so that its code is generated once for
-//! the binary and the tests.
+//! The command line of Walgate. All of it is in this library, so that the binary only starts it.
 
 mod cli;
 mod commands;

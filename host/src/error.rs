@@ -49,7 +49,7 @@ impl SessionError {
         matches!(self, SessionError::Body(BodyError::Row(error)) if error.source == PackError::Altered)
     }
 
-    /// As consumers are told of it: what a guest says of rows stays with those who run the gateway.
+    /// The text for consumers. What a guest reports about rows stays with the operator.
     pub fn told(&self) -> String {
         match self {
             SessionError::Guest(failure) => failure.public_message(),

@@ -1,4 +1,4 @@
-//! The Walgate gateway. `ARCHITECTURE.md` says where to find what; `supervisor` wires it together.
+//! The Walgate gateway. `ARCHITECTURE.md` is the map; `supervisor` wires the stages together.
 
 // rustfmt sorts these names; `tests/tests/folder_order.rs` holds their order as stages.
 pub mod assets;

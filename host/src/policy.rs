@@ -1,4 +1,4 @@
-//! What to do about an error: one exhaustive function, from every error of the data path to one of three.
+//! Maps every error of the data path to one of three actions, in one exhaustive function.
 
 use crate::{
     egress::compress::BodyError, error::SessionError, jetstream::streams::JetStreamError,
@@ -10,7 +10,7 @@ use crate::{
 pub enum Action {
     /// Connect again after a while; the state of both sides is read afresh.
     Retry,
-    /// Suspend one table; the others go on.
+    /// Suspend one table; the others continue.
     Quarantine,
     /// Stop the process: only an operator can help.
     Halt,

@@ -1,7 +1,7 @@
 //! The schema revisions of the configured tables: when a new one is due, and what state it is in.
 //!
-//! A revision is stored in KV before the first row that names it leaves. Where shapes come from (the stream, the
-//! catalog) is not known here.
+//! A revision is stored in KV before the first row that names it is published. Where shapes come
+//! from (the stream, the catalog) is not known here.
 
 use walgate_wire::{Identity, Lsn, Schema, TableState, Token};
 
@@ -21,13 +21,13 @@ pub struct Due<F> {
     /// From where on the shape holds.
     pub lsn: Lsn,
     pub on_guest_change: OnGuestChange,
-    /// Whether rows that exist already may have a value in the column with this attnum that the stream will
-    /// never mention.
+    /// Whether existing rows may have a value in the column with this attnum that the stream never
+    /// mentions.
     pub has_default: F,
 }
 
-/// Makes sure that the latest revision of the table has the shape of `seen`, and returns it. A table that was
-/// suspended flows again: whoever keeps it from flowing does not come here.
+/// Makes sure that the latest revision of the table has the shape of `seen`, and returns it. The
+/// revision of a suspended table becomes live: a table that stays suspended is not registered.
 pub async fn register(
     store: &Schemas,
     _: &TablesLock<'_>,
@@ -54,7 +54,7 @@ pub async fn register(
         SchemaChange::Compatible => (TableState::Live, None),
         SchemaChange::NeedsReseed(reason) => reseed(&reason),
     };
-    // A copy that had to be loaded again before this revision still has to be, also where the stream lags behind.
+    // A copy that was void before this revision stays void, even if the stream lags behind.
     let (state, lsn, reason) = match latest.state {
         TableState::Reseed if state == TableState::Live => {
             (latest.state, latest.lsn, latest.reason)
@@ -86,7 +86,7 @@ pub async fn register_current(
     Ok(schema)
 }
 
-/// The same behind the live gate; a table that cannot be published as it is now is suspended instead.
+/// Registers the table behind the live gate. A table that cannot be published is suspended instead.
 pub async fn register_or_suspend(
     gateway: &Gateway,
     catalog: &mut Catalog,
@@ -155,10 +155,10 @@ pub async fn store_suspension(
     Ok(())
 }
 
-/// Tells consumers that copies whose watermark is below `lsn` have to be loaded again.
+/// Stores for consumers that copies whose watermark is below `lsn` have to be loaded again.
 pub async fn reseed(store: &Schemas, token: &Token, lsn: Lsn, reason: &str) -> Result<(), KvError> {
     let Some(latest) = store.latest(token).await? else { return Ok(()) };
-    // Once such a table flows again its copies are loaded again in any case.
+    // The copies of such a table are loaded again when it returns.
     if matches!(latest.state, TableState::Suspended | TableState::Dropped) {
         return Ok(());
     }
@@ -167,7 +167,7 @@ pub async fn reseed(store: &Schemas, token: &Token, lsn: Lsn, reason: &str) -> R
     store.put(&Schema { state, lsn, reason: Some(reason.to_owned()), ..latest }).await.map(|_| ())
 }
 
-/// Tells consumers that the table does not flow for now. Of one that never did nothing else is told.
+/// Stores the state `suspended`. A table without a schema gets an empty one.
 async fn suspend(store: &Schemas, table: &ConfiguredTable, reason: String) -> Result<(), KvError> {
     let latest = store.latest(&table.token).await?.unwrap_or_else(|| Schema {
         table: table.name.to_string(),
@@ -190,7 +190,7 @@ async fn suspend(store: &Schemas, table: &ConfiguredTable, reason: String) -> Re
     store.put(&Schema { state: TableState::Suspended, reason, ..latest }).await.map(|_| ())
 }
 
-/// Tells consumers that the table is not offered any more.
+/// Stores for consumers that the table is no longer offered.
 pub async fn retire(store: &Schemas, token: &Token, reason: &str) -> Result<(), KvError> {
     match store.latest(token).await? {
         Some(latest) if latest.state != TableState::Dropped => {

@@ -1,8 +1,8 @@
 //! What every configured table is at this moment, and what follows from an event.
 //!
 //! Pure: events in, effects out. Nothing is stored or published here, and there is no clock.
-//! `cdc::effects` interprets the effects. State changes only with an event that confirms what was
-//! done, so an effect that fails leaves the state as it was, and the next session tries again.
+//! `cdc::effects` interprets the effects. State changes only with an event that confirms what an
+//! effect did. A failed effect leaves the state as it was, and the next session tries again.
 //! Neither rows nor guests are known here, only whether two gates are the same.
 
 mod event;

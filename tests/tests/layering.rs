@@ -1,6 +1,8 @@
-//! What must not depend on what, and the habits of the tree that its text can show. Needs no server.
+//! Which code must not depend on which, and the habits of the tree that its text can show. Needs
+//! no server.
 //!
-//! Each exception stands in this file, with its reason.
+//! Each exception is in this file, with its reason. The order of the gateway's stages is
+//! `folder_order`'s business.
 
 use std::{
     fs,
@@ -31,7 +33,7 @@ const EDGES: &[Edge] = &[
             "host/src/postgres",
             "consumers/",
             "pg-connect/",
-            // Clients of Postgres in their own right: they compare, train and write as a user's session would.
+            // Clients of Postgres of their own: they compare, train and write as a user's session.
             "cli/src/commands/",
             "demo/",
             "verify/",
@@ -95,6 +97,19 @@ const PURE: &[&str] = &[
 const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("wire", &["tokio", "async-nats", "futures", "tokio-postgres", "walgate-host"]),
     ("consumers/rust", &["walgate-host", "walgate-servers"]),
+    (
+        "host",
+        &[
+            "walgate-consumer",
+            "walgate-verify",
+            "clap",
+            "comfy-table",
+            "crossterm",
+            "indicatif",
+            "ratatui",
+            "rusqlite",
+        ],
+    ),
     ("pg-connect", &["walgate-host", "walgate-consumer", "walgate-wire", "async-nats"]),
     ("nats-connect", &["walgate-host", "walgate-consumer", "walgate-wire", "tokio-postgres"]),
     ("guest-sdk", &["walgate-host", "walgate-wire", "tokio"]),

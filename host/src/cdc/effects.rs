@@ -91,7 +91,8 @@ impl Session {
         self.stream.set_table(relid, None);
     }
 
-    /// Registers the announced shape behind the gate; rows of the relation are published from here on.
+    /// Registers the announced shape behind the gate. From here on rows of the relation are
+    /// published.
     async fn open_outlet(
         &mut self,
         lock: &TablesLock<'_>,

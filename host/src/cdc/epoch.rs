@@ -1,13 +1,14 @@
-//! Whether the slot, the database and the stream are still those of the last time, and where to go on.
+//! Decides whether slot, database and stream are still those of the last session, and where to
+//! continue.
 //!
-//! Pure: it is told what both sides say and decides. It never guesses in favour of going on: where the stream
-//! may have lost something, a new epoch begins and every copy has to be loaded again.
+//! Pure: facts of both sides in, a decision out. It never guesses in favour of continuing. If the
+//! stream may have lost something, a new epoch begins and every copy has to be loaded again.
 
 use walgate_wire::{Epoch, EpochRecord, Lsn, Position};
 
 use crate::jetstream::tail::Tail;
 
-/// What Postgres says.
+/// What Postgres reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotFacts {
     pub system_id: String,
@@ -23,12 +24,13 @@ pub struct SlotFacts {
     pub wal_end: Lsn,
 }
 
-/// How to go on.
+/// How to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Continue after `resume`. `record`: to be stored first, for a standby has taken over.
     Continue { epoch: Epoch, resume: Position, record: Option<EpochRecord> },
-    /// Begin anew. `reseed`: why copies that exist cannot be trusted; none on the very first start.
+    /// Begin a new epoch. `reseed`: why existing copies cannot be trusted; `None` on the first
+    /// start.
     Begin { record: EpochRecord, resume: Position, reseed: Option<String> },
 }
 
@@ -42,7 +44,7 @@ pub struct Known<'a> {
     pub lost: Option<String>,
 }
 
-/// Whether the epoch goes on, and from where; otherwise the next one.
+/// Whether the epoch continues, and from where; otherwise the next epoch.
 pub fn decide(known: Known<'_>, slot: &SlotFacts, tail: &Tail, now_unix_seconds: u32) -> Decision {
     let record = known.record;
     let reason = match record {
@@ -79,7 +81,7 @@ pub fn decide(known: Known<'_>, slot: &SlotFacts, tail: &Tail, now_unix_seconds:
     Decision::Begin { record, resume: Position::new(slot.confirmed, 0), reseed }
 }
 
-/// Why the epoch of `record` cannot go on, if it cannot.
+/// Why the epoch of `record` cannot continue; `None` if it can.
 fn broken(
     record: &EpochRecord,
     slot: &SlotFacts,
@@ -126,11 +128,11 @@ fn broken(
     })
 }
 
-/// Why what the stream holds is not the beginning of what the server will send, as far as that shows on positions.
+/// Why the stream's contents do not precede what the server will send, as far as positions show.
 fn other_history(record: &EpochRecord, slot: &SlotFacts, tail: &Tail) -> Option<String> {
     let reached = reached(tail);
     if record.timeline != slot.timeline {
-        // A standby that had all of the stream when it took over goes on with it.
+        // A standby that had all of the stream when it was promoted continues it.
         let left = slot.left.iter().find(|(timeline, _)| *timeline == record.timeline);
         return match (left, reached) {
             (Some((_, left)), Some(reached)) if reached <= *left => None,

@@ -1,7 +1,8 @@
-//! Opening a session: hold the slot, find where the stream ends, decide whether it can go on from there.
+//! Opens a session: holds the slot, finds the end of the stream, decides whether to continue there.
 //!
-//! The slot is held before the stream's tail is read, so that nobody else can add to it meanwhile; a gateway
-//! that was paused and still writes is refused by the stream. What flows afterwards is `changes`' business.
+//! The slot is held before the stream's tail is read, so that no other gateway appends meanwhile.
+//! The stream refuses a gateway that was paused and still writes. What a session publishes is
+//! `session`'s business.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -45,12 +46,12 @@ use crate::{
     schema_registry,
 };
 
-/// Postgres is told what is durable at least this often; the answer shows that it lives.
+/// Longest time between two status updates to Postgres. Its reply shows that it is alive.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
-/// And at most this often.
+/// Shortest time between two status updates.
 const STATUS_PAUSE: Duration = Duration::from_millis(20);
 
-/// The slot is ours. From here on Postgres has to hear from us, however long the opening of the session takes.
+/// A held slot. From here on Postgres needs status updates, however long opening the session takes.
 pub struct Held {
     reader: FrameReader,
     catalog: Catalog,
@@ -58,14 +59,14 @@ pub struct Held {
     durable: watch::Sender<Durable>,
 }
 
-/// What this process remembers of its sessions so far.
+/// What this process remembers of its earlier sessions.
 #[derive(Debug, Default)]
 pub struct Past {
-    /// The stream went to here when it was known last.
+    /// The last known end of the stream.
     pub acknowledged: AtomicU64,
 }
 
-/// Takes the slot. The feedback loop is to run from now on.
+/// Takes the slot. The caller runs the feedback loop from now on.
 pub async fn hold(gateway: &Gateway) -> Result<(Held, FeedbackLoop), SessionError> {
     let config = &gateway.config.postgres;
     let endpoint = Endpoint::of(config)?;
@@ -101,7 +102,8 @@ pub async fn hold(gateway: &Gateway) -> Result<(Held, FeedbackLoop), SessionErro
     Ok((held, FeedbackLoop { feedback, durable, confirmed }))
 }
 
-/// A session that is ready to run, once the stream's end is known and consumers are told what they have to be.
+/// Finds the stream's end, publishes what consumers need to know first, and returns a session that
+/// is ready to run.
 pub async fn open(
     gateway: &Gateway,
     held: Held,
@@ -121,16 +123,16 @@ pub async fn open(
     Ok((epoch, session))
 }
 
-/// Where a session goes on.
+/// Where a session continues.
 struct Place {
     epoch: Epoch,
     resume: Position,
-    /// Up to here nothing has to be stated any more.
+    /// Up to here progress is published.
     stated: Lsn,
     chain: Chain,
 }
 
-/// Finds out where the stream ends, and begins an epoch there if it cannot be gone on with.
+/// Finds the end of the stream. Begins an epoch there if the old one cannot continue.
 async fn place(
     gateway: &Gateway,
     facts: &SlotFacts,
@@ -139,7 +141,8 @@ async fn place(
     durable: watch::Sender<Durable>,
 ) -> Result<Place, SessionError> {
     let generation = gateway.streams.connection_generation();
-    // What was deleted, or lost with its server, is made again; what that means is decided below.
+    // Streams that were deleted or lost with their server are created again. `decide` judges what
+    // that means.
     let config = &gateway.config;
     let streams = gateway.streams.ensure(&config.nats, &config.tables).await?;
     let (schemas, dictionaries) = (&gateway.schemas, &gateway.dictionaries);
@@ -177,20 +180,22 @@ async fn place(
             (record.epoch, resume, facts.confirmed)
         }
     };
-    // What was lost has been judged.
+    // The loss, if there was one, has been judged.
     past.acknowledged.store(tail.last_sequence, Relaxed);
     Ok(Place { epoch, resume, stated, chain })
 }
 
-/// A heartbeat that was stored and not confirmed before the process died is not repeated; and none comes behind a part
-/// of a transaction, whose commit Postgres reads again only now.
+/// The position up to which progress counts as published. A heartbeat that was stored and not
+/// confirmed is not repeated. No heartbeat follows a part of a transaction: Postgres sends its
+/// commit again.
 fn stated(tail: &Tail, resume: Position, confirmed: Lsn) -> Lsn {
     let progress = tail.progress.as_ref().map_or(Lsn(0), |(_, progress)| progress.end_lsn);
     progress.max(confirmed).max(resume.commit_lsn)
 }
 
-/// Once a process holds the slot for the first time. What an earlier one suspended flows again, and copies have
-/// to be loaded again, for the changes in between were left out; what is not configured any more is gone.
+/// Runs when a process holds the slot for the first time. Tables that an earlier process suspended
+/// are registered again, and their copies are void, because the changes in between were skipped.
+/// Tables that are no longer configured are retired.
 async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
     let mut catalog = Catalog::connect(&gateway.config.postgres).await?;
     let tables = &gateway.config.tables;
@@ -212,7 +217,7 @@ async fn settle(gateway: &Gateway) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Whether nothing has to be said about the table before its first rows. Its shape is the stream's to tell.
+/// Whether the stored schema may stay until the first rows. Relation messages decide the shape.
 fn is_current(schema: &Schema, gate: &Gate) -> bool {
     let same_guest = match gate {
         Gate::Open => schema.guest.is_none(),
@@ -222,8 +227,8 @@ fn is_current(schema: &Schema, gate: &Gate) -> bool {
     same_guest && matches!(schema.state, TableState::Live | TableState::Reseed)
 }
 
-/// Copies are distrusted first, then the record is stored, then the first message of the stream says where it
-/// begins: dying in between loads copies again that need not be, never the other way round.
+/// Voids copies first, then stores the record, then publishes the epoch's first message. A crash in
+/// between voids copies that need not be void, never the other way round.
 async fn begin_epoch(
     gateway: &Gateway,
     chain: &mut Chain,
@@ -246,8 +251,8 @@ async fn begin_epoch(
     Ok(chain.publish(message).await?)
 }
 
-/// Tells Postgres what is durable. It runs beside the session, from before it is open, so that one which waits for NATS
-/// does not let the connection die.
+/// Reports to Postgres what is durable. It runs beside the session, from before it is open, so that
+/// the connection survives a session that waits for NATS.
 pub struct FeedbackLoop {
     feedback: Feedback,
     durable: watch::Receiver<Durable>,

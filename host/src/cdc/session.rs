@@ -1,8 +1,8 @@
 //! The changes session: from the slot to the CDC stream, from connecting to the first doubt.
 //!
-//! One session is one replication connection and one chain of publishes. It ends with an error or when asked
-//! to stop; `run` then begins the next one, which finds out afresh where the stream ends. What a row looks like
-//! inside is not known here.
+//! One session is one replication connection and one chain of publishes. It ends with an error or
+//! when it is cancelled. The supervisor then opens the next one, which reads again where the stream
+//! ends. What a row looks like inside is not known here.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a stopping session waits for the acknowledgement of what it has sent.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// While batches follow each other, progress is stated at least this often, and before every large batch.
+/// Longest time between two progress messages while batches follow each other. One also precedes
+/// every large batch.
 const STATE_WITHIN: Duration = Duration::from_millis(5);
 const LARGE_BATCH_BYTES: usize = 32 << 10;
 
@@ -80,7 +81,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// `stated`: the last progress message said this, or the slot is confirmed to it.
+    /// `stated`: the position of the last progress message, or the slot's confirmed position.
     pub fn new(
         gateway: Gateway,
         epoch: Epoch,
@@ -167,7 +168,8 @@ impl Session {
         }
     }
 
-    /// Tells, also when the session is gone, up to which stream sequence everything was acknowledged in it.
+    /// Returns a function that reports the last acknowledged stream sequence, even when the session
+    /// is gone.
     pub fn acknowledged_sequence(&self) -> impl Fn() -> u64 + Send + use<> {
         self.chain.acknowledged_sequence()
     }
@@ -198,8 +200,8 @@ impl Session {
 
     /// Publishes the rows of a batch as one message. If that fails, the table is suspended.
     async fn rows(&mut self, mut batch: RowBatch) -> Result<(), SessionError> {
-        // Positions in the stream only grow: a commit that is not stated before these rows is not stated at
-        // all, the next one speaks for it. Where batches are small that saves a message for each of them.
+        // Positions in the stream only grow. A commit whose progress is not published before these
+        // rows is covered by the next commit. With small batches that saves a message for each.
         if batch.raw_bytes() >= LARGE_BATCH_BYTES || self.stated.1.elapsed() >= STATE_WITHIN {
             self.state_progress().await?;
         } else {

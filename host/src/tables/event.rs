@@ -49,7 +49,7 @@ impl SuspendCause {
 pub struct SuspendReason {
     /// For operators: log and status page.
     pub internal: String,
-    /// For consumers: without what a guest says of rows.
+    /// For consumers: without what a guest reports about rows.
     pub public: String,
 }
 

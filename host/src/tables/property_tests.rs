@@ -1,5 +1,5 @@
-//! No sequence of events ends in rows that are published under a shape or guest that is not the
-//! table's, nor in a suspended table without a reason and a way back.
+//! No sequence of events publishes rows under a shape or guest that is not the table's. None leaves
+//! a suspended table without a reason and a way back.
 //!
 //! A small interpreter carries out effects against a model of outlets. Any effect may succeed, fail
 //! because of the table, or end the session.

@@ -279,7 +279,7 @@ impl<G: TableGate> TableState<G> {
         }
     }
 
-    /// The stored schema says that the table streams through this gate.
+    /// The stored schema confirms that the table streams through this gate.
     fn confirm_gate(&mut self, gate: G, types_reread: bool) {
         if !gate.is_same(&self.gate) {
             self.announced.values_mut().for_each(|found| found.is_open = false);

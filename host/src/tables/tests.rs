@@ -134,7 +134,7 @@ impl Machine {
     }
 }
 
-/// The effects by name, with what tells one from another.
+/// The effects by name, with the fields that differ.
 fn names(effects: &[Effect]) -> Vec<String> {
     let name = |effect: &Effect| match effect {
         TableEffect::CloseOutlet { relid } => format!("close {relid}"),

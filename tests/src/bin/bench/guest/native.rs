@@ -2,8 +2,8 @@
 //! this process.
 //!
 //! The host's side is all of `BoundGuest::run`: it lays out rows, calls the guest, checks its
-//! decisions and applies them. The native side is the guest alone, on the same rows, laid out before. The
-//! note has the time of the call alone: that is the like-for-like figure.
+//! decisions and applies them. The native side is the guest alone, on the same rows, laid out
+//! before. The note has the time of the call alone: that is the like-for-like figure.
 
 use std::{
     collections::BTreeMap,

@@ -361,7 +361,7 @@ async fn run_session(
         ended = &mut running => {
             ended.unwrap_or_else(|error| Err(SessionError::Task(error.to_string())))
         }
-        ended = feedback => {
+        ended = &mut feedback => {
             // The session must not publish any more when the next one reads the stream's end.
             running.abort();
             let _ = (&mut running).await;
@@ -376,7 +376,8 @@ async fn run_session(
     };
     past.acknowledged.store(sequence(), Relaxed);
     if ended.is_ok() {
-        // The feedback task still confirms what the last acknowledgements made durable.
+        // The feedback task, which `feedback` keeps alive, still confirms what the last
+        // acknowledgements made durable.
         tokio::time::sleep(LAST_STATUS).await;
     }
     ended

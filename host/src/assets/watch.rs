@@ -169,7 +169,7 @@ impl<H: DropInHandler> DropInFolder<H> {
                 tracing::warn!(
                     file = %self.folder.join(&name).display(),
                     used = used.join(", "),
-                    "{} file is not used by any configured table: a table's file is named after its token", H::WHAT
+                    "no configured table uses this {}: a table's file is named after its token", H::WHAT
                 );
             }
         }

@@ -94,8 +94,8 @@ impl KvBucket {
         }
         if given - last > SKIPPED_REVISIONS_MAX {
             let reason = format!(
-                "the CDC stream names revision {given}, and the bucket ends at {last}: another \
-                 client writes to cdc.>, or the bucket was created again; delete the stream CDC, \
+                "the CDC stream names revision {given}, and the bucket ends at {last}: something \
+                 else writes to cdc.>, or the bucket was created again; delete the stream CDC, \
                  and a new epoch begins"
             );
             return Err(self.error(TOMBSTONE_KEY, reason));

@@ -233,7 +233,7 @@ async fn last_whole_position(
 
 fn position_of(headers: &HeaderMap) -> Result<StreamPosition, JetStreamError> {
     let header = headers.get(POS).ok_or_else(|| {
-        let reason = "a message has no Wg-Pos: another client writes to cdc.>; forbid it, the \
+        let reason = "a message has no Wg-Pos: something else writes to cdc.>; forbid it, the \
                       gateway must be the only writer";
         read_error("the CDC stream", reason)
     })?;
